@@ -85,6 +85,7 @@ class OwnCpus:
         self._mine: int | None = None
         self._present = allowed
         self._of_engine: frozenset[int] = frozenset()
+        self._starting: set[int] = set()
         self._lock = threading.Lock()
 
     @property
@@ -125,13 +126,16 @@ class OwnCpus:
         if not self._is_possible:
             yield
             return
-        before = _threads()
-        _keep_thread(_THIS, self._taken(threads) or self.allowed)
+        before, starting = _threads(), threading.get_native_id()
+        with self._lock:
+            self._starting.add(starting)
+            _keep_thread(_THIS, self._taken(threads) or self.allowed)
         try:
             yield
         finally:
             with self._lock:
-                for thread in _threads() - before | {threading.get_native_id()}:
+                self._starting.discard(starting)
+                for thread in _threads() - before | {starting}:
                     _keep_thread(thread, self.present)
 
     @property
@@ -179,12 +183,12 @@ class OwnCpus:
                 log.info("keeps_to_cpus", extra={"cpus": sorted(os.sched_getaffinity(_THIS))})
 
     def _keep(self, before: frozenset[int]) -> None:
-        """Keep all threads to the present CPUs, but those that were started or are `anywhere`.
+        """Keep all threads to the present CPUs, but those that start engines, or were started or are `anywhere`.
 
         Where the process used the same CPUs as they `before`, they cannot be told from the others.
         """
         spared = self._elsewhere if before != self._elsewhere else None
-        done: set[int] = set()
+        done = {*self._starting}  # An engine inherits the CPUs of the thread that starts it.
         while new := _threads() - done:
             for thread in new:
                 if _cpus_of(thread) != spared:

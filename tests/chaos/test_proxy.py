@@ -13,6 +13,7 @@ import pytest
 
 from headrace.stack.ports import LOOPBACK
 from tests.chaos.proxy import Mode, Proxy
+from tests.waiting import until
 
 DEADLINE_S = 5.0
 #: For how long nothing comes where nothing may come.
@@ -139,6 +140,7 @@ def test_dropped_replies_never_come_though_what_was_asked_arrived(proxy: Proxy, 
     with connect(proxy) as connection:
         proxy.turn(Mode.DROP)
         connection.sendall(b"do it")
+        until(lambda: any(link.has_lost for link in proxy._links), "a reply is dropped")
         assert is_silent(connection)
         assert server.heard == b"do it"
         proxy.turn(Mode.OK)

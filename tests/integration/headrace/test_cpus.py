@@ -206,6 +206,22 @@ def test_an_idle_cpu_of_an_engine_tempts_nobody(process: Callable[[], OwnCpus]) 
     assert worker.present == {mine}
 
 
+def test_a_move_leaves_the_thread_that_starts_an_engine_on_the_engines_cpus(
+    process: Callable[[], OwnCpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine inherits them, seconds after they were taken, and would share its worker's CPU."""
+    others = [looking(process()) for _ in CPUS]
+    worker = looking(process())
+    assert len(others) == len(worker.present)
+    at = dict[int, frozenset[int]]()
+    monkeypatch.setattr("headrace.cpus._keep_thread", lambda thread, to: at.update({thread or get_native_id(): to}))
+    with worker.for_engine(2):
+        looking(worker)
+        assert worker.present == CPUS - engine_of(worker)
+        assert at[get_native_id()] == engine_of(worker)
+    assert at[get_native_id()] == worker.present
+
+
 def test_a_thread_that_ends_long_work_is_not_left_behind_by_a_move(
     process: Callable[[], OwnCpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
