@@ -16,7 +16,7 @@ from headrace.store import Store
 from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
 from headrace.store.jobs import IN_ORDER, page
 from headrace.store.jobs.reading.finding import FIND, FIND_LISTED
-from headrace.store.statement import StatementByMonth
+from headrace.store.statement import FEW, StatementByMonth
 
 STATEMENTS = {
     **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
@@ -68,9 +68,10 @@ def explained(store: Store, sql: str) -> set[str]:
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("count", [1, FEW + 1])
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
 def test_a_statement_of_one_job_reads_its_month_alone(
-    store: Store, ticket: Ticket, statement: StatementByMonth, mode: str
+    store: Store, ticket: Ticket, statement: StatementByMonth, count: int, mode: str
 ) -> None:
     literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
     given = {"job_id": ticket.job_id, "id": ticket.job_id, "app_id": ticket.app_id, "worker_id": ticket.job_id}
@@ -88,9 +89,9 @@ def test_a_statement_of_one_job_reads_its_month_alone(
             )
     with store.begin() as db:
         db.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
-        sql = statement.within(ticket.job_id) % {**literals, "given": "$1", "ids": "$2"}
+        sql = statement.within(ticket.job_id, count) % {**literals, "given": "$1", "ids": "$2"}
         db.exec_driver_sql(f"PREPARE tried (json, uuid[]) AS {sql}")
-        run = f"EXECUTE tried ('{json.dumps([given], default=str)}', '{{{{{ticket.job_id}}}}}')"
+        run = f"EXECUTE tried ('{json.dumps([given], default=str)}', '{{{ticket.job_id}}}')"
         [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {run}").scalar_one()
         locked = set(db.scalars(_LOCKED_PARTITIONS))
         db.exec_driver_sql("DEALLOCATE tried")
