@@ -1,5 +1,6 @@
 """The control process's dependencies, without any rules. `app.py` wires them."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -18,6 +19,7 @@ class ControlDeps:
 
     Attributes:
         tallies: what this process has counted for its metrics.
+        made_at: when these were made, at the start of the process; seconds on the monotonic clock.
     """
 
     settings: Settings
@@ -25,6 +27,7 @@ class ControlDeps:
     admission: Admission
     pace: Pace
     tallies: Tallies = field(default_factory=Tallies)
+    made_at: float = field(default_factory=time.monotonic)
 
     @property
     def queues(self) -> tuple[str, ...]:

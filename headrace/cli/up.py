@@ -137,6 +137,17 @@ class Printer:
     say: Say
 
 
+def addresses(report: Report) -> dict[str, str]:
+    """What to open in a browser or to call, in words, and the key. Without what does not run."""
+    found = {"API key": report.api_key}
+    if "web" not in report.left_out:
+        pages = f"{report.url}/ops  ('headrace operators create NAME --role admin' makes a login)"
+        found = {"API": report.url, **found, "documentation": f"{report.url}/docs", "pages": pages}
+    if "flower" not in report.left_out:
+        found["Flower"] = f"{report.flower_url}  (user and password: {report.flower_auth})"
+    return found
+
+
 class _Announcement:
     """Announces the stack's addresses: to the terminal once, to the ready file each time a pid changes."""
 
@@ -217,13 +228,7 @@ class _Announcement:
     def _show(self, report: Report) -> None:
         about = {"simulator": " (its answers are made up)", "openai": " (the paid API)"}.get(report.engine, "")
         source = f", from {report.model_source}" if report.model_source else ""
-        flower = f"{report.flower_url}  (user and password: {report.flower_auth})"
-        rows = {
-            "API": report.url,
-            "API key": report.api_key,
-            "documentation": f"{report.url}/docs",
-            "pages": f"{report.url}/ops  ('headrace operators create NAME --role admin' makes a login)",
-            "Flower": None if "flower" in report.left_out else flower,
+        rows = addresses(report) | {
             "metrics": ", ".join(f"{url} ({name})" for name, url in report.metrics_urls.items()),
             "Postgres": report.database_url.replace("+psycopg", ""),
             "for analysts": report.analyst_url,

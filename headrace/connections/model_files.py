@@ -105,6 +105,6 @@ def _from_hub(model: str) -> Path:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"The tokenizer of {model} could not be downloaded from the Hugging Face hub: {error} "
-            "Set HEADRACE_MODEL_DIR to a folder with the model, or HEADRACE_MODEL to another model.",
+            "Set its pool's model_dir (HEADRACE_MODEL_DIR for the served pool) to a folder with the model.",
             param="model",
         ) from error

@@ -4,6 +4,7 @@ Not a task: a beat that stopped is one of the things to alert to. Knows neither 
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -61,7 +62,7 @@ def watch_scaling(deps: ControlDeps) -> int:
         if not locks.try_take(db, "watch_scaling"):
             return 0
         before = alerts.lasting(db)
-        found = {each.key: each for each in _conditions(db, deps.settings, set(before))}
+        found = {each.key: each for each in _conditions(db, deps, set(before))}
         news = [(key, "began", found[key].facts) for key in found if _begins(db, found[key])]
         ended = [key for key in before if key not in found and alerts.end(db, key)]
         # That a host was written off does not end: it is only forgotten.
@@ -85,10 +86,11 @@ def _fields(key: AlertKey, state: str, facts: Mapping[str, Any]) -> dict[str, An
     return {"pool": key.pool, **about, "state": state, **facts}
 
 
-def _conditions(db: Connection, settings: Settings, lasting: set[AlertKey]) -> Iterator[Condition]:
+def _conditions(db: Connection, deps: ControlDeps, lasting: set[AlertKey]) -> Iterator[Condition]:
+    settings = deps.settings
     pools = list(settings.own_pools)
     for pool in pools:
-        yield from _unobserved(db, settings, pool)
+        yield from _unobserved(db, deps, pool, AlertKey(UNOBSERVED, pool) in lasting)
         yield from _at_maximum(db, settings, pool)
         yield from _overflow(db, settings, pool, AlertKey(OVERFLOW, pool) in lasting)
     for row in alerts.written_off(db, pools, WRITTEN_OFF):
@@ -96,13 +98,15 @@ def _conditions(db: Connection, settings: Settings, lasting: set[AlertKey]) -> I
         yield Condition(AlertKey(WROTE_OFF, row.pool, row.id), facts)
 
 
-def _unobserved(db: Connection, settings: Settings, pool: str) -> Iterator[Condition]:
-    bound = timedelta(seconds=UNOBSERVED_INTERVALS * settings.observe_every_s)
+def _unobserved(db: Connection, deps: ControlDeps, pool: str, is_told: bool) -> Iterator[Condition]:
+    bound = timedelta(seconds=UNOBSERVED_INTERVALS * deps.settings.observe_every_s)
     at, now, key = alerts.observed_at(db, pool), clock.now(db), AlertKey(UNOBSERVED, pool)
+    has_just_started = time.monotonic() - deps.made_at < bound.total_seconds()
     if at is None:
         # A new system: the first observation is on its way.
         yield Condition(key, {"observed_at": None}, lasts=bound)
-    elif now - at > bound:
+    # After a pause of the whole system, too.
+    elif now - at > bound and (is_told or not has_just_started):
         yield Condition(key, {"observed_at": at.isoformat(), "age_s": round((now - at).total_seconds(), 1)})
 
 

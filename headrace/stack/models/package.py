@@ -103,4 +103,4 @@ def _run(command: list[str], what: str, remedy: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise StackError(f"{what} failed: {last} {remedy}, or set HEADRACE_MODEL_DIR to a folder that holds a model.")
+        raise StackError(f"{what} failed: {last} {remedy}, or set its pool's model_dir to a folder with the model.")

@@ -1,6 +1,8 @@
 """What goes wrong with the scaling of hosts is told of once, and so is its end, in the log and to a webhook."""
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +17,7 @@ from headrace.config import BudgetSettings
 from headrace.policies.webhooks import new_secret
 from headrace.store import Store
 from scheduler.deps import ControlDeps
-from scheduler.fleet.watch_scaling import watch_scaling
+from scheduler.fleet.watch_scaling import UNOBSERVED_INTERVALS, watch_scaling
 
 HOOK = "https://operator.example/hook"
 AT_MAXIMUM = (
@@ -25,10 +27,16 @@ TOLD = "SELECT event, data ->> 'state' FROM deliveries ORDER BY id"
 
 
 @pytest.fixture
-def watched(active: ControlDeps) -> ControlDeps:
+def old(active: ControlDeps) -> ControlDeps:
+    """Of a process that has run for long."""
+    return replace(active, made_at=-math.inf)
+
+
+@pytest.fixture
+def watched(old: ControlDeps) -> ControlDeps:
     """The operator has a webhook."""
     budgets = BudgetSettings(webhook_url=HOOK, webhook_secret=SecretStr(new_secret()))
-    return replace(active, settings=active.settings.model_copy(update={"budgets": budgets}))
+    return replace(old, settings=old.settings.model_copy(update={"budgets": budgets}))
 
 
 @pytest.fixture
@@ -78,6 +86,21 @@ def test_a_system_that_has_just_started_has_three_intervals_for_its_first_observ
     assert watch_scaling(watched) == 0
     lasts("16 seconds")
     assert watch_scaling(watched) == 1
+
+
+def test_a_system_that_has_started_again_has_three_intervals_for_its_first_observation(
+    watched: ControlDeps, observe: Any
+) -> None:
+    observe(86400)
+    bound_s = UNOBSERVED_INTERVALS * watched.settings.observe_every_s
+    assert watch_scaling(replace(watched, made_at=time.monotonic() - bound_s + 2)) == 0
+    assert watch_scaling(replace(watched, made_at=time.monotonic() - bound_s)) == 1
+
+
+def test_a_start_of_the_watch_ends_no_alert(watched: ControlDeps, observe: Any) -> None:
+    observe(60)
+    assert watch_scaling(watched) == 1
+    assert watch_scaling(replace(watched, made_at=time.monotonic())) == 0
 
 
 def test_each_host_that_is_written_off_is_told_of_once(
@@ -147,10 +170,10 @@ def test_the_paid_apis_share_of_an_hour_is_told_of_once_until_it_is_well_below_t
 
 
 def test_without_an_address_an_alert_is_logged_alone(
-    active: ControlDeps, observe: Any, query: Any, caplog: pytest.LogCaptureFixture
+    old: ControlDeps, observe: Any, query: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     observe(60)
-    assert watch_scaling(active) == 1
+    assert watch_scaling(old) == 1
     assert query("SELECT count(*) FROM deliveries") == [(0,)]
     assert "scaling_unobserved" in caplog.messages
 

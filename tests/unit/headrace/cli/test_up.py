@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from headrace.cli import main
-from headrace.cli.up import choose_engine
+from headrace.cli.up import addresses, choose_engine
+from headrace.stack.report import Report
 
 
 def set_installed(monkeypatch: pytest.MonkeyPatch, is_installed: bool) -> None:
@@ -55,3 +56,29 @@ def test_an_option_of_the_autoscaler_without_it_is_refused(option: str) -> None:
     result = CliRunner().invoke(main, ["up", option, "3"])
     assert result.exit_code == 2
     assert "--max-hosts and --provision-s need --scale." in result.output
+
+
+@pytest.mark.parametrize(
+    ("left_out", "shown"),
+    [
+        ([], ["API", "API key", "documentation", "pages", "Flower"]),
+        (["web"], ["API key", "Flower"]),
+        (["web", "flower"], ["API key"]),
+    ],
+)
+def test_no_address_is_shown_of_what_does_not_run(left_out: list[str], shown: list[str]) -> None:
+    report = Report(
+        url="http://127.0.0.1:8000",
+        api_key="hr_key",
+        flower_url="http://127.0.0.1:5555",
+        flower_auth="headrace:word",
+        database_url="",
+        redis_url="",
+        engine="simulator",
+        model="m",
+        model_source=None,
+        left_out=dict.fromkeys(left_out, "--without"),
+        metrics_urls={},
+        pids={},
+    )
+    assert list(addresses(report)) == shown

@@ -111,6 +111,12 @@ def test_without_a_hub_another_model_is_refused_with_a_remedy(tmp_path: Path, of
         prepare(settings(tmp_path, model="org/other"), print)
 
 
+def test_a_missing_model_of_another_pool_is_refused_by_its_setting(tmp_path: Path, offline: list[str]) -> None:
+    two = Settings(state_dir=tmp_path, pools={"chat": PoolSettings(), "code": PoolSettings(model="org/other")})
+    with pytest.raises(StackError, match=r"Set pools\.code\.model_dir to a folder"):
+        prepare(two, print, two.pools["code"])
+
+
 def test_what_the_hub_s_cache_holds_needs_no_hub(
     tmp_path: Path, offline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
