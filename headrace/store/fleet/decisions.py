@@ -20,7 +20,9 @@ ERROR_CHARS = 500
 #: How far back `runs` looks.
 RUNS_OF = timedelta(days=7)
 
-_OPEN = sa.and_(decisions.c.mode == "active", decisions.c.action != Action.HOLD, decisions.c.applied_at.is_(None))
+#: Literals, as in the predicate of `ix_decisions_open`: a generic plan with parameters could not use it.
+_ACTIVE, _HOLD = (sa.literal(str(word), sa.Text, literal_execute=True) for word in ("active", Action.HOLD))
+_OPEN = sa.and_(decisions.c.mode == _ACTIVE, decisions.c.action != _HOLD, decisions.c.applied_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)

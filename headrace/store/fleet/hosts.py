@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from headrace.config import Settings
 from headrace.domain.hosts import HostEnd, HostLease, HostWork
 from headrace.domain.ids import new_id
-from headrace.domain.states import JobState
 from headrace.store import clock
+from headrace.store.jobs.conditions import IS_RUNNING
 from headrace.tables import hosts, jobs, workers
 
 #: How long the workers' rows count for when a host was last seen.
@@ -64,7 +64,7 @@ _MOST_TOKENS = sa.func.sum(jobs.c.max_tokens * sa.func.coalesce(jobs.c.n, 1))
 def work(db: Connection, pool: str) -> list[HostWork]:
     """The hosts of a pool that have not ended, with what their workers do, the oldest first."""
     is_live = workers.c.lease_until > sa.func.now()
-    of_worker = (jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING, is_live)
+    of_worker = (jobs.c.worker_id == workers.c.id, IS_RUNNING, is_live)
     running = sa.select(sa.func.count().label("jobs"), _MOST_TOKENS.label("tokens")).where(*of_worker).lateral()
     statement = (
         sa.select(

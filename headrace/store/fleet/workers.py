@@ -45,7 +45,7 @@ def renew(db: Connection, worker_id: UUID, lease_s: float, report: WorkerReport)
         .cte("renewed")
     )
     drains = sa.select(_host_drains(renewed).label("drains")).subquery("host")
-    held = sa.and_(jobs.c.worker_id == worker_id, jobs.c.state == JobState.RUNNING)
+    held = sa.and_(jobs.c.worker_id == worker_id, IS_RUNNING)
     overdue = sa.func.coalesce(jobs.c.finish_by <= sa.func.now(), False)
     job = (jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
     # An outer join: a worker without jobs also gets the answer about its host.
@@ -134,11 +134,7 @@ def _fleets() -> Statement:
     live = presence.live_workers().subquery()
     serves = sa.not_(live.c.is_draining)
     # Counted from `jobs`: the numbers in the workers' rows are as old as their last renewal.
-    running = (
-        sa.select(sa.func.count())
-        .where(jobs.c.worker_id == workers.c.id, jobs.c.state == JobState.RUNNING)
-        .scalar_subquery()
-    )
+    running = sa.select(sa.func.count()).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).scalar_subquery()
     recent = sa.func.now() - timedelta(seconds=RECENT_S)
     of_late = (worker_samples.c.taken_at > recent, worker_samples.c.pool == workers.c.pool)
     kv_use, kv_reserved = (

@@ -23,7 +23,7 @@ from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
 from headrace.store.jobs.idempotency import take
 from headrace.store.jobs.insertion import HOT_COLUMNS, columns, row_of
-from headrace.store.jobs.reading.finding import BILLED
+from headrace.store.jobs.reading.finding import SPELLED_BILLED
 from headrace.store.jobs.transitions import ANNOUNCED, announce
 from headrace.store.session import Store
 from headrace.store.statement import Statement, rows_sent
@@ -261,9 +261,7 @@ def _found(given: CTE) -> CTE:
     """
     of_text = [job_texts.c[name] for name in OF_TEXT]
     of_bill = [ledger.c.api_usd, ledger.c.usd.label("saved_usd")]
-    # Literals, so that a generic plan can use the ledger's partial index.
-    billed = [sa.literal(kind, literal_execute=True) for kind in BILLED]
-    is_bill = sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(billed))
+    is_bill = sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(SPELLED_BILLED))
     return (
         sa.select(
             given,

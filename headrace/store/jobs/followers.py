@@ -27,7 +27,7 @@ from headrace.store.jobs.cached_answers import ENDED_WELL, OF_JOB, OF_TEXT, few
 from headrace.store.jobs.conditions import IS_WAITING
 from headrace.store.jobs.idempotency import take
 from headrace.store.jobs.insertion import HOT_COLUMNS, columns, row_of
-from headrace.store.jobs.reading.finding import BILLED
+from headrace.store.jobs.reading.finding import SPELLED_BILLED
 from headrace.store.jobs.transitions import ANNOUNCED, announce, moving, transition
 from headrace.store.session import Store
 from headrace.store.statement import Statement, rows_sent
@@ -217,7 +217,7 @@ def give_answers(db: Connection, rows: Sequence[Row[Any]]) -> list[UUID]:
 def _book(db: Connection, job_ids: Sequence[UUID]) -> None:
     """Write the ledger's entries: nothing is charged, and what the leader's answer cost is saved."""
     bill = ledger.alias("bill")
-    is_bill = sa.and_(bill.c.job_id == jobs.c.served_by_job, bill.c.kind.in_(BILLED))
+    is_bill = sa.and_(bill.c.job_id == jobs.c.served_by_job, bill.c.kind.in_(SPELLED_BILLED))
     values: Mapping[str, Any] = {
         "kind": sa.literal("cache"),
         "job_id": jobs.c.id,

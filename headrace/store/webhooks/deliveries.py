@@ -17,7 +17,7 @@ from headrace.domain.deliveries import Delivery
 from headrace.domain.ids import new_id, oldest_id
 from headrace.errors import NotFound
 from headrace.store import clock
-from headrace.store.webhooks.outbox import GONE, GONE_STATUS, receiver_digest
+from headrace.store.webhooks.outbox import GONE, GONE_STATUS, IS_FAILED, IS_PENDING, receiver_digest
 from headrace.tables import apps, deliveries, gone_receivers
 from headrace.tables.webhooks import APP_KEY, RECEIVER
 
@@ -96,7 +96,7 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
     )
     waiting = (
         sa.select(deliveries.c.id)
-        .where(deliveries.c.state == "pending", deliveries.c.id != delivery.id, deliveries.c.url == delivery.url)
+        .where(IS_PENDING, deliveries.c.id != delivery.id, deliveries.c.url == delivery.url)
         .where(is_theirs)
         .limit(GONE_ROWS)
         .with_for_update(skip_locked=True)
@@ -112,7 +112,7 @@ def newest(db: Connection, *, is_failed: bool, app_id: UUID | None, limit: int) 
     """
     near = sa.select(deliveries).order_by(deliveries.c.id.desc()).limit(LOOK_ROWS)
     if is_failed:
-        near = near.where(deliveries.c.state == "failed")
+        near = near.where(IS_FAILED)
     each = near.subquery().c
     columns = (each[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
     next_at = sa.case((each.state == "pending", each.next_at), else_=None).label("next_at")
@@ -159,7 +159,7 @@ def oldest_due(db: Connection, most: int) -> tuple[int, float]:
     """How many deliveries are due, up to `most`, and for how many seconds the oldest has been due."""
     due = (
         sa.select(deliveries.c.next_at)
-        .where(deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now())
+        .where(IS_PENDING, deliveries.c.next_at <= sa.func.now())
         .order_by(deliveries.c.next_at)
         .limit(most)
         .subquery()

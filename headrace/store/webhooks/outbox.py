@@ -28,8 +28,11 @@ GONE_STATUS = 410
 GONE = "The webhook's receiver answered 410 before: nothing is sent there any more."
 _UNREPORTED = "The last try was begun and never reported: its worker died."
 
-
-_ANY_DUE = sa.select(sa.exists().where(deliveries.c.state == "pending", deliveries.c.next_at <= sa.func.now()))
+#: Literals, as in the predicates of partial indexes: a generic plan with parameters could not use those indexes.
+IS_PENDING, IS_FAILED = (
+    deliveries.c.state == sa.literal(state, sa.Text, literal_execute=True) for state in ("pending", "failed")
+)
+_ANY_DUE = sa.select(sa.exists().where(IS_PENDING, deliveries.c.next_at <= sa.func.now()))
 
 _OLD_SECRET = sa.case((apps.c.webhook_secret_old_until > sa.func.now(), apps.c.webhook_secret_old), else_=None).label(
     "old_secret"

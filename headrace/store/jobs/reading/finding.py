@@ -43,12 +43,12 @@ def _of_job(table: sa.Table) -> ColumnElement[bool]:
 
 
 #: Literals, as in `conditions`, so that a generic plan can use the ledger's partial index.
-_BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
+SPELLED_BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
 #: An inner join with the texts: an erased job has none and must not be found. The bill has at most one row.
 _FROM = (
     jobs.join(job_texts, _of_job(job_texts))
     .outerjoin(attempts, sa.and_(_of_job(attempts), attempts.c.number == jobs.c.attempt))
-    .outerjoin(ledger, sa.and_(_of_job(ledger), ledger.c.kind.in_(_BILLED)))
+    .outerjoin(ledger, sa.and_(_of_job(ledger), ledger.c.kind.in_(SPELLED_BILLED)))
 )
 _SELECT = sa.select(
     *(jobs.c[field.name] for field in fields(Job) if field.name in jobs.c),
