@@ -1,8 +1,8 @@
 """Polls are answered before Flask just as the routes answer them: status, body, headers and counts are the same."""
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask, request, request_started
@@ -10,11 +10,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.deps import EXTENSION
+from api.reading.waits import Waits
+from api.reading.watch import Watch
 from api.schemas.jobs import JobBody
 from headrace.domain.ids import new_id, parse_id, show_id
 from headrace.errors import StoreUnavailable
 from headrace.store import jobs
-from tests.waiting import until
 
 #: What differs between two answers that are alike.
 OWN_HEADERS = {"x-request-id", "openai-processing-ms"}
@@ -98,42 +99,17 @@ def test_an_unknown_job_and_a_foreign_one_are_not_found(
         assert (response.status_code, response.get_json()["error"]["code"]) == (404, "not_found")
 
 
-def test_a_poll_that_fails_after_its_wait_does_not_wait_twice(
-    client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
-    by_flask.clear()
-    parts, answers, watches = web.extensions[EXTENSION], list[TestResponse](), list[object]()
-    add = type(parts.waits)._add
-
-    def counted(waits: Any, watch: object, job_id: Any) -> None:
-        watches.append(watch)
-        add(waits, watch, job_id)
-
-    monkeypatch.setattr(type(parts.waits), "_add", counted)
-    waiting = threading.Thread(target=lambda: answers.append(client.get(f"/v1/jobs/{public_id}?wait=30")))
-    waiting.start()
-    until(lambda: parts.waits.is_watched(parse_id(public_id)) and parts.waits.slots()["wait"].held == 1)
-
-    def away(*_: Any) -> None:
-        raise StoreUnavailable("Postgres does not answer: gone")
-
-    monkeypatch.setattr("headrace.store.jobs.find_all", away)
-    parts.waits.close()
-    waiting.join(20)
-
-    assert not waiting.is_alive()
-    [answer] = answers
-    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "store_unavailable")
-    assert (len(watches), by_flask) == (1, [f"/v1/jobs/{public_id}"])
-
-
-def test_a_poll_that_fails_after_its_wait_is_counted_with_its_wait(
+def test_a_poll_that_fails_after_its_wait_does_not_wait_twice_and_is_counted_with_it(
     client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
     by_flask.clear()
     reads, find_all = list[object](), jobs.find_all
+    watches, add = list[object](), Waits._add
+
+    def counted(waits: Waits, watch: Watch, job_id: UUID) -> None:
+        watches.append(watch)
+        add(waits, watch, job_id)
 
     def find_once(*asked: Any) -> Any:
         reads.append(asked)
@@ -141,10 +117,12 @@ def test_a_poll_that_fails_after_its_wait_is_counted_with_its_wait(
             raise StoreUnavailable("Postgres does not answer: gone")
         return find_all(*asked)
 
+    monkeypatch.setattr(Waits, "_add", counted)
     monkeypatch.setattr("headrace.store.jobs.find_all", find_once)
     answer = client.get(f"/v1/jobs/{public_id}?wait=0.2")
 
-    assert (answer.status_code, by_flask) == (503, [f"/v1/jobs/{public_id}"])
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "store_unavailable")
+    assert (len(watches), by_flask) == (1, [f"/v1/jobs/{public_id}"])
     assert int(answer.headers["openai-processing-ms"]) >= 200
     [took_s] = samples(web, "_sum", kind="wait", status="503")
     assert took_s >= 0.2
