@@ -54,9 +54,9 @@ def among(job_id: ColumnElement[UUID]) -> ColumnElement[bool]:
     at the beginning of each month.
 
     Up to `FEW` ids are written one by one. Postgres keeps a plan for any ids if, by its estimate, it costs no more than
-    a plan for the given ones. Of an array that is one parameter it expects ten ids: it would plan each run with fewer,
-    which takes two to four times as long as the run. Source: `choose_custom_plan` and `estimate_array_length`, Postgres
-    18.
+    a plan for the given ones. In an array that is one parameter it expects ten ids: it would plan each run with a few
+    anew, which takes two to four times as long as the run. Source: `choose_custom_plan` and `estimate_array_length` in
+    Postgres 18.
     """
     since, until = (sa.literal_column(f"'{bound}'::uuid", sa.Uuid) for bound in (_SINCE, _UNTIL))
     return sa.and_(job_id >= since, job_id < until, job_id == sa.any_(sa.literal_column(_IDS, ARRAY(sa.Uuid))))

@@ -101,11 +101,10 @@ def _conditions(db: Connection, deps: ControlDeps, lasting: set[AlertKey]) -> It
 def _unobserved(db: Connection, deps: ControlDeps, pool: str, is_told: bool) -> Iterator[Condition]:
     bound = timedelta(seconds=UNOBSERVED_INTERVALS * deps.settings.observe_every_s)
     at, now, key = alerts.observed_at(db, pool), clock.now(db), AlertKey(UNOBSERVED, pool)
+    # After a pause of the whole system, the first observation is on its way, as in a new one.
     has_just_started = time.monotonic() - deps.made_at < bound.total_seconds()
     if at is None:
-        # A new system: the first observation is on its way.
         yield Condition(key, {"observed_at": None}, lasts=bound)
-    # After a pause of the whole system, too.
     elif now - at > bound and (is_told or not has_just_started):
         yield Condition(key, {"observed_at": at.isoformat(), "age_s": round((now - at).total_seconds(), 1)})
 

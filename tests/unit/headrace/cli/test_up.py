@@ -1,6 +1,7 @@
 """`headrace up`, before anything starts: which engine, and what it says of it."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from click.testing import CliRunner
 
 from headrace.cli import main
 from headrace.cli.up import addresses, choose_engine
-from headrace.stack.report import Report
+from tests.unit.headrace.stack.test_report import REPORT
 
 
 def set_installed(monkeypatch: pytest.MonkeyPatch, is_installed: bool) -> None:
@@ -67,18 +68,5 @@ def test_an_option_of_the_autoscaler_without_it_is_refused(option: str) -> None:
     ],
 )
 def test_no_address_is_shown_of_what_does_not_run(left_out: list[str], shown: list[str]) -> None:
-    report = Report(
-        url="http://127.0.0.1:8000",
-        api_key="hr_key",
-        flower_url="http://127.0.0.1:5555",
-        flower_auth="headrace:word",
-        database_url="",
-        redis_url="",
-        engine="simulator",
-        model="m",
-        model_source=None,
-        left_out=dict.fromkeys(left_out, "--without"),
-        metrics_urls={},
-        pids={},
-    )
+    report = replace(REPORT, left_out=dict.fromkeys(left_out, "as asked"))
     assert list(addresses(report)) == shown
