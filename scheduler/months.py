@@ -28,7 +28,7 @@ def detach_months(deps: ControlDeps) -> int:
     """Detach the oldest month, once it ended `keep_jobs_months` months before the present one began.
 
     Bound: one sweep after that, and one for each further month, once its jobs have ended, its webhooks are delivered
-    and its texts are erased as `keep_texts_days` says. Without `keep_jobs_months` nothing is detached.
+    and its texts are erased, by their apps or by `forget_texts`. Without `keep_jobs_months` nothing is detached.
     Returns: months that were detached.
     """
     keep_months = deps.settings.keep_jobs_months
@@ -38,7 +38,7 @@ def detach_months(deps: ControlDeps) -> int:
         month = months.oldest(db, clock.now(db), keep_months) if locks.try_take(db, "months") else None
         if month is None:
             return 0
-        open_rows = months.detach(db, month, texts_go_first=deps.settings.keep_texts_days is not None)
+        open_rows = months.detach(db, month)
     if open_rows:
         log.warning("month_kept", extra={"month": month.name, "has": open_rows})
         return 0

@@ -279,7 +279,7 @@ def forget_texts(deps: ControlDeps) -> int:
     Of jobs with `store=false`, those that ended `UNSTORED_S` ago: the process that was to erase them once they were
     delivered has died, or no client asked for them.
     Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. Their streams in Redis
-    have expired by then. Without `keep_texts_days` no other texts are erased.
+    have expired by then. With `keep_texts_days = "forever"` no other texts are erased.
     Returns: jobs whose texts were erased.
     """
     keep_days = deps.settings.keep_texts_days

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from headrace.config.checks import check_pools
+from headrace.config.checks import check_pools, check_retention
 from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings
 from headrace.config.rules import RuleSettings
@@ -27,7 +27,7 @@ from headrace.config.sections import (
     built_in_lanes,
     with_built_in,
 )
-from headrace.config.values import Days, Positive, PositiveInt
+from headrace.config.values import Days, DaysOrForever, Positive, PositiveInt
 from headrace.config.variables import check_names, named_error
 from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
@@ -108,8 +108,9 @@ class Settings(BaseSettings):
         sample_every_s: how often a worker samples its engine.
         keep_samples_days: how long samples of workers, counts of refusals and scaling decisions are kept. Samples of
             queues are kept for a day, their minutes for a week and their hours for a year.
-        keep_texts_days: how long after a job's end its texts are kept; by default until its app deletes them.
-        keep_jobs_months: whole months of jobs that stay attached beside the present one; by default all.
+        keep_texts_days: how long after a job's end its texts are kept; 'forever': until its app deletes them.
+        keep_jobs_months: whole months of jobs that stay attached beside the present one, and longer while they have
+            texts; by default all. It cannot be set while texts are kept 'forever'.
         keep_deliveries_days: how long after its end a webhook's delivery is kept, delivered or failed. A receiver that
             answered 410 gets nothing for as long.
         metrics_host: the address on which a worker, `web` or `control` serves Prometheus.
@@ -180,7 +181,7 @@ class Settings(BaseSettings):
     autoscale_every_s: Positive = 30.0
     sample_every_s: Positive = 5.0
     keep_samples_days: Days = 30
-    keep_texts_days: Days | None = None
+    keep_texts_days: DaysOrForever = 30
     keep_jobs_months: PositiveInt | None = None
     keep_deliveries_days: Days = 30
     metrics_host: str = "127.0.0.1"
@@ -237,6 +238,7 @@ class Settings(BaseSettings):
         host_id = self.host_id or socket.gethostname()
         self.scaling.check([each for each, pool in pools.items() if not pool.is_paid], self.hosts)
         check_pools(self.rules, pools)
+        check_retention(self.keep_texts_days, self.keep_jobs_months)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:

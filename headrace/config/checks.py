@@ -1,4 +1,4 @@
-"""What is checked over all pools of `headrace.toml` together."""
+"""What is checked over several settings of `headrace.toml` together."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,6 +7,7 @@ from headrace.config.caches import check_semantic_caches
 from headrace.config.compression import check_compression
 from headrace.config.pools import PoolSettings
 from headrace.config.rules import RuleSettings, check_rules
+from headrace.config.values import FOREVER
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import ConfigError
 
@@ -34,3 +35,14 @@ def _check_pool_names(names: Iterable[str]) -> None:
                 "begins with a letter or a digit."
             )
             raise ConfigError(message, param=f"pools.{name}")
+
+
+def check_retention(keep_texts_days: int | None, keep_jobs_months: int | None) -> None:
+    """Raises: ConfigError: no month with texts is ever detached, and these texts never go."""
+    if keep_texts_days is None and keep_jobs_months is not None:
+        message = (
+            f"keep_texts_days = '{FOREVER}' and keep_jobs_months = {keep_jobs_months} exclude each other: the app of a "
+            "job in a detached month could not delete the job's texts any more. Set keep_texts_days to a number of "
+            "days, or remove keep_jobs_months."
+        )
+        raise ConfigError(message, param="keep_jobs_months")

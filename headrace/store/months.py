@@ -96,19 +96,17 @@ def oldest(db: Connection, at: datetime, keep_months: int) -> Month | None:
     return month if month.until <= oldest_id(month_start(at, -keep_months)) else None
 
 
-def detach(db: Connection, month: Month, *, texts_go_first: bool) -> str | None:
+def detach(db: Connection, month: Month) -> str | None:
     """Detach the oldest month of all tables but the ledger, unless something there is still open.
 
-    Its tables stay in the database, without a part in any query.
-
-    Args:
-        texts_go_first: keep the month until all its texts are erased.
+    Its tables stay in the database, without a part in any query. A text there could not be erased any more, so a month
+    with texts stays.
 
     Returns: what is still open; None if the month is detached.
     """
     # The tables before their partitions, as every query locks them.
     db.exec_driver_sql(f"{_LOCK_TIMEOUT}; LOCK TABLE ONLY jobs, ONLY job_texts, ONLY attempts, ONLY deliveries")
-    if open_rows := _open_in(db, month, texts_go_first=texts_go_first):
+    if open_rows := _open_in(db, month):
         return open_rows
     # The first partition of the webhooks also has those that are about no job: it stays.
     leaving = [table for table in LEAVING if (table, month.name) != ("deliveries", FIRST)]
@@ -119,7 +117,7 @@ def detach(db: Connection, month: Month, *, texts_go_first: bool) -> str | None:
     return None
 
 
-def _open_in(db: Connection, month: Month, *, texts_go_first: bool) -> str | None:
+def _open_in(db: Connection, month: Month) -> str | None:
     # One query for each state, as each has a partial index.
     of_state = (f"EXISTS (SELECT FROM jobs_{month.name} WHERE state = '{state}')" for state in OPEN)
     if db.scalar(sa.text(f"SELECT {' OR '.join(of_state)}")):
@@ -127,7 +125,7 @@ def _open_in(db: Connection, month: Month, *, texts_go_first: bool) -> str | Non
     pending = sa.text("SELECT EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND job_id < :until)")
     if db.scalar(pending, {"until": month.until}):
         return "webhooks that are not delivered"
-    if texts_go_first and db.scalar(sa.text(f"SELECT EXISTS (SELECT FROM job_texts_{month.name})")):
+    if db.scalar(sa.text(f"SELECT EXISTS (SELECT FROM job_texts_{month.name})")):
         return "texts that are not erased"
     return None
 

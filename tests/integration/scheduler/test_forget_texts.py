@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from headrace.config import Settings
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.deliveries import Terms
 from headrace.domain.limits.budgets import Cost
@@ -150,12 +151,21 @@ def test_texts_go_in_batches_the_oldest_first_and_the_next_sweep_goes_on(
     assert [sweep.forget_texts(deps) for _ in range(2)] == [1, 0]
 
 
-def test_without_the_setting_texts_stay_until_they_are_deleted(
-    deps: ControlDeps, ended: Ended, with_texts: Any, settings: Any
+def test_texts_are_kept_for_30_days_by_default(
+    deps: ControlDeps, ended: Ended, with_texts: Any, settings: Settings
 ) -> None:
+    kept = ended(29).job_id
+    ended(31)
+    assert sweep.forget_texts(replace(deps, settings=settings)) == 1
+    assert with_texts() == {kept}
+
+
+def test_texts_that_are_kept_for_ever_stay_until_they_are_deleted(
+    deps: ControlDeps, ended: Ended, with_texts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_KEEP_TEXTS_DAYS", "forever")
     job_id = ended(10 * KEEP_DAYS).job_id
-    assert settings.keep_texts_days is None
-    assert sweep.forget_texts(replace(deps, settings=settings)) == 0
+    assert sweep.forget_texts(replace(deps, settings=Settings.load())) == 0
     assert with_texts() == {job_id}
 
 

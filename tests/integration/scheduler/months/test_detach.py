@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from headrace.domain.queues import Ticket
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, locks, months
+from headrace.store.jobs import texts
 from scheduler.deps import ControlDeps
 from scheduler.months import detach_months, make_months
 
 KEEP_MONTHS = 2
 ENDED = "UPDATE jobs SET state = 'succeeded', worker_id = NULL, ended_at = now()"
-OTHERS = ("job_texts", "attempts", "deliveries")
+OTHERS = ("attempts", "deliveries")
 
 
 @pytest.fixture
@@ -46,12 +47,13 @@ def later(deps: ControlDeps, first_until: datetime, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def full(queued_in: Callable[..., Ticket], first_until: datetime, later: Any, query: Any) -> list[Ticket]:
-    """One ended job of each of three months, with all that hangs on it."""
+    """One ended job of each of three months, with all that hangs on it but its texts, which are erased."""
     later(3)
     tickets = [queued_in(first_until + timedelta(days=days)) for days in (-1, 1, 40)]
     query(ENDED)
     query("INSERT INTO attempts (job_id, number, worker_id, engine, started_at) SELECT id, 1, id, '', now() FROM jobs")
     query("INSERT INTO ledger (kind, job_id, usd) SELECT 'compute', id, 1 FROM jobs")
+    query("DELETE FROM job_texts")
     query(
         "INSERT INTO deliveries (id, job_id, event, url, state)"
         " SELECT id, id, 'e', 'https://r.example', 'delivered' FROM jobs"
@@ -129,13 +131,20 @@ def test_a_month_stays_while_a_webhook_of_it_is_pending(deps: ControlDeps, full:
     assert detach_months(deps) == 1
 
 
-def test_a_month_stays_until_its_texts_are_erased_where_they_are_to_be(
-    deps: ControlDeps, full: list[Ticket], query: Any
+@pytest.mark.parametrize("keep_days", [10, 10_000, None])
+def test_no_detached_month_has_a_text_that_its_app_cannot_erase_any_more(
+    deps: ControlDeps, full: list[Ticket], keep_days: int | None, caplog: pytest.LogCaptureFixture, query: Any
 ) -> None:
-    erasing = replace(deps, settings=deps.settings.model_copy(update={"keep_texts_days": 10}))
-    assert detach_months(erasing) == 0
-    query("DELETE FROM job_texts")
-    assert detach_months(erasing) == 1
+    [job_id, app_id] = query("SELECT id, app_id FROM jobs ORDER BY id")[0]
+    query("INSERT INTO job_texts (job_id, messages, sampling) VALUES (:job, '[]', '{}')", job=job_id)
+    keeping = replace(deps, settings=deps.settings.model_copy(update={"keep_texts_days": keep_days}))
+
+    assert detach_months(keeping) == 0
+    assert "month_kept" in caplog.text
+
+    with deps.store.begin() as db:
+        texts.erase(db, app_id, job_id)
+    assert detach_months(keeping) == 1
 
 
 def test_what_is_about_no_job_stays(deps: ControlDeps, full: list[Ticket], query: Any) -> None:

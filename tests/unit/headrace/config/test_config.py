@@ -128,6 +128,7 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         ("keep_samples_days = 0", "keep_samples_days"),
         ("keep_texts_days = 0", "keep_texts_days"),
         ("keep_texts_days = 10_001", "keep_texts_days"),
+        ("keep_texts_days = true", "keep_texts_days"),
         ("[pools.chat]\nmax_running = 0", "pools.chat.max_running"),
         ("[pools.chat]\nmax_runing = 3", "pools.chat.max_runing"),
         ("[pools.chat]\nengine_options = { max_logprobs = 'all' }", "pools.chat.engine_options"),
