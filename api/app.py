@@ -35,6 +35,7 @@ from api.metrics import Handled, RequestKind, WebMetrics
 from api.ops.app import CONNECTIONS, create_ops
 from api.ops.sessions import PATH as OPS_PATH
 from api.plain import PlainJobs
+from api.readiness import Readiness
 from api.reading.reader import Reader
 from api.reading.slots import Slots
 from api.reading.waits import Waits
@@ -152,6 +153,7 @@ def build(settings: Settings) -> WebDeps:
         streams=Streams(redis),
         metrics=WebMetrics(waits),
         usage_slots=Slots(USAGE_SLOTS),
+        readiness=Readiness(settings, store, admission, catalogue),
     )
 
 

@@ -15,6 +15,7 @@ from api.door.forecast import Forecast
 from api.door.refusals import Refusals
 from api.door.submit import Submitter
 from api.metrics import WebMetrics
+from api.readiness import Readiness
 from api.reading.reader import Reader
 from api.reading.slots import Slots
 from api.reading.waits import Waits
@@ -74,6 +75,7 @@ class WebDeps:
     streams: Streams
     metrics: WebMetrics
     usage_slots: Slots
+    readiness: Readiness
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

@@ -23,3 +23,8 @@ class HeadraceError(Exception):
         self.param, self.job_id = param, job_id
         if code is not None:
             self.code = code
+
+    @property
+    def public_cause(self) -> str:
+        """The public part of the message: a driver's text after the colon can name hosts and users."""
+        return f"{str(self).partition(':')[0].rstrip('.')}."
