@@ -4,7 +4,7 @@ import logging
 from uuid import UUID
 
 from api.deps import WebDeps
-from api.reading.ending import cancel
+from headrace.broker.ending import cancel
 from headrace.domain.ids import show_id
 from headrace.errors import BrokerUnavailable, NotFound, StoreUnavailable
 from headrace.store.jobs import followers

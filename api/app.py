@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flask import Flask, Response, g, request
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from api import cors
 from api.auth import Authenticator
@@ -17,7 +16,6 @@ from api.deps import EXTENSION, FAILED, Failed, WebDeps, deps
 from api.door.cached.current_tariff import CurrentTariff
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
-from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
 from api.door.refusing.early_refusals import EarlyRefusals
@@ -31,9 +29,7 @@ from api.early.door import EarlyDoor
 from api.early.polls import EarlyPolls
 from api.errors import problems
 from api.errors.methods import allowed_methods
-from api.metrics import Handled, RequestKind, WebMetrics
-from api.ops.app import CONNECTIONS, create_ops
-from api.ops.sessions import PATH as OPS_PATH
+from api.metrics import WebMetrics
 from api.plain import PlainJobs
 from api.readiness import Readiness
 from api.reading.reader import Reader
@@ -58,12 +54,14 @@ from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
 from headrace.broker.flights import Flights
+from headrace.broker.forecast import Forecast
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.budgets import Balances, Kind
+from headrace.http.request_metrics import Handled, RequestKind
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
 from headrace.store.jobs import poison
@@ -113,8 +111,8 @@ def create_app(settings: Settings) -> WebApp:
         app.register_blueprint(routes.blueprint)
     app.register_blueprint(documentation.pages)
     # Pages of other origins need headers that Flask adds.
-    early = app.wsgi_app if settings.cors.origins else _early(app.wsgi_app, parts)
-    app.wsgi_app = DispatcherMiddleware(early, {OPS_PATH: create_ops(parts)})  # type: ignore[method-assign]
+    if not settings.cors.origins:
+        app.wsgi_app = _early(app.wsgi_app, parts)  # type: ignore[assignment, method-assign]
     return app
 
 
@@ -129,7 +127,7 @@ def build(settings: Settings) -> WebDeps:
     message = ExecuteMessage(make_celery("headrace-api", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
     catalogue = Catalogue(settings.pools, settings.overflow, store, tokenizer_for)
-    forecast = Forecast(admission, catalogue, settings)
+    forecast = Forecast(admission, catalogue.read_fleets, settings)
     refusals = Refusals(store)
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
     rates = AppRates(redis)
@@ -140,7 +138,6 @@ def build(settings: Settings) -> WebDeps:
         settings=settings,
         redis=redis,
         store=store,
-        pages_store=Store(connections.postgres(settings, pool_size=CONNECTIONS)),
         admission=admission,
         catalogue=catalogue,
         forecast=forecast,

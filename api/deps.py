@@ -11,7 +11,6 @@ from redis import Redis
 from api.auth import Authenticator, check_scope
 from api.bodies.in_flight import Bodies
 from api.door.catalogue import Catalogue
-from api.door.forecast import Forecast
 from api.door.refusals import Refusals
 from api.door.submit import Submitter
 from api.metrics import WebMetrics
@@ -22,6 +21,7 @@ from api.reading.waits import Waits
 from api.schemas.body import validated
 from api.schemas.logprobs import Fragments
 from headrace.broker.admission import Admission
+from headrace.broker.forecast import Forecast
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.domain.apps import App
@@ -56,13 +56,11 @@ class WebDeps:
 
     Attributes:
         redis: closed last; the other parts have it too.
-        pages_store: of the pages at /ops, whose queries over months must not take the API's connections.
     """
 
     settings: Settings
     redis: Redis
     store: Store
-    pages_store: Store
     admission: Admission
     catalogue: Catalogue
     forecast: Forecast
@@ -83,7 +81,6 @@ class WebDeps:
         self.forecast.close()
         self.refusals.close()
         self.store.close()
-        self.pages_store.close()
         self.redis.connection_pool.disconnect()
 
 

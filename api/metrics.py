@@ -1,74 +1,26 @@
 """A web process's Prometheus metrics: its requests, its refusals, and the requests that it holds open."""
 
-import re
 from collections.abc import Iterator
-from functools import cache
-from typing import Literal, NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from api.reading.waits import Waits
-from headrace.metrics import Counts, Durations
-
-#: The upper bounds of the buckets. The last is the longest `wait`, by default.
-BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: A client may send any word as the method, so others are counted as one.
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "other"
-#: The route of a path that leads nowhere.
-NO_ROUTE = "none"
-
-#: `wait`: the request holds on until a job has ended. `stream`: its time is that to the head of the stream.
-RequestKind = Literal["plain", "wait", "stream"]
+from headrace.http.request_metrics import RequestMetrics
 
 
-class Handled(NamedTuple):
-    """An answered request.
-
-    Attributes:
-        rule: the route's template; None where the path leads nowhere.
-        refusal: the bound that was met, if it was refused.
-    """
-
-    method: str
-    rule: str | None
-    status: int
-    kind: RequestKind
-    refusal: str | None = None
-
-
-class WebMetrics(Collector):
-    """Counts from the start of the process. The values of a label are bounded: routes are templates, never paths."""
+class WebMetrics(RequestMetrics):
+    """The metrics of requests, and of the waits and streams that are open."""
 
     def __init__(self, waits: Waits) -> None:
+        super().__init__()
         self._waits = waits
-        about = "Time from a request's head to that of its answer, by how the request is answered."
-        labels = ("method", "route", "status", "kind")
-        self._requests = Durations("headrace_http_request_seconds", about, labels, BOUNDS_S)
-        self._refusals = Counts("headrace_http_refusals", "Refused requests, by the bound that was met.", ["reason"])
-
-    def note(self, handled: Handled, took_s: float) -> None:
-        """Count a request."""
-        method = handled.method if handled.method in METHODS else OTHER
-        route = NO_ROUTE if handled.rule is None else _route(handled.rule)
-        self._requests.add(method, route, str(handled.status), handled.kind, seconds=took_s)
-        if handled.refusal is not None:
-            self._refusals.add(handled.refusal)
 
     def collect(self) -> Iterator[Metric]:
         """Every metric. Asks no server."""
-        yield from self._requests.collect()
-        yield from self._refusals.collect()
+        yield from super().collect()
         held = GaugeMetricFamily("headrace_http_open", "Waits and streams that are open.", labels=["kind"])
         slots = GaugeMetricFamily("headrace_http_slots", "Waits and streams that may be open.", labels=["kind"])
         for kind, each in self._waits.slots().items():
             held.add_metric([kind], each.held)
             slots.add_metric([kind], each.count)
         yield from (held, slots)
-
-
-@cache
-def _route(rule: str) -> str:
-    """The template as the reference spells it: `/v1/jobs/{public_id}`."""
-    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)

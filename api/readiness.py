@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from api.door.cached.cached_value import CachedValue
 from api.door.catalogue import Catalogue
 from headrace.broker.admission import Admission
+from headrace.cached_value import CachedValue
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.limits.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable

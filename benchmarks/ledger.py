@@ -205,7 +205,7 @@ def look(bed: Testbed, explains: bool) -> tuple[dict[str, float], float]:
 def browse(bed: Testbed) -> dict[str, float]:
     """The seconds of each page, and of an app's usage."""
     [url] = bed.start_web(1)
-    pages, key = Pages(bed, url), bearer(bed.make_key(APP))
+    pages, key = Pages(bed, bed.start_ops()), bearer(bed.make_key(APP))
     [(job_id, month, first, since)] = bed.sql(_NAMES)
     names = {"job": show_id(job_id), "month": month, "first": first}
     found = {}

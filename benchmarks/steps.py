@@ -18,7 +18,7 @@ from bed.steps.worker import Worker
 from bed.testbed import Testbed, console, line_of, rounds
 
 #: Everything but the servers and the tables.
-ALL = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
+ALL = ("web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower")
 
 
 def measure(number: int, jobs: int) -> Mapping[str, Used]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from api.bodies.fair_semaphore import FairSemaphore
-from api.door.cached.cached_value import CachedValue
 from headrace import cpus
+from headrace.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
 from headrace.domain.fleet import Fleet, fleet_of

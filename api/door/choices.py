@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from api.door.checks.extra_sampling import must_stay
 from api.door.drafts import Draft
-from api.door.forecast import Forecast
+from headrace.broker.forecast import Forecast
 from headrace.config import Settings
 from headrace.config.rules import AUTO, RuleSettings
 from headrace.domain.attempts import Usage

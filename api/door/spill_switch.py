@@ -2,7 +2,7 @@
 
 import logging
 
-from api.door.forecast import Forecast
+from headrace.broker.forecast import Forecast
 from headrace.config import OverflowSettings
 from headrace.errors import Unavailable
 from headrace.policies.routing import spill_reason

@@ -13,14 +13,14 @@ from api.door.choices import Choice, Chooser
 from api.door.complaints import start_within_s
 from api.door.compose import composed
 from api.door.drafts import Draft
-from api.door.forecast import Forecast
 from api.door.intake import Admitted, Bid, Intake, Replayed
 from api.door.refusing.refuser import Refuser, or_unknown
 from api.door.sharing.exact_cache import Caller, ExactCache
 from api.door.specify import specify
 from api.door.spill_switch import SpillSwitch
 from api.door.wallet import SharedWallet
-from api.reading.ending import read
+from headrace.broker.ending import read
+from headrace.broker.forecast import Forecast
 from headrace.config import Settings
 from headrace.config.rules import AUTO
 from headrace.domain.apps import App

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from decimal import Decimal
 from uuid import UUID
 
-from api.door.cached.cached_value import CachedValue
+from headrace.cached_value import CachedValue
 from headrace.domain.apps import App
 from headrace.domain.limits.budgets import Account, Balances, Kind, Lack, Shortfall, short_of
 from headrace.errors import StoreUnavailable

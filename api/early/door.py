@@ -8,10 +8,10 @@ from api.bodies.in_flight import SMALL_BYTES
 from api.deps import WebDeps
 from api.early.sending import Reply, Request, caller_of, hand_on, send
 from api.errors.problems import body_of, told_of_refusal
-from api.errors.shapes import shape_of
 from api.plain import PLAIN_BYTES, PlainJobs, Post
 from headrace.domain.apps import App
 from headrace.errors import HeadraceError, QueueFull
+from headrace.http.shapes import shape_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from api.auth import Authenticator, check_scope
 from api.deps import FAILED, Failed
-from api.metrics import Handled, RequestKind, WebMetrics
+from api.metrics import WebMetrics
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, show_id
+from headrace.http.request_metrics import Handled, RequestKind
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -1,6 +1,6 @@
 """The error for a job that ended without an answer, for endpoints whose 200 can only carry an answer.
 
-Knows no HTTP: `api/errors/shapes.py` has the status of each.
+Knows no HTTP: `headrace/http/shapes.py` has the status of each.
 """
 
 from headrace.domain.jobs import Job

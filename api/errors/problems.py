@@ -1,4 +1,4 @@
-"""Errors as HTTP answers, in the shapes of `api.errors.shapes`."""
+"""Errors as HTTP answers, in the shapes of `headrace.http.shapes`."""
 
 import http
 import logging
@@ -14,16 +14,18 @@ from werkzeug.exceptions import HTTPException
 from api.deps import deps
 from api.errors.methods import allowed_methods
 from api.errors.rates import rate_headers
-from api.errors.shapes import shape_of
 from headrace import errors
 from headrace.domain.ids import show_id
 from headrace.domain.limits.rates import RatesLeft
 from headrace.errors import HeadraceError, Refused
+from headrace.http.shapes import shape_of
 
 log = logging.getLogger(__name__)
 
 #: What the message of such an error says after the colon is a driver's text.
 _OURS = (errors.Unavailable, errors.ConfigError)
+#: Where `web` once served the operators' pages.
+OPS_PATH = "/ops"
 HTTP_CODES: Mapping[int, str] = {
     404: "not_found",
     405: "method_not_allowed",
@@ -39,11 +41,6 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _answer_bug)
 
 
-def public_cause(error: HeadraceError) -> str:
-    """The public part of a server's error: the driver's text after the colon can name hosts and users."""
-    return f"{str(error).partition(':')[0].rstrip('.')}."
-
-
 def answer(error: HeadraceError) -> Response:
     """The answer to one of Headrace's errors."""
     shape = shape_of(error)
@@ -52,7 +49,7 @@ def answer(error: HeadraceError) -> Response:
     message, param = str(error), error.param
     if isinstance(error, _OURS):
         log.warning("request_unavailable", extra={"request_id": g.request_id, "code": error.code, "error": message})
-        message, param = f"{public_cause(error)} Nothing was lost; try again.", None
+        message, param = f"{error.public_cause} Nothing was lost; try again.", None
     headers = dict(shape.headers)
     more: dict[str, Any] = {}
     if isinstance(error, Refused):
@@ -87,6 +84,8 @@ def _answer_http(error: HTTPException) -> ResponseReturnValue:
 def _message(error: HTTPException) -> str:
     match error.code:
         case 404:
+            if request.path == OPS_PATH or request.path.startswith(f"{OPS_PATH}/"):
+                return "The process 'ops' serves the operators' pages, at an address of its own: see docs/ops.md."
             return f"There is no path {request.path[:80]}. GET /docs shows what there is."
         case 405:
             known = ", ".join(allowed_methods())

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from api.reading import ending
 from headrace.batching import Batching, Call
+from headrace.broker import ending
 from headrace.broker.admission import Admission
 from headrace.domain.jobs import Job
 from headrace.errors import Unavailable

@@ -5,9 +5,9 @@ from uuid import UUID
 from flask import g, request
 
 from api.deps import deps
-from api.reading import ending
 from api.reading.peers import peer_of
 from api.routes.submission import read_job
+from headrace.broker import ending
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from api.errors.job_error import job_error
-from api.errors.shapes import shape_of
 from api.schemas.chat.body import ChatUsage, UsageIn, finish_reason_of, usage_so_far
 from api.schemas.completions.body import PREFIX, CompletionLogprobs
 from api.schemas.logprobs import Fragments
@@ -16,6 +15,7 @@ from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, Unanswered
+from headrace.http.shapes import shape_of
 
 #: Ends a stream of chat completions.
 DONE = "[DONE]"

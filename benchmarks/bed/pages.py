@@ -21,7 +21,7 @@ class Pages:
     """A session of an operator who may see everything."""
 
     def __init__(self, bed: Testbed, url: str) -> None:
-        """Make the operator, and log in at this API process. Raises: ClickException."""
+        """Make the operator, and log in at this process. Raises: ClickException."""
         self._url = f"{url}/ops"
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
         name, password = "benchmark", bed.make_operator("benchmark")

@@ -32,7 +32,7 @@ START_TIMEOUT_S = 60.0
 #: How often a condition is looked at that is waited for, in seconds.
 LOOK_EVERY_S = 0.05
 #: Everything but the servers, the tables and what a benchmark adds by itself.
-BARE = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
+BARE = ("web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower")
 #: For systems that run side by side: there may be a CPU for the processes of one of them only.
 ROAMING = {"HEADRACE_OWN_CPUS": "false"}
 #: What the Procfile's line of the API serves.
@@ -118,6 +118,10 @@ class Testbed(AbstractContextManager["Testbed"]):
         """Start so many more processes of the API, with settings of their own; returns their addresses."""
         return [self._serve(self._lines["web"], "/readyz", env)[0] for _ in range(number)]
 
+    def start_ops(self) -> str:
+        """Start a process of the operators' pages; returns its address."""
+        return self._serve(self._lines["ops"], "/healthz")[0]
+
     def start_bare(self, number: int) -> list[str]:
         """Start so many processes of `bare_app`, each as the Procfile starts the API's; returns their addresses."""
         line = self._lines["web"]
@@ -135,7 +139,10 @@ class Testbed(AbstractContextManager["Testbed"]):
 
     def _serve(self, line: str, path: str, env: Mapping[str, str] | None = None) -> tuple[str, Child]:
         port = free_port()
-        child = self._run(line, {"PORT": str(port), "PYTHONPATH": python_path(self._process_env), **(env or {})})
+        child = self._run(
+            line,
+            {"PORT": str(port), "OPS_PORT": str(port), "PYTHONPATH": python_path(self._process_env), **(env or {})},
+        )
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
         url = f"http://{LOOPBACK}:{port}"
         self._pids[url] = child.pid

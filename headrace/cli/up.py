@@ -141,8 +141,9 @@ def addresses(report: Report) -> dict[str, str]:
     """What to open in a browser or to call, in words, and the key. Without what does not run."""
     found = {"API key": report.api_key}
     if "web" not in report.left_out:
-        pages = f"{report.url}/ops  ('headrace operators create NAME --role admin' makes a login)"
-        found = {"API": report.url, **found, "documentation": f"{report.url}/docs", "pages": pages}
+        found = {"API": report.url, **found, "documentation": f"{report.url}/docs"}
+    if "ops" not in report.left_out:
+        found["pages"] = f"{report.ops_url}/ops  ('headrace operators create NAME --role admin' makes a login)"
     if "flower" not in report.left_out:
         found["Flower"] = f"{report.flower_url}  (user and password: {report.flower_auth})"
     return found
@@ -205,6 +206,7 @@ class _Announcement:
         return Report(
             url=machine.url,
             api_key=api_key,
+            ops_url=machine.ops_url,
             flower_url=machine.flower_url,
             flower_auth=machine.flower_auth,
             database_url=settings.database_url,

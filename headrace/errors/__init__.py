@@ -1,4 +1,4 @@
-"""Every error of Headrace. `api/errors/shapes.py` maps each `code` to an HTTP status.
+"""Every error of Headrace. `headrace/http/shapes.py` maps each `code` to an HTTP status.
 
 Other packages import from here: a class may move to another module of this package.
 """

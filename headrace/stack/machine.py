@@ -30,10 +30,10 @@ from headrace.stack.secret import persistent_secret
 from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey
 
-WEB_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 5555, 15_432, 16_379
+WEB_PORT, OPS_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 8600, 5555, 15_432, 16_379
 #: The port of each process's metrics.
 METRICS_PORTS = MappingProxyType(
-    {"gpu": 9464, "overflow": 10_464, "webhooks": 11_464, "control": 12_464, "web": 13_464}
+    {"gpu": 9464, "overflow": 10_464, "webhooks": 11_464, "control": 12_464, "web": 13_464, "ops": 14_464}
 )
 #: The metrics port of a stack's first host. Each stack has HOSTS_APART of these ports, so that the hosts of stacks
 #: beside each other meet no port that another one was promised. The highest is below the kernel's own choices.
@@ -90,13 +90,14 @@ class Machine:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
         self.web_port = self._web_port(options.port)
-        # Only the API's port is held. The others stay free until their server listens. This is safe, because a stack
-        # that starts at the same time gets another API port, so it searches for the others elsewhere.
+        # The ports of granian's processes are held. The others stay free until their server listens. This is safe,
+        # because a stack that starts at the same time gets another API port, so it searches for the others elsewhere.
         shift = (self.web_port - WEB_PORT) % PORTS_APART
+        self.ops_port = ports.pick(OPS_PORT + shift, is_free=self._hold)
         postgres_port, valkey_port = ports.pick(POSTGRES_PORT + shift), ports.pick(VALKEY_PORT + shift)
         self._postgres = None if "database_url" in given else Postgres(state / "postgres", postgres_port)
         self._valkey = None if "redis_url" in given else Valkey(state / "valkey", valkey_port)
-        self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port})
+        self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port, self.ops_port})
         metrics_ports = METRICS_PORTS | self._workers.metrics_ports(PORTS_APART)
         self._metrics_ports = {name: ports.pick(port + shift) for name, port in metrics_ports.items()}
         pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
@@ -138,6 +139,11 @@ class Machine:
     def url(self) -> str:
         """The API's address."""
         return f"http://{ports.LOOPBACK}:{self.web_port}"
+
+    @property
+    def ops_url(self) -> str:
+        """The address of the operators' pages."""
+        return f"http://{ports.LOOPBACK}:{self.ops_port}"
 
     @property
     def flower_url(self) -> str:
@@ -204,7 +210,7 @@ class Machine:
         return asked
 
     def _hold(self, port: int) -> bool:
-        """Keep the port for the API as long as this machine lives. False if it is taken."""
+        """Keep the port for a process as long as this machine lives. False if it is taken."""
         held = ports.hold(port)
         if held is None:
             return False
@@ -230,6 +236,8 @@ class Machine:
         match name:
             case "web":
                 return replace(service, is_ready=lambda: readiness.answers(self.web_port, "/readyz"))
+            case "ops":
+                return replace(service, is_ready=lambda: readiness.answers(self.ops_port, "/healthz"))
             case "flower":
                 return replace(service, is_ready=lambda: readiness.answers(self.flower_port, "/healthcheck"))
             case "webhooks" | "control":
@@ -285,6 +293,8 @@ class Machine:
             "HEADRACE_HOST": ports.LOOPBACK,
             "HEADRACE_METRICS_HOST": ports.LOOPBACK,
             "PORT": str(self.web_port),
+            "OPS_HOST": ports.LOOPBACK,
+            "OPS_PORT": str(self.ops_port),
             "FLOWER_PORT": str(self.flower_port),
             "FLOWER_BASIC_AUTH": inherited.get(
                 "FLOWER_BASIC_AUTH", f"{FLOWER_USER}:{persistent_secret(settings.state_dir / 'flower-password')}"

@@ -15,6 +15,7 @@ class Report:
 
     Attributes:
         api_key: the key of an app without limits.
+        ops_url: of the process that serves the operators' pages, which are at its `/ops`.
         flower_auth: Flower's login, as `USER:PASSWORD`.
         engine: the engine that answers; `simulator` makes its answers up.
         model_source: where the weights came from; None without weights.
@@ -26,6 +27,7 @@ class Report:
 
     url: str
     api_key: str
+    ops_url: str
     flower_url: str
     flower_auth: str
     database_url: str

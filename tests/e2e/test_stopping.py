@@ -33,7 +33,7 @@ def test_a_stop_ends_what_started_last_first_and_the_next_start_finishes_the_job
     assert processes.of(tmp_path) == []
     log = (tmp_path / "logs" / "up.log").read_text()
     stopped = [line.split(", ") for line in re.findall(r"^stopping (.*)$", log, re.MULTILINE)]
-    assert stopped == [["flower", "beat", "control", "webhooks", "gpu", "web"], ["valkey"], ["postgres"]]
+    assert stopped == [["flower", "beat", "control", "webhooks", "gpu", "ops", "web"], ["valkey"], ["postgres"]]
     assert "killed" not in log
 
     again = start(folder=tmp_path, simulator__decode_tokens_per_s="1000", **slow)

@@ -61,6 +61,7 @@ METRICS = {"HEADRACE_METRICS_HOST": "0.0.0.0", "HEADRACE_METRICS_PORT": 9464}
 #: The secrets of each process; the password of Postgres is in the URL that all have.
 SECRETS = {
     "web": {"HEADRACE_PEPPER", "HEADRACE_OLD_PEPPER", "HF_TOKEN"},
+    "ops": {"HEADRACE_PEPPER", "HEADRACE_OLD_PEPPER"},
     "gpu": {"HF_TOKEN"},
     "gpu-1": {"HF_TOKEN"},
     "cpu": {"HF_TOKEN"},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("api", "headrace", "scheduler", "workers")
+PACKAGES = ("api", "headrace", "ops", "scheduler", "workers")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def verdicts(tree: Path) -> dict[str, str]:
     [
         ("Processes stand on the core and never on each other", "headrace/startup.py", "import api.app"),
         ("Processes stand on the core and never on each other", "api/auth.py", "import workers.engines"),
+        ("Processes stand on the core and never on each other", "ops/gate.py", "import api.deps"),
         (
             "Core: every layer is a folder, and imports run down this list",
             "headrace/store/locks.py",

@@ -55,7 +55,7 @@ def versions(lock: str, python: str) -> dict[str, Version]:
     }
 
 
-@pytest.mark.parametrize("name", ["headrace", "api", "workers", "scheduler"])
+@pytest.mark.parametrize("name", ["headrace", "api", "ops", "workers", "scheduler"])
 def test_a_top_level_name_belongs_to_this_project_alone(name: str) -> None:
     assert set(packages_distributions()[name]) == {"headrace"}
 
@@ -80,12 +80,12 @@ def test_every_lua_file_and_every_chat_template_is_package_data() -> None:
 
 
 def test_every_template_and_style_sheet_is_package_data() -> None:
-    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["api"]
-    packaged = {path for pattern in patterns for path in (ROOT / "api").glob(pattern)}
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["ops"]
+    packaged = {path for pattern in patterns for path in (ROOT / "ops").glob(pattern)}
 
     assert packaged
     assert packaged == {
-        path for path in (ROOT / "api").rglob("*") if path.suffix in (".html", ".css", ".svg") and path.is_file()
+        path for path in (ROOT / "ops").rglob("*") if path.suffix in (".html", ".css", ".svg") and path.is_file()
     }
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from api.door.cached.cached_value import CachedValue
+from headrace.cached_value import CachedValue
 from headrace.errors import StoreUnavailable
 from headrace.policies.pricing import Tariff
 

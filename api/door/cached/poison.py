@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from api.door.cached.cached_value import CachedValue
+from headrace.cached_value import CachedValue
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import prompt_digest
 from headrace.errors import PoisonPrompt

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from api.door.complaints import advice, complaint, rate_limited, start_within_s, whole
 from api.door.drafts import Draft
-from api.door.forecast import Forecast
 from api.door.intake import ALIKE_FOR_ALL, Bid, Intake
 from api.door.refusals import Refusals
 from api.door.refusing.early_refusals import EarlyRefusals, Examined, Looks
 from api.door.sharing.exact_cache import ExactCache
+from headrace.broker.forecast import Forecast
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import RefusedDemand

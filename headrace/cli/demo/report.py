@@ -131,7 +131,7 @@ def show_addresses(console: Console, demo: Demo) -> None:
     rows = {
         "API": url,
         "documentation": f"{url}/docs",
-        "pages": f"{url}/ops  ('bin/headrace operators create NAME --role admin' makes a login)",
+        "pages": f"{report.ops_url}/ops  ('bin/headrace operators create NAME --role admin' makes a login)",
         "Flower": f"{report.flower_url}  ({report.flower_auth})",
         "API key": report.api_key,
         "webhook secret": demo.secret,

@@ -38,6 +38,7 @@ These variables are not in the file; the [Procfile](../Procfile) reads all but t
 |---|---|---|
 | `HEADRACE_CONFIG` | `headrace.toml` in the checkout | the settings file |
 | `HEADRACE_HOST`, `PORT` | `127.0.0.1`, `8000` | where `web` listens; `0.0.0.0` lets a proxy on another host in |
+| `OPS_HOST`, `OPS_PORT` | `127.0.0.1`, `8600` | where `ops` listens |
 | `FLOWER_HOST`, `FLOWER_PORT` | `127.0.0.1`, `5555` | where `flower` listens |
 | `FLOWER_BASIC_AUTH` | none: `flower` does not start | `USER:PASSWORD` of Flower's page; `headrace up` makes one |
 """

@@ -44,20 +44,3 @@ def test_refusals_are_counted_by_their_reason(
 
     assert statuses == [429, 429]
     assert 'headrace_http_refusals_total{reason="app_jobs"} 2.0' in page()
-
-
-def test_the_pages_of_operators_are_counted_by_route_and_status(web: Flask, page: Callable[[], str]) -> None:
-    browser = web.test_client()
-    for path in ("/login", "/login", f"/jobs/job_{'0' * 32}", "/jobs/job_1", "/static/ops.css"):
-        browser.get(f"/ops{path}").close()
-    browser.post("/ops/login")
-
-    def counted(method: str, route: str, status: int) -> str:
-        labels = f'kind="plain",method="{method}",route="{route}",status="{status}"'
-        [line] = [each for each in page().splitlines() if f"headrace_http_request_seconds_count{{{labels}}}" in each]
-        return line.split()[-1]
-
-    assert counted("GET", "/ops/login", 200) == "2.0"
-    assert counted("POST", "/ops/login", 400) == "1.0"
-    assert counted("GET", "/ops/jobs/{job_id}", 302) == "2.0"
-    assert counted("GET", "/ops/static/{filename}", 200) == "1.0"

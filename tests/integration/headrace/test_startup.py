@@ -21,7 +21,7 @@ from headrace.stack.processes.child import Child, Command
 
 DEADLINE_S = 60.0
 ABSENT = "redis://:secret@127.0.0.1:1/0"
-PROCESSES = ("web", "gpu", "overflow", "webhooks", "control", "beat", "flower")
+PROCESSES = ("web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower")
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     def run(name: str, redis_url: str, database_url: str = settings.database_url, **more: str) -> Child:
         env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "DATABASE_URL": database_url}
         env |= {"REDIS_URL": redis_url, "HEADRACE_ENGINE": "simulator", "OPENAI_API_KEY": "sk-test"}
-        env |= {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "FLOWER_BASIC_AUTH": "u:p"} | more
+        env |= {port: str(free_port()) for port in ("PORT", "OPS_PORT", "FLOWER_PORT")}
+        env |= {"FLOWER_BASIC_AUTH": "u:p"} | more
         command = Command(name, procfile.shell(lines[name]), env, PROJECT_ROOT)
         children.append(Child(command, tmp_path / f"{name}.log"))
         return children[-1]
@@ -117,7 +118,7 @@ def test_redis_is_asked_for_two_seconds_at_most(settings: Settings) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["web", "gpu", "overflow", "webhooks", "control"])
+@pytest.mark.parametrize("name", ["web", "ops", "gpu", "overflow", "webhooks", "control"])
 def test_database_without_migrations_ends_each_process_at_its_start_with_one_sentence(
     start: Callable[..., Child], settings: Settings, name: str
 ) -> None:

@@ -15,8 +15,6 @@ from alembic.config import Config
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from werkzeug.serving import make_server
 
-from api.app import create_app
-from api.deps import EXTENSION
 from headrace import connections
 from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.config.caches import SemanticCacheSettings
@@ -24,6 +22,8 @@ from headrace.domain.ids import show_id
 from headrace.domain.operators.accounts import Role
 from headrace.policies import passwords
 from headrace.store import Store, operators
+from ops.app import create_app
+from ops.deps import EXTENSION
 
 PASSWORD = "correct horse battery"
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 380, "height": 800}

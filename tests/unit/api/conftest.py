@@ -11,7 +11,6 @@ import pytest
 
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
-from api.door.forecast import Forecast
 from api.door.intake import Intake
 from api.door.refusals import Refusals
 from api.door.refusing.early_refusals import EarlyRefusals
@@ -23,6 +22,7 @@ from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
+from headrace.broker.forecast import Forecast
 from headrace.broker.standing import Standing
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
@@ -191,7 +191,7 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
 def submitter(
     door: FakeDoor, intake: Intake, settings: Settings, catalogue: Catalogue, accounts: list[Account]
 ) -> Submitter:
-    forecast = Forecast(cast(Admission, door), catalogue, settings)
+    forecast = Forecast(cast(Admission, door), catalogue.read_fleets, settings)
     together = SpendingLimits(None, Decimal(1_000_000))
     cache = ExactCache(
         settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(SingleFlight, None)

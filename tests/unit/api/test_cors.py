@@ -44,8 +44,3 @@ def test_any_other_page_may_not(settings: Settings, origins: tuple[str, ...]) ->
 def test_what_is_no_origin_is_refused_at_the_start(origin: str) -> None:
     with pytest.raises(ValueError, match="origins"):
         CorsSettings(origins=(origin,))
-
-
-def test_the_operators_pages_are_open_to_no_other(settings: Settings) -> None:
-    page = client_of(settings, "*").get("/ops/login", headers={"Origin": PAGE})
-    assert "Access-Control-Allow-Origin" not in page.headers

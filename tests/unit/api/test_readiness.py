@@ -44,7 +44,7 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.door.cached.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("headrace.cached_value.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 

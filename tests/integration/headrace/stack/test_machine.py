@@ -33,7 +33,7 @@ def find(machine: Machine, name: str) -> Service:
 
 
 def test_servers_come_first_and_one_at_a_time_then_the_release_then_the_rest(settings: Settings) -> None:
-    processes = ["web", "gpu", "webhooks", "control", "beat", "flower"]
+    processes = ["web", "ops", "gpu", "webhooks", "control", "beat", "flower"]
     assert names(Machine(settings, StackOptions())) == [["postgres"], ["valkey"], ["release"], processes]
 
 
@@ -42,21 +42,21 @@ def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tm
         Machine(settings.model_copy(update={"state_dir": tmp_path / name}), StackOptions())
         for name in ("one", "two", "three")
     ]
-    for name in ("DATABASE_URL", "REDIS_URL", "PORT", "FLOWER_PORT"):
+    for name in ("DATABASE_URL", "REDIS_URL", "PORT", "OPS_PORT", "FLOWER_PORT"):
         values = [find(machine, "web").command.env[name].rpartition(":")[2] for machine in machines]
         assert len(set(values)) == len(machines), name
     metrics = [port for machine in machines for port in machine.metrics_urls.values()]
-    assert len(set(metrics)) == len(metrics) == 4 * len(machines)
+    assert len(set(metrics)) == len(metrics) == 5 * len(machines)
 
 
 def test_each_worker_that_runs_serves_its_metrics_on_a_port_of_its_own(settings: Settings) -> None:
     machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), StackOptions())
-    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks", "control", "web"}
+    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks", "control", "web", "ops"}
     for name, url in machine.metrics_urls.items():
         env = find(machine, name).command.env
         assert url == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
-    assert len(set(machine.metrics_urls.values())) == 5
-    assert Machine(settings, StackOptions()).metrics_urls.keys() == {"gpu", "webhooks", "control", "web"}
+    assert len(set(machine.metrics_urls.values())) == 6
+    assert Machine(settings, StackOptions()).metrics_urls.keys() == {"gpu", "webhooks", "control", "web", "ops"}
 
 
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settin
         settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), StackOptions()
     )
     assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
-    assert machine.metrics_urls.keys() == {"overflow", "webhooks", "control", "web"}
+    assert machine.metrics_urls.keys() == {"overflow", "webhooks", "control", "web", "ops"}
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
 
 
@@ -101,12 +101,12 @@ def test_each_pool_of_its_own_has_a_worker_that_knows_its_pool(
 ) -> None:
     machine = Machine(with_fast(settings), StackOptions())
 
-    assert names(machine)[-1] == ["web", "gpu", "gpu-fast", "webhooks", "control", "beat", "flower"]
+    assert names(machine)[-1] == ["web", "ops", "gpu", "gpu-fast", "webhooks", "control", "beat", "flower"]
     first, fast = find(machine, "gpu").command, find(machine, "gpu-fast").command
     assert first.argv == fast.argv
     assert (first.env.get("HEADRACE_POOL", ""), fast.env["HEADRACE_POOL"]) == ("", "fast")
     assert machine.metrics_urls["gpu-fast"] == f"http://127.0.0.1:{fast.env['HEADRACE_METRICS_PORT']}/metrics"
-    assert len(set(machine.metrics_urls.values())) == len(machine.metrics_urls) == 5
+    assert len(set(machine.metrics_urls.values())) == len(machine.metrics_urls) == 6
     # Every process knows every pool as it is served here, whichever pool is its own.
     monkeypatch.setenv("HEADRACE_POOLS__FAST__ENGINE", "vllm")
     for name in ("web", "gpu", "gpu-fast", "control"):
@@ -142,7 +142,7 @@ def test_workers_of_other_pools_are_left_out_alone_or_with_all_others(settings: 
 
 def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None:
     machine = Machine(settings, StackOptions(scale=ScaleOptions(3, 10.0)))
-    assert names(machine)[-1] == ["web", "webhooks", "control", "beat", "flower"]
+    assert names(machine)[-1] == ["web", "ops", "webhooks", "control", "beat", "flower"]
     assert machine.left_out == {"overflow": "OPENAI_API_KEY is not set"}
     assert machine.hosts is not None
     [host] = machine.hosts.roster.first
@@ -150,7 +150,7 @@ def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None
     assert host.name == f"gpu@{env['HEADRACE_HOST_ID']}"
     assert host.command.argv == find(Machine(settings, StackOptions()), "gpu").command.argv
     assert machine.metrics_urls[host.name] == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
-    assert machine.metrics_urls.keys() == {host.name, "webhooks", "control", "web"}
+    assert machine.metrics_urls.keys() == {host.name, "webhooks", "control", "web", "ops"}
 
 
 def test_only_hosts_in_a_postgres_of_its_own_are_known_to_be_gone(settings: Settings) -> None:
@@ -186,12 +186,12 @@ def test_without_a_gpu_process_there_are_no_hosts_to_scale(settings: Settings, w
 
 def test_a_process_is_left_out_as_asked(settings: Settings) -> None:
     machine = Machine(settings, StackOptions(frozenset({"gpu", "flower"})))
-    assert names(machine)[-1] == ["web", "webhooks", "control", "beat"]
+    assert names(machine)[-1] == ["web", "ops", "webhooks", "control", "beat"]
     assert machine.left_out["gpu"] == "as asked"
 
 
 def test_leaving_out_a_process_that_does_not_exist_is_refused_with_the_names_there_are(settings: Settings) -> None:
-    with pytest.raises(StackError, match="no gpus; it has release, web, gpu"):
+    with pytest.raises(StackError, match="no gpus; it has release, web, ops, gpu"):
         Machine(settings, StackOptions(frozenset({"gpus"})))
 
 
@@ -204,6 +204,7 @@ def test_processes_find_our_programs_first_and_get_what_they_need(settings: Sett
     assert env["HEADRACE_MODEL_DIR"] == str(tmp_path / "model")
     assert env["HEADRACE_STATE"] == str(settings.state_dir)
     assert machine.url.endswith(env["PORT"])
+    assert machine.ops_url.endswith(env["OPS_PORT"])
     assert machine.flower_url.endswith(env["FLOWER_PORT"])
 
 

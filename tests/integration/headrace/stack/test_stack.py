@@ -23,7 +23,7 @@ from scheduler.actuators.local import LocalActuator
 from tests.waiting import until
 
 DEADLINE_S = 60.0
-PROCESSES = {"postgres", "valkey", "web", "gpu", "webhooks", "control", "beat", "flower"}
+PROCESSES = {"postgres", "valkey", "web", "ops", "gpu", "webhooks", "control", "beat", "flower"}
 
 
 def get(url: str, auth: str | None = None) -> int:
@@ -97,6 +97,13 @@ def test_everything_runs_and_the_ready_file_says_where(stack: Stack) -> None:
     assert report.left_out == {"overflow": "OPENAI_API_KEY is not set"}
     assert get(f"{report.url}/readyz") == 200
     assert get(f"{report.url}/v1/models", f"Bearer {report.api_key}") == 200
+
+
+def test_the_operators_pages_have_a_process_and_an_address_of_their_own(stack: Stack) -> None:
+    report = stack.report
+    assert report.pids["ops"] != report.pids["web"]
+    assert get(f"{report.ops_url}/ops/login") == 200
+    assert get(f"{report.url}/ops/login") == 404
 
 
 def test_flower_opens_with_its_password_only(stack: Stack) -> None:

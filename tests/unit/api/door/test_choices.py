@@ -12,9 +12,9 @@ from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
 from api.door.drafts import Draft, Spelling
-from api.door.forecast import Forecast
 from api.door.submit import Submitter
 from headrace.broker.admission import Admission
+from headrace.broker.forecast import Forecast
 from headrace.config import PoolSettings, Price, Settings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
@@ -59,7 +59,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def chooser(door: Any, catalogue: Catalogue, settings: Settings) -> Chooser:
-    return Chooser(settings, Forecast(cast(Admission, door), catalogue, settings), Tariff.of(settings))
+    return Chooser(settings, Forecast(cast(Admission, door), catalogue.read_fleets, settings), Tariff.of(settings))
 
 
 def models(choices: tuple[Choice, ...]) -> list[str | None]:

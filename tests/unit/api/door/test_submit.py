@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from api.door.cached.full_queues import FRESH_S, REMEMBER_S
 from api.door.drafts import Draft, Spelling
-from api.door.forecast import Forecast
 from api.door.intake import FAILPOINT_INSERTED
 from api.door.refusing.refuser import LATE_S, RETRY_BLINDLY_S
 from api.door.submit import Submitter
+from headrace.broker.forecast import Forecast
 from headrace.config import Price
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.fleet import Fleet
@@ -374,7 +374,7 @@ def test_a_job_is_accepted_when_its_wait_cannot_be_told(
     def down(*_: Any) -> float:
         raise BrokerUnavailable
 
-    monkeypatch.setattr("api.door.forecast.Forecast.expected_wait_s", down)
+    monkeypatch.setattr("headrace.broker.forecast.Forecast.expected_wait_s", down)
     assert submitter.submit(DRAFT, app).expected_wait_s is None
 
 
@@ -581,7 +581,7 @@ def test_an_overflow_without_money_is_refused_and_counted(
 def test_new_jobs_go_to_the_paid_api_first_while_their_queue_is_deep(
     paid: Submitter, door: Any, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.door.forecast.LIVE_TTL_S", -1)
+    monkeypatch.setattr("headrace.broker.forecast.LIVE_TTL_S", -1)
     first = []
     for jobs in (199, 200, 160, 159):
         door.backlog["chat.normal"] = Load(jobs, 300 * jobs, 1, 300 * jobs)
@@ -595,7 +595,7 @@ def with_goal(submitter: Submitter, goal_s: float) -> Submitter:
     """The same, where the pool has a latency goal."""
     chat = submitter.settings.pools["chat"].model_copy(update={"latency_goal_s": goal_s})
     settings = submitter.settings.model_copy(update={"pools": {"chat": chat}})
-    forecast = Forecast(submitter.intake.admission, submitter.catalogue, settings)
+    forecast = Forecast(submitter.intake.admission, submitter.catalogue.read_fleets, settings)
     refuser = replace(submitter.refuser, settings=settings, forecast=forecast)
     return replace(submitter, settings=settings, forecast=forecast, refuser=refuser)
 

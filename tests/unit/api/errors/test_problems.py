@@ -8,10 +8,10 @@ from flask import Blueprint, Flask, g
 
 from api.errors import problems
 from api.errors.methods import REFUSING
-from api.errors.shapes import shape_of
 from headrace import errors
 from headrace.domain.limits.rates import RateLeft, RatesLeft
 from headrace.errors import HeadraceError
+from headrace.http.shapes import shape_of
 
 JOB = UUID(int=1)
 RATES = RatesLeft(RateLeft(60, 0), RateLeft(1000, 250))

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from api.reading.ending import cancel, read
 from headrace.broker.admission import Admission
+from headrace.broker.ending import cancel, read
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.queues import Lane, Ticket

@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 
 from api.app import create_app
-from api.errors.shapes import SHAPES
 from api.reference.openapi import document
 from headrace.config import Settings
+from headrace.http.shapes import SHAPES
 
 #: For people, not for programs.
 PAGES = {"/", "/openapi.json", "/docs/"}

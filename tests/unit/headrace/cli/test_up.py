@@ -63,8 +63,8 @@ def test_an_option_of_the_autoscaler_without_it_is_refused(option: str) -> None:
     ("left_out", "shown"),
     [
         ([], ["API", "API key", "documentation", "pages", "Flower"]),
-        (["web"], ["API key", "Flower"]),
-        (["web", "flower"], ["API key"]),
+        (["web"], ["API key", "pages", "Flower"]),
+        (["web", "ops", "flower"], ["API key"]),
     ],
 )
 def test_no_address_is_shown_of_what_does_not_run(left_out: list[str], shown: list[str]) -> None:

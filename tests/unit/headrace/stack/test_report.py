@@ -9,6 +9,7 @@ from headrace.stack.report import Report
 REPORT = Report(
     url="http://127.0.0.1:8000",
     api_key="hr-key",
+    ops_url="http://127.0.0.1:8600",
     flower_url="http://127.0.0.1:5555",
     flower_auth="operator:password",
     database_url="postgresql+psycopg://headrace:password@127.0.0.1:15432/headrace",
@@ -32,5 +33,5 @@ def test_a_report_comes_back_as_it_was_written_and_is_private(tmp_path: Path) ->
 def test_the_file_has_the_keys_that_the_design_promises(tmp_path: Path) -> None:
     path = tmp_path / "ready.json"
     REPORT.write(path)
-    promised = {"url", "api_key", "flower_url", "database_url", "redis_url", "pids"}
+    promised = {"url", "api_key", "ops_url", "flower_url", "database_url", "redis_url", "pids"}
     assert promised <= json.loads(path.read_text()).keys()

@@ -24,6 +24,7 @@ def demo() -> Demo:
     report = Report(
         url="http://127.0.0.1:8000",
         api_key="hr-test",
+        ops_url="http://127.0.0.1:8600",
         flower_url="http://127.0.0.1:5555",
         flower_auth="operator:secret",
         database_url="postgresql+psycopg://headrace@127.0.0.1:15432/headrace",
@@ -73,6 +74,6 @@ def test_how_to_go_on_by_hand_is_told_apart(console: Console, demo: Demo) -> Non
     assert "hr-test" not in said(console)
 
     show_addresses(console, demo)
-    addresses = ["http://127.0.0.1:8000/docs", "http://127.0.0.1:8000/ops"]
+    addresses = ["http://127.0.0.1:8000/docs", "http://127.0.0.1:8600/ops"]
     for needed in ("go on by hand", *addresses, "hr-test", "whsec_test", "psql", "export HEADRACE_BUDGETS__DAY_USD=1"):
         assert needed in said(console)

@@ -27,7 +27,7 @@ def test_a_name_given_twice_is_refused() -> None:
 
 
 def test_our_own_procfile_has_every_process_in_boot_order() -> None:
-    names = ["release", "web", "gpu", "overflow", "webhooks", "control", "beat", "flower"]
+    names = ["release", "web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower"]
     assert list(procfile.read(PROJECT_ROOT / "Procfile")) == names
 
 

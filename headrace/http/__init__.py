@@ -1,0 +1,1 @@
+"""What the HTTP processes `web` and `ops` share. Knows no framework."""

@@ -1,0 +1,1 @@
+"""The process `ops`: the operators' pages at `/ops`, behind a login of their own."""

@@ -1,0 +1,162 @@
+"""`/ops/jobs`: search, one job's life, why it waits, its attempts and bill; retry and cancel."""
+
+from dataclasses import replace
+from typing import Any
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Connection
+from werkzeug.wrappers import Response
+
+from headrace.broker import ending
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.operators.accounts import Right
+from headrace.domain.queues import OVERFLOW
+from headrace.domain.states import JobState
+from headrace.errors import Unavailable
+from headrace.store import clock
+from headrace.store.clients import apps
+from headrace.store.jobs import queued, retries
+from headrace.store.jobs.reading import overview
+from headrace.store.jobs.reading.history import History, history
+from headrace.store.jobs.reading.overview import Wanted
+from headrace.store.jobs.reading.timeline import Event, timeline
+from ops import shown, waiting
+from ops.deps import deps
+from ops.forms import JobFilter, checked
+from ops.gate import acted, may, needs
+from ops.waiting import Surroundings
+
+blueprint = Blueprint("jobs", __name__)
+
+#: Jobs on one page.
+PAGE_ROWS = 50
+#: What is shown of a job apart from its timeline.
+FACTS = (
+    *("lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested", "model_served", "adapter"),
+    *("end_user", "prompt_tokens", "max_tokens", "n", "output_tokens", "cached_tokens", "reasoning_tokens"),
+    *("finish_reason", "error_code", "usd", "max_cost_usd", "attempt", "suspicion", "background", "stream"),
+    *("created_at", "queued_at", "started_at", "ended_at", "start_by", "finish_by", "not_before"),
+)
+
+
+@blueprint.get("/")
+def index() -> Response:
+    """The first page."""
+    return redirect(url_for("jobs.list_newest"))
+
+
+@blueprint.get("/jobs")
+def list_newest() -> ResponseReturnValue:
+    """The newest jobs that fit the filter; with `?id=`, one job's page."""
+    if job_id := request.args.get("id", "").strip():
+        return redirect(url_for("jobs.show", job_id=show_id(parse_id(job_id))))
+    form = checked(JobFilter(request.args))
+    with deps().store.begin() as db:
+        wanted = _wanted(db, form)
+        found = overview.newest(db, wanted, PAGE_ROWS)
+        looked_back_to = overview.looked_back_to(db, wanted) if len(found) < PAGE_ROWS else None
+    given = {name: value for name, value in form.data.items() if value and name != "before"}
+    older = {**given, "before": show_id(found[-1].id)} if len(found) == PAGE_ROWS else None
+    if looked_back_to is not None:
+        older = {**given, "until": f"{looked_back_to:%Y-%m-%dT%H:%M:%S}"}
+    return render_template("jobs.html", form=form, jobs=found, older=older, is_filtered=bool(given))
+
+
+def _wanted(db: Connection, form: JobFilter) -> Wanted:
+    is_dead = form.state.data == "dead"
+    app_id = apps.find_app(db, form.app.data).id if form.app.data else None
+    return Wanted(
+        app_id=app_id,
+        is_dead=is_dead,
+        state=JobState(form.state.data) if form.state.data and not is_dead else None,
+        lane=form.lane.data or None,
+        since=form.moment("since"),
+        until=form.moment("until"),
+        before=form.last_seen(),
+        error_code=form.error_code.data,
+        end_user=form.end_user.data,
+        model=form.model.data,
+    )
+
+
+@blueprint.get("/jobs/<job_id>")
+def show(job_id: str) -> str:
+    """One job."""
+    with deps().store.begin() as db:
+        found = history(db, parse_id(job_id))
+        around = _around(db, found.job)
+    events = sorted(timeline(found), key=lambda event: event.at)
+    return render_template(
+        "job.html",
+        job=found.job,
+        job_id=show_id(found.job.id),
+        facts={name: getattr(found.job, name) for name in FACTS},
+        reasons=waiting.reasons(found.job, around),
+        attempts=found.attempts,
+        charges=found.charges,
+        events=events if may(Right.TEXTS) else [_reduced(event) for event in events],
+        can_retry=found.job.state == JobState.FAILED and found.job.retried_as is None,
+        can_cancel=not JobState(found.job.state).is_terminal and found.job.cancel_requested_at is None,
+    )
+
+
+@blueprint.get("/jobs/<job_id>/texts")
+def texts(job_id: str) -> str:
+    """One job's prompt and answer. Each look is logged."""
+    needs(Right.TEXTS)
+    with deps().store.begin() as db:
+        found = history(db, parse_id(job_id), with_texts=True)
+    acted("read_texts", show_id(found.job.id))
+    return render_template("texts.html", job_id=show_id(found.job.id), **_texts(found))
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+def retry(job_id: str) -> Response:
+    """Run a failed job again, as a new job."""
+    needs(Right.ACT)
+    with deps().store.begin() as db:
+        [new] = retries.retry(db, [parse_id(job_id)]).values()
+    acted("retry_job", job_id)
+    flash(f"{job_id} is retried as this job.")
+    return redirect(url_for("jobs.show", job_id=show_id(new)), 303)
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    """Cancel a job; its worker stops a running one soon."""
+    needs(Right.ACT)
+    job = ending.cancel(deps().store, deps().admission, None, parse_id(job_id))
+    acted("cancel_job", show_id(job.id))
+    flash("It is cancelled." if job.state is JobState.CANCELLED else f"It is asked to stop; it is {job.state}.")
+    return redirect(url_for("jobs.show", job_id=show_id(job.id)), 303)
+
+
+def _reduced(event: Event) -> Event:
+    """The event without what may quote a prompt or contain a secret."""
+    facts = {name: fact for name, fact in event.facts.items() if name != "error_message"}
+    if "url" in facts:
+        facts["url"] = shown.origin(facts["url"])
+    return replace(event, facts=facts)
+
+
+def _texts(found: History) -> dict[str, Any]:
+    text = found.texts
+    messages = text.messages if text is not None else None
+    return {"is_erased": text is None, "text": text, "messages": messages, "error": found.job.error_message}
+
+
+def _around(db: Connection, job: Any) -> Surroundings:
+    """What is around a job that waits. Where Redis does not answer, the expected wait is unknown."""
+    ahead = queued.ahead_of(db, job.queue, job.queued_at, job.id) if job.state == JobState.QUEUED else None
+    now = clock.now(db)
+    if JobState(job.state).is_terminal or job.state == JobState.RUNNING:
+        return Surroundings(now, None, 0, 0, 0, None)
+    pool, _, _ = job.queue.rpartition(".")
+    if pool not in (*deps().settings.own_pools, OVERFLOW):
+        return Surroundings(now, ahead, 0, 0, 0, None)
+    try:
+        fleet, wait_s = deps().forecast.pool(pool).fleet, deps().forecast.wait_if_submitted_s(job.queue)
+    except Unavailable:
+        return Surroundings(now, ahead, 0, 0, 0, None)
+    return Surroundings(now, ahead, fleet.workers, fleet.running, fleet.slots, wait_s)

@@ -1,0 +1,149 @@
+"""What operators change, by role: jobs, webhooks, hosts, limits, keys and budgets."""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.domain.apps import App
+from headrace.domain.ids import show_id
+from headrace.domain.operators.accounts import Right, Role
+from headrace.domain.queues import Lane
+from headrace.store import Store, keys
+from headrace.store.clients import apps
+from headrace.tables import api_keys, budget_limits, deliveries, hosts, jobs
+from tests.integration.ops.browser import Browser
+
+
+def actions(store: Store, job_ids: list[UUID], app: App) -> list[tuple[Right, str, Mapping[str, Any]]]:
+    """Every form that changes something, with fields that fit."""
+    with store.begin() as db:
+        keys.make(db, app.id, "of-the-tests")
+        key_id, delivery_id = db.scalar(sa.select(api_keys.c.id)), db.scalar(sa.select(deliveries.c.id))
+    assert delivery_id is not None
+    return [
+        (Right.ACT, f"/jobs/{show_id(job_ids[1])}/retry", {}),
+        (Right.ACT, f"/jobs/{show_id(job_ids[2])}/cancel", {}),
+        (Right.ACT, "/deliveries/retry", {"id": f"evt_{delivery_id.hex}"}),
+        (Right.ACT, "/hosts/drain", {"host": "host-2"}),
+        (Right.ACT, "/hosts/resume", {"host": "host-3"}),
+        (Right.MANAGE, "/app/limits", {"name": "test", "queued_jobs": "5"}),
+        (Right.MANAGE, "/app/keys", {"name": "test", "scopes": "read"}),
+        (Right.MANAGE, "/app/keys/revoke", {"name": "test", "key": str(key_id)}),
+        (Right.MANAGE, "/budgets", {"day_usd": "5"}),
+        (Right.MANAGE, "/budgets/unset", {}),
+    ]
+
+
+def changed(store: Store) -> list[Any]:
+    """All that an action may change."""
+    read = [
+        sa.select(jobs.c.id, jobs.c.state).order_by(jobs.c.id),
+        sa.select(deliveries.c.id, deliveries.c.state),
+        sa.select(hosts.c.id, hosts.c.drain_at).order_by(hosts.c.id),
+        sa.select(api_keys.c.id, api_keys.c.revoked_at).order_by(api_keys.c.id),
+        sa.select(budget_limits.c.day_usd),
+    ]
+    with store.begin() as db:
+        return [db.execute(each).all() for each in read] + [apps.list_apps(db)]
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_each_action_needs_its_right(
+    browser_of: Callable[[Role], Browser], store: Store, full: list[UUID], app: App, role: Role
+) -> None:
+    browser = browser_of(role)
+    forms = actions(store, full, app)
+    for right, path, fields in forms:
+        before = changed(store)
+        response = browser.post(path, fields)
+        if right in role.rights:
+            assert response.status_code in (200, 303), (path, response.text)
+            assert changed(store) != before, path
+        else:
+            assert response.status_code == 403, path
+            assert changed(store) == before, path
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_page_has_the_forms_that_its_reader_may_send(
+    browser_of: Callable[[Role], Browser], store: Store, full: list[UUID], app: App, role: Role
+) -> None:
+    browser = browser_of(role)
+    forms = actions(store, full, app)
+    browser.post("/budgets", {"day_usd": "5"})
+    pages = [f"/jobs/{show_id(job_id)}" for job_id in full]
+    pages += ["/deliveries", "/hosts", "/app?name=test", "/budgets"]
+    text = "".join(browser.get(page).text for page in pages)
+    for right, path, _ in forms:
+        action = 'method="post" class="stack">' if path == "/budgets" else f'action="/ops{path}"'
+        assert (action in text) is (right in role.rights), path
+
+
+def test_a_retry_is_a_new_job_and_happens_once(clerk: Browser, store: Store, full: list[UUID]) -> None:
+    path = f"/jobs/{show_id(full[1])}/retry"
+    response = clerk.post(path)
+    with store.begin() as db:
+        new = db.scalar(sa.select(jobs.c.id).where(jobs.c.retry_of == full[1]))
+    assert new is not None
+    assert response.headers["Location"] == f"/ops/jobs/{show_id(new)}"
+    assert f"{show_id(full[1])} is retried as this job." in clerk.get(f"/jobs/{show_id(new)}").text
+    again = clerk.post(path)
+    assert again.status_code == 400
+    assert "was retried already" in again.text
+
+
+def test_a_cancel_ends_a_job_that_waits(clerk: Browser, store: Store, full: list[UUID]) -> None:
+    assert clerk.post(f"/jobs/{show_id(full[2])}/cancel").status_code == 303
+    with store.begin() as db:
+        assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == full[2])) == "cancelled"
+
+
+def test_limits_are_replaced_and_an_empty_field_lifts_one(admin: Browser, store: Store, full: list[UUID]) -> None:
+    fields = {"name": "test", "queued_jobs": "7", "day_usd": "1.50", "cache_s": "0", "lanes": ["low", "batch"]}
+    assert admin.post("/app/limits", fields).status_code == 303
+    with store.begin() as db:
+        app = apps.find_app(db, "test")
+    assert (app.limits.queued_jobs, app.limits.day_usd, app.lanes) == (7, Decimal("1.50"), {Lane.LOW, Lane.BATCH})
+    assert app.cache_s == 0
+    assert 'value="1.5"' in (page := admin.get("/app?name=test").text)
+    assert 'name="cache_s" placeholder="as the pools say" size="14" type="text" value="0"' in page
+    assert admin.post("/app/limits", {**fields, "cache_s": "31622401"}).status_code == 400
+
+    assert admin.post("/app/limits", {"name": "test", "lanes": [lane.value for lane in Lane]}).status_code == 303
+    with store.begin() as db:
+        app = apps.find_app(db, "test")
+    assert (app.limits.queued_jobs, app.limits.day_usd, app.lanes, app.cache_s) == (None, None, None, None)
+
+
+def test_a_new_key_is_shown_once_and_works(admin: Browser, store: Store, full: list[UUID]) -> None:
+    text = admin.post("/app/keys", {"name": "test", "scopes": "read", "days": "3"}).text
+    key = text.split('<pre tabindex="0">')[1].split("<")[0]
+    with store.begin() as db:
+        app = keys.authenticate(db, key, "of-the-tests")
+        [record] = keys.list_keys(db)
+    assert app.name == "test"
+    assert app.scopes == {"read"}
+    assert record.expires_at is not None
+    assert key not in admin.get("/app?name=test").text
+
+
+def test_chosen_webhooks_are_all_sent_again_or_none(clerk: Browser, store: Store, full: list[UUID]) -> None:
+    with store.begin() as db:
+        delivery_id = db.scalar(sa.select(deliveries.c.id))
+    assert delivery_id is not None
+    chosen = [f"evt_{delivery_id.hex}", f"evt_{'0' * 32}"]
+    assert clerk.post("/deliveries/retry", {"id": chosen}).status_code == 404
+    assert clerk.post("/deliveries/retry").status_code == 400
+    with store.begin() as db:
+        assert db.scalar(sa.select(deliveries.c.state)) == "failed"
+
+
+def test_what_an_operator_does_is_logged(clerk: Browser, full: list[UUID], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    clerk.post("/hosts/drain", {"host": "host-2"})
+    [record] = [each for each in caplog.records if each.message == "operator_acted"]
+    assert (record.__dict__["operator"], record.__dict__["action"]) == ("the-operator", "drain_host")
