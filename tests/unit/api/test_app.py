@@ -36,6 +36,18 @@ def test_a_process_without_servers_lives_and_says_so(settings: Settings) -> None
     assert client.get("/").headers["Location"] == "/docs/"
 
 
+def test_what_needs_no_key_is_made_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it is made for each call")
+
+    client = create_app(settings).test_client()
+    paths = ("/openapi.json", "/version", "/docs/", "/docs/swagger-ui-bundle.js")
+    first = [client.get(path).data for path in paths]
+    for maker in ("health.release_of", "documentation.jsonify", "documentation.files"):
+        monkeypatch.setattr(f"api.routes.{maker}", never)
+    assert [client.get(path).data for path in paths] == first
+
+
 @pytest.mark.parametrize("given", [{}, {"pepper": "development"}])
 def test_the_pepper_that_everyone_knows_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="HEADRACE_PEPPER is not set") as refused:
