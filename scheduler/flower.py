@@ -5,6 +5,7 @@ celery -A scheduler.flower flower
 
 import asyncio
 import time
+from base64 import b64decode
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -56,7 +57,7 @@ class Revoke(ControlHandler):
             raise web.HTTPError(403, "Read only mode is enabled")
         replies = await self.run_blocking(
             *("task.revoke", task_id, self.capp.control.broadcast, "revoke"),
-            **{"arguments": {"task_id": task_id}, "reply": True, "timeout": REPLY_S},
+            **{"arguments": {"task_id": task_id, "operator": self._user()}, "reply": True, "timeout": REPLY_S},
         )
         answers = [answer for reply in replies or () for node, answer in reply.items() if node.startswith("control")]
         done = next((answer["ok"] for answer in answers if "ok" in answer), None)
@@ -66,6 +67,13 @@ class Revoke(ControlHandler):
             self.write(f"Failed to revoke the task: {why}")
         else:
             self.write({"message": done})
+
+    def _user(self) -> str:
+        """The name of this request's login, which Flower has checked."""
+        if isinstance(self.current_user, str):
+            return self.current_user
+        credentials = self.request.headers.get("Authorization", "").partition(" ")[2]
+        return b64decode(credentials).decode().partition(":")[0] or "flower"
 
 
 class _RefusedCommand(ControlHandler):

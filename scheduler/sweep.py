@@ -15,10 +15,12 @@ from sqlalchemy import ColumnElement, Connection, Row
 from headrace.broker.messages import named_in
 from headrace.broker.upkeep import Stay
 from headrace.domain.ids import show_id
+from headrace.domain.operators.actions import Actor, Source
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.logging import named
-from headrace.store import jobs, locks
+from headrace.store import actions, jobs, locks
+from headrace.store.audit import acting
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations, workers
 from headrace.store.fleet.history import rollups
@@ -159,10 +161,10 @@ def settle_followers(deps: ControlDeps, bad: BadRows | None = None) -> int:
     return tried
 
 
-def cancel(deps: ControlDeps, job_id: UUID) -> JobState:
+def cancel(deps: ControlDeps, job_id: UUID, operator: str) -> JobState:
     """Cancel a job for an operator, as its app's own cancel does. Returns: its state now. Raises: NotFound."""
-    with deps.store.begin() as db:
-        job = jobs.cancel(db, None, job_id)
+    with acting(deps.store, Actor(operator, Source.CELERY)) as audit:
+        job = actions.cancel_job(audit, job_id)
     log.info("job_cancelled", extra={"job_id": show_id(job_id), "state": job.state})
     if job.state is JobState.CANCELLED:
         deps.admission.remove([job.ticket])

@@ -28,23 +28,26 @@ REFUSED = {
 }
 #: The answer of a worker that is asked to revoke: only the control worker cancels jobs.
 NOT_HERE = "The control worker cancels jobs."
+#: The operator's name in a command of `celery control`, which says none.
+NO_NAME = "celery"
 
 
 def leave_cancels_to_control() -> None:
     """For a worker that runs jobs: refuse the commands that cannot work, and leave cancels to the control worker."""
     _refuse()
-    _revoke_by(lambda _: NOT_HERE)
+    _revoke_by(lambda *_: NOT_HERE)
 
 
-def cancel_here(cancel: Callable[[UUID], JobState]) -> None:
+def cancel_here(cancel: Callable[[UUID, str], JobState]) -> None:
     """For a control worker: revoking or terminating a job's task cancels the job.
 
-    Args: cancel: ends the job or asks its worker to, and returns its state. It may raise NotFound and other errors.
+    Args: cancel: ends the job or asks its worker to, and returns its state. It is also given the operator's name, as
+        far as the command says it. It may raise NotFound and other errors.
     """
 
-    def revoke_one(task_id: str) -> str:
+    def revoke_one(task_id: str, operator: str) -> str:
         job_id = parse_id(task_id)
-        return f"{show_id(job_id)} is {cancel(job_id)}"
+        return f"{show_id(job_id)} is {cancel(job_id, operator)}"
 
     _refuse()
     _revoke_by(revoke_one)
@@ -63,12 +66,12 @@ def _refusal(why: str) -> Callable[..., dict[str, str]]:
     return refuse
 
 
-def _revoke_by(one: Callable[[str], str]) -> None:
-    def revoke(_state: Any, task_id: str | list[str], **_arguments: Any) -> dict[str, str]:
+def _revoke_by(one: Callable[[str, str], str]) -> None:
+    def revoke(_state: Any, task_id: str | list[str], operator: str = NO_NAME, **_arguments: Any) -> dict[str, str]:
         """Cancel jobs by their ids."""
         ids = [task_id] if isinstance(task_id, str) else list(task_id)
         try:
-            return {"ok": ", ".join([one(each) for each in ids])}
+            return {"ok": ", ".join([one(each, operator) for each in ids])}
         except NotFound as error:
             return {"error": str(error)}
         except HeadraceError as error:

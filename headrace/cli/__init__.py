@@ -6,6 +6,7 @@ import click
 
 from headrace.cli.analyst.command import analyst
 from headrace.cli.apps import apps
+from headrace.cli.audit import audit
 from headrace.cli.backtest.command import backtest
 from headrace.cli.bench.command import bench
 from headrace.cli.calibrate.command import calibrate_
@@ -70,6 +71,7 @@ for command in (
     prices,
     analyst,
     operators,
+    audit,
     hosts,
     plan_,
     scale,

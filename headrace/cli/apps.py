@@ -12,11 +12,12 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database
+from headrace.cli.database import database, operating
 from headrace.cli.keys import key_json, key_table
 from headrace.cli.table import table
 from headrace.domain.apps import Activity, App, Changes
 from headrace.domain.queues import Lane
+from headrace.store import actions
 from headrace.store.clients import apps as store
 from headrace.store.clients import keys
 
@@ -81,8 +82,8 @@ def create(name: str, as_json: bool, **options: Any) -> None:
     headrace apps create shop --queued-jobs 200 --lanes high,normal
     headrace keys create shop
     """
-    with database() as db:
-        app = store.create(db, name, _changes(options))
+    with operating() as audit:
+        app = actions.create_app(audit, name, _changes(options))
     if as_json:
         print_json(_app_json(app))
         return
@@ -103,8 +104,8 @@ def limit(name: str, as_json: bool, **options: Any) -> None:
     """
     if not (changes := _changes(options)):
         raise click.UsageError("Name a limit to change, such as --queued-jobs 200; 'none' removes one.")
-    with database() as db:
-        app = store.set_limits(db, name, changes)
+    with operating() as audit:
+        app = actions.limit_app(audit, name, changes)
     if as_json:
         print_json(_app_json(app))
         return
@@ -164,12 +165,14 @@ def webhook_secret(name: str, rotate: bool, keep_old_hours: int | None, as_json:
     """
     if keep_old_hours is not None and not rotate:
         raise click.UsageError("--keep-old-hours needs --rotate.")
-    with database() as db:
-        if not rotate:
-            _print_secret(store.find_app(db, name), None, as_json)
-            return
-        overlap = timedelta(hours=24 if keep_old_hours is None else keep_old_hours)
-        app, until = store.rotate_webhook_secret(db, name, keep_old_for=overlap)
+    if not rotate:
+        with operating() as audit:
+            app = actions.read_webhook_secret(audit, name)
+        _print_secret(app, None, as_json)
+        return
+    overlap = timedelta(hours=24 if keep_old_hours is None else keep_old_hours)
+    with operating() as audit:
+        app, until = actions.rotate_webhook_secret(audit, name, overlap)
     _print_secret(app, until if overlap else None, as_json)
     if overlap and not as_json:
         notes.print(f"The old secret of '{app.name}' signs too until {until:%Y-%m-%d %H:%M} UTC.", markup=False)

@@ -1,4 +1,8 @@
-"""Postgres for operators' commands, which work without the API. Knows nothing of their queries."""
+"""Postgres for operators' commands, which work without the API. Knows nothing of their queries.
+
+A command that changes something does so by `headrace.store.actions`, so that the audit log has it: `database` refuses
+every change.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +17,7 @@ from headrace.errors import StoreUnavailable
 from headrace.stack.report import Report
 from headrace.stack.secret import persistent_secret
 from headrace.store import Store
+from headrace.store.audit import Audit, acting, this_user
 
 
 def operator_settings() -> Settings:
@@ -32,11 +37,23 @@ def operator_settings() -> Settings:
 
 @contextmanager
 def database(settings: Settings | None = None) -> Iterator[Connection]:
-    """One transaction on the operator's database. Raises: StoreUnavailable. ConfigError."""
+    """One transaction on the operator's database, to read. Raises: StoreUnavailable. ConfigError."""
+    with _store(settings) as store, store.read() as db:
+        yield db
+
+
+@contextmanager
+def operating(settings: Settings | None = None) -> Iterator[Audit]:
+    """One transaction on the operator's database, in which this user acts. Raises: StoreUnavailable. ConfigError."""
+    with _store(settings) as store, acting(store, this_user()) as audit:
+        yield audit
+
+
+@contextmanager
+def _store(settings: Settings | None) -> Iterator[Store]:
     store = Store(connections.postgres(settings or operator_settings(), pool_size=1))
     try:
-        with store.begin() as db:
-            yield db
+        yield store
     except StoreUnavailable as error:
         raise StoreUnavailable(f"{error}. Start the stack with 'headrace up', or set DATABASE_URL.") from error
     finally:

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database
+from headrace.cli.database import database, operating
 from headrace.cli.table import print_uncut, table
 from headrace.domain.ids import show_id
+from headrace.store import actions
 from headrace.store.clients import apps
 from headrace.store.webhooks import deliveries as store
 from headrace.store.webhooks.deliveries import ListedDelivery
@@ -60,8 +61,8 @@ def retry(delivery_ids: tuple[str, ...], as_json: bool) -> None:
     already has it gets it again under the same 'webhook-id'. A URL that answered 410 is tried again too. Either all
     deliveries are tried again or, with an error, none.
     """
-    with database() as db:
-        retried = [_event_id(delivery_id.hex) for delivery_id in store.retry(db, delivery_ids)]
+    with operating() as audit:
+        retried = [_event_id(delivery_id.hex) for delivery_id in actions.retry_deliveries(audit, delivery_ids)]
     if as_json:
         print_json([{"id": event_id} for event_id in retried])
         return

@@ -12,12 +12,12 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database, operator_settings
+from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.table import table
 from headrace.config import Settings
 from headrace.domain.hosts import HostEnd, HostLease, HostState, HostWork
 from headrace.errors import ConfigError
-from headrace.store import clock
+from headrace.store import actions, clock
 from headrace.store.fleet import host_list
 from headrace.store.fleet.host_list import ListedHost
 from headrace.store.fleet.removed_pools import notice, removed_pools
@@ -89,10 +89,11 @@ def drain(name: str, yes: bool, as_json: bool) -> None:
         with database(settings) as db:
             host = host_list.find(db, name)
         _confirm(host, settings)
-    with database(settings) as db:
-        before = host_list.drain_by_hand(db, name)
-        [after] = [each for each in host_list.live(db, before.lease.pool) if each.work.lease.id == before.lease.id]
-        now = clock.now(db)
+    with operating(settings) as audit:
+        before = actions.drain_host(audit, name)
+        hosts_now = host_list.live(audit.db, before.lease.pool)
+        now = clock.now(audit.db)
+    [after] = [each for each in hosts_now if each.work.lease.id == before.lease.id]
     if as_json:
         print_json(_json(after, now))
     else:
@@ -109,8 +110,8 @@ def resume(name: str, as_json: bool) -> None:
 
     This is possible until its machine is being ended. If the load does not need it, the autoscaler drains it again.
     """
-    with database() as db:
-        host_id = host_list.resume(db, name).lease.id
+    with operating() as audit:
+        host_id = actions.resume_host(audit, name).lease.id
     if as_json:
         print_json({"id": host_id, "state": str(HostState.READY)})
     else:

@@ -8,9 +8,10 @@ import click
 from rich.markup import escape
 
 from headrace.cli.client import notes, out
-from headrace.cli.database import database
+from headrace.cli.database import database, operating
 from headrace.cli.table import table
 from headrace.domain.ids import parse_id, show_id
+from headrace.store import actions
 from headrace.store.jobs.reading.history import History, history
 from headrace.store.jobs.reading.timeline import Event, message, plain, timeline
 
@@ -28,7 +29,7 @@ _TEXTS = ("messages", "sampling", "reasoning", "answer", "tool_calls", "choices"
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
-@click.option("--text", "with_texts", is_flag=True, help="Show its prompt and its answer too.")
+@click.option("--text", "with_texts", is_flag=True, help="Show its prompt and its answer too; the audit log has it.")
 @click.option("--json", "as_json", is_flag=True, help="Print every field of it as JSON.")
 def show(job_id: str, with_texts: bool, as_json: bool) -> None:
     """Show one job's timeline, for a job of any app. JOB is its id: job_..., resp_... or chatcmpl-...
@@ -40,8 +41,12 @@ def show(job_id: str, with_texts: bool, as_json: bool) -> None:
     The timeline has its acceptance, its last place in a queue, each attempt, each charge and its webhook. Times are in
     UTC. The processes' logs show the id printed here as `job_id`.
     """
-    with database() as db:
-        found = history(db, parse_id(job_id), with_texts=with_texts)
+    if with_texts:
+        with operating() as audit:
+            found = actions.read_texts(audit, parse_id(job_id))
+    else:
+        with database() as db:
+            found = history(db, parse_id(job_id))
     events = sorted(timeline(found), key=lambda event: event.at)
     if as_json:
         click.echo(json.dumps(_json(found, events), indent=2, ensure_ascii=False))

@@ -8,14 +8,14 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database
+from headrace.cli.database import database, operating
 from headrace.cli.job_history import show
 from headrace.cli.table import table
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
+from headrace.store import actions
 from headrace.store.clients import apps
-from headrace.store.jobs import retries
 from headrace.store.jobs.reading import overview
 from headrace.store.jobs.reading.overview import ListedJob, Wanted
 
@@ -84,8 +84,8 @@ def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
     not apply. It enters the queue within some seconds, so a shorter deadline passes again. A job that killed an engine
     runs alone.
     """
-    with database() as db:
-        news = retries.retry(db, map(parse_id, job_ids))
+    with operating() as audit:
+        news = actions.retry_jobs(audit, map(parse_id, job_ids))
     if as_json:
         print_json([{"job_id": show_id(old), "retried_as": show_id(new)} for old, new in news.items()])
         return

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database, operator_settings
+from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.table import table
 from headrace.domain.apps import KeyRecord, Scope
+from headrace.store import actions
 from headrace.store.clients import apps
 from headrace.store.clients import keys as store
 
@@ -53,13 +54,11 @@ def create(app: str, days: int | None, scopes: tuple[str, ...], as_json: bool) -
     """
     settings = operator_settings()
     settings.check_pepper()
-    with database(settings) as db:
-        owner = apps.find_app(db, app)
-        chosen = [Scope(scope) for scope in scopes or Scope]
-        key = store.make(db, owner.id, settings.pepper.get_secret_value(), scopes=chosen, lifetime=_days(days))
-        made = {"key": key, **key_json(store.find(db, key))} if as_json else None
-    if made is not None:
-        print_json(made)
+    chosen = [Scope(scope) for scope in scopes or Scope]
+    with operating(settings) as audit:
+        key, made = actions.create_key(audit, app, settings.pepper.get_secret_value(), chosen, _days(days))
+    if as_json:
+        print_json({"key": key, **key_json(made)})
     else:
         click.echo(key)
 
@@ -89,14 +88,12 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None, as_json: bool) ->
     """
     settings = operator_settings()
     settings.check_pepper()
-    with database(settings) as db:
-        old = store.find(db, key_id)
-        pepper, overlap = settings.pepper.get_secret_value(), timedelta(hours=keep_old_hours)
-        key = store.rotate(db, old, pepper, keep_old_for=overlap, lifetime=_days(days))
-        ends_at = store.find(db, str(old.id)).expires_at
-        made = {"key": key, **key_json(store.find(db, key))} if as_json else None
-    if made is not None:
-        print_json({**made, "old_key_works_until": ends_at and ends_at.isoformat()})
+    pepper, overlap = settings.pepper.get_secret_value(), timedelta(hours=keep_old_hours)
+    with operating(settings) as audit:
+        key, made, old = actions.rotate_key(audit, key_id, pepper, overlap, _days(days))
+    ends_at = old.expires_at
+    if as_json:
+        print_json({"key": key, **key_json(made), "old_key_works_until": ends_at and ends_at.isoformat()})
         return
     click.echo(key)
     _note(f"The old key {old.hint}… of '{old.app}' works until {_minute(ends_at)} UTC.")
@@ -108,14 +105,12 @@ def rotate(key_id: str, keep_old_hours: int, days: int | None, as_json: bool) ->
 @json_option
 def expire(key_id: str, hours: int, as_json: bool) -> None:
     """Let the key ID expire in some hours. This may be earlier or later than its present end."""
-    with database() as db:
-        key = store.find(db, key_id)
-        ends_at = store.expire(db, key, timedelta(hours=hours))
-        changed = store.find(db, str(key.id))
+    with operating() as audit:
+        key = actions.expire_key(audit, key_id, timedelta(hours=hours))
     if as_json:
-        print_json(key_json(changed))
+        print_json(key_json(key))
         return
-    click.echo(f"The key {key.hint}… of '{key.app}' works until {_minute(ends_at)} UTC.")
+    click.echo(f"The key {key.hint}… of '{key.app}' works until {_minute(key.expires_at)} UTC.")
 
 
 @keys.command()
@@ -123,12 +118,10 @@ def expire(key_id: str, hours: int, as_json: bool) -> None:
 @json_option
 def revoke(key_id: str, as_json: bool) -> None:
     """Revoke the key ID for good. It stops working within 3 seconds. Safe to repeat."""
-    with database() as db:
-        key = store.find(db, key_id)
-        store.revoke(db, key)
-        changed = store.find(db, str(key.id))
+    with operating() as audit:
+        key = actions.revoke_key(audit, key_id)
     if as_json:
-        print_json(key_json(changed))
+        print_json(key_json(key))
         return
     click.echo(f"Revoked the key {key.hint}… of '{key.app}'.")
 

@@ -4,6 +4,8 @@ from headrace import connections
 from headrace.config import Settings
 from headrace.errors import Unauthenticated
 from headrace.stack.secret import write_private
+from headrace.store import Store, actions
+from headrace.store.audit import acting, this_user
 from headrace.store.clients import apps, keys
 
 APP = "development"
@@ -13,19 +15,24 @@ def make_development_key(settings: Settings) -> str:
     """The kept key if it is still valid, else a new one."""
     path = settings.state_dir / "api-key"
     pepper = settings.pepper.get_secret_value()
-    engine = connections.postgres(settings, pool_size=1)
+    store = Store(connections.postgres(settings, pool_size=1))
     try:
-        with engine.begin() as db:
-            if path.exists():
-                kept = path.read_text().strip()
-                try:
-                    keys.authenticate(db, kept, pepper)
-                except Unauthenticated:
-                    pass
-                else:
-                    return kept
-            key = keys.make(db, apps.ensure(db, APP).id, pepper)
+        kept = path.read_text().strip() if path.exists() else None
+        if kept is not None and _is_valid(store, kept, pepper):
+            return kept
+        with acting(store, this_user()) as audit:
+            apps.ensure(audit.db, APP)
+            key, _ = actions.create_key(audit, APP, pepper)
     finally:
-        engine.dispose()
+        store.close()
     write_private(path, key)
     return key
+
+
+def _is_valid(store: Store, key: str, pepper: str) -> bool:
+    try:
+        with store.read() as db:
+            keys.authenticate(db, key, pepper)
+    except Unauthenticated:
+        return False
+    return True

@@ -31,7 +31,7 @@ CONNECTIONS = 10
 VIEWS = (
     *("budget_run_rate", "cache_per_day", "charges", "compression_per_day", "cost_elasticity", "cost_per_day"),
     *("cost_per_request", "cost_per_user_day", "cost_per_user_month", "cost_reconciliation", "gpu_hours"),
-    "routing_per_day",
+    *("operator_actions", "routing_per_day"),
     *("savings_per_day", "semantic_cache_per_day", "split_options", "split_point", "waits_per_hour"),
 )
 #: Columns that an analyst may not read: what apps and providers write is in them, or what signs and opens.
@@ -46,7 +46,16 @@ HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
 #: Tables of which an analyst may read nothing.
 CLOSED = frozenset(
     {
-        *("api_keys", "cache_entries", "failed_logins", "gone_receivers", "idempotency_keys", "job_texts", "operators"),
+        *(
+            "api_keys",
+            "audit_log",
+            "cache_entries",
+            "failed_logins",
+            "gone_receivers",
+            "idempotency_keys",
+            "job_texts",
+            "operators",
+        ),
         "poison_prompts",
     }
 )

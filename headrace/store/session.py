@@ -29,6 +29,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._read_only = engine.execution_options(postgresql_readonly=True)
         self._sessions = Sessions.of(engine)
 
     @contextmanager
@@ -38,6 +39,12 @@ class Store:
         Raises: StoreUnavailable if Postgres does not answer in time, or takes no writes.
         """
         with _one_error(), self._engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction in which Postgres refuses every change. Raises: StoreUnavailable."""
+        with _one_error(), self._read_only.begin() as db:
             yield db
 
     @contextmanager

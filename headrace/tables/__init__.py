@@ -14,7 +14,7 @@ from headrace.tables.fleet import (
     worker_samples,
     workers,
 )
-from headrace.tables.operators import failed_logins, operators
+from headrace.tables.operators import audit_log, failed_logins, operators
 from headrace.tables.reuse import cache_entries, cache_matches
 from headrace.tables.webhooks import deliveries, gone_receivers
 from headrace.tables.work import (
@@ -33,6 +33,7 @@ __all__ = [
     "api_keys",
     "apps",
     "attempts",
+    "audit_log",
     "budget_limits",
     "budgets",
     "cache_entries",

@@ -1,8 +1,10 @@
-"""The accounts of operators, who log in to the pages at /ops."""
+"""The accounts of operators, who log in to the pages at /ops, and what operators did."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from headrace.domain.operators.accounts import Role
+from headrace.domain.operators.actions import Source
 from headrace.tables.columns import created_at, metadata, moment, one_of
 
 operators = sa.Table(
@@ -23,4 +25,48 @@ failed_logins = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False),
     moment("until", nullable=False, index=True, comment="Then they are forgotten."),
     comment="Failed logins by name, whether an operator has it or not.",
+)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="Grows with the time."),
+    sa.Column(
+        "at",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        index=True,
+        comment="The start of the transaction in which it was done.",
+    ),
+    sa.Column(
+        "actor",
+        sa.Text,
+        nullable=False,
+        comment="The operator: the account at /ops, user@host in a terminal, the login of Flower, or celery.",
+    ),
+    sa.Column(
+        "source",
+        sa.Text,
+        nullable=False,
+        comment="pages: logged in at /ops; cli: in a terminal that reaches the database; celery: Flower or celery "
+        "control.",
+    ),
+    sa.Column(
+        "action",
+        sa.Text,
+        nullable=False,
+        comment="The kind of the subject, and what was done to it, such as key.revoke.",
+    ),
+    sa.Column("subject", sa.Text, nullable=False, comment="The id or name of what it was done to."),
+    sa.Column("app_id", sa.Uuid, comment="The app that the subject is, or belongs to; NULL: none."),
+    sa.Column(
+        "details",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'"),
+        comment="What changed, before and after. No secret, no prompt, no answer.",
+    ),
+    one_of("source", Source, "source"),
+    comment="What operators did, each in the transaction that did it. A row never changes.",
 )

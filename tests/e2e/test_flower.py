@@ -52,6 +52,9 @@ def test_terminating_a_running_job_in_flower_cancels_it(
     assert answer.status_code == 200, answer.text
     assert system.ended(job)["status"] == "cancelled"
     wait_until(lambda: task(flower, job)["state"] == "REVOKED", "Flower shows it as revoked")
+    operator = system.stack.report.flower_auth.partition(":")[0]
+    audited = "SELECT actor, source, action FROM audit_log WHERE subject = %s"
+    assert system.sql(audited, job) == [{"actor": operator, "source": "celery", "action": "job.cancel"}]
 
 
 def running(system: Any, wait_until: Callable[..., None]) -> str:

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 
 from headrace.cli.analyst.dictionary import PAGE, page
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database, operator_settings
+from headrace.cli.database import database, operating, operator_settings
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError
 from headrace.stack.secret import persistent_secret
+from headrace.store import actions
 from headrace.store import analyst as store
 
 #: The name of the role where none is given.
@@ -52,7 +53,7 @@ def make_analyst(settings: Settings, role: str = ROLE) -> str:
         raise ConfigError("A role needs a name.", param="role")
     is_kept = role == ROLE and "database_url" not in Settings.load().model_fields_set
     password = persistent_secret(settings.state_dir / "analyst") if is_kept else secrets.token_urlsafe(32)
-    with database(settings) as db:
-        store.allow(db, role, password)
+    with operating(settings) as audit:
+        actions.allow_analyst(audit, role, password)
     own = sa.make_url(settings.database_url)
     return own.set(drivername="postgresql", username=role, password=password).render_as_string(hide_password=False)

@@ -9,10 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli.client import json_option, out, print_json
-from headrace.cli.database import database, operator_settings
+from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.parameters import usd
 from headrace.cli.table import table
 from headrace.domain.limits.budgets import SHUT, Account, SpendingLimits, reached, share
+from headrace.store import actions
 from headrace.store.money import budgets as store
 
 _TOGETHER = "all together"
@@ -55,9 +56,9 @@ def set_(as_json: bool, **limits: Decimal | str | None) -> None:
     if not changes:
         raise click.UsageError("Give --day-usd, --month-usd, or both.")
     settings = operator_settings()
-    with database(settings) as db:
-        store.set_limits(db, changes, settings.budgets)
-        together = store.limits(db, settings.budgets)
+    with operating(settings) as audit:
+        actions.set_budgets(audit, changes, settings.budgets)
+        together = store.limits(audit.db, settings.budgets)
     if as_json:
         print_json(_limits_json(together))
         return
@@ -69,9 +70,9 @@ def set_(as_json: bool, **limits: Decimal | str | None) -> None:
 def unset(as_json: bool) -> None:
     """Delete the stored limits of all apps together, so that [budgets] in headrace.toml applies again."""
     settings = operator_settings()
-    with database(settings) as db:
-        was_stored = store.clear_limits(db)
-        together = store.limits(db, settings.budgets)
+    with operating(settings) as audit:
+        was_stored = actions.unset_budgets(audit, settings.budgets)
+        together = store.limits(audit.db, settings.budgets)
     if as_json:
         print_json({**_limits_json(together), "was_stored": was_stored})
         return

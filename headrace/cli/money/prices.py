@@ -9,13 +9,13 @@ import click
 from rich.markup import escape
 
 from headrace.cli.client import json_option, out, print_json
-from headrace.cli.database import database, operator_settings
+from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.money import price_library
 from headrace.cli.money.price_library import Found, Refused
 from headrace.cli.table import table
 from headrace.config import Price, Settings
 from headrace.policies.pricing import DatedPrice, Tariff, no_price
-from headrace.store import clock
+from headrace.store import actions, clock
 from headrace.store.money import list_prices, own_prices
 from headrace.store.money.list_prices import ListPrice
 
@@ -144,12 +144,9 @@ def take(models: Sequence[str], provider: str | None, as_json: bool) -> None:
     stays in list_prices, with the time at which it ended.
     """
     settings = operator_settings()
-    with database(settings) as db:
-        looked_up = _look_up(settings, models, provider, clock.now(db))
-        # Before the prices in force are read: else two operators at once would both be told that theirs is new.
-        list_prices.hold(db)
-        before = list_prices.current(db)
-        list_prices.take(db, [each.price for each in looked_up if isinstance(each, Found)])
+    with operating(settings) as audit:
+        looked_up = _look_up(settings, models, provider, clock.now(audit.db))
+        before = actions.take_prices(audit, [each.price for each in looked_up if isinstance(each, Found)])
     _show_changes([_Change.of(settings, before, each) for each in looked_up], as_json)
     if all(isinstance(each, Refused) for each in looked_up):
         raise click.exceptions.Exit(1)

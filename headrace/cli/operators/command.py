@@ -8,10 +8,11 @@ import click
 from rich.markup import escape
 
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database
+from headrace.cli.database import database, operating
 from headrace.cli.table import table
 from headrace.domain.operators.accounts import Operator, Role
 from headrace.policies import passwords
+from headrace.store import actions
 from headrace.store import operators as store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -57,8 +58,8 @@ def create(name: str, role: str, generate: bool, as_json: bool) -> None:
     headrace operators create guest --role viewer --generate
     """
     password = _password(generate)
-    with database() as db:
-        operator = store.create(db, name, Role(role), passwords.hashed(password))
+    with operating() as audit:
+        operator = actions.create_operator(audit, name, Role(role), passwords.hashed(password))
     if as_json:
         print_json(_json(operator) | ({"password": password} if generate else {}))
     elif generate:
@@ -77,8 +78,8 @@ def password(name: str, generate: bool, as_json: bool) -> None:
     Asks for the password; in a pipe, reads the first line of standard input.
     """
     new = _password(generate)
-    with database() as db:
-        store.set_password(db, name, passwords.hashed(new))
+    with operating() as audit:
+        actions.set_password(audit, name, passwords.hashed(new))
     if as_json:
         print_json({"name": name} | ({"password": new} if generate else {}))
     elif generate:
@@ -93,8 +94,8 @@ def password(name: str, generate: bool, as_json: bool) -> None:
 @json_option
 def role(name: str, role: str, as_json: bool) -> None:
     """Give NAME another role."""
-    with database() as db:
-        store.set_role(db, name, Role(role))
+    with operating() as audit:
+        actions.set_role(audit, name, Role(role))
     if as_json:
         print_json({"name": name, "role": role})
     else:
@@ -106,8 +107,8 @@ def role(name: str, role: str, as_json: bool) -> None:
 @json_option
 def delete(name: str, as_json: bool) -> None:
     """Delete the account NAME. Its open sessions end."""
-    with database() as db:
-        store.delete(db, name)
+    with operating() as audit:
+        actions.delete_operator(audit, name)
     if as_json:
         print_json({"name": name})
     else:

@@ -74,9 +74,10 @@ def _insert(db: Connection, name: str, values: Mapping[str, Any]) -> bool:
     return db.execute(statement.returning(apps.c.id)).first() is not None
 
 
-def find_app(db: Connection, name: str) -> App:
-    """An app by name. Raises: NotFound."""
-    row = db.execute(sa.select(*COLUMNS).where(apps.c.name == name)).first()
+def find_app(db: Connection, name: str, *, is_locked: bool = False) -> App:
+    """An app by name. Args: is_locked: let no other transaction change it. Raises: NotFound."""
+    statement = sa.select(*COLUMNS).where(apps.c.name == name)
+    row = db.execute(statement.with_for_update() if is_locked else statement).first()
     if row is None:
         raise _no_such_app(name)
     return read_app(row)

@@ -153,6 +153,11 @@ def find(db: Connection, text: str) -> KeyRecord:
     return found[0]
 
 
+def record_of(db: Connection, key: str, pepper: str) -> KeyRecord:
+    """What is stored of a key that was made under this pepper."""
+    return _record(db.execute(_SELECT_RECORD.where(api_keys.c.digest == digest(key, pepper))).one())
+
+
 def _means(text: str) -> sa.ColumnElement[bool]:
     if text.startswith(KEY_PREFIX) and len(text) >= HINT_CHARS:
         return api_keys.c.hint == text[:HINT_CHARS]

@@ -101,7 +101,7 @@ def test_a_leader_that_is_cancelled_leaves_its_followers_another(
     deps: ControlDeps, leader: Ticket, follow: Follow, finish: Callable[..., None], row_of: Row, query: Any
 ) -> None:
     low, high, other = follow(lane=Lane.LOW), follow(lane=Lane.HIGH), follow()
-    cancel(deps, leader.job_id)
+    cancel(deps, leader.job_id, "ada")
 
     assert settle_followers(deps) == 3
     assert (row_of(high).served_by_job, row_of(high).cache) == (None, "miss")

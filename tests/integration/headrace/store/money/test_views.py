@@ -164,9 +164,9 @@ def test_a_huge_request_breaks_no_view(view: View, store: Store) -> None:
     with store.begin() as db:
         db.execute(sa.insert(ledger).values(huge))
 
-    # Without a budget, with two days, without a cache, compression and rules, these have no row.
+    # Without a budget, with two days, without a cache, compression, rules and operators, these have no row.
     empty = {"budget_run_rate", "cost_elasticity", "cache_per_day", "semantic_cache_per_day", "compression_per_day"}
-    empty.add("routing_per_day")
+    empty |= {"operator_actions", "routing_per_day"}
     assert {name for name in VIEWS if not view(f"SELECT * FROM {name}")} == empty
 
 
