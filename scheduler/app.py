@@ -33,6 +33,7 @@ from headrace.store.reuse import entries, matches
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
 from scheduler.deps import ControlDeps
+from scheduler.end_analysts import AnalystsEnder
 from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
@@ -65,6 +66,7 @@ RECONCILE_EVERY_S = 10.0
 FORGET_EVERY_S = 5.0
 FORGET_SAMPLES_EVERY_S = 60.0
 CLOSE_HOURS_EVERY_S = 60.0
+END_ANALYSTS_EVERY_S = 5.0
 #: No job waits for a shadow.
 SHADOWS_EVERY_S = 2.0
 CLOSE_DAYS_EVERY_S = 300.0
@@ -133,6 +135,7 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
         Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
         Sweep("judge_matches", every_s, partial(judge_matches, deps), matches.JUDGE_ROWS),
         Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), entries.FORGET_ROWS),
+        Sweep("end_analysts", END_ANALYSTS_EVERY_S, AnalystsEnder(deps)),
         Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
         Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
     ]

@@ -30,15 +30,14 @@ log = logging.getLogger(__name__)
 
 
 def autoscale(deps: ControlDeps) -> dict[str, Decision]:
-    """Decide for every pool with its own workers, one row each; empty while another process decides.
+    """Decide for every pool with its own workers, one row each.
 
     Safe to repeat: a pool for which a decision was made less than half an interval ago is left out.
-    Raises: StoreUnavailable.
+    Raises: LockHeld: another process decides. StoreUnavailable.
     """
     spills = {pool: _spill_tokens_per_s(deps, pool) for pool in deps.settings.own_pools}
     with deps.store.begin() as db:
-        if not locks.try_take(db, "autoscale"):
-            return {}
+        locks.take(db, "autoscale")
         made = {pool: _decide(deps, db, pool, limit) for pool, limit in spills.items() if _is_due(deps, db, pool)}
     for pool, (decision, facts) in made.items():
         about = {"pool": pool, "action": str(decision.action), "target": decision.target, "reason": decision.reason}

@@ -19,8 +19,7 @@ def judge_matches(deps: ControlDeps) -> int:
     Returns: matches that were looked at.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "judge_matches"):
-            return 0
+        locks.take(db, "judge_matches")
         found = matches.due(db)
         if not found:
             return 0
@@ -55,6 +54,5 @@ def forget_entries(deps: ControlDeps) -> int:
     pools = deps.settings.pools.items()
     keep_s = {name: pool.cache_s for name, pool in pools if pool.semantic_cache.pool is not None}
     with deps.store.begin() as db:
-        if not locks.try_take(db, "forget_entries"):
-            return 0
+        locks.take(db, "forget_entries")
         return entries.forget(db, keep_s) + matches.forget(db)

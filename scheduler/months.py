@@ -18,7 +18,8 @@ def make_months(deps: ControlDeps) -> int:
     Returns: months that were made.
     """
     with deps.store.begin() as db:
-        made = months.make(db, clock.now(db)) if locks.try_take(db, "months") else []
+        locks.take(db, "months")
+        made = months.make(db, clock.now(db))
     if made:
         log.info("months_made", extra={"months": made})
     return len(made)
@@ -35,7 +36,8 @@ def detach_months(deps: ControlDeps) -> int:
     if keep_months is None:
         return 0
     with deps.store.begin() as db:
-        month = months.oldest(db, clock.now(db), keep_months) if locks.try_take(db, "months") else None
+        locks.take(db, "months")
+        month = months.oldest(db, clock.now(db), keep_months)
         if month is None:
             return 0
         open_rows = months.detach(db, month)

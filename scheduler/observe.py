@@ -37,13 +37,12 @@ def observe(deps: ControlDeps) -> int:
 
     Without Redis the depths are unknown, so no sample is written: readers must check how old the samples are.
     Returns: samples written.
-    Raises: BrokerUnavailable, StoreUnavailable.
+    Raises: LockHeld: another process takes them. BrokerUnavailable, StoreUnavailable.
     """
     loads = deps.admission.loads(deps.queues)
     every = timedelta(seconds=deps.settings.observe_every_s)
     with deps.store.begin() as db:
-        if not locks.try_take(db, "observe"):
-            return 0
+        locks.take(db, "observe")
         at = clock.settled(db)
         last = observations.last_sample_at(db, at)
         if last is not None and at - last < every / 2:

@@ -98,8 +98,9 @@ def rescue(deps: ControlDeps, patience: Patience, bad: BadRows | None = None) ->
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
-        is_ours = locks.try_take(db, "rescue")
-        return jobs.orphans(db, *conditions) if patience.good_query() and is_ours else []
+        is_patient = not patience.good_query()
+        locks.take(db, "rescue")
+        return [] if is_patient else jobs.orphans(db, *conditions)
 
     try:
         move = partial(_take_back, deps.settings)

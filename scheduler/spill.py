@@ -44,8 +44,7 @@ def spill(deps: ControlDeps) -> int:
         # mostly only one model is in use.
         headroom.take(sum(load.tokens for load in loads), spilled)
     with deps.store.begin() as db:
-        if not locks.try_take(db, "spill"):
-            return 0
+        locks.take(db, "spill")
         # First: without a free call no job can move, and the search is saved.
         free = _free_calls(db, spilled)
         late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []

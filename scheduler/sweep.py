@@ -1,7 +1,7 @@
 """The sweeps: each closes one window in which a job could be left behind.
 
-Every sweep may run twice, and on two machines at once: only one holds the lock and works, and its changes in Redis are
-safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
+Every sweep may run twice, and on two machines at once: one holds the lock and works, the other raises LockHeld. Changes
+in Redis are safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
 The sweeps do not know Celery: they must not depend on the broker that they repair.
 """
 
@@ -53,8 +53,7 @@ def publish_due(deps: ControlDeps) -> int:
     Returns: messages that were missing.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "publish_due"):
-            return 0
+        locks.take(db, "publish_due")
         due = jobs.enqueue_due(db)
     pushed = _push(deps, due)
     looks = deps.admission.look(deps.queues, deps.settings.publish_grace_s)
@@ -125,7 +124,8 @@ def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
-        return jobs.late(db, *conditions) if locks.try_take(db, "expire") else []
+        locks.take(db, "expire")
+        return jobs.late(db, *conditions)
 
     def end(db: Connection, late: Sequence[Row[Any]]) -> list[Ticket]:
         return jobs.expire(db, [job.id for job in late])
@@ -150,7 +150,8 @@ def settle_followers(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
-        return followers.of_ended_leaders(db, *conditions) if locks.try_take(db, "settle_followers") else []
+        locks.take(db, "settle_followers")
+        return followers.of_ended_leaders(db, *conditions)
 
     bad = bad or BadRows("settle_followers")
     settled, tried = bad.move(deps.store, choose, followers.settle, followers.SETTLE_ROWS)
@@ -233,8 +234,7 @@ def forget_keys(deps: ControlDeps) -> int:
     Returns: rows that were deleted.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "forget_keys"):
-            return 0
+        locks.take(db, "forget_keys")
         return forget_expired_keys(db) + poison.forget_old(db)
 
 
@@ -245,7 +245,8 @@ def roll_up_samples(deps: ControlDeps) -> int:
     Returns: rows that were rolled up or deleted.
     """
     with deps.store.begin() as db:
-        return rollups.roll_up(db) if locks.try_take(db, "roll_up_samples") else 0
+        locks.take(db, "roll_up_samples")
+        return rollups.roll_up(db)
 
 
 def forget_samples(deps: ControlDeps) -> int:
@@ -256,8 +257,7 @@ def forget_samples(deps: ControlDeps) -> int:
     Returns: rows that were deleted.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "forget_samples"):
-            return 0
+        locks.take(db, "forget_samples")
         keep_days = deps.settings.keep_samples_days
         return observations.forget_samples(db, keep_days) + workers.forget_old(db, keep_days)
 
@@ -269,8 +269,7 @@ def forget_deliveries(deps: ControlDeps) -> int:
     Returns: rows that were deleted.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "forget_deliveries"):
-            return 0
+        locks.take(db, "forget_deliveries")
         keep_days = deps.settings.keep_deliveries_days
         return deliveries.forget_old(db, keep_days) + deliveries.forget_gone(db, keep_days)
 
@@ -286,7 +285,6 @@ def forget_texts(deps: ControlDeps) -> int:
     """
     keep_days = deps.settings.keep_texts_days
     with deps.store.begin() as db:
-        if not locks.try_take(db, "forget_texts"):
-            return 0
+        locks.take(db, "forget_texts")
         old = 0 if keep_days is None else texts.forget_old(db, keep_days)
         return old + texts.forget_unstored(db, UNSTORED_S)

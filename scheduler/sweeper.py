@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from headrace.errors import Unavailable
+from headrace.errors import LockHeld, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,15 @@ class Sweep:
     batch: float = math.inf
 
 
+#: How a run of a sweep ended. `skipped`: another process held its lock.
+Outcome = Literal["done", "failed", "skipped"]
+
+
 class Sweeper:
     """Runs each sweep in its own thread, so that one that fails or hangs does not delay the others."""
 
-    def __init__(self, sweeps: Sequence[Sweep], note: Callable[[str, bool], None] = lambda name, is_done: None) -> None:
-        """Args: note: called after each run of a sweep, with its name and whether it came to its end."""
+    def __init__(self, sweeps: Sequence[Sweep], note: Callable[[Sweep, Outcome], None] = lambda *_: None) -> None:
+        """Args: note: called after each run of a sweep."""
         self._note = note
         self._stopping = threading.Event()
         self._threads = [
@@ -65,13 +70,16 @@ class Sweeper:
         """Run a sweep; returns whether it failed. An outage is logged when it begins and when it ends, not between."""
         try:
             self._run_batches(sweep)
+        except LockHeld:
+            self._note(sweep, "skipped")
+            return failing
         except Unavailable as error:
-            self._note(sweep.name, False)
+            self._note(sweep, "failed")
             if not failing:
                 log.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
             return True
         except Exception:
-            self._note(sweep.name, False)
+            self._note(sweep, "failed")
             if not failing:
                 log.exception("sweep_failing", extra={"sweep": sweep.name})
             return True
@@ -96,5 +104,5 @@ class Sweeper:
 
     def _run(self, sweep: Sweep) -> int:
         done = sweep.run()
-        self._note(sweep.name, True)
+        self._note(sweep, "done")
         return done

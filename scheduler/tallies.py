@@ -1,7 +1,7 @@
 """What this control process has counted since its start, for Prometheus."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,6 +10,7 @@ from headrace.domain.fleet import EndedJobs, QueueSample, TimedJobs
 from headrace.domain.queues import parts_of
 from headrace.metrics import Counts, Durations
 from headrace.store.reuse.figures import ServedJobs
+from scheduler.sweeper import Outcome, Sweep
 
 #: The upper bounds of the buckets of waits and runs, in seconds.
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 86_400.0)
@@ -43,6 +44,7 @@ class Tallies(Collector):
         self._runs = Durations("headrace_job_run_seconds", "From the first start to the end.", QUEUE, BOUNDS_S)
         self._ended = Counts("headrace_jobs_ended", "Jobs by how they ended.", (*QUEUE, "state", "error_code"))
         self._sweeps = Counts("headrace_sweep_runs", "Runs of sweeps.", ("sweep", "outcome"))
+        self._every_s: dict[str, float] = {}
         self._swept_at: dict[str, float] = {}
 
     def note_observed(
@@ -68,11 +70,12 @@ class Tallies(Collector):
             self._served.add(each.pool, each.cache, count=each.jobs)
             self._saved.add(each.pool, each.cache, count=float(each.saved_usd))
 
-    def note_sweep(self, name: str, is_done: bool) -> None:
-        """Count a run of a sweep. Args: is_done: it came to its end."""
-        self._sweeps.add(name, "done" if is_done else "failed")
-        if is_done:
-            self._swept_at[name] = time.time()
+    def note_sweep(self, sweep: Sweep, outcome: Outcome) -> None:
+        """Count a run of a sweep."""
+        self._sweeps.add(sweep.name, outcome)
+        self._every_s[sweep.name] = sweep.every_s
+        if outcome == "done":
+            self._swept_at[sweep.name] = time.time()
 
     def collect(self) -> Iterator[Metric]:
         """Every metric. Asks no server."""
@@ -83,7 +86,12 @@ class Tallies(Collector):
         for each in (self._waits, self._runs, self._ended, self._sweeps):
             yield from each.collect()
         about = "When the sweep last came to its end, since 1970."
-        swept_at = GaugeMetricFamily("headrace_sweep_done_timestamp_seconds", about, labels=["sweep"])
-        for name, at in sorted(self._swept_at.copy().items()):
-            swept_at.add_metric([name], at)
-        yield swept_at
+        yield _by_sweep("headrace_sweep_done_timestamp_seconds", about, self._swept_at)
+        yield _by_sweep("headrace_sweep_interval_seconds", "From one run of the sweep to the next.", self._every_s)
+
+
+def _by_sweep(name: str, about: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, about, labels=["sweep"])
+    for sweep, value in sorted(dict(values).items()):
+        family.add_metric([sweep], value)
+    return family

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from celery import Celery
 
 from headrace.domain.queues import AUTOSCALE, OBSERVE
-from headrace.errors import Unavailable
+from headrace.errors import LockHeld, Unavailable
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
@@ -29,8 +29,10 @@ def register(celery: Celery, deps: ControlDeps) -> None:
 
 
 def _tick(name: str, work: Callable[[], object]) -> None:
-    """Do the work. An outage does not fail the task: the next tick tries again."""
+    """Do the work, unless another process does. An outage does not fail the task: the next tick tries again."""
     try:
         work()
+    except LockHeld:
+        return
     except Unavailable as error:
         log.warning("tick_skipped", extra={"task": name, "error": str(error)})

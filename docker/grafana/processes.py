@@ -78,7 +78,7 @@ CONTROL = [
     ),
     Chart(
         "Runs of sweeps",
-        "Runs a second by outcome.",
+        "Runs a second by outcome. Of several control processes each skips the runs in which another one works.",
         "reqps",
         [(rate("headrace_sweep_runs_total", "outcome"), "{{outcome}}")],
     ),

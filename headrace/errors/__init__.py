@@ -27,6 +27,7 @@ from headrace.errors.operators import ConfigError, StackError, UnknownPrice
 from headrace.errors.outages import (
     ActuatorUnavailable,
     BrokerUnavailable,
+    LockHeld,
     OverflowUnavailable,
     StoreBusy,
     StoreUnavailable,
@@ -80,6 +81,7 @@ __all__ = [
     "JobExpired",
     "JobNotEnded",
     "JobOverdue",
+    "LockHeld",
     "ModelNotFound",
     "ModelUnavailable",
     "NotFound",

@@ -23,6 +23,12 @@ class StoreBusy(StoreUnavailable):
     """
 
 
+class LockHeld(HeadraceError):
+    """Another process does the same work at this moment: this one has nothing to do."""
+
+    code = "lock_held"
+
+
 class BrokerUnavailable(Unavailable):
     """Redis does not answer."""
 

@@ -255,7 +255,8 @@ def log_in(audit: Audit, operator: Operator) -> None:
     audit.record(Action.OPERATOR_LOG_IN, operator.name, role=operator.role)
 
 
-def allow_analyst(audit: Audit, role: str, password: str) -> None:
-    """Make the role that reads the figures, or renew its rights. Raises: ConfigError."""
-    analyst.allow(audit.db, role, password)
+def allow_analyst(audit: Audit, role: str, password: str) -> bool:
+    """Make the role that reads the figures, or renew its rights; see `analyst.allow`. Raises: ConfigError."""
+    is_complete = analyst.allow(audit.db, role, password)
     audit.record(Action.ANALYST_ALLOW, role)
+    return is_complete

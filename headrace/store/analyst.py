@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from headrace.errors import ConfigError
 from headrace.tables import metadata
@@ -24,6 +25,14 @@ SESSION: Mapping[str, str] = MappingProxyType(
         "work_mem": "64MB",
     }
 )
+#: How long a transaction of an analyst lasts at most: then the control process ends its session. It is a little longer
+#: than the limits above, which no role can be kept from lifting.
+LONGEST = timedelta(minutes=5, seconds=30)
+#: What a superuser's analysts may write to disk for one query's sorts and joins.
+TEMP_FILES = "10GB"
+#: Functions that any role may call until a superuser revokes it: they fill the table of locks, or the disk.
+_WRITES = "^(lo_creat|lo_create|lo_from_bytea|lo_put|lowrite)$"
+_LOCKS = "^pg_(try_)?advisory_(xact_)?lock|^pg_logical_emit_message$"
 #: Analysts' connections at once, of those that Postgres has for all.
 CONNECTIONS = 10
 
@@ -46,17 +55,8 @@ HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
 #: Tables of which an analyst may read nothing.
 CLOSED = frozenset(
     {
-        *(
-            "api_keys",
-            "audit_log",
-            "cache_entries",
-            "failed_logins",
-            "gone_receivers",
-            "idempotency_keys",
-            "job_texts",
-            "operators",
-        ),
-        "poison_prompts",
+        *("api_keys", "audit_log", "cache_entries", "failed_logins", "gone_receivers", "idempotency_keys", "job_texts"),
+        *("locks", "operators", "poison_prompts"),
     }
 )
 
@@ -107,10 +107,12 @@ def readable() -> dict[str, tuple[str, ...]]:
     }
 
 
-def allow(db: Connection, role: str, password: str) -> None:
+def allow(db: Connection, role: str, password: str) -> bool:
     """Make a role that may log in and read; or give one that was made so before a new password and the present rights.
 
-    Repeat it after a release, which may add tables.
+    Repeat it after a release, which may add tables. Takes from all roles what analysts have no use for, as far as the
+    database's own user may.
+    Returns: False if a superuser must do the rest of that; see docs/analytics.md.
     Raises: ConfigError: another role has this name, or the database's own user may not make roles.
     """
     if db.scalar(sa.select(sa.text("current_user = :role")), {"role": role}):
@@ -121,12 +123,16 @@ def allow(db: Connection, role: str, password: str) -> None:
         message = f"The role '{role}' exists, and 'headrace analyst' did not make it: choose another name."
         raise ConfigError(message, param="role")
     database = str(db.scalar(sa.select(sa.func.current_database())))
+    own = db.execute(_OWN).one()
+    statements = _statements(role, _encrypted(db, role, password), database, is_new=found is None)
+    statements += _takings(role, database, own)
     try:
-        for statement in _statements(role, _encrypted(db, role, password), database, is_new=found is None):
+        for statement in statements:
             db.exec_driver_sql(_formatted(db, *statement).replace("%", "%%"))
     except sa.exc.ProgrammingError as error:
         message = f"The database's user may not make the role '{role}': {str(error.orig).strip()}."
         raise ConfigError(f"{message} Connect as one that has CREATEROLE, or as its owner.", param="role") from error
+    return bool(own.is_superuser)
 
 
 def _encrypted(db: Connection, role: str, password: str) -> str:
@@ -153,11 +159,75 @@ def _statements(role: str, password: str, database: str, *, is_new: bool) -> lis
     rights += [("GRANT SELECT ON %I TO %I", view, role) for view in VIEWS]
     for table, columns in readable().items():
         rights += [(f"GRANT SELECT ({', '.join(columns)}) ON %I TO %I", table, role)]
+    # So that the control process sees its sessions, and may end them.
+    rights.append(("GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET FALSE", role))
     return rights
+
+
+def _takings(role: str, database: str, own: Row[Any]) -> list[tuple[str, ...]]:
+    """What to revoke from all roles. Args: own: what the database's own user is, from `_OWN`."""
+    takings: list[tuple[str, ...]] = []
+    if own.is_owner:
+        takings += [
+            ("REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC", database),
+            ("REVOKE CREATE ON SCHEMA public FROM PUBLIC",),
+        ]
+    if own.is_superuser:
+        takings += [
+            (f"REVOKE EXECUTE ON FUNCTION {own.locks}, {own.writes} FROM PUBLIC",),
+            # Headrace itself needs them: the roles of its processes are those that may accept jobs.
+            (f"GRANT EXECUTE ON FUNCTION {own.locks} TO {own.writers}",),
+            (f"ALTER ROLE %I IN DATABASE %I SET temp_file_limit = '{TEMP_FILES}'", role, database),
+        ]
+    return takings
+
+
+_FUNCTIONS = """
+           (SELECT string_agg(CAST(CAST(oid AS regprocedure) AS text), ', ') FROM pg_proc
+            WHERE pronamespace = CAST('pg_catalog' AS regnamespace) AND proname ~ '{}')"""
+_OWN = sa.text(
+    f"""
+    SELECT rolsuper AS is_superuser, pg_has_role(datdba, 'USAGE') AS is_owner,
+           {_FUNCTIONS.format(_LOCKS)} AS locks, {_FUNCTIONS.format(_WRITES)} AS writes,
+           (SELECT string_agg(quote_ident(rolname), ', ') FROM pg_roles
+            WHERE has_table_privilege(oid, 'idempotency_keys', 'INSERT') AND rolname !~ '^pg_') AS writers
+    FROM pg_roles, pg_database
+    WHERE rolname = current_user AND datname = current_database()
+    """
+)
+
+
+def end_sessions(db: Connection) -> Sequence[Row[Any]]:
+    """End the analysts' sessions whose transaction lasts longer than `LONGEST`, or that hold an advisory lock.
+
+    Such a transaction holds back vacuum and releases, and locks without end leave none to the others.
+    Returns: the role, process and seconds of each.
+    """
+    return db.execute(_END_SESSIONS, {"mark": MARK, "longest": LONGEST}).all()
+
+
+def out_of_reach(db: Connection) -> Sequence[str]:
+    """Roles of analysts whose sessions this user may not end: an older release made them."""
+    return db.scalars(_OUT_OF_REACH, {"mark": MARK}).all()
+
+
+_END_SESSIONS = sa.text(
+    """
+    SELECT usename AS role, pid, extract(epoch FROM now() - xact_start) AS seconds, pg_terminate_backend(pid)
+    FROM pg_stat_activity
+    WHERE shobj_description(usesysid, 'pg_authid') = :mark AND pg_has_role(usesysid, 'USAGE')
+      AND (xact_start < now() - :longest
+           OR EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid AND locktype = 'advisory'))
+    """
+)
+_OUT_OF_REACH = sa.text(
+    "SELECT rolname FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = :mark AND NOT pg_has_role(oid, 'USAGE')"
+)
 
 
 def _formatted(db: Connection, template: str, *values: str) -> str:
     """The statement, quoted by the server: statements about roles take no parameters."""
     names = [f"v{number}" for number in range(len(values))]
-    call = sa.text(f"SELECT format(:template, {', '.join(f'CAST(:{name} AS text)' for name in names)})")
+    given = [":template", *(f"CAST(:{name} AS text)" for name in names)]
+    call = sa.text(f"SELECT format({', '.join(given)})")
     return str(db.scalar(call, {"template": template, **dict(zip(names, values, strict=True))}))

@@ -84,6 +84,13 @@ host_actors = sa.Table(
     comment="Which control process asks the provider of a pool's hosts for changes: one at a time.",
 )
 
+locks = sa.Table(
+    "locks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="Of the work."),
+    comment="One row for each work that one control process does at a time. That process locks the row meanwhile.",
+)
+
 
 def _demand() -> tuple[sa.Column[Any], ...]:
     """What a queue's pool was asked for, by the queue that jobs wanted, and what became of it."""

@@ -25,8 +25,7 @@ def note_hosts(deps: ControlDeps, pool: str) -> int:
     Returns: leases that began or ended.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, f"note_hosts.{pool}"):
-            return 0
+        locks.take(db, f"note_hosts.{pool}")
         price = HostPrice.of(deps.settings, pool)
         found = [hosts.adopt(db, pool, stray, price, None) for stray in hosts.strays(db, pool)]
         adopted = [host_id for host_id in found if host_id is not None]

@@ -59,8 +59,7 @@ def watch_scaling(deps: ControlDeps) -> int:
     Returns: alerts that began or ended.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "watch_scaling"):
-            return 0
+        locks.take(db, "watch_scaling")
         before = alerts.lasting(db)
         found = {each.key: each for each in _conditions(db, deps, set(before))}
         news = [(key, "began", found[key].facts) for key in found if _begins(db, found[key])]

@@ -18,7 +18,8 @@ def close_days(deps: ControlDeps) -> int:
     Returns: days that were closed.
     """
     with deps.store.begin() as db:
-        days = cost_days.open_days(db) if locks.try_take(db, "close_days") else []
+        locks.take(db, "close_days")
+        days = cost_days.open_days(db)
     for number, day in enumerate(days):
         try:
             with deps.store.begin() as db:

@@ -19,7 +19,8 @@ def close_hours(deps: ControlDeps) -> int:
     Returns: hours that were closed.
     """
     with deps.store.begin() as db:
-        bills = cost_hours.open_bills(db) if locks.try_take(db, "close_hours") else []
+        locks.take(db, "close_hours")
+        bills = cost_hours.open_bills(db)
     # A transaction for each, since an hour may have millions of entries. Another process that closes it too changes
     # nothing by that.
     return sum(_close(deps, bill) for bill in bills)

@@ -25,8 +25,7 @@ def price_tokens(deps: ControlDeps) -> int:
     """
     written = []
     with deps.store.begin() as db:
-        if not locks.try_take(db, "price_tokens"):
-            return 0
+        locks.take(db, "price_tokens")
         present = own_prices.current(db, deps.settings)
         for pool in deps.settings.own_pools:
             price = _measured(deps, db, pool)

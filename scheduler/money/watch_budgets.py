@@ -23,8 +23,7 @@ def watch_budgets(deps: ControlDeps) -> int:
     """
     settings = deps.settings.budgets
     with deps.store.begin() as db:
-        if not locks.try_take(db, "watch_budgets"):
-            return 0
+        locks.take(db, "watch_budgets")
         # In the order in which calls lock the accounts: any other order could deadlock.
         accounts = sorted(budgets.balances(db, settings).accounts, key=_turn)
         for account in accounts:

@@ -25,7 +25,8 @@ def give_kept(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
-        return escalations.overdue(db, *conditions) if locks.try_take(db, "give_kept") else []
+        locks.take(db, "give_kept")
+        return escalations.overdue(db, *conditions)
 
     bad = bad or BadRows("give_kept")
     rows, tried = bad.move(deps.store, choose, escalations.stand, escalations.STAND_ROWS)

@@ -28,8 +28,7 @@ def start_shadows(deps: ControlDeps) -> int:
     """
     started = []
     with deps.store.begin() as db:
-        if not locks.try_take(db, "start_shadows"):
-            return 0
+        locks.take(db, "start_shadows")
         rows = shadows.wanted(db)
         for row in rows:
             where = _where(deps.settings, row)
@@ -75,8 +74,7 @@ def compare_shadows(deps: ControlDeps) -> int:
     Returns: shadows that were compared.
     """
     with deps.store.begin() as db:
-        if not locks.try_take(db, "compare_shadows"):
-            return 0
+        locks.take(db, "compare_shadows")
         verdicts = [(row.id, _verdict(row)) for row in shadows.ended(db)]
         if verdicts:
             shadows.close(db, verdicts)

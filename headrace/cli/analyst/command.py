@@ -25,8 +25,8 @@ ROLE = "analyst"
 def analyst(role: str, writes: bool, as_json: bool) -> None:
     """Make a role in Postgres that reads the figures, and print its URL.
 
-    It reads the views and tables of docs/analytics.md. It sees no prompt, answer, key or secret, and changes nothing; a
-    query of it may take 5 minutes.
+    It reads the views and tables of docs/analytics.md. It sees no prompt, answer, key or secret, and changes nothing. A
+    query may take 5 minutes: then Postgres stops it, or the control process ends its session.
 
     Each call gives the role a new password, so that an earlier URL stops working. On the stack of this machine the role
     exists already and keeps its password. Run it again after a release, which may add tables. The database's user needs
@@ -54,6 +54,7 @@ def make_analyst(settings: Settings, role: str = ROLE) -> str:
     is_kept = role == ROLE and "database_url" not in Settings.load().model_fields_set
     password = persistent_secret(settings.state_dir / "analyst") if is_kept else secrets.token_urlsafe(32)
     with operating(settings) as audit:
-        actions.allow_analyst(audit, role, password)
+        if not actions.allow_analyst(audit, role, password):
+            notes.print("A superuser can take more from it: docs/analytics.md has the statements.")
     own = sa.make_url(settings.database_url)
     return own.set(drivername="postgresql", username=role, password=password).render_as_string(hide_password=False)

@@ -1,6 +1,7 @@
 """The sweeps' surroundings: real servers, workers that live or died, and a look at what is in the lists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from headrace.domain.attempts import Claim
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, oldest_id
 from headrace.domain.queues import Ticket
-from headrace.store import Store, attempts
+from headrace.store import Store, attempts, locks
 from headrace.store.fleet import workers
 from headrace.tables import jobs
 from scheduler.deps import ControlDeps
@@ -128,6 +129,21 @@ def claim(store: Store, running_under: Callable[..., UUID]) -> Callable[[UUID, i
             return attempts.claim(db, job_id, enqueue_no, worker_id, "simulator")
 
     return take
+
+
+@pytest.fixture
+def holding(store: Store) -> Callable[[str], AbstractContextManager[None]]:
+    """Holds a lock for the length of a block, as another control process does that is at work."""
+
+    @contextmanager
+    def hold(name: str) -> Iterator[None]:
+        with store.begin() as db:
+            locks.take(db, name)
+        with store.begin() as db:
+            locks.take(db, name)
+            yield
+
+    return hold
 
 
 @pytest.fixture

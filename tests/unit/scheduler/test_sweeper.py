@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.errors import StoreUnavailable
+from headrace.errors import LockHeld, StoreUnavailable
 from scheduler.sweeper import Sweep, Sweeper
 
 DEADLINE_S = 10.0
@@ -102,16 +102,18 @@ def test_a_sweep_that_finds_a_whole_batch_runs_again_at_once_until_it_has_caught
     assert told == [("sweep_behind", 10), ("sweep_caught_up", 24)]
 
 
-def test_each_run_is_noted_with_whether_it_came_to_its_end() -> None:
-    noted: list[tuple[str, bool]] = []
+def test_each_run_is_noted_with_how_it_ended() -> None:
+    noted: list[tuple[str, str]] = []
 
-    def fail_once(run: int) -> None:
+    def fail_once_and_be_skipped_once(run: int) -> None:
         if run == 2:
             raise StoreUnavailable("down")
+        if run == 3:
+            raise LockHeld("another process")
 
-    runs = Runs(fail_once)
-    sweeper = Sweeper([Sweep("often", 0.001, runs)], lambda name, is_done: noted.append((name, is_done)))
+    runs = Runs(fail_once_and_be_skipped_once)
+    sweeper = Sweeper([Sweep("often", 0.001, runs)], lambda sweep, outcome: noted.append((sweep.name, outcome)))
     sweeper.start()
-    assert runs.reached(4)
+    assert runs.reached(5)
     sweeper.stop()
-    assert noted[:3] == [("often", True), ("often", False), ("often", True)]
+    assert noted[:4] == [("often", "done"), ("often", "failed"), ("often", "skipped"), ("often", "done")]

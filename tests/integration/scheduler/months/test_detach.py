@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.domain.queues import Ticket
-from headrace.errors import StoreUnavailable
-from headrace.store import Store, locks, months
+from headrace.errors import LockHeld, StoreUnavailable
+from headrace.store import Store, months
 from headrace.store.jobs import texts
 from scheduler.deps import ControlDeps
 from scheduler.months import detach_months, make_months
@@ -100,10 +100,9 @@ def test_a_detached_month_is_whole_and_can_be_archived_and_dropped(
     assert counts(query)["jobs"] == 1
 
 
-def test_two_control_processes_detach_a_month_once(deps: ControlDeps, full: list[Ticket], store: Store) -> None:
-    with store.begin() as db:
-        assert locks.try_take(db, "months")
-        assert detach_months(deps) == 0
+def test_two_control_processes_detach_a_month_once(deps: ControlDeps, full: list[Ticket], holding: Any) -> None:
+    with holding("months"), pytest.raises(LockHeld):
+        detach_months(deps)
 
 
 @pytest.mark.parametrize("state", ["waiting", "queued", "running"])
