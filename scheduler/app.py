@@ -28,7 +28,7 @@ from headrace.store.attempts import escalations
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations
 from headrace.store.jobs import followers, idempotency, shadows, texts
-from headrace.store.money import cost_days, cost_hours
+from headrace.store.money import cost_days, cost_hours, reservations
 from headrace.store.reuse import entries, matches
 from headrace.store.webhooks import deliveries
 from scheduler import actuators, sweep, tasks
@@ -114,6 +114,7 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
     return [
         Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
         Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
+        Sweep("settle_calls", every_s, partial(sweep.settle_calls, deps), reservations.LATE_ROWS),
         Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
         Sweep("close_days", CLOSE_DAYS_EVERY_S, partial(close_days, deps), cost_days.MOST_DAYS),
         Sweep("price_tokens", PRICE_TOKENS_EVERY_S, partial(price_tokens, deps)),

@@ -26,6 +26,7 @@ from headrace.store.fleet import observations, workers
 from headrace.store.fleet.history import rollups
 from headrace.store.jobs import followers, poison, queued, texts
 from headrace.store.jobs.idempotency import forget_expired_keys
+from headrace.store.money import reservations
 from headrace.store.webhooks import deliveries
 from scheduler.deps import ControlDeps
 
@@ -160,6 +161,21 @@ def settle_followers(deps: ControlDeps, bad: BadRows | None = None) -> int:
         log.info("followers_settled", extra={"ended": len(ended), "moved": len(done) - len(ended), **named(done)})
         deps.admission.announce_ended(done, has_webhooks=bool(ended), moved=ended)
     return tried
+
+
+def settle_calls(deps: ControlDeps) -> int:
+    """Settle the calls to the paid API that ended while their budgets' rows were locked.
+
+    Two processes may do so at once: each takes other calls.
+    Bound: one sweep after the rows are free, which is repeated at once where it found `reservations.LATE_ROWS`.
+    Returns: calls that were settled.
+    Raises: StoreUnavailable, also while the rows are locked.
+    """
+    with deps.store.begin() as db:
+        settled = reservations.settle_late(db)
+    if settled:
+        log.info("calls_settled", extra={"calls": settled})
+    return settled
 
 
 def cancel(deps: ControlDeps, job_id: UUID, operator: str) -> JobState:

@@ -1,7 +1,8 @@
 """Connections to Postgres and Redis, made the same way in every process.
 
 Every wait for a server is bounded: for Redis by a time-out per command; for Postgres by its own statement and lock
-time-outs, and by a client time-out if it does not answer at all.
+time-outs, and by a client time-out if it does not answer at all. Postgres ends the session of a process that stops in a
+transaction.
 """
 
 import time
@@ -25,6 +26,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl, Sentinels
+from headrace.connections import sessions
 from headrace.connections.kept import IDLE_S, KEPT_SINCE
 from headrace.connections.outages import (
     DroppedConnection,
@@ -56,6 +58,9 @@ _NEVER = KEY_PREFIX + "never"
 #: Time-outs for one statement and for one lock: a locked table fails the request instead of blocking its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
+#: How long a transaction may be idle between two statements: a process that is stopped in one, or whose host vanished,
+#: must not keep its locks. Shorter than the time-out of a lock, so that those who wait for it get it.
+IDLE_TIMEOUT_MS = 3_000
 #: How long a migration waits for a lock. It then gives way to the statements queued behind it, and tries again.
 RELEASE_LOCK_TIMEOUT_MS = 2_000
 #: The largest TCP port.
@@ -75,7 +80,8 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         hide_parameters=True,
         connect_args=_connect_args("DATABASE_URL", settings.database_url),
     )
-    Sessions(engine, {"statement_timeout": STATEMENT_TIMEOUT_MS, "lock_timeout": LOCK_TIMEOUT_MS})
+    bounds = {"statement_timeout": STATEMENT_TIMEOUT_MS, "lock_timeout": LOCK_TIMEOUT_MS}
+    Sessions(engine, {**bounds, "idle_in_transaction_session_timeout": IDLE_TIMEOUT_MS})
     _try_idle_ones(engine)
     return engine
 
@@ -122,11 +128,10 @@ def _connect_args(name: str, url: str) -> dict[str, Any]:
         "target_session_attrs": "read-write",
         "connect_timeout": CONNECT_TIMEOUT_S,
         "application_name": "headrace",
-        # A vanished host is detected after about half a minute.
-        "keepalives_idle": 15,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
+        "keepalives_idle": sessions.KEEPALIVES_IDLE_S,
+        "keepalives_interval": sessions.KEEPALIVES_INTERVAL_S,
+        "keepalives_count": sessions.KEEPALIVES_COUNT,
+        "tcp_user_timeout": sessions.TCP_USER_TIMEOUT_MS,
     }
 
 

@@ -31,6 +31,15 @@ LOST = ("25006", "25P03", "25P04", "08", "57P")
 #: SQLSTATEs of a pooler that does not track prepared statements: the statement is missing in this session, or its name
 #: is taken.
 NOT_PREPARED = ("26000", "42P05")
+#: TCP's checks of a silent peer, in seconds; and how long sent data may stay unacknowledged. With them either side
+#: learns within half a minute that the other one has vanished, instead of after two hours.
+KEEPALIVES_IDLE_S, KEEPALIVES_INTERVAL_S, KEEPALIVES_COUNT = 15, 5, 3
+TCP_USER_TIMEOUT_MS = 30_000
+#: The server's side of it. Through a pooler, the pooler's own settings count.
+_SERVER_TCP = (
+    f"-c tcp_keepalives_idle={KEEPALIVES_IDLE_S} -c tcp_keepalives_interval={KEEPALIVES_INTERVAL_S}"
+    f" -c tcp_keepalives_count={KEEPALIVES_COUNT} -c tcp_user_timeout={TCP_USER_TIMEOUT_MS}"
+)
 #: PgBouncer's error for settings at the start of a session.
 _REFUSED = "unsupported startup parameter"
 _OPTION = "headrace_sessions"
@@ -56,7 +65,12 @@ class Patient(Connection[Any]):
 def connect_straight(kind: type[AnyConnection], params: Mapping[str, Any], bounds: Bounds) -> AnyConnection | None:
     """Connect with these time-outs, in milliseconds; None if this is a pooler. Raises: OperationalError."""
     # After the options of the URL: of two settings with one name the last one applies.
-    words = (params.get("options", ""), "-c TimeZone=UTC", *(f"-c {name}={value}" for name, value in bounds.items()))
+    words = (
+        params.get("options", ""),
+        "-c TimeZone=UTC",
+        _SERVER_TCP,
+        *(f"-c {name}={value}" for name, value in bounds.items()),
+    )
     try:
         connection = kind.connect(**{**params, "options": " ".join(words)})
     except OperationalError as error:

@@ -17,8 +17,10 @@ from headrace.errors import StoreBusy, StoreUnavailable
 
 #: SQLSTATE class of exceeded limits, such as an index's row size. The driver raises it like an outage.
 _TOO_LARGE = "54"
-#: SQLSTATEs of a lock that did not come free in time, a statement that took too long, and a deadlock.
-_BUSY = ("55P03", "57014", "40P01")
+#: SQLSTATE of a lock that did not come free in time.
+LOCK_NOT_AVAILABLE = "55P03"
+#: Also those of a statement that took too long, and of a deadlock.
+_BUSY = (LOCK_NOT_AVAILABLE, "57014", "40P01")
 #: The smallest write, whose commit waits for the disk: a message in Postgres's write-ahead log that has no reader.
 _SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
 

@@ -1,6 +1,6 @@
 """The tables; `migrations/` creates them. Times are `timestamptz`, money is USD, ids are UUIDv7 that Headrace makes."""
 
-from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys
+from headrace.tables.clients import api_keys, apps, budget_limits, budgets, idempotency_keys, unsettled_calls
 from headrace.tables.columns import USD, metadata
 from headrace.tables.costs import closed_days, cost_days, cost_hours, list_prices, own_prices, user_days
 from headrace.tables.fleet import (
@@ -63,6 +63,7 @@ __all__ = [
     "queue_samples",
     "refusals",
     "scaling_alerts",
+    "unsettled_calls",
     "user_days",
     "worker_samples",
     "workers",

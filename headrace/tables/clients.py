@@ -99,6 +99,18 @@ budgets = sa.Table(
     comment="What was spent at the paid API, and may yet be by calls under way. The limits are the apps' and settings.",
 )
 
+unsettled_calls = sa.Table(
+    "unsettled_calls",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("job_id", sa.Uuid, nullable=False),
+    sa.Column("app_id", sa.Uuid, nullable=False),
+    moment("started_at", nullable=False, comment="When the attempt began: its day and month pay."),
+    sa.Column("reserved_usd", USD, nullable=False, comment="What the budgets still hold for it."),
+    sa.Column("usd", USD, nullable=False, comment="What it has cost."),
+    comment="Calls to the paid API that have ended while their budgets' rows were locked.",
+)
+
 budget_limits = sa.Table(
     "budget_limits",
     metadata,

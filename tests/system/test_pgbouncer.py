@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from headrace import connections
+from headrace import connections, tables
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError, LockHeld, StoreUnavailable
 from headrace.stack.ports import LOOPBACK, free_port
@@ -120,7 +120,8 @@ def store_of(pooled: Pooled) -> Iterator[Store]:
 
 
 BOUNDS = sa.text(
-    "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('TimeZone')"
+    "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('TimeZone'),"
+    " current_setting('idle_in_transaction_session_timeout')"
 )
 
 
@@ -132,11 +133,11 @@ def test_every_transaction_has_its_bounds_and_leaves_none_behind(
     with pool(more) as pooled, store_of(pooled) as store:
         for _ in range(4):
             with getattr(store, way)() as db:
-                assert tuple(db.execute(BOUNDS).one()) == ("10s", "4s", "UTC")
+                assert tuple(db.execute(BOUNDS).one()) == ("10s", "4s", "UTC", "3s")
             # Another client, which is given the same sessions.
             with psycopg.connect(pooled.url) as other:
                 left = other.execute(BOUNDS.text.encode()).fetchone()
-            assert left == ("0", "0", "Asia/Kolkata")
+            assert left == ("0", "0", "Asia/Kolkata", "1min")
 
 
 @pytest.mark.parametrize("way", ["begin", "autocommit"])
@@ -182,14 +183,32 @@ def test_a_pooler_that_keeps_no_prepared_statements_costs_one_error_and_then_the
     assert 1 <= outages <= 4
 
 
+def test_a_transaction_that_is_idle_keeps_its_locks_from_no_other_client(pool: Callable[[str], Any]) -> None:
+    with pool(STRICT) as pooled, store_of(pooled) as one, store_of(pooled) as another:
+        with psycopg.connect(pooled.direct_url, autocommit=True) as db:
+            db.execute("CREATE TABLE money AS SELECT 1 AS usd")
+        with ExitStack() as left:
+            left.enter_context(pytest.raises(StoreUnavailable))
+            idle = left.enter_context(one.begin())
+            idle.exec_driver_sql("UPDATE money SET usd = 2")
+            with another.begin() as db:
+                assert db.exec_driver_sql("UPDATE money SET usd = usd + 2 RETURNING usd").scalar() == 3
+            idle.exec_driver_sql("SELECT 1")
+
+
 def test_locks_of_sweeps_hold_between_two_clients(pool: Callable[[str], Any]) -> None:
     with pool(STRICT) as pooled, store_of(pooled) as one, store_of(pooled) as another:
+        with one.begin() as db:
+            tables.locks.create(db)
+            locks.take(db, "expire")
         with one.begin() as db, another.begin() as other:
             locks.take(db, "expire")
             with pytest.raises(LockHeld):
                 locks.take(other, "expire")
         with another.begin() as other:
             locks.take(other, "expire")
+        with one.begin() as db:
+            tables.locks.drop(db)
 
 
 @pytest.mark.parametrize("more", [STRICT, LENIENT])

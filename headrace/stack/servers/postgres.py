@@ -37,6 +37,8 @@ OPTIONS = {
     "maintenance_work_mem": "32MB",
     "max_wal_size": "256MB",
     "autovacuum_max_workers": "2",
+    # An operator's psql that is forgotten in a transaction keeps no lock for longer.
+    "idle_in_transaction_session_timeout": "1min",
     # Otherwise Postgres logs a refused row with all its values, and one of them may be a prompt.
     "log_error_verbosity": "terse",
 }

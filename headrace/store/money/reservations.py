@@ -1,12 +1,13 @@
 """Money for calls to the paid API: the maximum cost is reserved before a call, and the real cost is spent after it.
 
 Reserved plus spent never exceeds a limit, however many calls run at once. Simultaneous calls share their statements.
+Where the budgets' rows stay locked, the end of a call does not wait for them: `settle_late` spends its cost later.
 """
 
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
@@ -15,16 +16,22 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.exc import OperationalError
 
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
+from headrace.logging import named
 from headrace.store.money.budgets import STORED, budget_of, note_short, periods_at, start_of, together
+from headrace.store.session import LOCK_NOT_AVAILABLE, sqlstate
 from headrace.store.statement import rows_sent
-from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs
+from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs, unsettled_calls
 
 log = logging.getLogger(__name__)
 
 NOTHING = Decimal(0)
+#: Calls that one `settle_late` settles.
+LATE_ROWS = 500
+_SAVEPOINT = "before_accounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,8 @@ def _note(db: Connection, call_usd: Decimal, account: Row[Any], used_usd: Decima
 def settle(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
     """Spend the real cost of each call, and release the rest of its reservation.
 
-    Safe to repeat: settled calls stay as they are. The caller has moved the jobs in the same transaction.
+    Safe to repeat: settled calls stay as they are. The caller has moved the jobs in the same transaction. If the
+    accounts stay locked, the calls are left to `settle_late`: an answer that is paid for must not be lost by that.
     Returns: by job, the USD spent by this settlement.
     """
     held = _rows_of(db, _HELD, calls)
@@ -129,13 +137,42 @@ def settle(db: Connection, calls: Sequence[PaidCall]) -> dict[UUID, Decimal]:
         if spent[call.job_id] > row.reserved_usd:
             facts = {"job_id": show_id(call.job_id), "usd": str(call.usd), "reserved_usd": str(row.reserved_usd)}
             log.error("call_dearer_than_its_ceiling", extra=facts)
-    # Last, with one statement after the lock, to hold it briefly: every call of every app needs these rows.
-    for day in _by_day(held):
+    if held:
+        changes = [(replace(call, usd=spent[call.job_id]), row) for call, row in held]
+        try:
+            db.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+            _spend(db, changes)
+        except OperationalError as error:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+            db.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            db.execute(sa.insert(unsettled_calls), [_late(call, row) for call, row in changes])
+            log.warning("accounts_are_locked", extra=named([call.job_id for call, _ in changes]))
+    return spent
+
+
+def settle_late(db: Connection) -> int:
+    """Settle calls whose accounts were locked, at most `LATE_ROWS`; returns how many."""
+    rows = db.execute(_TAKE_LATE).all()
+    _spend(db, [(PaidCall(row.job_id, 0, row.app_id, row.usd), row) for row in rows])
+    return len(rows)
+
+
+def _late(call: PaidCall, row: Row[Any]) -> dict[str, Any]:
+    whose = {"job_id": call.job_id, "app_id": call.app_id, "started_at": row.started_at}
+    return {**whose, "reserved_usd": row.reserved_usd, "usd": call.usd}
+
+
+def _spend(db: Connection, calls: list[tuple[PaidCall, Row[Any]]]) -> None:
+    """Replace what is reserved for each call by its real cost.
+
+    Last, with one statement after the lock, to hold it briefly: every call of every app needs these rows.
+    """
+    for day in _by_day(calls):
         book = _Book(_lock(db, day))
         for call, row in day:
-            book.add(call.app_id, -row.reserved_usd, spent[call.job_id])
+            book.add(call.app_id, -row.reserved_usd, call.usd or NOTHING)
         book.write(db)
-    return spent
 
 
 def _rows_of(db: Connection, statement: sa.Select[Any], calls: Sequence[PaidCall]) -> list[tuple[PaidCall, Row[Any]]]:
@@ -215,3 +252,7 @@ _SET_ASIDE = (
     .where(attempts.c.job_id == _amounts.c.job_id, attempts.c.number == _amounts.c.number, _THESE)
     .values(reserved_usd=_amounts.c.usd)
 )
+_LATE = (
+    sa.select(unsettled_calls.c.id).order_by(unsettled_calls.c.id).limit(LATE_ROWS).with_for_update(skip_locked=True)
+)
+_TAKE_LATE = sa.delete(unsettled_calls).where(unsettled_calls.c.id.in_(_LATE)).returning(unsettled_calls)

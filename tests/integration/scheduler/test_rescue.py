@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from headrace import connections
 from headrace.config import BudgetSettings, Price
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, StoreUnavailable
@@ -249,3 +250,34 @@ def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
     assert len(seen) < 20
     assert query("SELECT DISTINCT reserved_usd, spent_usd FROM budgets") == [(0, number)]
     assert query("SELECT count(*), sum(usd) FROM ledger WHERE kind = 'waste'") == [(number, number)]
+
+
+def test_budgets_that_stay_locked_keep_no_job_from_its_rescue(
+    deps: ControlDeps,
+    patience: Patience,
+    queued: Callable[..., Ticket],
+    running_under: Callable[..., UUID],
+    end_lease: EndLease,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 200)
+    impatient = connections.postgres(deps.settings)
+    paid, own = queued(), queued()
+    query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal' WHERE id = :id", id=paid.job_id)
+    worker_id = running_under(paid, own)
+    with deps.store.begin() as db:
+        assert not reservations.reserve(
+            db, [PaidCall(paid.job_id, 1, paid.app_id, Decimal(1))], BudgetSettings(day_usd=Decimal(9))
+        )
+    end_lease(worker_id)
+    with deps.store.begin() as operator:
+        operator.execute(sa.text("SELECT id FROM budgets FOR UPDATE"))
+        assert rescue(replace(deps, store=Store(impatient)), patience) == 2
+    impatient.dispose()
+
+    assert query("SELECT DISTINCT state FROM jobs") == [("waiting",)]
+    assert query("SELECT DISTINCT reserved_usd, spent_usd FROM budgets") == [(1, 0)]
+    assert sweep.settle_calls(deps) == 1
+    assert query("SELECT DISTINCT reserved_usd, spent_usd FROM budgets") == [(0, 1)]
+    assert query("SELECT sum(usd) FROM ledger WHERE kind = 'waste' AND job_id = :id", id=paid.job_id) == [(1,)]

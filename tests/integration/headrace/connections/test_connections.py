@@ -1,6 +1,9 @@
 """Connections to servers that do not answer, and to one that was restarted meanwhile."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from urllib.parse import urlsplit
@@ -16,7 +19,7 @@ from redis.sentinel import SentinelConnectionPool
 from sqlalchemy.exc import DBAPIError
 
 from headrace import connections
-from headrace.config import Settings
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import sessions
 from headrace.connections.outages import DroppedSentinelConnection
 from headrace.errors import StoreUnavailable
@@ -178,12 +181,54 @@ def test_session_has_its_bounds_and_what_the_address_asks_for(settings: Settings
     url = f"{settings.database_url}?options=-c%20search_path%3Delsewhere%20-c%20lock_timeout%3D1"
     engine = connections.postgres(settings.model_copy(update={"database_url": url}), pool_size=1)
 
-    names = ("search_path", "statement_timeout", "lock_timeout", "TimeZone")
+    names = (
+        *("search_path", "statement_timeout", "lock_timeout", "TimeZone", "idle_in_transaction_session_timeout"),
+        *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"),
+    )
     with Store(engine).autocommit() as db:
         found = [db.scalar(sa.text(f"SHOW {name}")) for name in names]
 
-    assert found == ["elsewhere", "10s", "4s", "UTC"]
+    assert found == ["elsewhere", "10s", "4s", "UTC", "3s", "15", "5", "3", "30000"]
     engine.dispose()
+
+
+#: A process that stops itself in a transaction which holds a lock, and goes on once it is let.
+FROZEN = """
+import os, signal, sys
+import sqlalchemy as sa
+from headrace import connections
+from headrace.config import Settings
+from headrace.errors import StoreUnavailable
+from headrace.store import Store
+
+try:
+    with Store(connections.postgres(Settings.load(database_url=sys.argv[1]))).begin() as db:
+        db.execute(sa.text("UPDATE budget_limits SET day_usd = 2"))
+        print("locked", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        db.execute(sa.text("UPDATE budget_limits SET day_usd = 3"))
+except StoreUnavailable as error:
+    print("ended", error, flush=True)
+"""
+
+
+def test_a_process_that_is_stopped_in_a_transaction_keeps_no_lock_from_others(store: Store, settings: Settings) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("INSERT INTO budget_limits (day_usd) VALUES (1)"))
+    argv = [sys.executable, "-c", FROZEN, settings.database_url]
+    frozen = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT)
+    assert frozen.stdout is not None
+    try:
+        assert frozen.stdout.readline() == "locked\n"
+        # One wait for the lock is enough: its time-out is longer.
+        with store.begin() as db:
+            assert db.scalar(sa.text("UPDATE budget_limits SET day_usd = day_usd + 4 RETURNING day_usd")) == 5
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+        said, _ = frozen.communicate(timeout=60)
+    assert "idle-in-transaction timeout" in said
+    with store.begin() as db:
+        assert db.scalar(sa.text("SELECT day_usd FROM budget_limits")) == 5
 
 
 def test_a_lone_caller_uses_one_connection_again_and_again(settings: Settings) -> None:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from redis import Redis
@@ -30,6 +32,7 @@ from headrace.errors import (
     EngineUnavailable,
     ModelUnavailable,
     PromptRejected,
+    StoreBusy,
     StoreUnavailable,
     TooFewAnswers,
 )
@@ -38,7 +41,7 @@ from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
 from headrace.store.clients import apps
 from headrace.store.fleet import workers
-from headrace.store.money import budgets
+from headrace.store.money import budgets, reservations
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 from workers.engines.base import Generation, GenerationRequest, OnDelta, Progress
@@ -602,6 +605,49 @@ def test_a_job_whose_money_cannot_be_asked_for_is_given_back(
 
     assert provider.calls == 0
     assert (waiting.state, waiting.queue, waiting.attempt) == (JobState.WAITING, "overflow.normal", 0)
+
+
+@contextmanager
+def locked_budgets(settings: Settings) -> Iterator[None]:
+    """An operator's transaction on the budgets' rows, which stays open."""
+    with psycopg.connect(settings.database_url.replace("+psycopg", "")) as db:
+        db.execute("SELECT id FROM budgets FOR UPDATE")
+        yield
+        db.rollback()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is given up sooner than the lock that it meets."""
+    monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 200)
+    monkeypatch.setattr("workers.running.recording.records.REWRITE_FOR_S", 1.0)
+
+
+@pytest.mark.parametrize("error", [None, EngineFault("cut off"), EngineBusy("too many")])
+def test_a_call_whose_budgets_are_locked_meanwhile_ends_once_and_is_settled_later(
+    impatient: None,
+    make_execute: Callable[..., Execute],
+    store: Store,
+    settings: Settings,
+    spilled: Callable[..., Ticket],
+    provider: Provider,
+    error: Exception | None,
+) -> None:
+    execute, ticket = make_execute(), spilled()
+    with ExitStack() as open_transactions:
+        provider.during = lambda: open_transactions.enter_context(locked_budgets(settings))
+        provider.error = error
+        job = run(execute, store, ticket)
+        assert provider.calls == 1
+        assert job.state is (JobState.WAITING if error else JobState.SUCCEEDED)
+        assert [entry for entry in entries(store) if entry[1]] == ([] if error else [("api", PAID, False)])
+        assert spent(store) == [(MOST, Decimal(0))], "held until it is settled"
+        with pytest.raises(StoreBusy), store.begin() as db:
+            reservations.settle_late(db)
+
+    with store.begin() as db:
+        assert (reservations.settle_late(db), reservations.settle_late(db)) == (1, 0)
+    assert spent(store) == [(Decimal(0), Decimal(0) if error else PAID)]
 
 
 def test_a_rate_limit_counts_once_the_job_s_start_by_binds_it_no_more(
