@@ -12,7 +12,7 @@ class WebMetrics(RequestMetrics):
     """The metrics of requests, and of the waits and streams that are open."""
 
     def __init__(self, waits: Waits) -> None:
-        super().__init__()
+        super().__init__("headrace_http")
         self._waits = waits
 
     def collect(self) -> Iterator[Metric]:

@@ -90,7 +90,7 @@ def build(settings: Settings) -> OpsDeps:
         admission=admission,
         forecast=Forecast(admission, partial(_read_fleets, store), settings),
         logins=Logins(store),
-        metrics=RequestMetrics(),
+        metrics=RequestMetrics("headrace_ops"),
     )
 
 
@@ -118,7 +118,8 @@ def _begin() -> None:
 
 def _count(response: Response) -> Response:
     rule = None if request.url_rule is None else PATH + request.url_rule.rule
-    deps().metrics.note(Handled(request.method, rule, response.status_code, "plain"), time.monotonic() - g.began)
+    handled = Handled(request.method, rule, response.status_code, "plain", g.get("refusal"))
+    deps().metrics.note(handled, time.monotonic() - g.began)
     return response
 
 

@@ -29,7 +29,8 @@ class OpsDeps:
     metrics: RequestMetrics
 
     def close(self) -> None:
-        """Close the connections."""
+        """Stop the threads and close the connections."""
+        self.logins.close()
         self.forecast.close()
         self.store.close()
         self.redis.connection_pool.disconnect()

@@ -1,20 +1,33 @@
 """The use case of a login: compares a password, and limits the guesses. Knows no HTTP."""
 
+import ipaddress
 import logging
 import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 from headrace.domain.operators.accounts import Operator
-from headrace.errors import Unavailable
+from headrace.errors import Refused
 from headrace.policies import passwords
 from headrace.store import Store, operators
 
 log = logging.getLogger(__name__)
 
-#: Passwords hashed at once. Each takes 32 MiB and a processor for 0.2 s, which the API's requests need too.
-HASHES = 2
-#: Seconds for which a login waits for its turn.
-TURN_S = 5.0
+#: Logins that wait for their turn or have it, of one address and in all. Each holds a thread.
+WAITING_PER_ADDRESS, WAITING = 2, 16
+#: After a wrong password the next comparison waits this many times as long as the wrong one took. So guesses take a
+#: quarter of one CPU at most: a comparison takes 32 MiB and a CPU for 0.2 s, which other processes of the host need.
+REST = 3
+RETRY_AFTER_S = 2
+
+
+class LoginsFull(Refused):
+    """As many logins wait as may, of this address or of all."""
+
+    code = "logins_full"
 
 
 class TooManyLogins(Exception):
@@ -22,24 +35,43 @@ class TooManyLogins(Exception):
 
 
 class Logins:
-    """Logs operators in. Safe to share between threads."""
+    """Logs operators in: one comparison at a time, in the order in which they came. Safe to share between threads."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._turns = threading.BoundedSemaphore(HASHES)
+    def __init__(self, store: Store, pause: Callable[[float], None] = time.sleep) -> None:
+        self._store, self._pause = store, pause
+        self._turns = ThreadPoolExecutor(1, thread_name_prefix="login")
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
 
-    def check(self, name: str, password: str) -> Operator | None:
+    def close(self) -> None:
+        """Begin no further comparison."""
+        self._turns.shutdown(wait=False, cancel_futures=True)
+
+    def check(self, name: str, password: str, address: str | None) -> Operator | None:
         """The operator with this name and password; None if either is wrong.
 
         An unknown name takes as long as a wrong password, and is limited like it, so that neither reveals which names
-        exist. Raises: TooManyLogins. Unavailable: many log in at once. StoreUnavailable.
+        exist.
+
+        Args: address: of the client; None where it is unknown.
+        Bound: `WAITING` comparisons and their rests.
+        Raises: LoginsFull: at once. TooManyLogins. StoreUnavailable.
         """
-        if not self._turns.acquire(timeout=TURN_S):
-            raise Unavailable("Many log in at this moment. Try again.")
+        network = _network(address)
+        with self._lock:
+            if self._waiting[network] >= WAITING_PER_ADDRESS:
+                raise _full("Other logins from this address are under way.", "address_logins")
+            if self._waiting.total() >= WAITING:
+                raise _full("Many log in at this moment.", "logins")
+            turn = self._turns.submit(self._check, name, password)
+            self._waiting[network] += 1
         try:
-            return self._check(name, password)
+            return turn.result()
         finally:
-            self._turns.release()
+            with self._lock:
+                self._waiting[network] -= 1
+                if not self._waiting[network]:
+                    del self._waiting[network]
 
     def _check(self, name: str, password: str) -> Operator | None:
         with self._store.begin() as db:
@@ -48,8 +80,10 @@ class Logins:
         if not is_allowed:
             raise TooManyLogins
         stored = self._nobody if operator is None else operator.password_hash
+        began = time.monotonic()
         if not passwords.matches(password, stored) or operator is None:
             log.warning("login_failed", extra={"is_known": operator is not None})
+            self._pause(REST * (time.monotonic() - began))
             return None
         with self._store.begin() as db:
             operators.forgive(db, name)
@@ -59,3 +93,18 @@ class Logins:
     def _nobody(self) -> str:
         """The hash of a random password, for names without an account."""
         return passwords.hashed(passwords.random_password())
+
+
+def _full(message: str, reason: str) -> LoginsFull:
+    return LoginsFull(f"{message} Try again in {RETRY_AFTER_S} s.", reason=reason, retry_after_s=RETRY_AFTER_S)
+
+
+def _network(address: str | None) -> str:
+    """What counts as one address. Of IPv6, a client may choose the last 64 bits freely."""
+    try:
+        ip = ipaddress.ip_address(address or "")
+    except ValueError:
+        return str(address)
+    if ip.version == 4 or ip.ipv4_mapped:
+        return str(ip)
+    return str(ipaddress.ip_network((int(ip), 64), strict=False))

@@ -45,6 +45,15 @@ HTTP = [
             ("sum by (kind) (headrace_http_slots)", "{{kind}} slots"),
         ],
     ),
+    Chart(
+        "Operators' pages",
+        "Requests a second by status, and those that are refused, by the bound that was met. Many refusals: a flood.",
+        "reqps",
+        [
+            (rate("headrace_ops_request_seconds_count", "status"), "{{status}}"),
+            (rate("headrace_ops_refusals_total", "reason"), "refused: {{reason}}"),
+        ],
+    ),
 ]
 
 WEBHOOKS = [

@@ -23,16 +23,22 @@ from headrace.store.audit import Audit, acting, this_user
 def operator_settings() -> Settings:
     """The settings. Without DATABASE_URL, uses the database and the pepper of the stack that runs on this machine."""
     settings = Settings.load()
-    if "database_url" in settings.model_fields_set:
-        return settings
-    try:
-        stack = Report.read(settings.state_dir / "stack.json")
-    except OSError:
+    if (stack := local_stack(settings)) is None:
         return settings
     changes: dict[str, Any] = {"database_url": stack.database_url}
     if "pepper" not in settings.model_fields_set:
         changes["pepper"] = SecretStr(persistent_secret(settings.state_dir / "pepper"))
     return settings.model_copy(update=changes)
+
+
+def local_stack(settings: Settings) -> Report | None:
+    """The stack that runs on this machine, unless the settings name another database. None without one."""
+    if "database_url" in settings.model_fields_set:
+        return None
+    try:
+        return Report.read(settings.state_dir / "stack.json")
+    except OSError:
+        return None
 
 
 @contextmanager

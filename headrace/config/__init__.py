@@ -22,6 +22,7 @@ from headrace.config.sections import (
     CorsSettings,
     CostSettings,
     LaneSettings,
+    OpsSettings,
     OverflowSettings,
     WebhookSettings,
     built_in_lanes,
@@ -159,6 +160,7 @@ class Settings(BaseSettings):
     costs: CostSettings = CostSettings()
     webhooks: WebhookSettings = WebhookSettings()
     cors: CorsSettings = CorsSettings()
+    ops: OpsSettings = OpsSettings()
     scaling: ScalingSettings = ScalingSettings()
     hosts: dict[str, HostTypeSettings] = Field(default_factory=dict)
     rules: dict[str, RuleSettings] = Field(default_factory=dict)

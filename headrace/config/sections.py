@@ -1,11 +1,12 @@
 """The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, costs, webhooks."""
 
 import base64
+import ipaddress
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from headrace.config.values import Positive, PositiveInt, Section, Share, WithinAYear
 from headrace.domain.queues import Lane
@@ -20,6 +21,24 @@ class CorsSettings(Section):
     """
 
     origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"an IP address or a network such as 10.0.0.0/8, not '{text}' ({error})") from error
+
+
+class OpsSettings(Section):
+    """The process that serves the operators' pages.
+
+    Attributes:
+        proxies: addresses or networks of the proxies in front of it, such as `10.0.0.0/8`. Their `X-Forwarded-For`
+            names the client, by whose address logins are limited. Without it, all clients of a proxy share its limits.
+    """
+
+    proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
 
 
 class LaneSettings(Section):

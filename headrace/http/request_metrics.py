@@ -40,11 +40,12 @@ class Handled(NamedTuple):
 class RequestMetrics(Collector):
     """Counts from the start of the process. The values of a label are bounded: routes are templates, never paths."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        """Args: prefix: of the names, so that each process has its own."""
         about = "Time from a request's head to that of its answer, by how the request is answered."
         labels = ("method", "route", "status", "kind")
-        self._requests = Durations("headrace_http_request_seconds", about, labels, BOUNDS_S)
-        self._refusals = Counts("headrace_http_refusals", "Refused requests, by the bound that was met.", ["reason"])
+        self._requests = Durations(f"{prefix}_request_seconds", about, labels, BOUNDS_S)
+        self._refusals = Counts(f"{prefix}_refusals", "Refused requests, by the bound that was met.", ["reason"])
 
     def note(self, handled: Handled, took_s: float) -> None:
         """Count a request."""

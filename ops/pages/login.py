@@ -2,7 +2,7 @@
 
 import logging
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from headrace.store.operators import PERIOD
@@ -10,7 +10,7 @@ from ops import sessions
 from ops.deps import deps
 from ops.forms import LoginForm
 from ops.gate import operator
-from ops.logins import TooManyLogins
+from ops.logins import LoginsFull, TooManyLogins
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,13 @@ def enter() -> ResponseReturnValue:
     if not form.validate():
         return _again(form, "Give a name and a password.", 400)
     try:
-        found = deps().logins.check(form.name.data, form.password.data)
+        found = deps().logins.check(form.name.data, form.password.data, request.remote_addr)
     except TooManyLogins:
         response = _again(form, f"Too many logins failed. Try again in {PERIOD.total_seconds() / 60:.0f} minutes.", 429)
         return *response, {"Retry-After": str(int(PERIOD.total_seconds()))}
+    except LoginsFull as full:
+        g.refusal = full.reason
+        return *_again(form, str(full), 429), {"Retry-After": str(full.retry_after_s)}
     if found is None:
         return _again(form, "The name or the password is wrong.", 401)
     sessions.begin(found)

@@ -134,6 +134,8 @@ def work(stack: Stack, provider: StandIn) -> Iterator[Callable[[], None]]:
             http.post(f"/v1/jobs/{submit(lane='low')}/cancel")
             http.post("/v1/responses", json={"input": "Hello?"}, headers={"Prefer": "wait=0"})
             http.get("/v1/jobs/job_unknown")
+            assert httpx2.get(f"{stack.report.ops_url}/ops/login").status_code == 200
+            assert httpx2.post(f"{stack.report.ops_url}/ops/login", content=b"x" * 100_000).status_code == 413
             provider.script.append((400, {"error": {"message": "no", "type": "invalid_request_error", "code": "bad"}}))
             for _ in range(2):
                 ended(submit(overflow="only"))

@@ -24,6 +24,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         ("webhooks", "headrace_webhook_tries_total{"),
         ("control", "headrace_hosts{"),
         ("web", "headrace_http_request_seconds_bucket{"),
+        ("ops", "headrace_ops_request_seconds"),
     ],
 )
 def test_prometheus_reads_the_metrics_of_a_process(stack: Stack, promtool_path: str, name: str, metric: str) -> None:

@@ -8,8 +8,9 @@ import click
 from rich.markup import escape
 
 from headrace.cli.client import json_option, notes, out, print_json
-from headrace.cli.database import database, operating
+from headrace.cli.database import database, local_stack, operating
 from headrace.cli.table import table
+from headrace.config import Settings
 from headrace.domain.operators.accounts import Operator, Role
 from headrace.policies import passwords
 from headrace.store import actions
@@ -65,7 +66,9 @@ def create(name: str, role: str, generate: bool, as_json: bool) -> None:
     elif generate:
         click.echo(password)
     else:
-        notes.print(f"'{operator.name}' can log in at /ops.", markup=False)
+        stack = local_stack(Settings.load())
+        pages = "/ops" if stack is None else f"{stack.ops_url}/ops"
+        notes.print(f"'{operator.name}' can log in at {pages}.", markup=False)
 
 
 @operators.command()

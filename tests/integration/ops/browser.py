@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 PASSWORD = "correct horse battery"
 
-_TOKEN = re.compile(r'name="csrf_token"[^>]* value="([^"]+)"')
+TOKEN = re.compile(r'name="csrf_token"[^>]* value="([^"]+)"')
 
 
 class Browser:
@@ -29,7 +29,7 @@ class Browser:
     def token(self) -> str:
         """The token of the forms of this session."""
         for path in ("/ops/apps", "/ops/login"):
-            if found := _TOKEN.search(self.client.get(path).text):
+            if found := TOKEN.search(self.client.get(path).text):
                 return html.unescape(found[1])
         raise AssertionError("no page has a token")
 

@@ -17,7 +17,7 @@ def test_pages_are_counted_by_route_and_status(pages: Flask) -> None:
 
     def counted(method: str, route: str, status: int) -> str:
         labels = f'kind="plain",method="{method}",route="{route}",status="{status}"'
-        [line] = [each for each in lines if f"headrace_http_request_seconds_count{{{labels}}}" in each]
+        [line] = [each for each in lines if f"headrace_ops_request_seconds_count{{{labels}}}" in each]
         return line.split()[-1]
 
     assert counted("GET", "/ops/login", 200) == "2.0"

@@ -3,7 +3,8 @@
 Each page's picture is in the test's temporary folder: `--basetemp FOLDER` keeps them, and docs/ops/ has some of them.
 """
 
-import threading
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,36 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from werkzeug.serving import make_server
 
 from headrace import connections
-from headrace.config import PROJECT_ROOT, PoolSettings, Settings
-from headrace.config.caches import SemanticCacheSettings
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.ids import show_id
 from headrace.domain.operators.accounts import Role
 from headrace.policies import passwords
+from headrace.stack import readiness
+from headrace.stack.ports import free_port
+from headrace.stack.processes import procfile
+from headrace.stack.processes.child import Child, Command
 from headrace.store import Store, operators
-from ops.app import create_app
-from ops.deps import EXTENSION
 
 PASSWORD = "correct horse battery"
+START_S = 60.0
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 380, "height": 800}
 
 
 @pytest.fixture(scope="module")
-def settings(database_url: str, redis_url: str) -> Settings:
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool with every cache, and one of embeddings."""
+    path = tmp_path_factory.mktemp("settings") / "headrace.toml"
+    path.write_text(
+        '[pools.chat]\nengine = "simulator"\ncache_s = 86400\nsingle_flight = true\nsemantic_cache = {pool = "embed"}\n'
+        '[pools.embed]\nserves = "embeddings"\nengine = "simulator"\nmodel = "words"\n'
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(database_url: str, redis_url: str, settings_file: Path) -> Settings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", database_url)
         command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
@@ -38,13 +51,9 @@ def settings(database_url: str, redis_url: str) -> Settings:
     with engine.begin() as db:
         db.exec_driver_sql(Path(__file__).with_name("month.sql").read_text().replace("%", "%%"))
     engine.dispose()
-    found = Settings.load(database_url=database_url, redis_url=redis_url, engine="simulator", pepper="of-the-tests")
-    semantic = SemanticCacheSettings(pool="embed")
-    chat = found.pools["chat"].model_copy(
-        update={"cache_s": 86_400.0, "single_flight": True, "semantic_cache": semantic}
-    )
-    embed = PoolSettings(serves="embeddings", engine="simulator", model="words")
-    return found.model_copy(update={"pools": {"chat": chat, "embed": embed}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADRACE_CONFIG", str(settings_file))
+        return Settings.load(database_url=database_url, redis_url=redis_url, pepper="of-the-tests")
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +73,30 @@ def job_ids(store: Store) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def url(settings: Settings, store: Store) -> Iterator[str]:
-    """The pages on a real server, with an operator for each role."""
+def url(
+    settings: Settings, settings_file: Path, store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The pages of the Procfile's process, with an operator for each role."""
     with store.begin() as db:
         for role in Role:
             operators.create(db, str(role), role, passwords.hashed(PASSWORD))
-    web = create_app(settings)
-    server = make_server("127.0.0.1", 0, web, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/ops"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    web.extensions[EXTENSION].close()
+    port = free_port()
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+        "OPS_PORT": str(port),
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "HEADRACE_CONFIG": str(settings_file),
+        "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+    }
+    line = procfile.shell(procfile.read(PROJECT_ROOT / "Procfile")["ops"])
+    child = Child(Command("ops", line, env, PROJECT_ROOT), tmp_path_factory.mktemp("logs") / "ops.log")
+    try:
+        child.wait_until(lambda: readiness.answers(port, "/healthz"), START_S)
+        yield f"http://127.0.0.1:{port}/ops"
+    finally:
+        child.stop()
+    assert "Traceback" not in child.log.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
+from headrace.cli import main
 from headrace.errors import StackError
 from headrace.stack.processes.watchdog import GRACE_S
 from headrace.stack.report import Report
@@ -104,6 +106,11 @@ def test_the_operators_pages_have_a_process_and_an_address_of_their_own(stack: S
     assert report.pids["ops"] != report.pids["web"]
     assert get(f"{report.ops_url}/ops/login") == 200
     assert get(f"{report.url}/ops/login") == 404
+
+    env = {"HEADRACE_STATE": str(stack.state_dir), "DATABASE_URL": None}
+    create = ("operators", "create", "ada", "--role", "viewer")
+    done = CliRunner().invoke(main, create, input="correct horse battery\n", env=env)
+    assert f"'ada' can log in at {report.ops_url}/ops." in done.output
 
 
 def test_flower_opens_with_its_password_only(stack: Stack) -> None:

@@ -1,0 +1,226 @@
+"""The entry point of the server: reads each request whole, and hands it to one of a few threads, which answers it.
+
+The interface is ASGI because anyone may post to the login. Under WSGI a body that does not come holds two threads until
+its client leaves (`api/bodies/reader.py`). The API counts these threads by app, and a stranger has none. Here such a
+body holds a coroutine, for `BODY_S` at most: then the request is answered and the server closes the connection.
+"""
+
+import asyncio
+import io
+import ipaddress
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+from flask import Flask
+from werkzeug.wrappers import Response
+
+from headrace import heap, startup
+from headrace.endpoint import Endpoint
+from headrace.http.request_metrics import Handled
+from headrace.logging import configure
+from ops.app import FORM_BYTES_MAX, create_app
+from ops.deps import EXTENSION
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: Threads that answer requests, and whole requests that wait for one of them.
+THREADS, WAITING = 32, 64
+#: Seconds within which a body must have come.
+BODY_S = 10.0
+#: Bodies that come at once: at most 32 MiB.
+BODIES = 512
+RETRY_AFTER_S = 2
+#: New objects after which Python looks for garbage in cycles; its default is 700. A request makes few cycles.
+GC_THRESHOLD = 20_000
+
+
+class _Refusal(Exception):
+    """A request that is not handed to a thread. Attributes: reason: the bound that was met; None without one."""
+
+    def __init__(self, status: int, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+class Server:
+    """The ASGI app around the pages. All but the pages runs on the server's event loop."""
+
+    def __init__(self, app: Flask, proxies: Sequence[str]) -> None:
+        """Args: proxies: networks whose `X-Forwarded-For` is believed."""
+        self._proxies = [ipaddress.ip_network(proxy) for proxy in proxies]
+        self._app, self._metrics = app, app.extensions[EXTENSION].metrics
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="page")
+        self._answering = 0
+        #: The deadlines of bodies that come, the oldest first.
+        self._coming: dict[asyncio.Timeout, None] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = time.monotonic()
+        try:
+            address = self._client(scope)
+            response = await self._answer(_environ(scope, address, await self._body(scope, receive)))
+        except _Refusal as refusal:
+            handled = Handled(scope["method"], None, refusal.status, "plain", refusal.reason)
+            self._metrics.note(handled, time.monotonic() - began)
+            response = _refused(refusal)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": [
+                    (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": response.get_data()})
+
+    def _client(self, scope: Scope) -> str:
+        """The client's address: the last one that no trusted proxy has."""
+        told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+        hops = [hop.strip() for hop in told.split(",") if hop.strip()]
+        address: str = (scope.get("client") or [""])[0]
+        while hops and _is_within(address, self._proxies):
+            address = hops.pop()
+        return address
+
+    async def _answer(self, environ: dict[str, Any]) -> Response:
+        """The app's answer, from a thread. Raises: _Refusal."""
+        if self._answering >= THREADS + WAITING:
+            raise _Refusal(503, "Too many requests are under way.", "threads")
+        self._answering += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, Response.from_app, self._app, environ, True)
+        finally:
+            self._answering -= 1
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body. Raises: _Refusal."""
+        told = [value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")]
+        if told in ([], [b"0"]):
+            return b""
+        if told[0].isdigit() and int(told[0]) > FORM_BYTES_MAX:
+            raise _too_large()
+        try:
+            async with asyncio.timeout(BODY_S) as deadline:
+                self._make_room()
+                self._coming[deadline] = None
+                try:
+                    return await _read(receive)
+                finally:
+                    self._coming.pop(deadline, None)
+        except TimeoutError:
+            raise _Refusal(408, "The body did not come in time.", "late_bodies") from None
+
+    def _make_room(self) -> None:
+        """Where as many bodies come as may, give up the one that has come for the longest time.
+
+        A form comes within milliseconds, so a flood of bodies that do not come gives way to it.
+        """
+        if len(self._coming) >= BODIES:
+            oldest = next(iter(self._coming))
+            del self._coming[oldest]
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
+
+
+async def _read(receive: Receive) -> bytes:
+    """Read a body. Raises: _Refusal."""
+    body = bytearray()
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > FORM_BYTES_MAX:
+            raise _too_large()
+        if not message.get("more_body"):
+            return bytes(body)
+    raise _Refusal(400, "The client has left.")
+
+
+def _is_within(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        return any(ipaddress.ip_address(address) in network for network in networks)
+    except ValueError:
+        return False
+
+
+def _too_large() -> _Refusal:
+    return _Refusal(413, f"The body is larger than {FORM_BYTES_MAX} bytes.", "large_bodies")
+
+
+def _refused(refusal: _Refusal) -> Response:
+    """The answer; the rest of the body is not read, so the connection cannot carry another request."""
+    response = Response(f"{refusal}\n", refusal.status)
+    response.headers["Connection"] = "close"
+    if refusal.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def _environ(scope: Scope, address: str, body: bytes) -> dict[str, Any]:
+    """The request as WSGI has it (PEP 3333)."""
+    server = scope.get("server") or ("localhost", 80)
+    environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": scope["path"].encode().decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "REMOTE_ADDR": address,
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in _joined(scope["headers"]):
+        environ[name] = value
+    return environ | {"CONTENT_LENGTH": str(len(body))}
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
+    """Each header under its name in WSGI, those of one name joined. A name with `_` could pass for another."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if b"_" not in name:
+            found.setdefault(name.lower(), []).append(value)
+    for name, values in found.items():
+        text = name.decode("latin-1").upper().replace("-", "_")
+        joined = (b"; " if name == b"cookie" else b", ").join(values).decode("latin-1")
+        yield text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}", joined
+
+
+@cache
+def _app() -> Server:
+    """The app, made after its servers passed their checks. It keeps to no CPU: a page now and then needs none.
+
+    It may open as many files as the system admits. The usual limit is 1,024, fewer than the connections that it takes.
+    """
+    configure()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    settings = startup.load()
+    startup.check(settings)
+    with startup.explained():
+        app = create_app(settings)
+        Endpoint([app.extensions[EXTENSION].metrics], settings.metrics_host, settings.metrics_port).start()
+    heap.settle(GC_THRESHOLD)
+    return Server(app, settings.ops.proxies)
+
+
+def __getattr__(name: str) -> Server:
+    """Make `app` when the server looks for it, so that an import alone makes nothing."""
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
