@@ -57,8 +57,10 @@ def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[sa.Engine]:
-    """A connection pool to empty tables."""
-    engine = connections.postgres(settings)
+    """A connection pool to empty tables. Tests hold its transactions open for as long as they like."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "IDLE_TIMEOUT_MS", 0)
+        engine = connections.postgres(settings)
     with engine.begin() as db:
         empty(db, metadata.sorted_tables)
     yield engine

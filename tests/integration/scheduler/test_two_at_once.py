@@ -11,6 +11,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis import Redis
 
 from headrace import connections
@@ -23,6 +24,8 @@ from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
+from scheduler.sweeper import Sweep, Sweeper
+from tests.waiting import until
 
 JOBS = 20
 HOOK = "https://receiver.example/hook"
@@ -100,6 +103,24 @@ def test_old_texts_are_erased_once(
         sweep.forget_texts(twins[1])
     assert sum(race(twins, sweep.forget_texts)) == JOBS
     assert query("SELECT count(*) FROM job_texts") == [(0,)]
+
+
+def test_a_sweep_whose_lock_is_held_is_counted_as_skipped_and_not_as_done(deps: ControlDeps, holding: Any) -> None:
+    registry = CollectorRegistry()
+    registry.register(deps.tallies)
+
+    def runs(outcome: str) -> float:
+        return registry.get_sample_value("headrace_sweep_runs_total", {"sweep": "expire", "outcome": outcome}) or 0
+
+    sweeper = Sweeper([Sweep("expire", 0.01, partial(sweep.expire, deps))], deps.tallies.note_sweep)
+    with holding("expire"):
+        sweeper.start()
+        until(lambda: runs("skipped") >= 3)
+        assert runs("done") == 0
+        assert registry.get_sample_value("headrace_sweep_done_timestamp_seconds", {"sweep": "expire"}) is None
+    until(lambda: runs("done"))
+    sweeper.stop()
+    assert runs("failed") == 0
 
 
 def test_two_beats_make_one_sample_and_ask_for_one_change(
