@@ -97,7 +97,7 @@ class Worker:
         payer = Payer(store, tariff.api_model, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
         self.execute = Execute(
             self._state,
-            Generating(self._engine, self.kv_budget, self._publisher),
+            Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
             AttemptRecords(
                 *(store, self._state.id, self._engine.name, notices, self._publisher), is_paid=route is Route.OVERFLOW
             ),

@@ -83,6 +83,8 @@ class PoolSettings(Section):
             the cache empty. `open`: nothing; vLLM decides.
         kv_high_share: the part of the KV cache that only jobs of `high` may use; while that lane is in use, also the
             part of the engine's slots.
+        shared_prefix_cache: whether a prompt may use what the engine's KV cache keeps of another app's prompts that
+            begin alike. It saves time, and lets an app find out what others asked ([gpu.md](gpu.md#the-prefix-cache)).
         adapters: LoRA adapters of the model, by the names that requests use as `model`: a folder or a Hugging Face id
             each.
         reasoning_parser: the vLLM parser of a model that thinks before it answers, such as `qwen3`.
@@ -131,6 +133,7 @@ class PoolSettings(Section):
     kv_cache_mib: PositiveInt | None = None
     kv_admission: Literal["expected", "worst_case", "open"] = "expected"
     kv_high_share: Share = 0.05
+    shared_prefix_cache: bool = False
     adapters: dict[str, str] = Field(default_factory=dict)
     reasoning_parser: str | None = None
     tool_parser: str | None = None

@@ -27,6 +27,8 @@ from workers.engines.base import Delta, Engine, EngineStats, Generation, Generat
 from workers.engines.simulator.engine import SimulatorEngine
 
 SOON_S = 10.0
+#: Of vLLM's KV cache on a CPU.
+BLOCK_TOKENS = 128
 
 
 @dataclass(slots=True)
@@ -596,3 +598,22 @@ def test_token_ids_that_the_model_does_not_have_harm_no_other_request(engine: En
     with pytest.raises(PromptRejected, match="out of vocabulary"):
         engine.generate(replace(sampled({}), messages=(plain_tokens([5, 99_999_999]),)))
     assert engine.generate(sampled({"ignore_eos": True})).usage.output_tokens == 20
+
+
+@with_a_core
+def test_the_prefix_cache_tells_no_app_what_another_asked(engine: Engine) -> None:
+    secret = Message("user", "The password of the wheel is " + "water " * 60)
+
+    def cached(salt: str | None, message: Message = secret, **changes: Any) -> int:
+        asked = GenerationRequest("asked", (message,), Sampling(4, temperature=0.0), cache_salt=salt, **changes)
+        usage = engine.generate(asked).usage
+        assert usage.prompt_tokens > BLOCK_TOKENS
+        return usage.cached_tokens
+
+    assert cached("app-a") == 0
+    assert cached("app-a") >= BLOCK_TOKENS, "its own repeat is served from the cache"
+    assert cached("app-a", prefix="An") >= BLOCK_TOKENS, "and so is an attempt that goes on"
+    assert cached("app-b") == 0, "the same words of another app"
+    assert cached(None) == 0, "Headrace's own requests, and apps that share"
+    assert cached(None) >= BLOCK_TOKENS, "apps that share find each other's"
+    assert cached("app-b", Message("user", secret.content + "?")) >= BLOCK_TOKENS, "each app has a cache of its own"

@@ -34,6 +34,8 @@ class GenerationRequest:
         prefix: the beginning of the answer, made by an earlier attempt. The engine continues it. Always empty with a
             `response_format` that constrains the answer, with tools, with log probabilities, after reasoning, or with
             several answers.
+        cache_salt: only requests with the same salt share what a prefix cache keeps of their prompts. None is a salt
+            too. An engine without a prefix cache ignores it.
     """
 
     request_id: str
@@ -44,6 +46,7 @@ class GenerationRequest:
     prefix: str = ""
     adapter: str | None = None
     tier: ApiTier | None = None
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,13 @@ class Generating:
     Attributes:
         kv_budget: the room in the engine's KV cache. The caller has reserved the job's room already.
         publisher: publishes the output of streamed jobs.
+        shares_prefixes: whether apps share the engine's prefix cache. Otherwise each finds its own prompts alone.
     """
 
     engine: Engine
     kv_budget: KvBudget
     publisher: Publisher
+    shares_prefixes: bool = False
 
     def generate(self, claimed: Claimed, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
         """Answer one claim. Its output is published before this returns, and the claim is on disk.
@@ -40,7 +42,8 @@ class Generating:
         with self._published(claimed) as (prefix, on_delta):
             hops.reach("begin", claim.job_id)
             asked = (claim.request_id, claim.sent, claim.sampling, claim.lane.priority, claim.model)
-            request = GenerationRequest(*asked, prefix, claim.adapter, tier)
+            salt = None if self.shares_prefixes else claim.app_id.hex
+            request = GenerationRequest(*asked, prefix, claim.adapter, tier, salt)
             started = time.monotonic()
             self.kv_budget.running(claim.job_id, claim.request_id)
             try:

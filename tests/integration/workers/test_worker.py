@@ -186,3 +186,13 @@ def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("workers.worker.REGISTER_FOR_S", 0.0)
     with pytest.raises(StoreUnavailable):
         worker.start("gpu@test")
+
+
+def test_a_pool_shares_its_prefix_cache_among_apps_only_if_it_says_so(
+    worker: Worker, store: Store, settings: Settings, admission: Admission
+) -> None:
+    assert not worker.execute.generating.shares_prefixes
+    pool = settings.served_pool.model_copy(update={"shared_prefix_cache": True})
+    shared = settings.model_copy(update={"pools": {settings.pool: pool}})
+    made = Worker(shared, Route.POOL, store, Notices(admission, lambda _: None), Hooks(lambda: None, lambda: None))
+    assert made.execute.generating.shares_prefixes

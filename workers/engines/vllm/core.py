@@ -221,7 +221,7 @@ class Core:
         reading, first_token_s = readings[0], None
         params = sampling_params(call, self._defaults, reading, self._grammars)
         answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt), len(call.prefix))
-        prompt = tokens_input(call.prompt + call.prefix)
+        prompt = tokens_input(call.prompt + call.prefix, cache_salt=request.cache_salt)
         adapter = self._adapters.get(request.adapter or "")
         outputs = self._llm.generate(
             *(prompt, params, request.request_id),

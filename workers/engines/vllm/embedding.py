@@ -39,7 +39,8 @@ async def _embed_one(llm: Any, request: GenerationRequest, params: Any, tokens: 
     from vllm.inputs.engine import tokens_input
 
     vector, cached_tokens = b"", 0
-    async for output in llm.encode(tokens_input(tokens), params, request.request_id, priority=request.priority):
+    given = tokens_input(tokens, cache_salt=request.cache_salt)
+    async for output in llm.encode(given, params, request.request_id, priority=request.priority):
         vector = output.outputs.data.float().numpy().astype("<f4").tobytes()
         cached_tokens = (output.num_cached_tokens or 0) if vector else 0
     return vector, cached_tokens

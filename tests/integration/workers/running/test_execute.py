@@ -47,6 +47,7 @@ class ScriptedEngine:
     preemptions: int = 0
     lets_go: bool = True
     requests: set[str] = field(default_factory=set)
+    salts: list[str | None] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     aborted: threading.Event = field(default_factory=threading.Event)
 
@@ -56,6 +57,7 @@ class ScriptedEngine:
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         self.requests.add(request.request_id)
+        self.salts.append(request.cache_salt)
         self.started.set()
         if self.error is not None:
             raise self.error
@@ -142,6 +144,27 @@ def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queue
     assert bench.heard.announced == bench.heard.rung_for == [ticket.job_id]
     with store.begin() as db:
         assert list(db.scalars(sa.select(deliveries.c.job_id))) == [ticket.job_id]
+
+
+def test_each_attempt_has_the_prefix_cache_of_its_app_alone(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.error = queued(), EngineFault("A fault.")
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+    bench.engine.error = None
+    with store.begin() as db:
+        db.execute(sa.update(jobs_table).values(not_before=sa.func.now()))
+        [again] = jobs.enqueue_due(db)
+    bench.execute.run(again.job_id, again.enqueue_no)
+
+    assert job(store, ticket).state is JobState.SUCCEEDED
+    assert bench.engine.salts == 2 * [ticket.app_id.hex]
+
+
+def test_apps_of_a_pool_that_shares_its_prefix_cache_have_no_salt(bench: Bench, queued: Callable[..., Ticket]) -> None:
+    ticket, bench.execute.generating = queued(), replace(bench.execute.generating, shares_prefixes=True)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
+    assert bench.engine.salts == [None]
 
 
 def test_a_job_is_held_before_its_claim_and_may_end_meanwhile(
