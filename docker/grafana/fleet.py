@@ -84,6 +84,12 @@ WORKERS = [
         "short",
         [(rate("headrace_engine_steps_total", "pool", OF_POOL), "{{pool}}")],
     ),
+    Chart(
+        "Unchecked answers",
+        "Answers of a cascade a second whose JSON could not be checked, and passed.",
+        "short",
+        [(rate("headrace_unchecked_answers_total", "pool", OF_POOL), "{{pool}}")],
+    ),
 ]
 
 KV_CACHE = [

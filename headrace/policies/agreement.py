@@ -25,10 +25,10 @@ def same_text(one: str, other: str) -> bool:
 
 
 def same_json(one: str, other: str) -> bool:
-    """Equal as JSON, whatever the spaces and the order of names. False if either is not JSON."""
+    """Equal as JSON, whatever the spaces and the order of names. False if either is not JSON, or too deep."""
     try:
         return _canonical(json.loads(one)) == _canonical(json.loads(other))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -25,6 +25,8 @@ class WorkerMetrics(Collector):
         yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.state.attempts))
         yield self._gauge("worker_ready", "1 while the worker takes jobs.", self.state.takes())
         yield self._gauge("worker_draining", "1 while the worker's host drains.", self.state.host_drains.is_set())
+        about = "Answers of a cascade whose JSON could not be checked, and passed."
+        yield self._counter("unchecked_answers", about, self.state.unchecked.total)
         yield from self._of_engine(self.engine.stats())
         if (reserved := self.kv_budget.reserved()) is not None:
             about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."

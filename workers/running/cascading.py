@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from headrace.config import PoolSettings
 from headrace.config.rules import RuleSettings
 from headrace.domain.attempts import Claim, Escalation
 from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
-from headrace.policies.routing.cascade import SAID, JudgedAnswer, next_pool, signal
+from headrace.policies.routing.cascade import SAID, JudgedAnswer, judge, next_pool
 from workers.engines.base import Generation
+
+
+class Judged(NamedTuple):
+    """Where a job goes on because its answer is bad, if it does; and whether its format passed unchecked."""
+
+    to: Escalation | None = None
+    is_unchecked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +36,24 @@ class Cascading:
             return claim
         return replace(claim, sampling=replace(claim.sampling, top_logprobs=0))
 
-    def judge(self, claim: Claim, generation: Generation) -> Escalation | None:
-        """Where the job goes on because this answer is bad; None if it is the job's answer.
+    def judge(self, claim: Claim, generation: Generation) -> Judged:
+        """Judge an answer of a rule with a cascade; no other.
 
         Args: claim: as it was claimed.
         """
         found = self._next(claim)
         if found is None:
-            return None
+            return Judged()
         rule, pool = found
         logprobs = None if generation.logprobs is None else [each["logprob"] for each in generation.logprobs]
         is_cut = generation.finish_reason == "length"
         has_calls = bool(generation.tool_calls)
         answer = JudgedAnswer(generation.text, is_cut, claim.sampling.response_format, logprobs, has_calls)
-        if (bad := signal(rule, answer)) is None:
-            return None
+        judgement = judge(rule, answer)
+        if (bad := judgement.signal) is None:
+            return Judged(None, judgement.is_unchecked)
         is_paid = self.pools[pool].is_paid
-        return Escalation(
+        to = Escalation(
             bad,
             pool,
             self.pools[pool].model,
@@ -53,6 +62,7 @@ class Cascading:
             f"rule '{claim.rule}': {pool}, because the answer of {claim.pool} {SAID[bad]}",
             rule.escalation_wait_s,
         )
+        return Judged(to, judgement.is_unchecked)
 
     def _next(self, claim: Claim) -> tuple[RuleSettings, str] | None:
         """The claim's rule, and the pool to which a bad answer sends the job; None if no answer of it is judged.

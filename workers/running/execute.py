@@ -207,7 +207,9 @@ class Execute:
     def _judged(self, answered: Answered, bill: Bill) -> Outcome | Commit | None:
         """End the job with its answer, or send it on to a better pool."""
         claim = answered.claim
-        to = self.cascading.judge(claim, answered.generation)
+        to, is_unchecked = self.cascading.judge(claim, answered.generation)
+        if is_unchecked:
+            self.state.unchecked.add()
         given = replace(answered, generation=without_judged(claim, answered.generation))
         end = bill.of(given, "succeeded")
         if claim.shadow_of is not None:

@@ -9,6 +9,17 @@ from workers.running.attempts import RunningAttempts
 from workers.running.crashes import Crashes
 
 
+class UncheckedAnswers:
+    """Counts the answers that a cascade could not check. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock, self.total = threading.Lock(), 0
+
+    def add(self) -> None:
+        with self._lock:
+            self.total += 1
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerState:
     """A worker's identity and state. Safe for many threads.
@@ -20,6 +31,7 @@ class WorkerState:
             `ready`, so that an engine that starts again does not open a draining worker.
         attempts: the running attempts.
         crashes: the engine's recent crashes.
+        unchecked: the answers whose JSON passed unchecked.
     """
 
     id: UUID = field(default_factory=new_id)
@@ -27,6 +39,7 @@ class WorkerState:
     host_drains: threading.Event = field(default_factory=threading.Event)
     attempts: RunningAttempts = field(default_factory=RunningAttempts)
     crashes: Crashes = field(default_factory=Crashes)
+    unchecked: UncheckedAnswers = field(default_factory=UncheckedAnswers)
 
     def takes(self) -> bool:
         """True while the worker takes jobs."""

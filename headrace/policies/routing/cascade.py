@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from headrace.config.rules import RuleSettings, VisibleSignal
-from headrace.policies.routing.json_schema import violation
+from headrace.policies.routing.json_schema import Verdict, verdict
 
 #: Why an answer is not good enough; `logprob`: the model was unsure of it.
 Signal = VisibleSignal | Literal["logprob"]
@@ -50,6 +50,19 @@ class JudgedAnswer:
     has_calls: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether an answer is good enough.
+
+    Attributes:
+        signal: the first one that calls it bad; None if it is good enough.
+        is_unchecked: it passes for the JSON that was asked for because that cannot be checked at a bounded cost.
+    """
+
+    signal: Signal | None
+    is_unchecked: bool = False
+
+
 def next_pool(rule: RuleSettings, pool: str) -> str | None:
     """The pool to which a bad answer of this pool sends its job; None after the last one."""
     if not rule.cascade or pool not in rule.pools:
@@ -58,36 +71,44 @@ def next_pool(rule: RuleSettings, pool: str) -> str | None:
     return after[0] if after else None
 
 
-def signal(rule: RuleSettings, answer: JudgedAnswer) -> Signal | None:
-    """The first signal that calls the answer bad; None if it is good enough."""
+def judge(rule: RuleSettings, answer: JudgedAnswer) -> Judgement:
+    """Judge an answer by the rule's signals. Bound: of `json_schema.verdict`, whatever the caller's schema is."""
     if "length" in rule.signals and answer.is_cut:
-        return "length"
-    if not answer.has_calls and (said := _said_badly(rule, answer)):
-        return said
+        return Judgement("length")
+    is_unchecked = False
+    if not answer.has_calls:
+        if "refusal" in rule.signals and _declines(rule, answer.text):
+            return Judgement("refusal")
+        if "format" in rule.signals:
+            found = _format(answer.text, answer.response_format)
+            if found == "broken":
+                return Judgement("format")
+            is_unchecked = found == "unchecked"
     if rule.min_logprob is not None and answer.logprobs:
         mean = sum(answer.logprobs) / len(answer.logprobs)
-        return "logprob" if mean < rule.min_logprob else None
-    return None
+        return Judgement("logprob" if mean < rule.min_logprob else None, is_unchecked)
+    return Judgement(None, is_unchecked)
 
 
-def _said_badly(rule: RuleSettings, answer: JudgedAnswer) -> Signal | None:
-    pattern = rule.refusal_pattern or REFUSAL
-    if "refusal" in rule.signals and re.search(pattern, answer.text[:REFUSAL_CHARS], re.IGNORECASE):
-        return "refusal"
-    if "format" in rule.signals and not _has_format(answer.text, answer.response_format):
-        return "format"
-    return None
+def _declines(rule: RuleSettings, text: str) -> bool:
+    return re.search(rule.refusal_pattern or REFUSAL, text[:REFUSAL_CHARS], re.IGNORECASE) is not None
 
 
-def _has_format(text: str, response_format: Mapping[str, Any] | None) -> bool:
+def _format(text: str, response_format: Mapping[str, Any] | None) -> Verdict:
+    """Whether an answer is the JSON that was asked for."""
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
-        return True
+        return "kept"
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_json)
     except ValueError:
-        return False
+        return "broken"
+    except RecursionError:  # It may be JSON, deeper than Python reads it.
+        return "unchecked"
     if kind == "json_object":
-        return isinstance(value, dict)
-    schema = response_format.get("json_schema", {}).get("schema", {})
-    return violation(value, schema) is None
+        return "kept" if isinstance(value, dict) else "broken"
+    return verdict(value, response_format.get("json_schema", {}).get("schema", {}))
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")

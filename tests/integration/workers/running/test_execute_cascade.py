@@ -256,3 +256,15 @@ def test_a_shadow_is_waste_and_is_not_judged(bench: Bench, store: Store, asked: 
         db.execute(sa.text("UPDATE jobs SET shadow_of = id, shadow = 'open'"))
     assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
     assert (entries(store), job(store, ticket).usd) == ([("waste", "shadow")], 0)
+
+
+def test_an_answer_whose_schema_cannot_be_checked_is_given_and_counted(
+    bench: Bench, store: Store, asked: Callable[..., Ticket]
+) -> None:
+    bench.judges("fast", "chat")
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"pattern": "(?=a)"}}}
+    ticket = asked(sampling=Sampling(8, response_format=schema))
+    bench.engine.outcome = replace(CUT, text='"b"', finish_reason="stop")
+
+    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
+    assert (job(store, ticket).answer, bench.execute.state.unchecked.total) == ('"b"', 1)

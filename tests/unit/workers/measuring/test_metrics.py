@@ -93,6 +93,12 @@ def test_a_worker_whose_host_drains_takes_no_work_and_says_so(bench: Bench) -> N
     assert (bench.value("worker_ready"), bench.value("worker_draining")) == (0, 1)
 
 
+def test_answers_that_could_not_be_checked_are_counted(bench: Bench) -> None:
+    assert bench.value("unchecked_answers_total") == 0
+    bench.state.unchecked.add()
+    assert bench.value("unchecked_answers_total") == 1
+
+
 def test_what_the_ledger_keeps_and_how_careful_it_is(bench: Bench) -> None:
     assert bench.value("kv_reserved_ratio") == 0
     assert bench.kv_budget.hold(new_id(), Lane.NORMAL, 16, 64)

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 
 from headrace.config.rules import RuleSettings
-from headrace.policies.routing.cascade import REFUSAL_CHARS, JudgedAnswer, next_pool, signal
+from headrace.policies.routing.cascade import REFUSAL_CHARS, JudgedAnswer, Judgement, Signal, judge, next_pool
 
 RULE = RuleSettings(pools=("small", "middle", "large"), cascade=True)
 GOOD = JudgedAnswer("The sky is blue because of Rayleigh scattering.", is_cut=False)
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 AS_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
 AS_OBJECT = {"type": "json_object"}
+
+
+def signal(rule: RuleSettings, answer: JudgedAnswer) -> Signal | None:
+    return judge(rule, answer).signal
 
 
 def rule(**changes: Any) -> RuleSettings:
@@ -85,6 +89,7 @@ def test_a_rule_may_have_a_pattern_of_its_own() -> None:
         (AS_OBJECT, "[1]", "format"),
         (AS_OBJECT, '{"a": ', "format"),
         (AS_OBJECT, "", "format"),
+        (AS_OBJECT, '{"a": NaN}', "format"),
         (AS_SCHEMA, '{"n": 1}', None),
         (AS_SCHEMA, '{"n": "one"}', "format"),
         (AS_SCHEMA, "{}", "format"),
@@ -98,6 +103,21 @@ def test_json_that_is_not_what_was_asked_for_is_bad(
     answer = JudgedAnswer(text, is_cut=False, response_format=response_format)
     assert signal(RULE, answer) == found
     assert signal(rule(signals=()), answer) is None
+
+
+@pytest.mark.parametrize(
+    ("response_format", "text"),
+    [
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "(?=a)"}}}, "1"),
+        (AS_OBJECT, "[" * 100_000),
+        (AS_SCHEMA, '{"n":' * 100_000),
+    ],
+)
+def test_json_that_cannot_be_checked_passes_and_is_counted(response_format: dict[str, Any], text: str) -> None:
+    answer = JudgedAnswer(text, is_cut=False, response_format=response_format)
+    assert judge(RULE, answer) == Judgement(None, is_unchecked=True)
+    assert judge(rule(signals=("refusal",)), answer) == Judgement(None)
+    assert judge(rule(min_logprob=-1.0), replace(answer, logprobs=[-9.0])) == Judgement("logprob", is_unchecked=True)
 
 
 def test_an_answer_of_which_the_model_was_unsure_is_bad() -> None:
