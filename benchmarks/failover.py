@@ -5,9 +5,11 @@ Real processes, a real primary and its standby, a client that keeps a history, a
 
 import json
 import random
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bed.chaos.faults import Faults
 from bed.chaos.orders import Client, Order, make_orders
-from bed.chaos.readers import Readers, judge_streams
+from bed.chaos.readers import READERS, Readers, judge_streams
 from bed.chaos.verdict import judge
 from bed.chaos.world import World
 from bed.testbed import console, line_of, rounds, wait_until
@@ -75,29 +77,46 @@ ARMS: Mapping[str, Arm] = {
 SHOWS = {"sync": "lost", "fence": "double_billed", "sweep": "lost"}
 
 
-def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str, Any]:
-    """One run: so many promotions under load. Its figures, and what each promotion took."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run has of what hurts.
+
+    Attributes:
+        seed: of the orders.
+        streams: readers at once.
+        busy: CPUs that are kept busy beside the system, once that has started.
+    """
+
+    promotions: int
+    seed: int
+    streams: int
+    busy: int
+
+
+def fail_over(arm: Arm, plan: Plan, off: str | None) -> dict[str, Any]:
+    """One run: promotions under load. Its figures, and what each promotion took."""
     # Enough for a slow machine: what is not due when the last one is over is called off.
-    seconds = promotions * (GAP_S + 6) * 4
+    seconds = plan.promotions * (GAP_S + 6) * 4
     with World(off, SETTINGS) as world:
         if off == "fence":
             with world.database() as db:
                 db.execute("DROP INDEX uq_ledger_bill")
         world.until_hosts_agree()
-        orders = make_orders(round(RATE * seconds), seconds, seed, world.receiver.url)
+        orders = make_orders(round(RATE * seconds), seconds, plan.seed, world.receiver.url)
         client = Client(world.url, world.api_key, orders, has_keys=True)
-        faults = Faults(world, seed, submit_poison=lambda: None, outage_s=1)
-        readers = Readers(world)
+        faults = Faults(world, plan.seed, submit_poison=lambda: None, outage_s=1)
+        readers = Readers(world, plan.streams)
         client.begin()
         # Not with a counter-proof: the stream of a lost job may have no end.
         has_readers = off is None
         if has_readers:
             readers.begin()
         try:
-            recoveries = [
-                _promote(world, client, faults, arm)
-                for _ in rounds(promotions, lambda each: f"promotion {each}: {client.posted} accepted")
-            ]
+            with _busy(plan.busy):
+                recoveries = [
+                    _promote(world, client, faults, arm)
+                    for _ in rounds(plan.promotions, lambda each: f"promotion {each}: {client.posted} accepted")
+                ]
             if has_readers:
                 readers.end()
             client.call_off()
@@ -115,6 +134,19 @@ def fail_over(arm: Arm, promotions: int, seed: int, off: str | None) -> dict[str
         "statuses": dict(client.statuses),
     }
     return {"figures": figures, "promotions": recoveries, "complaints": client.complaints + readers.complaints}
+
+
+@contextmanager
+def _busy(cpus: int) -> Iterator[None]:
+    """Keep so many CPUs busy for the length of a `with` block."""
+    # They end with this process too: then their input ends.
+    spin = "import select, sys\nwhile not select.select([sys.stdin], [], [], 0)[0]: sum(range(100_000))"
+    busy = [subprocess.Popen([sys.executable, "-c", spin], stdin=subprocess.PIPE) for _ in range(cpus)]
+    try:
+        yield
+    finally:
+        for each in busy:
+            each.communicate()
 
 
 def _promote(world: World, client: Client, faults: Faults, arm: Arm) -> dict[str, float]:
@@ -175,9 +207,19 @@ def show(runs: Sequence[tuple[str, dict[str, Any]]]) -> None:
 @click.option("--promotions", type=click.IntRange(min=1), default=3, show_default=True, help="In each run.")
 @click.option("--server", "names", type=click.Choice(list(ARMS)), multiple=True, help="Only this one's. Repeatable.")
 @click.option("--seed", type=int, default=None, help="Of the orders. Default: another each time.")
+@click.option("--streams", type=click.IntRange(min=1), default=READERS, show_default=True, help="Readers at once.")
+@click.option("--busy", type=click.IntRange(min=0), default=0, show_default=True, help="CPUs kept busy meanwhile.")
 @click.option("--off", multiple=True, type=click.Choice(list(SHOWS)), help="A counter-proof. Repeatable.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
-def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[str, ...], file: Path | None) -> None:
+def main(
+    promotions: int,
+    names: tuple[str, ...],
+    seed: int | None,
+    streams: int,
+    busy: int,
+    off: tuple[str, ...],
+    file: Path | None,
+) -> None:
     """Kill a primary under load, promote its replica, bring the dead one back as a replica, and again.
 
     Before each death the replica hears of its primary 0.5 s late, as by a long way: what is under way then has been
@@ -185,7 +227,8 @@ def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[s
     asynchronous, and shows what that loses; `--off fence` workers that write without their claim. Redis's replica is
     always asynchronous, and its Sentinel told of the death at once: what the new master lacks is made good from
     Postgres, and messages_restored says how much of it was messages; `--off sweep` runs no process that does so.
-    Meanwhile six readers follow one stream after the other. Half of those of responses break off and resume.
+    Meanwhile readers follow one stream after the other. Half of those of responses break off and resume. `--streams`
+    and `--busy` make it likelier that one of them meets a death where it hurts.
 
     The last line is name=value pairs: lost, accepted jobs that have not ended; double_billed, orders that were charged
     twice, both counted in SQL; garbled, streams that were said to be whole and are not the job's answer, and
@@ -199,12 +242,10 @@ def main(promotions: int, names: tuple[str, ...], seed: int | None, off: tuple[s
     seed = random.randrange(1_000_000) if seed is None else seed
     console.print(f"seed {seed}", style="dim")
     arms = {name: arm for name, arm in ARMS.items() if not names or name in names}
-    runs = {name: fail_over(arm, promotions, seed, None) for name, arm in arms.items()}
+    plan = Plan(promotions, seed, streams, busy)
+    runs = {name: fail_over(arm, plan, None) for name, arm in arms.items()}
     without = {
-        (name, each): fail_over(arm, promotions, seed, each)
-        for name, arm in arms.items()
-        for each in off
-        if each in arm.off
+        (name, each): fail_over(arm, plan, each) for name, arm in arms.items() for each in off if each in arm.off
     }
     shown = [*runs.items(), *((f"{name}, no {each}", run) for (name, each), run in without.items())]
     show(shown)
