@@ -3,8 +3,15 @@
 Pure: the caller brings the job and the entries of its stream. This module knows neither bytes nor waiting.
 
 Events are numbered one by one. Every reader gets the same events, made from the entries of the whole stream. So a
-reader that resumes after the last number it saw gets every later event once. Where Redis lost the beginning of a
-stream, the number of its events is unknown. Then the numbers follow from those of the entries, which grow with gaps.
+reader that resumes after the last number it saw gets every later event once.
+
+A reader that resumes says nothing of what it has but a number, so a number must never stand for two things. Redis may
+have lost entries since they were told: all of them, or the last ones, which a promoted replica never had. So:
+
+- the events of a later claim have the numbers of their entries, which no older claim can have reached;
+- what comes from the stored answer, because the stream lacks it, has numbers that no entry can reach (`FROM_ANSWER`);
+- a reader whose number the stream does not reach, or passes over, has text that is unknown here. It gets no more of
+  the stream, but `stream_restarted` and the whole answer: where a claim begins anew, or at the job's end.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +34,18 @@ Event = dict[str, Any]
 
 #: The number of the last event before those of the stream's entries. Events 0 to 4 open a response and its first item.
 BEFORE_ENTRIES = 4
+
+#: What the stream lacks in the end is numbered from here, or from the next multiple that its reader has not seen.
+FROM_ANSWER = 10**12
+#: Numbers before that of an entry, which its claim leaves to the events that open or close items (`publish.lua`).
+BESIDES = 5
+#: Events that open a response and its items. The first item's come before any text.
+OPENING = frozenset(
+    {
+        *("response.created", "response.queued", "response.in_progress"),
+        *("response.output_item.added", "response.content_part.added"),
+    }
+)
 
 #: The items of an answer: the prefix of its id, or the place of a call.
 Item = Literal["rs_", "msg_"] | int
@@ -58,6 +77,10 @@ class ResponseEvents:
     def __init__(self, job: Job, *, after: int = -1, accepted: Accepted | None = None) -> None:
         self._job, self._after, self._accepted = job, after, accepted
         self._last = -1
+        #: Numbers go on above this after the first item's opening.
+        self._floor = -1
+        #: False until the event `after` is told or skipped: what its reader has is unknown until then.
+        self._is_found = after < 0
         self._transcript = Transcript()
         self.fragments = Fragments()
         #: The items opened so far, in order; new pieces belong to `_item`. An item is opened only once, even after a
@@ -86,6 +109,8 @@ class ResponseEvents:
             if entry.choice:
                 continue
             is_rest = not is_whole([entry])
+            if is_rest:
+                self._floor = BEFORE_ENTRIES + entry.number - (0 if entry.kind == "begin" else 1 + BESIDES)
             is_void = not self._transcript.is_empty or (is_rest and self._after > BEFORE_ENTRIES)
             thought = self._transcript.reasoning
             piece = self._transcript.take(entry)
@@ -97,7 +122,7 @@ class ResponseEvents:
             else:
                 continue
             if is_rest:
-                self._last = BEFORE_ENTRIES + entry.number - 1
+                self._floor = BEFORE_ENTRIES + entry.number - 1
             yield from self._restart() if piece is None else self._delta(piece)
 
     def ending(self, job: Job) -> Iterator[Event]:
@@ -106,40 +131,64 @@ class ResponseEvents:
             yield from self._in_progress()
         if job.answer is not None:
             yield from self._rest(job)
+        elif not self._is_found:
+            self._leave_stream()
         body = ResponseBody.of(job).model_dump(mode="json", context=self.fragments)
-        calls = count()
-        for item in body["output"]:
-            if item["type"] == "message":
-                yield from self._close_message(item)
-            elif item["type"] == "function_call":
-                yield from self._close_call(next(calls), item)
+        yield from self._closing(body)
+        self._count()
+        if job.answer is not None and not self._is_found:
+            # The stream has all of the answer, but not the event `after`: its reader heard another claim's.
+            yield from self._anew(job)
+            yield from self._closing(body)
+            self._count()
         # OpenAI has no event for a cancelled response.
         outcome = body["status"] if body["status"] in ("completed", "failed") else "incomplete"
-        self._last += 1
-        # Also sent if `after` is beyond the last number: that reader would otherwise never see an end.
         if self._last != self._after:
             yield {"type": f"response.{outcome}", "sequence_number": self._last, "response": body}
 
     def interrupted(self) -> Iterator[Event]:
         """An error without a number of its own: the reader resumes after the last number it saw."""
-        last = max(self._last, self._after, 0)
-        message = f"{INTERRUPTED} Resume with starting_after={last}."
-        yield _error("stream_interrupted", message, last)
+        message = f"{INTERRUPTED} Resume with starting_after={self._told}."
+        yield _error("stream_interrupted", message, self._told)
 
     def gone(self) -> Iterator[Event]:
         """An error without a number of its own: what was sent is not the whole answer."""
-        yield _error("not_found", GONE, max(self._last, self._after, 0))
+        yield _error("not_found", GONE, self._told)
+
+    @property
+    def _told(self) -> int:
+        """The number of the last event that the reader has."""
+        return max(self._last if self._is_found else 0, self._after, 0)
 
     def _tell(self, kind: str, **fields: Any) -> Iterator[Event]:
-        self._last += 1
-        if self._last > self._after:
+        if self._count(is_opening=kind in OPENING):
             yield {"type": kind, "sequence_number": self._last, **fields}
+
+    def _count(self, *, is_opening: bool = False) -> bool:
+        """Give the next event its number. Returns: True if the reader lacks it, and has all before it."""
+        if not (is_opening and self._last < BEFORE_ENTRIES):
+            self._last = max(self._last, self._floor)
+        self._last += 1
+        self._is_found |= self._last == self._after
+        return self._is_found and self._last > self._after
+
+    def _leave_stream(self) -> None:
+        """Number what follows as no entry of the stream is, and above what the reader has seen."""
+        self._floor = (max(0, self._after) // FROM_ANSWER + 1) * FROM_ANSWER
 
     def _in_progress(self) -> Iterator[Event]:
         if self._last < 2:
             began = as_it_began(self._job)
             running = replace(began, state=JobState.RUNNING, attempt=1)
             yield from self._tell("response.in_progress", response=ResponseBody.of(running).model_dump(mode="json"))
+
+    def _closing(self, body: Event) -> Iterator[Event]:
+        calls = count()
+        for item in body["output"]:
+            if item["type"] == "message":
+                yield from self._close_message(item)
+            elif item["type"] == "function_call":
+                yield from self._close_call(next(calls), item)
 
     def _open_for(self, piece: Piece, thought: str) -> Iterator[Event]:
         """Open the item of a piece, unless it is open. Args: thought: the reasoning before the piece."""
@@ -248,7 +297,9 @@ class ResponseEvents:
             yield from self._tell("response.output_text.delta", **self._place, **told)
 
     def _restart(self) -> Iterator[Event]:
-        self._last += 1
+        self._count()
+        # Whatever the reader had before is void now, also where that is unknown here.
+        self._is_found |= self._last > self._after
         if self._last > self._after:
             yield _error("stream_restarted", RESTARTED, self._last)
         # Calls to come are items at other places: the SDK raises when a call's id changes, or one is not ended.
@@ -261,9 +312,26 @@ class ResponseEvents:
 
     def _rest(self, job: Job) -> Iterator[Event]:
         rest = self._transcript.lacks(job.choices[0])
-        if rest is None:
-            yield from self._restart()
-            rest = Transcript().lacks(job.choices[0]) or Piece()
+        # A first item that is a call opens with one event less.
+        is_unknown = not self._is_found and self._after > BEFORE_ENTRIES - bool(job.tool_calls)
+        # Otherwise the stream may have lost all of the claim that made the answer, and has the text by chance.
+        is_of_claim = job.enqueue_no == 1 or self._floor >= (job.enqueue_no - 1) * NUMBERS_PER_CLAIM
+        is_whole_answer = rest is not None and rest.is_empty and is_of_claim
+        if rest is None or (is_unknown and not is_whole_answer):
+            yield from self._anew(job)
+            return
+        if not is_whole_answer:
+            self._leave_stream()
+        yield from self._tell_rest(job, rest)
+
+    def _anew(self, job: Job) -> Iterator[Event]:
+        """A restart, and the whole answer."""
+        self._leave_stream()
+        yield from [] if self._items else self._open_message("")
+        yield from self._restart()
+        yield from self._tell_rest(job, Transcript().lacks(job.choices[0]) or Piece())
+
+    def _tell_rest(self, job: Job, rest: Piece) -> Iterator[Event]:
         if rest.reasoning:
             yield from self._open_reasoning()
             yield from self._delta(Piece(reasoning=rest.reasoning))

@@ -190,10 +190,13 @@ class JobStream:
         return [*events, *self._teller.interrupted()] if self._deps.waits.is_closed else events
 
     def _entries(self, watch: Watch) -> list[StreamEvent]:
-        """The stream's new entries: those that its news brought, if none is missing between them."""
+        """The stream's new entries: those that its news brought, if each follows the one before it.
+
+        Otherwise one is missing between them, or Redis has lost the one before them, and another claim continues.
+        """
         at, entries = self._entry_number, []
         for piece in watch.pieces() or ():
-            if piece.job_id != self._job.stream_id or piece.after > at:
+            if piece.job_id != self._job.stream_id or (piece.event.number > at and piece.after != at):
                 break
             if piece.event.number > at:
                 entries.append(piece.event)

@@ -21,6 +21,11 @@ class Piece:
     reasoning: str = ""
     tool_calls: Sequence[ToolCallPiece] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """True if it adds nothing."""
+        return not (self.text or self.logprobs or self.reasoning or self.tool_calls)
+
 
 def sent(logprobs: Sequence[TokenLogprob], fragments: Fragments) -> Any:
     """Log probabilities for an event; stored ones as a mark in `fragments`."""

@@ -7,6 +7,7 @@ Postgres. Knows nothing about engines or HTTP.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from itertools import dropwhile
 from typing import Any, cast
 from uuid import UUID
 
@@ -80,10 +81,19 @@ class Streams:
             self._redis.delete(_key(job_id))
 
     def read(self, job_id: UUID, after: int = 0) -> list[StreamEvent]:
-        """The events with a number above `after`, oldest first. Raises: BrokerUnavailable."""
+        """The events with a number above `after`, oldest first.
+
+        If Redis has lost the event `after`, a later claim may have continued what was left. Its text does not follow
+        what a reader of `after` has: the events then begin with the next `restart`.
+
+        Raises: BrokerUnavailable.
+        """
         with _answered():
-            entries = cast(list[tuple[str, dict[str, Any]]], self._redis.xrange(_key(job_id), min=f"({after}-0"))
-        return [_event(number, entry) for number, entry in entries if entry["kind"] != "begin"]
+            entries = cast(list[tuple[str, dict[str, Any]]], self._redis.xrange(_key(job_id), min=f"{after}-0"))
+        events = [_event(number, entry) for number, entry in entries]
+        if after and events and events[0].number != after:
+            events = list(dropwhile(lambda event: event.kind != "restart", events))
+        return [event for event in events if event.number > after and not _is_first_begin(event)]
 
     def hold(self, job_id: UUID, for_s: float) -> None:
         """Record that a reader other than the job's creator is attached, for `for_s`. Raises: BrokerUnavailable."""
@@ -102,6 +112,11 @@ class Streams:
         """
         with _answered():
             return bool(self._redis.exists(_key(job_id)))
+
+
+def _is_first_begin(event: StreamEvent) -> bool:
+    """True where nothing is before it. Only a later claim's says anything: where its text begins."""
+    return event.kind == "begin" and event.number <= NUMBERS_PER_CLAIM
 
 
 def _key(job_id: UUID) -> str:

@@ -260,15 +260,17 @@ class StreamEvent:
     """One event of a job's stream.
 
     Attributes:
-        number: from 1, growing with each event of the job, with gaps.
-        kind: `restart` invalidates all earlier events; a reader that has received none ignores it.
+        number: from 1, growing with each event of the job, with gaps. Those of each claim are above those of any older
+            claim, by `NUMBERS_PER_CLAIM`, whatever Redis has lost of the older one.
+        kind: `restart` invalidates all earlier events; a reader that has received none ignores it. `begin`: a later
+            claim continues the text before it.
         text: the text that the event adds.
         choice: the answer that it adds to, from 0; of a restart, all.
         tokens: of the answer by then, as the engine counted them; 0 if it does not say.
     """
 
     number: int
-    kind: Literal[PieceKind, "restart"]
+    kind: Literal[PieceKind, "restart", "begin"]
     text: str
     choice: int = 0
     tokens: int = 0

@@ -143,7 +143,8 @@ def of_ended_leaders(db: Connection, *conditions: ColumnElement[bool]) -> Sequen
     Those of better lanes come first, then streams, then the oldest.
     """
     leader: list[ColumnElement[Any]] = [_LEADER.c[name] for name in ("error_code", "error_message", "suspicion")]
-    leader += [_LEADER.c[name].label(f"leader_{name}") for name in ("id", "state", "finish_reason", "started_at")]
+    of_leader = ("id", "state", "finish_reason", "started_at", "enqueue_no")
+    leader += [_LEADER.c[name].label(f"leader_{name}") for name in of_leader]
     statement = (
         sa.select(jobs.c.id, jobs.c.app_id, *leader)
         .join(_LEADER, sa.and_(_LEADER.c.id == jobs.c.served_by_job, _LEADER.c.app_id == jobs.c.app_id))
@@ -248,11 +249,13 @@ def _promote(db: Connection, first: Row[Any]) -> list[UUID]:
     """Make a follower the leader of all others that its leader had. Returns: their ids and its own.
 
     Its own wait is over if its old leader has started, though not before it came itself. It takes the suspicion over:
-    the prompt is the same.
+    the prompt is the same. Its claims are numbered after the leader's, so that the events of its stream are too: those
+    who followed the leader's stream come back to this one.
     """
     old, since = first.leader_id, first.leader_started_at
     started_at = None if since is None else sa.func.greatest(since, jobs.c.created_at)
     due = {"not_before": sa.func.now(), "started_at": started_at, "suspicion": first.suspicion}
+    due["enqueue_no"] = sa.func.greatest(first.leader_enqueue_no, jobs.c.enqueue_no)
     led = {"served_by_job": None, "cache": "miss"}
     db.execute(sa.update(jobs).where(jobs.c.id == first.id, IS_WAITING).values(**led, **due))
     others = (IS_WAITING, jobs.c.served_by_job == old, jobs.c.app_id == first.app_id)

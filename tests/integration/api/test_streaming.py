@@ -29,6 +29,7 @@ from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.limits.budgets import Cost
+from headrace.domain.queues import KEY_PREFIX
 from headrace.domain.states import JobState
 from headrace.errors import SlotsFull
 from headrace.store import Store, attempts
@@ -221,6 +222,87 @@ def test_text_heard_is_text_stored_when_redis_is_wiped_on_the_way(
     redis.flushall()
     running.end()
     assert text_of(listener.all()) == TEXT
+
+
+@pytest.fixture
+def lose(redis: Redis) -> Callable[[UUID], Callable[[], None]]:
+    """Keeps what Redis has of a job's stream; what it returns promotes a replica that has no more than that."""
+
+    def keep(job_id: UUID) -> Callable[[], None]:
+        key = f"{KEY_PREFIX}stream:{job_id.hex}"
+        redis.copy(key, f"{key}:kept")
+        return lambda: redis.copy(f"{key}:kept", key, replace=True)
+
+    return keep
+
+
+@pytest.mark.parametrize("heard", [2, 3])
+def test_a_reader_who_comes_back_to_less_than_it_was_told_hears_the_answer_anew(
+    sdk: OpenAI, run: Callable[[UUID], Run], lose: Callable[[UUID], Callable[[], None]], heard: int
+) -> None:
+    """Found by `failover.py`: the stream went on after a number that Redis no longer had, and said it was complete."""
+    job_id, stream = start(sdk)
+    running = run(job_id)
+    running.say(PIECES[0])
+    promote = lose(job_id)
+    for piece in PIECES[1:heard]:
+        running.say(piece)
+    told = []
+    while text_of(told) != "".join(PIECES[:heard]):
+        told.append(next(stream))
+    stream.close()
+    promote()
+    listener = Listener(
+        sdk.responses.retrieve(f"resp_{job_id.hex}", stream=True, starting_after=told[-1].sequence_number)
+    )
+    running.end()
+    events = listener.all()
+    assert (events[0].type, events[0].code) == ("error", "stream_restarted")
+    assert (text_of(events), events[-1].type) == (TEXT, "response.completed")
+    numbers = [event.sequence_number for event in (*told, *events)]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_claim_that_continues_less_than_was_told_adds_nothing_to_it(
+    sdk: OpenAI,
+    run: Callable[[UUID], Run],
+    lose: Callable[[UUID], Callable[[], None]],
+    streams: Streams,
+) -> None:
+    """Neither for the reader that stayed nor for the one that comes back: both hear the stored answer."""
+    job_id, stream = start(sdk)
+    stayed, running = Listener(stream), run(job_id)
+    running.say(PIECES[0])
+    until(partial(has_heard, stayed, PIECES[0]))
+    promote = lose(job_id)
+    running.say(PIECES[1])
+    until(partial(has_heard, stayed, "".join(PIECES[:2])))
+    number = stayed.heard[-1].sequence_number
+    promote()
+    assert streams.begin(job_id, 2) == PIECES[0]
+    said, pieces = PIECES[0], ["Mie ", "scattering", " makes clouds white."]
+    for piece in pieces:
+        assert streams.publish([StreamPiece(job_id, 2, len(said), piece)]) == [True]
+        said += piece
+    anew = Listener(sdk.responses.retrieve(f"resp_{job_id.hex}", stream=True))
+    until(partial(has_heard, anew, said))
+    again = Listener(sdk.responses.retrieve(f"resp_{job_id.hex}", stream=True, starting_after=number))
+    running.end(said)
+    assert (text_of(anew.all()), anew.heard[-1].type) == (said, "response.completed")
+    for listener, had in ((stayed, ""), (again, "".join(PIECES[:2]))):
+        assert listener.all()[-1].type == "response.completed"
+        assert text_after_restart(listener.heard, had) == said
+
+
+def text_after_restart(events: list[Any], text: str = "") -> str:
+    """What a reader has in the end that had this text."""
+    for event in events:
+        match event.type:
+            case "error":
+                text = ""
+            case "response.output_text.delta":
+                text += event.delta
+    return text
 
 
 def test_a_response_that_was_not_created_as_a_stream_has_none(sdk: OpenAI) -> None:

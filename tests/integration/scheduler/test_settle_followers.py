@@ -117,6 +117,18 @@ def test_a_leader_that_is_cancelled_leaves_its_followers_another(
     assert query("SELECT count(*) FROM ledger WHERE kind = 'compute'") == [(1,)]
 
 
+def test_the_claims_of_a_follower_that_leads_are_numbered_after_the_old_leader_s(
+    deps: ControlDeps, leader: Ticket, follow: Follow, row_of: Row, query: Any
+) -> None:
+    """Their numbers begin those of the stream's events. Readers of the old leader's stream come back to this one."""
+    follower = follow()
+    query("UPDATE jobs SET enqueue_no = 3 WHERE id = :id RETURNING 1", id=leader.job_id)
+    cancel(deps, leader.job_id, "ada")
+    assert settle_followers(deps) == 1
+    publish_due(deps)
+    assert (states(row_of, follower), row_of(follower).enqueue_no) == (["queued"], 4)
+
+
 @pytest.mark.parametrize(
     ("code", "becomes"),
     [("engine_error", "queued"), ("run_timeout", "queued"), ("prompt_rejected", "failed"), ("engine_crash", "failed")],

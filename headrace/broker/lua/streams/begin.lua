@@ -8,20 +8,21 @@
 --       claim
 -- Effect  one entry: `begin`, or `restart` if the claim does not continue what readers received. Only answer text
 --         (deltas) can be continued. A later claim that finds no stream cannot know what readers received: it
---         restarts, with numbers above those of any older claim. Listeners are told of a `restart` alone.
+--         restarts. Listeners are told of a `restart` alone.
+--         The numbers of a claim are above those of any older claim, also of entries that a promoted replica lacks: a
+--         number never stands for two pieces.
 -- Reply  the text since the last restart, which the claim must continue; nil if a newer claim has begun.
 local claim = tonumber(ARGV[1])
 local entries = redis.call('XRANGE', KEYS[1], '-', '+')
-local number, is_heard, pieces = 0, false, {}
+local number, is_heard, pieces = (claim - 1) * tonumber(ARGV[5]), false, {}
 if #entries == 0 then
-  number = (claim - 1) * tonumber(ARGV[5])
   is_heard = claim > 1
 else
   local last = entries[#entries]
   if tonumber(last[2][6]) > claim then
     return false
   end
-  number = tonumber(string.match(last[1], '^%d+'))
+  number = math.max(number, tonumber(string.match(last[1], '^%d+')))
   local has_more = false
   for _, entry in ipairs(entries) do
     local kind = entry[2][2]

@@ -14,7 +14,7 @@ from headrace.broker.news import News, channel_of, word_of
 from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import Settings
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import StreamEvent, StreamPiece
+from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
 from tests.integration.listening import next_message
@@ -78,13 +78,13 @@ def test_a_claim_that_starts_anew_tells_readers_only_if_there_was_text(streams: 
     job_id = new_id()
     for claim in (1, 2):
         assert streams.begin(job_id, claim, anew=True) == ""
-    assert streams.read(job_id) == []
+    assert [event.kind for event in streams.read(job_id)] == ["begin"]
     publish(streams, job_id, 2, "", "first try")
 
     assert streams.begin(job_id, 3, anew=True) == ""
     assert publish(streams, job_id, 3, "", "second")
 
-    assert [event.kind for event in streams.read(job_id)] == ["delta", "restart", "delta"]
+    assert [event.kind for event in streams.read(job_id)] == ["begin", "delta", "restart", "delta"]
     assert streams.begin(job_id, 4) == "second"
 
 
@@ -101,7 +101,7 @@ def test_begin_and_publish_can_be_repeated(streams: Streams) -> None:
     assert [event.text for event in streams.read(job_id)] == ["é", "é🌊", "!"]
     for _ in range(2):
         assert streams.begin(job_id, 2, anew=True) == ""
-    assert [event.kind for event in streams.read(job_id)] == ["delta", "delta", "delta", "restart"]
+    assert [event.kind for event in streams.read(job_id)] == ["delta", "delta", "delta", "restart", "begin"]
 
 
 def test_what_is_more_than_text_is_told_in_its_place_and_never_twice(streams: Streams) -> None:
@@ -135,7 +135,7 @@ def test_numbers_leave_room_where_reasoning_begins_or_ends(streams: Streams) -> 
 
     events = streams.read(job_id)
     assert [(event.kind, event.text) for event in events] == [*told, ("restart", ""), ("delta", "again")]
-    assert [event.number for event in events] == [7, 8, 14, 15, 16, 17, 23]
+    assert [event.number for event in events] == [7, 8, 14, 15, 16, 1_000_001, 1_000_007]
 
 
 def test_numbers_leave_room_after_a_restart_whose_claim_has_said_nothing(streams: Streams) -> None:
@@ -146,9 +146,9 @@ def test_numbers_leave_room_after_a_restart_whose_claim_has_said_nothing(streams
         assert streams.begin(job_id, claim) == ""
     assert publish(streams, job_id, 3, "", "one")
 
-    *_, restart, piece = streams.read(job_id)
-    assert (restart.kind, piece.kind) == ("restart", "delta")
-    assert piece.number - restart.number > 5
+    *_, restart, begin, piece = streams.read(job_id)
+    assert (restart.kind, begin.kind, piece.kind) == ("restart", "begin", "delta")
+    assert piece.number - begin.number > 5
 
 
 def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
@@ -161,7 +161,7 @@ def test_what_is_more_than_text_is_not_continued(streams: Streams) -> None:
     assert publish(streams, job_id, 2, "", "two")
 
     kinds = [event.kind for event in streams.read(job_id)]
-    assert kinds == ["logprobs", "delta", "restart", "delta"]
+    assert kinds == ["logprobs", "delta", "restart", "begin", "delta"]
     assert heard(streams, job_id) == streams.begin(job_id, 3) == "two"
 
 
@@ -378,6 +378,30 @@ def test_a_reader_always_has_a_beginning_of_what_the_claim_has_written(
             seen = event.number
             reader = "" if event.kind == "restart" else reader + event.text
         assert written.startswith(reader)
+
+
+def test_the_numbers_of_a_claim_are_above_those_of_any_older_claim_that_redis_has_lost(
+    streams: Streams, redis: Redis
+) -> None:
+    job_id = new_id()
+    key = f"{KEY_PREFIX}stream:{job_id.hex}"
+    streams.begin(job_id, 1)
+    publish(streams, job_id, 1, "", "one ")
+    redis.copy(key, "kept")
+    publish(streams, job_id, 1, "one ", "two")
+    [first, lost] = streams.read(job_id)
+    redis.copy("kept", key, replace=True)
+
+    assert streams.begin(job_id, 2) == "one "
+    publish(streams, job_id, 2, "one ", "three")
+
+    begin, piece = streams.read(job_id, first.number)
+    assert (begin.kind, piece.text) == ("begin", "three")
+    assert begin.number > lost.number + NUMBERS_PER_CLAIM - 10
+    # It does not follow what a reader has that heard of the lost one.
+    assert streams.read(job_id, lost.number) == []
+    streams.begin(job_id, 3, anew=True)
+    assert [event.kind for event in streams.read(job_id, lost.number)] == ["restart"]
 
 
 def test_redis_that_is_gone_is_reported_not_waited_for() -> None:

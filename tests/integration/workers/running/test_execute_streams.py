@@ -207,7 +207,7 @@ def test_second_attempt_continues_where_the_first_failed(
 
     events = streams.read(ticket.job_id)
     assert engine.prefixes == ["Water falls "]
-    assert {event.kind for event in events} == {"delta"}
+    assert {event.kind for event in events} == {"begin", "delta"}, "no restart"
     assert heard(first + streams.read(ticket.job_id, first[-1].number)) == job(store, ticket).answer == ANSWER
 
 
@@ -254,7 +254,7 @@ def test_lost_attempt_that_still_runs_is_not_heard_beside_the_next(
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     assert (done.state, done.attempt, done.output_tokens) == (JobState.SUCCEEDED, 2, 100)
-    assert {event.kind for event in events} == {"delta"}
+    assert {event.kind for event in events} == {"begin", "delta"}, "no restart"
     assert heard(events) == done.answer
     assert not thread.is_alive()
 

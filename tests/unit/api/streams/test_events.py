@@ -13,7 +13,7 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from api.streams.events import Event, ResponseEvents
+from api.streams.events import FROM_ANSWER, Event, ResponseEvents
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.logprobs import TokenLogprob, alternative
@@ -283,8 +283,11 @@ def test_every_event_is_valid_in_the_sdks_types(story: tuple[list[StreamEvent], 
 
 
 def test_the_numbers_of_a_stream_are_consecutive(story: tuple[list[StreamEvent], Job]) -> None:
+    """But for one gap, before what the stream lacks."""
     told = numbers(tell(*story))
-    assert told == list(range(len(told)))
+    of_stream = [number for number in told if number < FROM_ANSWER]
+    assert of_stream == list(range(len(of_stream)))
+    assert told[len(of_stream) :] == [FROM_ANSWER + 1 + place for place in range(len(told) - len(of_stream))]
 
 
 def test_numbers_jump_once_where_redis_lost_the_beginning_and_readers_agree_on_them() -> None:
@@ -382,13 +385,69 @@ def test_each_delta_has_the_log_probabilities_of_its_tokens() -> None:
 
 
 def test_whoever_comes_back_hears_exactly_the_rest(story: tuple[list[StreamEvent], Job]) -> None:
+    """Where the stream lacks nothing: else see `test_whoever_comes_back_to_less_or_to_more...`."""
     entries, ended = story
     whole = tell(entries, ended)
-    last = whole[-1]["sequence_number"]
-    for after in range(last + 1):
+    *_, before_last, last = numbers(whole)
+    for after in numbers(whole)[:-1]:
         rest = tell(entries, ended, job=ended, after=after)
-        assert rest == [event for event in whole if event["sequence_number"] > after]
-    assert tell(entries, ended, job=ended, after=last + 1) == whole[-1:]
+        if after < FROM_ANSWER:
+            assert rest == [event for event in whole if event["sequence_number"] > after]
+    if last < FROM_ANSWER and ended.answer is not None:
+        assert tell(entries, ended, job=ended, after=last) == []
+        assert heard(tell(entries, ended, job=ended, after=last + 1)) == ended.answer
+    else:
+        assert before_last < last < min(numbers(tell(entries, ended, job=ended, after=last)))
+
+
+def views(entries: Sequence[StreamEvent], ended: Job) -> list[tuple[list[StreamEvent], Job]]:
+    """What Redis may have of a stream: its first entries, perhaps with what the next claim makes of them."""
+    lengths = {0, 1, len(entries) // 2, len(entries) - 1, len(entries)} & set(range(len(entries) + 1))
+    seen = [(list(entries[:length]), ended) for length in sorted(lengths)]
+    if entries is WHOLE and ended is SUCCEEDED:
+        for had in (1, 2):
+            begun = [*WHOLE[:had], StreamEvent(1_000_001, "begin", "")]
+            text = "".join(entry.text for entry in WHOLE[:had])
+            seen.append((begun, said(text)))
+            seen.append(
+                ([*begun, delta(1_000_002, "Mie "), delta(1_000_003, "scattering.")], said(f"{text}Mie scattering."))
+            )
+        seen.append(([restart(1_000_001), delta(1_000_007, "Since")], said("Since")))
+    return seen
+
+
+def said(answer: str) -> Job:
+    return replace(SUCCEEDED, answer=answer, enqueue_no=2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("whole", "thoughtful", "thoughtful, restarted in the answer", "measured", "another text", "restarted"),
+        *("empty answer", "no more than thoughts", "cut", "failed while it was told", "calls after a text"),
+    ],
+)
+def test_whoever_comes_back_to_less_or_to_more_of_a_stream_has_the_stored_answer_in_the_end(name: str) -> None:
+    """A replica that is promoted may lack entries that were told; or they were not read as the job ended."""
+    entries, ended = STORIES[name]
+    for had, heard_of in views(entries, ended):
+        for has, ends in views(entries, ended):
+            if heard_of == ends:
+                known = tell(had, ends)
+            elif had and had[-1].number > 1_000_000:
+                continue  # No older claim ends a job of which a later one has told.
+            else:
+                teller = ResponseEvents(QUEUED)
+                known = [*teller.opening(), *teller.more(had)]
+            for place, event in enumerate(known):
+                after = event["sequence_number"]
+                rest = tell(has, ends, job=ends, after=after)
+                both, case = [*known[: place + 1], *rest], (had, has, after)
+                assert numbers(both) == sorted(set(numbers(both))), case
+                assert rest or place + 1 == len(known), case
+                if ends.answer is not None:
+                    assert heard(both) == ends.answer, case
+                    assert heard(both, THOUGHT_DELTA) == (ends.reasoning or ""), case
 
 
 def test_the_past_is_told_as_it_was() -> None:
@@ -422,11 +481,13 @@ def test_a_cut_answer_is_incomplete() -> None:
 
 def test_a_missing_suffix_is_one_more_delta() -> None:
     events = tell(WHOLE[:2], SUCCEEDED)
-    assert (events[7]["delta"], events[7]["sequence_number"]) == ("scattering.", 7)
+    assert (events[7]["delta"], events[7]["sequence_number"]) == ("scattering.", FROM_ANSWER + 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("restarted", 6), ("another text", 6)], ids=["in_the_stream", "against_the_answer"]
+    ("name", "number"),
+    [("restarted", 6), ("another text", FROM_ANSWER + 1)],
+    ids=["in_the_stream", "against_the_answer"],
 )
 def test_a_text_that_began_again_is_told_as_an_error(name: str, number: int) -> None:
     events = tell(*STORIES[name])
