@@ -13,6 +13,7 @@ from api import cors
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
 from api.deps import EXTENSION, FAILED, Failed, WebDeps, deps
+from api.door.cached.confined_apps import ConfinedApps
 from api.door.cached.current_tariff import CurrentTariff
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
@@ -59,12 +60,13 @@ from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
 from headrace.connections.model_files import tokenizer_for
+from headrace.domain.apps import Confinement
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.budgets import Balances, Kind
 from headrace.http.request_metrics import Handled, RequestKind
 from headrace.policies.pricing import Tariff
 from headrace.store import Store
-from headrace.store.jobs import poison
+from headrace.store.jobs import confinements, poison
 from headrace.store.money import budgets, tariffs
 
 if TYPE_CHECKING:
@@ -173,6 +175,7 @@ def _submitter(
         tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),
+        confined=ConfinedApps(partial(_read_confined, store)),
         wallet=_wallet(store, settings.budgets, forecast),
         cache=cache,
     )
@@ -185,6 +188,11 @@ def _wallet(store: Store, configured: BudgetSettings, forecast: Forecast) -> Sha
 def _read_poison(store: Store) -> Mapping[bytes, datetime]:
     with store.autocommit() as db:
         return poison.refused(db)
+
+
+def _read_confined(store: Store) -> Mapping[tuple[UUID, str], Confinement]:
+    with store.autocommit() as db:
+        return confinements.live(db)
 
 
 def _read_balances(store: Store, configured: BudgetSettings, apps: Collection[UUID]) -> Balances:

@@ -18,8 +18,9 @@ ALLOWED = "Authorization, Content-Type, Idempotency-Key, Prefer"
 #: Headers of answers that a page can read.
 EXPOSED = (
     "x-request-id, openai-processing-ms, x-job-id, x-headrace-cost-usd, x-headrace-cache, Idempotent-Replayed, "
-    "Retry-After, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+    "x-headrace-confined-until, Retry-After, x-should-retry, x-ratelimit-limit-requests, "
+    "x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+    "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 
 

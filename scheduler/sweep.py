@@ -24,7 +24,7 @@ from headrace.store.audit import acting
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations, workers
 from headrace.store.fleet.history import rollups
-from headrace.store.jobs import followers, poison, queued, texts
+from headrace.store.jobs import confinements, followers, poison, queued, texts
 from headrace.store.jobs.idempotency import forget_expired_keys
 from headrace.store.money import reservations
 from headrace.store.webhooks import deliveries
@@ -140,6 +140,20 @@ def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:
     return tried
 
 
+def give_turn(deps: ControlDeps) -> int:
+    """Let the next job of each confined app run. `publish_due` puts it into its list.
+
+    Bound: one sweep after the app's last job in the pool has ended, and one of `publish_due`.
+    Returns: jobs whose turn it is.
+    """
+    with deps.store.begin() as db:
+        locks.take(db, "give_turn")
+        chosen = confinements.give_turn(db)
+    if chosen:
+        log.info("turns_given", extra=named(chosen))
+    return len(chosen)
+
+
 def settle_followers(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """End the jobs that share the answer of a job that has ended; where it has none, let one of them make it.
 
@@ -243,7 +257,7 @@ def _strike_out(deps: ControlDeps, touched: list[UUID]) -> int:
 
 
 def forget_keys(deps: ControlDeps) -> int:
-    """Delete Idempotency-Keys, and poison prompts, that have expired.
+    """Delete Idempotency-Keys, poison prompts and confinements that have expired.
 
     No job waits for this: expired rows have no effect.
     Bound: one sweep after the expiry, which is repeated at once where it found `idempotency.FORGET_ROWS`.
@@ -251,7 +265,7 @@ def forget_keys(deps: ControlDeps) -> int:
     """
     with deps.store.begin() as db:
         locks.take(db, "forget_keys")
-        return forget_expired_keys(db) + poison.forget_old(db)
+        return forget_expired_keys(db) + poison.forget_old(db) + confinements.forget_old(db)
 
 
 def roll_up_samples(deps: ControlDeps) -> int:

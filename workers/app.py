@@ -107,7 +107,8 @@ class _EngineProcess:
             worker.start(node)
         heap.settle(YOUNG_OBJECTS)
         cpus.own.keep_to_one()
-        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect)
+        elsewhere = worker.execute.state.confined.elsewhere
+        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect, elsewhere)
 
     def about(self) -> dict[str, object]:
         """What `celery inspect stats` and Flower show of the worker; empty while there is none."""

@@ -99,7 +99,9 @@ class Worker:
             self._state,
             Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
             AttemptRecords(
-                *(store, self._state.id, self._engine.name, notices, self._publisher), is_paid=route is Route.OVERFLOW
+                *(store, self._state.id, self._engine.name, notices, self._publisher),
+                is_paid=route is Route.OVERFLOW,
+                confine_s=settings.confine_s,
             ),
             Bill(tariff, route, settings.host_id),
             RetryRules(settings.max_attempts, settings.paid_pools),
@@ -178,6 +180,7 @@ class Worker:
                     renewal = workers.renew(db, info.id, self._settings.lease_s, WorkerReport(0, ready=True))
                     self._read_prices(db)
                 self._lease.follow_host(drains=renewal.host_drains)
+                self._state.confined.set(renewal.confined)
                 return
             except StoreUnavailable as error:
                 if time.monotonic() > give_up_at:

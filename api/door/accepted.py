@@ -23,6 +23,7 @@ class Accepted:
         rates_left: what the app's own limits have left; None for a replay, which uses nothing.
         is_replay: True when an earlier request with this Idempotency-Key made the job.
         cache: what the cache had for it; None if it was not searched.
+        confined_until: until when the app's jobs in this pool run one at a time; None if it is not confined.
     """
 
     job_id: UUID
@@ -38,3 +39,4 @@ class Accepted:
     rates_left: RatesLeft | None = None
     is_replay: bool = False
     cache: CacheUse | None = None
+    confined_until: datetime | None = None

@@ -7,6 +7,7 @@ from functools import partial
 from uuid import UUID
 
 from api.door.accepted import Accepted
+from api.door.cached.confined_apps import ConfinedApps, check_room
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
@@ -70,6 +71,7 @@ class Submitter:
     wallet: SharedWallet
     spill_switch: SpillSwitch
     poison: Poison
+    confined: ConfinedApps
     cache: ExactCache
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None, request_id: str = "") -> Accepted:
@@ -112,13 +114,16 @@ class Submitter:
 
     def bid(self, draft: Draft, app: App, request_id: str) -> Bid | None:
         """The bid of a plain job: not continued, no rule's, without an Idempotency-Key; None if the cache may serve it.
+        None also if its app is confined.
 
         For a share of jobs that one thread submits: the intake accepts the bid, and `admitted` follows. Nothing is
         asked for yet. Raises: as `submit`.
         """
         spec = specify(draft, app, self.catalogue, self.settings)
         self.poison.check(spec)
-        return None if self.cache.may_serve(app, spec.pool) else self._bid(Choice(draft), app, spec, request_id)
+        if self.cache.may_serve(app, spec.pool) or self.confined.find(app.id, spec.pool):
+            return None
+        return self._bid(Choice(draft), app, spec, request_id)
 
     def admitted(self, draft: Draft, app: App, spec: JobSpec, admitted: Admitted) -> Accepted:
         """Note a job that found a place, and tell its caller."""
@@ -131,11 +136,14 @@ class Submitter:
         draft = choice.draft
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
+        confinement = self.confined.find(app.id, spec.pool)
         try:
             served = self.cache.serve(spec, Caller(app, draft.cache, request_id))
             if isinstance(served, Accepted):
                 return served
             spec = served
+            if confinement is not None and spec.overflow is not Overflow.ONLY:
+                check_room(confinement)
             bid = self._bid(choice, app, spec, request_id)
             outcome = self.intake.accept(bid)
             if isinstance(outcome, Refusal):
@@ -153,7 +161,9 @@ class Submitter:
             self.cache.release(spec)
         if isinstance(outcome, Replayed):
             return self._replayed(app, outcome.job_id)
-        return self.admitted(draft, app, spec, outcome)
+        accepted = self.admitted(draft, app, spec, outcome)
+        is_held = confinement is not None and route_of(accepted.queue) is Route.POOL
+        return replace(accepted, confined_until=confinement.until) if confinement and is_held else accepted
 
     def _bid(self, choice: Choice, app: App, spec: JobSpec, request_id: str) -> Bid:
         options = self._candidates(spec, app, choice.draft, self.tariff())

@@ -5,7 +5,7 @@ Knows no HTTP: `headrace/http/shapes.py` has the status of each.
 
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
-from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, PromptRejected, Unanswered
+from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobHeld, JobOverdue, PromptRejected, Unanswered
 
 
 def job_error(job: Job) -> InvalidRequest | Unanswered:
@@ -14,6 +14,8 @@ def job_error(job: Job) -> InvalidRequest | Unanswered:
     if job.state is JobState.CANCELLED:
         return JobCancelled("The job was cancelled before it had an answer.", job.id)
     if job.state is JobState.EXPIRED:
+        if job.error_code == JobHeld.code:
+            return JobHeld(message, job.id)
         return JobExpired(f"{message.rstrip('.')}. It cost nothing; try again.", job.id)
     if job.error_code == JobOverdue.code:
         return JobOverdue(message, job.id)

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from api.deps import deps
 from api.errors.methods import allowed_methods
-from api.errors.rates import rate_headers
+from api.errors.rates import confined_header, rate_headers
 from headrace import errors
 from headrace.domain.ids import show_id
 from headrace.domain.limits.rates import RatesLeft
@@ -66,6 +66,8 @@ def told_of_refusal(error: Refused) -> tuple[dict[str, str], dict[str, Any]]:
     when, more = error.retry_after_s, {"reason": error.reason}
     headers = {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
     headers |= rate_headers(RatesLeft.of(error.rates_left))
+    if isinstance(error, errors.AppConfined):
+        headers |= confined_header(error.until)
     if isinstance(error, errors.QueueFull):
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
     return headers, more

@@ -1,6 +1,7 @@
-"""An app's rates as headers, in OpenAI's spelling."""
+"""An app's rates as headers, in OpenAI's spelling, and its confinement."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from headrace.domain.limits.rates import RatesLeft
 
@@ -14,6 +15,11 @@ def rate_headers(rates: RatesLeft) -> Mapping[str, str]:
             headers[f"x-ratelimit-remaining-{name}"] = str(max(0, rate.left))
             headers[f"x-ratelimit-reset-{name}"] = duration(rate.full_in_s)
     return headers
+
+
+def confined_header(until: datetime) -> Mapping[str, str]:
+    """Until when the app's jobs in the pool run one at a time."""
+    return {"x-headrace-confined-until": f"{until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def duration(seconds: float) -> str:

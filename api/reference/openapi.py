@@ -30,6 +30,7 @@ HEADERS: Mapping[str, str] = {
     "x-headrace-cost-usd": "What the job cost its app, in USD; only once it has ended.",
     "x-headrace-cache": "hit: given an identical job's answer; shared: that of one under way; semantic: that to the "
     "same question in other words; miss: there was none.",
+    "x-headrace-confined-until": "Of a confined app: until when its jobs of this model's pool run one at a time.",
     "Idempotent-Replayed": "`true` when the Idempotency-Key had made this job before.",
     "Retry-After": "Whole seconds after which to try again, 120 at most.",
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
@@ -48,7 +49,7 @@ IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 EVERYWHERE = ("x-request-id", "openai-processing-ms")
 OF_A_JOB = ("x-job-id", "x-headrace-cost-usd", "x-headrace-cache")
-OF_A_SUBMIT = (*OF_A_JOB, "Idempotent-Replayed", "x-ratelimit-limit-requests")
+OF_A_SUBMIT = (*OF_A_JOB, "x-headrace-confined-until", "Idempotent-Replayed", "x-ratelimit-limit-requests")
 
 
 @cache

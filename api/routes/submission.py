@@ -15,7 +15,7 @@ from api.bodies.reader import BodyReader
 from api.deps import deps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
-from api.errors.rates import rate_headers
+from api.errors.rates import confined_header, rate_headers
 from api.reading.peers import peer_of
 from api.reading.waits import ClientGone
 from api.schemas.body import parse_object
@@ -210,7 +210,8 @@ def headers_of(accepted: Accepted, job: Job | None = None) -> Mapping[str, str]:
     replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
     rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
     now = _cache_header(accepted.cache) if job is None else headers_of_job(job)
-    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **now}
+    confined = confined_header(accepted.confined_until) if accepted.confined_until else {}
+    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **confined, **now}
 
 
 def headers_of_job(job: Job) -> Mapping[str, str]:

@@ -40,11 +40,12 @@ HOSTS = [
 WORKERS = [
     Chart(
         "Workers",
-        "Workers that take jobs, and that drain.",
+        "Workers that take jobs, and that drain; apps whose prompts killed engines.",
         "short",
         [
             (f"sum by (pool) (headrace_worker_ready{OF_POOL})", "{{pool}} ready"),
             (f"sum by (pool) (headrace_worker_draining{OF_POOL})", "{{pool}} draining"),
+            (f"max by (pool) (headrace_confined_apps{OF_POOL})", "{{pool}} confined apps"),
         ],
     ),
     Chart(

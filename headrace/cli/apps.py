@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from headrace.domain.queues import Lane
 from headrace.store import actions
 from headrace.store.clients import apps as store
 from headrace.store.clients import keys
+from headrace.store.jobs import confinements
 
 #: The period that `show` reports.
 PERIOD = timedelta(hours=24)
@@ -128,14 +129,20 @@ def list_all(as_json: bool) -> None:
 @click.argument("name", callback=parameters.app_name)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show the app NAME. Prints its limits, its keys, and its jobs and their cost in the last 24 hours."""
+    """Show the app NAME. Prints its limits, its keys, and its jobs and their cost in the last 24 hours.
+
+    Also the pools in which it is confined: its prompts killed engines there.
+    """
     with database() as db:
         app = store.find_app(db, name)
         records = keys.list_keys(db, app.id)
         recent = store.activity(db, app.id, PERIOD)
+        confined = confinements.live(db, app.id).values()
     if as_json:
         lately = {"jobs": {str(state): count for state, count in recent.jobs.items()}, "usd": str(recent.usd)}
-        print_json({**_app_json(app), "keys": [key_json(key) for key in records], "last_24_h": lately})
+        shown = [{"pool": each.pool, "until": each.until.isoformat(), "held": each.held} for each in confined]
+        more = {"keys": [key_json(key) for key in records], "last_24_h": lately, "confined": shown}
+        print_json({**_app_json(app), **more})
         return
     out.print(_app_table([app]))
     if app.cache_s is not None:
@@ -147,6 +154,26 @@ def show(name: str, as_json: bool) -> None:
     out.print(key_table(records) if records else no_key)
     out.print()
     out.print(f"Last 24 hours: {_activity(recent)}", soft_wrap=True)
+    for each in confined:
+        until = f"{each.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        out.print(
+            f"Confined in pool '{escape(each.pool)}' until {until}: {each.reason}. {each.held:,} jobs wait. "
+            f"'headrace apps release {escape(shlex.quote(name))}' ends this.",
+            soft_wrap=True,
+        )
+
+
+@apps.command()
+@click.argument("name", callback=parameters.app_name)
+def release(name: str) -> None:
+    """End the confinements of the app NAME, and forget its poison prompts.
+
+    An app is confined after two of its prompts have killed engines of a pool within an hour. Its jobs of that pool then
+    run one at a time, on one worker.
+    """
+    with operating() as audit:
+        pools = actions.release_app(audit, name)
+    out.print(f"Released in {', '.join(pools)}." if pools else "It was not confined.", markup=False)
 
 
 @apps.command("webhook-secret")

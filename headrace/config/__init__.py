@@ -100,6 +100,8 @@ class Settings(BaseSettings):
         lease_s: how long a worker may be silent before its jobs go back to the queue.
         lease_renew_every_s: how often a worker renews its lease.
         max_attempts: how often one job is started before it fails.
+        confine_s: how long an app is confined to one job at a time in a pool, after two of its prompts have killed
+            engines there within an hour. 0: never.
         drain_s: how long a worker that is told to stop lets its running jobs finish before it hands them back.
         reservation_ttl_s: how long admission holds a place for a job that is not inserted yet.
         publish_grace_s: how long a queued job may have no message before `publish_due` pushes one.
@@ -175,6 +177,7 @@ class Settings(BaseSettings):
     lease_s: Positive = 10.0
     lease_renew_every_s: Positive = 1.0
     max_attempts: PositiveInt = 3
+    confine_s: Annotated[float, Field(ge=0)] = 3600.0
     drain_s: Annotated[float, Field(ge=0)] = 10.0
     reservation_ttl_s: Positive = 30.0
     publish_grace_s: Positive = 2.0

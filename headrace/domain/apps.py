@@ -88,6 +88,21 @@ class Activity:
     usd: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """An app's jobs of one pool run one at a time, on one worker, because its prompts killed engines there.
+
+    Attributes:
+        held: its jobs that wait for their turn.
+    """
+
+    pool: str
+    since: datetime
+    until: datetime
+    reason: str
+    held: int = 0
+
+
 class KeyState(StrEnum):
     """Whether a key is valid."""
 

@@ -50,10 +50,12 @@ class Renewal:
     Attributes:
         held: the attempts under the worker's lease.
         host_drains: the worker's host is to be drained.
+        confined: the confined apps of the worker's pool, each with the job that only another worker may run, if any.
     """
 
     held: tuple[HeldAttempt, ...]
     host_drains: bool
+    confined: Mapping[UUID, UUID | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from headrace.errors.jobs import (
     IllegalTransition,
     JobCancelled,
     JobExpired,
+    JobHeld,
     JobNotEnded,
     JobOverdue,
     Unanswered,
@@ -34,6 +35,7 @@ from headrace.errors.outages import (
     Unavailable,
 )
 from headrace.errors.refusals import (
+    AppConfined,
     AppLimited,
     BodiesFull,
     BudgetExceeded,
@@ -58,6 +60,7 @@ from headrace.errors.webhooks import DeliveryFailed
 
 __all__ = [
     "ActuatorUnavailable",
+    "AppConfined",
     "AppLimited",
     "BodiesFull",
     "BodyTimeout",
@@ -79,6 +82,7 @@ __all__ = [
     "InvalidRequest",
     "JobCancelled",
     "JobExpired",
+    "JobHeld",
     "JobNotEnded",
     "JobOverdue",
     "LockHeld",

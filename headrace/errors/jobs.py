@@ -34,6 +34,12 @@ class JobExpired(Unanswered):
     retryable = True
 
 
+class JobHeld(JobExpired):
+    """It could not start in time, because its app is confined."""
+
+    code = "app_confined"
+
+
 class JobOverdue(Unanswered):
     """Its deadline passed before it could finish."""
 

@@ -1,5 +1,6 @@
 """Refusals: a bound was met, and a later request may pass."""
 
+from datetime import datetime
 from typing import Literal
 
 from headrace.errors.base import HeadraceError
@@ -63,6 +64,20 @@ class AppLimited(Refused):
     """The app has used up its minute: the reason is requests_per_minute or tokens_per_minute."""
 
     code = "rate_limit_exceeded"
+
+
+class AppConfined(Refused):
+    """Prompts of the app killed engines of the pool, where its jobs run one at a time, and enough of them wait.
+
+    Attributes:
+        until: when the confinement ends.
+    """
+
+    code = "app_confined"
+
+    def __init__(self, message: str, *, retry_after_s: int, until: datetime) -> None:
+        super().__init__(message, reason="confined", retry_after_s=retry_after_s)
+        self.until = until
 
 
 class BudgetExceeded(Refused):

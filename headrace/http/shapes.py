@@ -37,6 +37,8 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     errors.JobCancelled: Shape(409, "conflict_error", {"x-should-retry": "false"}),
     # The job cost nothing, and the queue may be shorter now.
     errors.JobExpired: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
+    # A retry would wait in vain, too.
+    errors.JobHeld: Shape(503, "server_error", {"x-should-retry": "false"}),
     errors.Refused: Shape(429, "rate_limit_error"),
     # OpenAI's type: an app that handles it does not retry at once.
     errors.BudgetExceeded: Shape(429, "insufficient_quota"),

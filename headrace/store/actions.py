@@ -24,7 +24,7 @@ from headrace.store import analyst, jobs, operators
 from headrace.store.audit import Audit, Deed
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import host_list
-from headrace.store.jobs import retries
+from headrace.store.jobs import confinements, retries
 from headrace.store.jobs.reading.history import History, history
 from headrace.store.money import budgets, list_prices
 from headrace.store.money.list_prices import ListPrice
@@ -63,6 +63,14 @@ def _limits(app: App) -> dict[str, Any]:
     """The values that `Changes` names."""
     limits = {name: getattr(app.limits, name) for name in app.limits.__dataclass_fields__}
     return {**limits, "lanes": app.lanes, "cache_s": app.cache_s, "max_error": app.max_error}
+
+
+def release_app(audit: Audit, name: str) -> list[str]:
+    """End an app's confinements. Returns: the pools. Raises: NotFound."""
+    app = apps.find_app(audit.db, name)
+    pools = confinements.lift(audit.db, app.id)
+    audit.record(Action.APP_RELEASE, name, app.id, pools=pools)
+    return pools
 
 
 def read_webhook_secret(audit: Audit, name: str) -> App:

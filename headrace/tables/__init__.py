@@ -21,11 +21,13 @@ from headrace.tables.webhooks import deliveries, gone_receivers
 from headrace.tables.work import (
     BY_MONTH,
     attempts,
+    confinements,
     job_retries,
     job_texts,
     jobs,
     ledger,
     poison_prompts,
+    poison_strikes,
 )
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "cache_entries",
     "cache_matches",
     "closed_days",
+    "confinements",
     "cost_days",
     "cost_hours",
     "decisions",
@@ -59,6 +62,7 @@ __all__ = [
     "operators",
     "own_prices",
     "poison_prompts",
+    "poison_strikes",
     "queue_rollups",
     "queue_samples",
     "refusals",

@@ -249,3 +249,28 @@ poison_prompts = sa.Table(
     moment("refused_until", nullable=False, index=True),
     comment="Prompts that killed an engine in which nothing else ran.",
 )
+
+poison_strikes = sa.Table(
+    "poison_strikes",
+    metadata,
+    sa.Column("job_id", sa.Uuid, primary_key=True, comment="The job that killed an engine in which nothing else ran."),
+    sa.Column("app_id", sa.ForeignKey("apps.id"), nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    moment("at", nullable=False),
+    sa.Index("ix_poison_strikes_app_id_pool_at", "app_id", "pool", "at"),
+    comment="Poison prompts by app and pool: two within an hour confine the app there.",
+)
+
+confinements = sa.Table(
+    "confinements",
+    metadata,
+    sa.Column("app_id", sa.ForeignKey("apps.id"), primary_key=True),
+    sa.Column("pool", sa.Text, primary_key=True),
+    moment("since", nullable=False),
+    moment("until", nullable=False),
+    moment("next_at", nullable=False, comment="No job of it starts before: the pause after a further strike."),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Uuid, comment="The job whose turn it is; NULL: none yet."),
+    sa.Column("worker_id", sa.Uuid, comment="The worker on which its jobs run while that lives; NULL: none yet."),
+    comment="Apps whose jobs of a pool run one at a time, on one worker, because their prompts killed engines there.",
+)

@@ -27,6 +27,8 @@ class WorkerMetrics(Collector):
         yield self._gauge("worker_draining", "1 while the worker's host drains.", self.state.host_drains.is_set())
         about = "Answers of a cascade whose JSON could not be checked, and passed."
         yield self._counter("unchecked_answers", about, self.state.unchecked.total)
+        about = "Apps whose jobs of this pool run one at a time, because their prompts killed engines."
+        yield self._gauge("confined_apps", about, len(self.state.confined))
         yield from self._of_engine(self.engine.stats())
         if (reserved := self.kv_budget.reserved()) is not None:
             about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."

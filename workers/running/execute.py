@@ -111,9 +111,12 @@ class Execute:
         with ExitStack() as running:
             running.enter_context(self.state.attempts.running(claim.request_id))
             commit.then(partial(self._note_commit, claim))
-            if self.payer is not None or claim.sampling.compression is not None:
+            is_confined = claim.app_id in self.state.confined
+            if self.payer is not None or claim.sampling.compression is not None or is_confined:
                 # What is paid for or asked of other workers cannot be taken back.
                 commit.wait()
+            if is_confined and (held := self.records.enter(claim)) is not None:
+                return self.records.hand_back(claim, NO_CALL, held)
             # A price that changes during the call must not make it dearer than what is reserved for it.
             bill = self.bill.of_one_attempt()
             paid = self._paid(claim, bill.tariff)
@@ -252,8 +255,10 @@ class Execute:
         """
         facts = {"job_id": show_id(claim.job_id), "made_tokens": error.made_tokens, "suspicion": claim.suspicion}
         log.warning("engine_died_under_job", extra=facts)
-        if claim.suspicion >= SUSPECT:
+        if claim.suspicion >= SUSPECT or claim.app_id in self.state.confined:
+            # The prompts of a confined app have killed engines before, so its jobs are to blame and not this worker.
             self.state.crashes.explain()
+        if claim.suspicion >= SUSPECT:
             self.records.poison(claim)
             message = "The engine died under this prompt, also when nothing else ran in it: it is refused for a day."
             return self._fail(claim, replace(end, error_message=message))

@@ -113,6 +113,7 @@ class Lease:
         with self.store.begin() as db:
             renewal = store.workers.renew(db, self.state.id, self.times.lease_s, report)
         self.follow_host(drains=renewal.host_drains)
+        self.state.confined.set(renewal.confined)
         for attempt in renewal.held:
             if attempt.stop is not None:
                 self._stop(attempt.request_id, attempt.stop)

@@ -1,6 +1,7 @@
 """The state of a running worker, which its threads share."""
 
 import threading
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -20,6 +21,29 @@ class UncheckedAnswers:
             self.total += 1
 
 
+class ConfinedApps:
+    """The confined apps of a worker's pool, as of its last renewal. Safe for many threads."""
+
+    def __init__(self) -> None:
+        """None."""
+        # Replaced as a whole, so reading it needs no lock.
+        self._apps: Mapping[UUID, UUID | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._apps)
+
+    def __contains__(self, app_id: UUID) -> bool:
+        return app_id in self._apps
+
+    def set(self, apps: Mapping[UUID, UUID | None]) -> None:
+        """Replace them. Args: apps: each with the job that only another worker may run now, if any."""
+        self._apps = apps
+
+    def elsewhere(self) -> Collection[UUID]:
+        """The jobs that only other workers may run now. They stay in their lists, and no other job waits for them."""
+        return [job_id for job_id in self._apps.values() if job_id is not None] if self._apps else ()
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerState:
     """A worker's identity and state. Safe for many threads.
@@ -32,6 +56,7 @@ class WorkerState:
         attempts: the running attempts.
         crashes: the engine's recent crashes.
         unchecked: the answers whose JSON passed unchecked.
+        confined: the confined apps of its pool.
     """
 
     id: UUID = field(default_factory=new_id)
@@ -40,6 +65,7 @@ class WorkerState:
     attempts: RunningAttempts = field(default_factory=RunningAttempts)
     crashes: Crashes = field(default_factory=Crashes)
     unchecked: UncheckedAnswers = field(default_factory=UncheckedAnswers)
+    confined: ConfinedApps = field(default_factory=ConfinedApps)
 
     def takes(self) -> bool:
         """True while the worker takes jobs."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -67,19 +67,26 @@ class Ahead:
     """
 
     def __init__(
-        self, queue: str, raws: Sequence[str], is_whole: bool, drop: Callable[[str, str, Exception], None]
+        self,
+        queue: str,
+        raws: Sequence[str],
+        is_whole: bool,
+        drop: Callable[[str, str, Exception], None],
+        elsewhere: Collection[UUID] = (),
     ) -> None:
-        self._queue, self._raws, self._drop = queue, deque(raws), drop
+        """Args: elsewhere: jobs to leave where they are."""
+        self._queue, self._raws, self._drop, self._elsewhere = queue, deque(raws), drop, elsewhere
         self.is_whole = is_whole
         self.head: Head | None = None
         self.go_on()
 
     def go_on(self) -> None:
-        """Move the head to the next message. Drops messages that cannot be decoded."""
+        """Move the head to the next message that this worker may take. Drops messages that cannot be decoded."""
         self.head = None
         while self._raws and self.head is None:
             raw = self._raws.popleft()
             try:
-                self.head = Head.of(self._queue, raw)
+                head = Head.of(self._queue, raw)
+                self.head = None if head.job is not None and head.job.job_id in self._elsewhere else head
             except (ValueError, KeyError, TypeError, AttributeError, NotFound) as error:
                 self._drop(self._queue, raw, error)

@@ -7,7 +7,7 @@ which follows at once. If the worker dies in between, `publish_due` publishes th
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any, cast
@@ -59,6 +59,7 @@ class KvTaker(Taker):
         self._is_ready: Callable[[], bool] = lambda: False
         self._slots: Callable[[], int] = lambda: 0
         self._expect: Expect = lambda _: None
+        self._elsewhere: Callable[[], Collection[UUID]] = lambda: ()
         #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
         self._ahead: dict[str, Ahead] = {}
@@ -69,7 +70,12 @@ class KvTaker(Taker):
         self._depth = 1
 
     def open(
-        self, budget: KvBudget, is_ready: Callable[[], bool], slots: Callable[[], int], expect: Expect = lambda _: None
+        self,
+        budget: KvBudget,
+        is_ready: Callable[[], bool],
+        slots: Callable[[], int],
+        expect: Expect = lambda _: None,
+        elsewhere: Callable[[], Collection[UUID]] = lambda: (),
     ) -> None:
         """Begin to take.
 
@@ -77,8 +83,10 @@ class KvTaker(Taker):
             is_ready: False while the engine is down, or the worker drains.
             slots: how many threads of the worker have no job.
             expect: called with the jobs that were taken, before they are handed to threads.
+            elsewhere: the few jobs that only other workers may run. They stay in their lists.
         """
         self._kv_budget, self._is_ready, self._slots, self._expect = budget, is_ready, slots, expect
+        self._elsewhere = elsewhere
 
     def look(self) -> None:
         """As `Taker.look`; counts the jobs that end."""
@@ -160,6 +168,10 @@ class KvTaker(Taker):
         Args: lone: remove the only message of all queues, too. An idle engine has room for any job, and a first token
             comes sooner without a second round trip.
         """
+        elsewhere = self._elsewhere()
+        if elsewhere:
+            # Each of them may be among the first messages. A lone message may be one, so it is not removed unseen.
+            depth, lone = depth and depth + len(elsewhere), False
         named = [part for head in chosen for part in (queues.index(head.queue) + 1, head.raw, head.stay)]
         keys = [*map(list_key, queues), *(books_key("taken", queue) for queue in queues)]
         removed, ahead, is_lone = cast(
@@ -168,7 +180,7 @@ class KvTaker(Taker):
         )
         self._seen_until = self._clock() + JUST_SEEN_S if depth else -math.inf
         self._ahead = {
-            queue: Ahead(queue, raws[::-1], len(raws) < depth, self._drop)
+            queue: Ahead(queue, raws[::-1], len(raws) < depth, self._drop, elsewhere)
             for queue, raws in zip(queues, ahead, strict=True)
         }
         self._lone = next((each.head for each in self._ahead.values() if each.head), None) if is_lone else None

@@ -29,6 +29,7 @@ class Action(StrEnum):
 
     APP_CREATE = "app.create"
     APP_LIMIT = "app.limit"
+    APP_RELEASE = "app.release"
     APP_READ_SECRET = "app.read_secret"
     APP_ROTATE_SECRET = "app.rotate_secret"
     KEY_CREATE = "key.create"

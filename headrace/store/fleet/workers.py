@@ -18,7 +18,7 @@ from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, t
 from headrace.store.fleet import presence
 from headrace.store.jobs.conditions import IS_RUNNING
 from headrace.store.statement import Statement
-from headrace.tables import hosts, jobs, worker_samples, workers
+from headrace.tables import confinements, hosts, jobs, worker_samples, workers
 
 #: The age up to which workers' samples count for the present use of their KV caches, in seconds.
 RECENT_S = 15.0
@@ -41,16 +41,19 @@ def renew(db: Connection, worker_id: UUID, lease_s: float, report: WorkerReport)
         sa.update(workers)
         .where(workers.c.id == worker_id)
         .values(lease_until=lease_until, **asdict(report))
-        .returning(workers.c.pool, workers.c.host_id)
+        .returning(workers.c.id, workers.c.pool, workers.c.host_id)
         .cte("renewed")
     )
-    drains = sa.select(_host_drains(renewed).label("drains")).subquery("host")
+    of_host = _host_drains(renewed).label("drains"), _confined(renewed).label("confined")
+    host = sa.select(*of_host).subquery("host")
     held = sa.and_(jobs.c.worker_id == worker_id, IS_RUNNING)
     overdue = sa.func.coalesce(jobs.c.finish_by <= sa.func.now(), False)
     job = (jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
     # An outer join: a worker without jobs also gets the answer about its host.
-    rows = db.execute(sa.select(drains.c.drains, *job).select_from(drains.outerjoin(jobs, held))).all()
-    return Renewal(tuple(_held_attempt(row) for row in rows if row.id is not None), rows[0].drains)
+    rows = db.execute(sa.select(host, *job).select_from(host.outerjoin(jobs, held))).all()
+    attempts = tuple(_held_attempt(row) for row in rows if row.id is not None)
+    confined = {UUID(app): None if job is None else UUID(job) for app, job in rows[0].confined or ()}
+    return Renewal(attempts, rows[0].drains, confined)
 
 
 def _host_drains(worker: sa.CTE) -> sa.Exists:
@@ -58,6 +61,16 @@ def _host_drains(worker: sa.CTE) -> sa.Exists:
     is_host = sa.or_(hosts.c.id == worker.c.host_id, hosts.c.provider_id == worker.c.host_id)
     is_live = (hosts.c.pool == worker.c.pool, hosts.c.ended_at.is_(None))
     return sa.exists().where(*is_live, is_host, hosts.c.drain_at.is_not(None))
+
+
+def _confined(worker: sa.CTE) -> sa.ScalarSelect[Any]:
+    """The pool's confined apps as JSON, [app, the job that only another live worker may run]; NULL for none."""
+    other = workers.alias("other")
+    is_bound = (other.c.id == confinements.c.worker_id, other.c.id != worker.c.id, other.c.lease_until > sa.func.now())
+    elsewhere = sa.select(confinements.c.job_id).where(*is_bound).correlate(confinements, worker).scalar_subquery()
+    here = (confinements.c.pool == worker.c.pool, confinements.c.until > sa.func.now())
+    each = sa.func.json_build_array(confinements.c.app_id, elsewhere)
+    return sa.select(sa.func.json_agg(each)).where(*here).correlate(worker).scalar_subquery()
 
 
 def _held_attempt(row: Row[Any]) -> HeldAttempt:

@@ -12,6 +12,8 @@ from headrace.domain.fleet import NO_WORKER
 from headrace.domain.jobs import Job
 from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
+from headrace.errors import JobHeld
+from headrace.policies.confinement import CONFINED
 from headrace.store.jobs.conditions import (
     FINISH_IS_LATE,
     IS_LEADER_ENDED,
@@ -42,6 +44,11 @@ PAGE_READS = 3
 IN_ORDER = "SELECT set_config('enable_sort', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 _EXPIRED = {"error_code": "expired", "error_message": "It could not start within its max_wait."}
+_HELD_TOO_LONG = {
+    "error_code": JobHeld.code,
+    "error_message": "It could not start within its max_wait: prompts of its app have killed engines of its pool, "
+    "where its jobs run one at a time for now.",
+}
 _OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline passed before it could finish."}
 
 
@@ -110,7 +117,9 @@ def late(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
 def expire(db: Connection, job_ids: Sequence[UUID]) -> list[Ticket]:
     """End those of the jobs that are unclaimed and whose time has passed."""
     these = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
-    expired = transition(db, UNSTARTED, JobState.EXPIRED, START_IS_LATE, these, by_key=True, **_EXPIRED)
+    was_held = jobs.c.route_reason.startswith(CONFINED, autoescape=True)
+    why = {name: sa.case((was_held, _HELD_TOO_LONG[name]), else_=text) for name, text in _EXPIRED.items()}
+    expired = transition(db, UNSTARTED, JobState.EXPIRED, START_IS_LATE, these, by_key=True, **why)
     overdue = transition(db, UNSTARTED, JobState.FAILED, FINISH_IS_LATE, these, by_key=True, **_OVERDUE)
     return [ticket_of(row) for row in (*expired, *overdue)]
 

@@ -12,9 +12,12 @@ from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import LateJob
 from headrace.domain.prompts import Message
 from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
+from headrace.domain.states import JobState
 from headrace.store.jobs import ticket_of
 from headrace.store.jobs.conditions import IS_QUEUED, IS_UNSTARTED
+from headrace.store.jobs.confinements import IS_HELD
 from headrace.store.jobs.texts import sampling_of
+from headrace.store.jobs.transitions import transition
 from headrace.tables import apps, job_texts, jobs
 
 #: The `route_reason` of a job that the paid API was closed to, and that went back to its own pool, begins with this.
@@ -22,7 +25,7 @@ TURNED_AWAY = "from overflow: "
 
 
 def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
-    """Lock and return the jobs in pools' queues that must start within `within_s` seconds, the earliest first.
+    """Lock and return the jobs that wait for their pools and must start within `within_s` seconds, the earliest first.
 
     Left out are: jobs that started before, since `start_by` no longer applies to them; jobs in the first half of their
     `max_wait`; and jobs that the paid API was closed to within the last `within_s` seconds, since they would come back.
@@ -36,7 +39,7 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
         .join(job_texts, job_texts.c.job_id == jobs.c.id)
         .join(apps, apps.c.id == jobs.c.app_id)
         .where(
-            IS_QUEUED,
+            sa.or_(IS_QUEUED, IS_HELD),
             # Redundant, but it lets the planner use the index of unstarted jobs.
             IS_UNSTARTED,
             jobs.c.route == Route.POOL,
@@ -72,6 +75,9 @@ def spill(db: Connection, tickets: Sequence[Ticket], reason: str) -> list[Ticket
 
     Their `start_by` stays, and their old messages become stale. Returns: the tickets of their new messages.
     """
+    # Held jobs wait in no queue.
+    these = jobs.c.id.in_([ticket.job_id for ticket in tickets])
+    transition(db, [JobState.WAITING], JobState.QUEUED, these, by_key=True, not_before=None)
     moved = []
     for ticket in tickets:
         queue, enqueue_no = queue_name(OVERFLOW, ticket.lane), ticket.enqueue_no + 1

@@ -296,3 +296,18 @@ def test_what_redis_did_not_hear_of_is_made_good(
 
     assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
     assert deps.admission.loads([OWN])[OWN].jobs == 0
+
+
+def test_a_held_job_of_a_confined_app_goes_to_the_paid_api_before_it_expires(
+    deps: ControlDeps, late: Callable[..., Ticket], calls: Any, in_list: InList, row_of: Any, query: Any
+) -> None:
+    calls(4)
+    held, retry = late(), late()
+    waits = "UPDATE jobs SET state = 'waiting', not_before = now() + interval '1 h', route_reason = :why WHERE id = :id"
+    query(waits, why="confined: test", id=held.job_id)
+    query(waits, why="test", id=retry.job_id)
+    assert spill(deps) == 1
+    spilled = row_of(held.job_id)
+    assert (spilled.state, spilled.queue, spilled.not_before) == ("queued", PAID, None)
+    assert in_list(PAID) == [(held.job_id, spilled.enqueue_no)]
+    assert row_of(retry.job_id).state == "waiting"

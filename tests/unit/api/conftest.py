@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from api.door.cached.confined_apps import ConfinedApps
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.intake import Intake
@@ -207,6 +208,7 @@ def submitter(
         tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
+        confined=ConfinedApps(lambda: {}),
         wallet=SharedWallet(lambda _: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
         cache=cache,
     )

@@ -13,13 +13,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack
+from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack, Reroute
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import prompt_digest
-from headrace.domain.queues import Route
+from headrace.domain.queues import Route, queue_name
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
-from headrace.store import Store, attempts, escalations, poison
+from headrace.policies.confinement import CONFINED
+from headrace.policies.retries import FIRST_DELAY_S
+from headrace.store import Store, attempts, confinements, escalations, poison
 from workers.outcomes import Outcome
 from workers.running.recording.claims_ahead import ClaimsAhead
 from workers.running.recording.commits import Claimed, Commit
@@ -43,6 +45,7 @@ class AttemptRecords:
         notices: told of each job right after its claim, and again after its end.
         publisher: forgets the streams of jobs that have ended.
         is_paid: True if the engine is the paid API.
+        confine_s: how long an app is confined whose prompts have killed engines; 0: never.
     """
 
     store: Store
@@ -51,6 +54,7 @@ class AttemptRecords:
     notices: Notices
     publisher: Publisher
     is_paid: bool = False
+    confine_s: float = 0.0
     _shared: SharedAttempts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,14 +128,39 @@ class AttemptRecords:
         """Hand the job back as if it had never been taken; see `store.attempts.hand_back`."""
         return self._put_back(claim, end, lambda db: attempts.hand_back(db, claim, end, how))
 
+    def enter(self, claim: Claim) -> HandBack | None:
+        """Let the job of a confined app run if it is its turn; otherwise returns how to hand it back.
+
+        A held job waits in Postgres until `give_turn` chooses it, and at most until the confinement ends.
+        """
+        try:
+            with self.store.begin() as db:
+                left_s = confinements.enter(db, claim)
+        except StoreUnavailable as error:
+            log.warning("turn_not_asked", extra={"job_id": show_id(claim.job_id), "error": str(error)})
+            return HandBack(delay_s=FIRST_DELAY_S)
+        if left_s is None:
+            return None
+        log.info("job_held", extra={"job_id": show_id(claim.job_id), "app_id": str(claim.app_id), "pool": claim.pool})
+        why = f"{CONFINED}prompts of its app have killed engines of pool '{claim.pool}'"
+        return HandBack(reroute=Reroute(queue_name(claim.pool, claim.lane), Route.POOL, why, left_s))
+
     def poison(self, claim: Claim) -> None:
-        """Make the API refuse this prompt. If Postgres does not accept the write, the next crash repeats it."""
+        """Make the API refuse this prompt, and count it against its app, which is confined after too many.
+
+        If Postgres does not accept the write, the next crash repeats it.
+        """
         digest = prompt_digest(claim.model, claim.messages, claim.sampling)
         try:
             with self.store.begin() as db:
                 poison.remember(db, digest, claim.job_id)
+                until = confinements.strike(db, claim, self.confine_s)
         except StoreUnavailable as error:
             log.warning("poison_not_remembered", extra={"job_id": show_id(claim.job_id), "error": str(error)})
+            return
+        if until is not None:
+            facts = {"app_id": str(claim.app_id), "pool": claim.pool, "until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+            log.warning("app_confined", extra={"job_id": show_id(claim.job_id), **facts})
 
     def _put_back(
         self, claim: Claim, end: AttemptEnd, write: Callable[[Connection], JobState | None]

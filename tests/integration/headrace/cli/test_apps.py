@@ -13,6 +13,7 @@ from headrace.domain.apps import UNLIMITED, App, AppLimits
 from headrace.domain.queues import Lane, Ticket
 from headrace.store import Store
 from headrace.store.clients import apps
+from headrace.tables import confinements
 
 Run = Callable[..., Result]
 
@@ -203,3 +204,18 @@ def test_a_leaked_webhook_secret_is_replaced_at_once_and_the_overlap_can_be_chos
     assert overlap(store) == (second, 0)
     refused = run("apps", "webhook-secret", app.name, "--keep-old-hours", "2")
     assert (refused.exit_code, "--keep-old-hours needs --rotate." in refused.stderr) == (2, True)
+
+
+def test_a_confined_app_is_shown_and_released(run: Run, store: Store, app: App) -> None:
+    now = sa.func.now()
+    times = {"since": now, "next_at": now, "until": now + sa.text("interval '1 h'")}
+    with store.begin() as db:
+        db.execute(sa.insert(confinements).values(app_id=app.id, pool="chat", reason="2 of its prompts", **times))
+    shown = run("apps", "show", app.name).stdout
+    assert "Confined in pool 'chat' until" in shown
+    assert "'headrace apps release test' ends this." in shown
+    told: Any = json.loads(run("apps", "show", app.name, "--json").stdout)
+    assert [(each["pool"], each["held"]) for each in told["confined"]] == [("chat", 0)]
+    assert run("apps", "release", app.name).stdout == "Released in chat.\n"
+    assert run("apps", "release", app.name).stdout == "It was not confined.\n"
+    assert "Confined" not in run("apps", "show", app.name).stdout

@@ -34,6 +34,7 @@ ANALYST = "analyst of the audit"
 ACTS: Mapping[str, tuple[str, Action]] = {
     "apps create": ("books --queued-jobs 3", Action.APP_CREATE),
     "apps limit": ("test --day-usd 5 --lanes high,low", Action.APP_LIMIT),
+    "apps release": ("test", Action.APP_RELEASE),
     "apps webhook-secret": ("test", Action.APP_READ_SECRET),
     "apps webhook-secret --rotate": ("test", Action.APP_ROTATE_SECRET),
     "keys create": ("test --scope read", Action.KEY_CREATE),

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from headrace import connections
 from headrace.config import Settings
 from headrace.domain.attempts import Usage
+from headrace.domain.fleet import WorkerReport
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, Sampling, prompt_digest
@@ -23,6 +24,7 @@ from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.store import Store, jobs
 from headrace.store import attempts as store_attempts
+from headrace.store.fleet import workers
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests.chaos.proxy import Mode, Proxy
@@ -757,3 +759,54 @@ def test_a_prompt_that_killed_an_engine_alone_is_remembered(
     assert bytes(digest) == prompt_digest("test-model", (Message("user", "What is a headrace?"),), sampling), (
         "what the door makes of it"
     )
+
+
+def confine(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
+    """Two prompts of the tests' app have killed engines, and the worker has renewed its lease since."""
+    bench.execute.records.confine_s = 600
+    for _ in range(2):
+        ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=0)
+        bench.execute.state.ready.set()
+        bench.execute.run(ticket.job_id, 1)
+        run_again(bench, store, ticket)
+        assert job(store, ticket).error_code == "engine_crash"
+    bench.engine.error = None
+    bench.execute.state.ready.set()
+    with store.begin() as db:
+        confined = workers.renew(db, bench.execute.state.id, 10, WorkerReport(0, ready=True)).confined
+    assert len(confined) == 1
+    bench.execute.state.confined.set(confined)
+
+
+def test_two_poison_prompts_confine_their_app_and_its_next_job_runs_while_another_is_held(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    confine(bench, store, queued)
+    first, second = queued(), queued()
+    bench.engine.waits_for_abort = True
+    thread = threading.Thread(target=bench.execute.run, args=(first.job_id, 1))
+    bench.engine.started.clear()
+    thread.start()
+    assert bench.engine.started.wait(10)
+    ran = set(bench.engine.requests)
+
+    bench.execute.run(second.job_id, 1)
+
+    assert bench.engine.requests == ran, "the engine never saw it"
+    held = job(store, second)
+    assert (held.state, held.attempt) == (JobState.WAITING, 0)
+    assert (held.route_reason or "").startswith("confined: ")
+    bench.engine.aborted.set()
+    thread.join(10)
+
+
+def test_crashes_under_a_confined_apps_jobs_are_not_blamed_on_the_worker(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    confine(bench, store, queued)
+    ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=0)
+    bench.execute.run(ticket.job_id, 1)
+    run_again(bench, store, ticket)
+    assert job(store, ticket).error_code == "engine_crash"
+    crashes = [bench.execute.state.crashes.note() for _ in range(7)]
+    assert crashes == [False] * 6 + [True], "four of its crashes are explained"

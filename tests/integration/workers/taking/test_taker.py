@@ -57,7 +57,8 @@ class Worker:
         self.taker = KvTaker(redis, "chat", clock=lambda: self.now)
         self.kv_budget = KvBudget(Silent(), "expected", 0.0, freed=self.taker.look)  # type: ignore[arg-type]
         self.kv_budget.open(EngineLimits(None, max_running=100, kv_tokens=blocks * 16, kv_block_tokens=16))
-        self.taker.open(self.kv_budget, lambda: self.is_ready, lambda: 8)
+        self.elsewhere: Sequence[UUID] = ()
+        self.taker.open(self.kv_budget, lambda: self.is_ready, lambda: 8, elsewhere=lambda: self.elsewhere)
 
     def take(self, queues: Sequence[str] = QUEUES) -> UUID | None:
         """The one job that was taken, a moment later."""
@@ -495,3 +496,30 @@ def test_the_only_message_stays_in_its_list_if_it_is_not_a_job_s(redis: Redis, r
     script = redis.register_script((files("headrace.broker") / "lua" / "take.lua").read_text())
     assert script(keys=keys, args=[1, 1, 1]) == [[], [[], [raw], [], []], 0]
     assert redis.llen(list_key(NORMAL)) == 1
+
+
+def test_a_job_that_only_another_worker_may_run_stays_in_its_list_and_no_other_job_waits_for_it(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
+) -> None:
+    theirs = [put(Lane.NORMAL, 1), put(Lane.NORMAL, 1)]
+    others = [put(Lane.NORMAL, 1) for _ in range(3)]
+    one, bound = worker(10), worker(10)
+    one.elsewhere = theirs
+    assert [one.take(), *one.take_some(8)] == others
+    assert redis.llen(list_key(NORMAL)) == 2
+    assert bound.take_some(8) == theirs[:1], "as many as it read"
+    assert one.take() is None
+    assert redis.zcard(books_key("taken", NORMAL)) == 4
+    assert bound.take() == theirs[1]
+
+
+def test_an_idle_worker_leaves_a_lone_job_that_only_another_may_run(
+    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
+) -> None:
+    one, job = worker(10), put(Lane.NORMAL, 1)
+    one.elsewhere = [job]
+    assert one.take() is None
+    assert redis.llen(list_key(NORMAL)) == 1
+    assert redis.zcard(books_key("taken", NORMAL)) == 0
+    one.elsewhere = []
+    assert one.take() == job

@@ -9,7 +9,7 @@ from api.errors.job_error import job_error
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
-from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobOverdue, Unanswered
+from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobHeld, JobOverdue, Unanswered
 
 
 def ended(state: JobState, code: str | None = None, message: str | None = None) -> Job:
@@ -26,6 +26,7 @@ def ended(state: JobState, code: str | None = None, message: str | None = None) 
             "expired",
             "It could not start within 30 s. It cost nothing; try again.",
         ),
+        (ended(JobState.EXPIRED, "app_confined", "One at a time."), JobHeld, "app_confined", "One at a time."),
         (ended(JobState.FAILED, "deadline_exceeded", "Too late."), JobOverdue, "deadline_exceeded", "Too late."),
         (ended(JobState.FAILED, "prompt_rejected", "Too odd."), InvalidRequest, "prompt_rejected", "Too odd."),
         (ended(JobState.FAILED, "engine_fault", "It broke."), Unanswered, "engine_fault", "It broke."),

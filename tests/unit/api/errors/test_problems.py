@@ -1,5 +1,6 @@
 """Every error as HTTP: its status, OpenAI's shape, and the headers a client acts on."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from headrace.errors import HeadraceError
 from headrace.http.shapes import shape_of
 
 JOB = UUID(int=1)
+UNTIL = datetime(2026, 11, 30, 12, tzinfo=UTC)
 RATES = RatesLeft(RateLeft(60, 0), RateLeft(1000, 250))
 
 
@@ -41,6 +43,8 @@ CASES = [
     (errors.JobOverdue("m", JOB), 504, "server_error", "deadline_exceeded"),
     (errors.JobCancelled("m", JOB), 409, "conflict_error", "job_cancelled"),
     (errors.JobExpired("m", JOB), 503, "server_error", "expired"),
+    (errors.JobHeld("m", JOB), 503, "server_error", "app_confined"),
+    (errors.AppConfined("m", retry_after_s=9, until=UNTIL), 429, "rate_limit_error", "app_confined"),
     (queue_full(), 429, "rate_limit_error", "queue_full"),
     (limited(), 429, "rate_limit_error", "rate_limit_exceeded"),
     (errors.SlotsFull("m", reason="wait_slots", retry_after_s=1), 429, "rate_limit_error", "sync_slots_full"),
@@ -129,6 +133,9 @@ def test_an_app_that_used_its_minute_up_reads_its_rates_in_the_headers(flask_app
         (errors.JobOverdue("m", JOB), "x-should-retry", "false"),
         (errors.JobCancelled("m", JOB), "x-should-retry", "false"),
         (errors.JobExpired("m", JOB), "Retry-After", "2"),
+        (errors.JobHeld("m", JOB), "x-should-retry", "false"),
+        (errors.AppConfined("m", retry_after_s=9, until=UNTIL), "Retry-After", "9"),
+        (errors.AppConfined("m", retry_after_s=9, until=UNTIL), "x-headrace-confined-until", "2026-11-30T12:00:00Z"),
         (errors.WaitTimeout("m", JOB), "x-should-retry", "false"),
         (errors.Unauthenticated(), "WWW-Authenticate", "Bearer"),
     ],

@@ -1,6 +1,7 @@
 """What a scrape finds, with an engine that says what it is told to. No socket is opened."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -84,6 +85,12 @@ def test_what_runs_and_whether_it_takes_work(bench: Bench) -> None:
     bench.state.ready.set()
     with bench.state.attempts.running("a"):
         assert (bench.value("worker_running"), bench.value("worker_ready")) == (1, 1)
+
+
+def test_how_many_apps_are_confined(bench: Bench) -> None:
+    assert bench.value("confined_apps") == 0
+    bench.state.confined.set({UUID(int=1): None})
+    assert bench.value("confined_apps") == 1
 
 
 def test_a_worker_whose_host_drains_takes_no_work_and_says_so(bench: Bench) -> None:

@@ -1,0 +1,77 @@
+"""An app that sends one prompt after the other that kills the engine: it is confined, and other apps' jobs succeed."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from headrace.config import Settings
+from headrace.connections import postgres
+from headrace.domain.states import TERMINAL
+from headrace.policies.confinement import STRIKES
+from headrace.store.clients import apps, keys
+
+#: A prompt with this in it kills the engine.
+POISON = "hemlock"
+#: More distinct poison prompts than an app may have strikes before it is confined.
+PROMPTS = 6
+NEIGHBOURS = 30
+PEPPER = "of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def system(start: Callable[..., Any]) -> Any:
+    return start(
+        "--without",
+        "flower",
+        simulator__output_tokens="16",
+        simulator__decode_tokens_per_s="16",
+        simulator__poison=POISON,
+        pools__chat__max_running="8",
+        pepper=PEPPER,
+    )
+
+
+@pytest.fixture(scope="module")
+def attacker(system: Any) -> Iterator[httpx2.Client]:
+    """The client of another app than the neighbours'."""
+    settings = Settings.load(database_url=system.stack.report.database_url, pepper=PEPPER)
+    engine = postgres(settings, pool_size=1)
+    with engine.begin() as db:
+        key = keys.make(db, apps.ensure(db, "attacker").id, PEPPER)
+    engine.dispose()
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=system.stack.report.url, headers=headers, timeout=50) as client:
+        yield client
+
+
+def crashes(system: Any) -> int:
+    log: Path = system.stack.state_dir / "logs" / "gpu.log"
+    return log.read_text().count("engine_dead")
+
+
+def outcomes(client: httpx2.Client, ids: list[str]) -> list[tuple[str, str] | None]:
+    """Status and error code of each job that has ended."""
+    jobs = [client.get(f"/v1/jobs/{each}").json() for each in ids]
+    return [(job["status"], job["error"]["code"]) if job["status"] in TERMINAL else None for job in jobs]
+
+
+def test_an_app_whose_every_prompt_is_poison_kills_few_engines_and_no_job_of_another_app(
+    system: Any, attacker: httpx2.Client, wait_until: Callable[..., None]
+) -> None:
+    ids = []
+    for number in range(PROMPTS):
+        body = {"prompt": f"Cup {number} of {POISON}, please.", "max_wait": 25}
+        ids.append(attacker.post("/v1/jobs", json=body).json()["id"])
+    neighbours = system.submit_many(NEIGHBOURS)
+    ended = system.all_ended(neighbours, 120)
+    wait_until(lambda: None not in outcomes(attacker, ids), "the attacker's jobs have ended")
+    theirs = outcomes(attacker, ids)
+    assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
+    # Without the confinement each prompt kills two engines: one beside other jobs, one alone.
+    assert crashes(system) <= 2 * (STRIKES + 1)
+    assert set(theirs) == {("failed", "engine_crash"), ("expired", "app_confined")}
+    [row] = system.sql("SELECT max(count) FROM (SELECT count(*) FROM poison_strikes GROUP BY app_id) AS of_app")
+    assert row["max"] == STRIKES + 1
