@@ -12,6 +12,7 @@ from flask import Flask, Response, g, request
 from api import cors
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
+from api.calls import Callers, CallRates
 from api.deps import EXTENSION, FAILED, Failed, WebDeps, deps
 from api.door.cached.confined_apps import ConfinedApps
 from api.door.cached.current_tariff import CurrentTariff
@@ -143,7 +144,7 @@ def build(settings: Settings) -> WebDeps:
         admission=admission,
         catalogue=catalogue,
         forecast=forecast,
-        authenticator=Authenticator(store, *settings.peppers),
+        callers=Callers(Authenticator(store, *settings.peppers), CallRates(settings.calls_per_minute)),
         bodies=Bodies(rates, store, settings.bodies_in_flight_bytes, settings.body_grace_s),
         submitter=_submitter(settings, store, catalogue, forecast, refuser, intake, cache),
         reader=Reader(store, admission),
@@ -219,6 +220,8 @@ def _begin() -> None:
 
 
 def _end(response: Response) -> Response:
+    if (due := g.pop("due", None)) is not None and due.calls:
+        deps().callers.rates.charge(due.app, due.calls)
     took_s = time.monotonic() - g.began
     # `add`, because setting a header looks through all that are there. No route sets these two.
     response.headers.add("x-request-id", g.request_id)

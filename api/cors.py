@@ -20,7 +20,8 @@ EXPOSED = (
     "x-request-id, openai-processing-ms, x-job-id, x-headrace-cost-usd, x-headrace-cache, Idempotent-Replayed, "
     "x-headrace-confined-until, Retry-After, x-should-retry, x-ratelimit-limit-requests, "
     "x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
-    "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+    "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-ratelimit-limit-calls, "
+    "x-ratelimit-remaining-calls, x-ratelimit-reset-calls"
 )
 
 

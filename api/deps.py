@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from pydantic import BaseModel
 from redis import Redis
 
-from api.auth import Authenticator, check_scope
 from api.bodies.in_flight import Bodies
+from api.calls import Callers
 from api.door.catalogue import Catalogue
 from api.door.refusals import Refusals
 from api.door.submit import Submitter
@@ -50,6 +50,14 @@ class Failed(NamedTuple):
     waits: bool = False
 
 
+@dataclass(slots=True)
+class Due:
+    """Calls that a request uses at its end; a job that it makes cancels them."""
+
+    app: App
+    calls: int
+
+
 @dataclass(frozen=True, slots=True)
 class WebDeps:
     """The parts of the web process.
@@ -64,7 +72,7 @@ class WebDeps:
     admission: Admission
     catalogue: Catalogue
     forecast: Forecast
-    authenticator: Authenticator
+    callers: Callers
     bodies: Bodies
     submitter: Submitter
     reader: Reader
@@ -89,18 +97,18 @@ def deps() -> WebDeps:
     return cast(WebDeps, current_app.extensions[EXTENSION])
 
 
-def caller() -> App:
+def caller(*, submits: bool = False) -> App:
     """The app that calls. Every route under /v1 must begin with this.
 
-    Raises: Unauthenticated. PermissionDenied: the key's scopes do not allow this method. StoreUnavailable. Any error
-    that the request has met before Flask saw it.
+    Args: submits: as in `Callers.admit`.
+    Raises: as `Callers.admit`. Any error that the request has met before Flask saw it.
     """
     # Taken out, since the error's frames hold the environment.
     failed: Failed | None = request.environ.pop(FAILED, None)
     if failed is not None:
         raise failed.error
-    app = deps().authenticator.authenticate(request.headers.get("Authorization"))
-    check_scope(app, request.method)
+    app = deps().callers.admit(request.headers.get("Authorization"), request.method, submits=submits)
+    g.due = Due(app, 1 if submits else 0)
     return app
 
 

@@ -26,7 +26,9 @@ from bed.testbed import BARE, ROAMING, Counts, Testbed, bearer, console, lanes, 
 #: The lane whose queue is full, and the cap it is full at. Submits go to another, which is deep and never full.
 FULL_LANE, FULL_CAP = "low", 500
 ROOMY = lanes(depth_cap=1_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400) | {
-    f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP)
+    f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP),
+    # One app makes all calls of a kind.
+    "HEADRACE_CALLS_PER_MINUTE": str(10**9),
 }
 #: The app that polls and lists, and had a page of jobs long ago; the one that submits; the one that fills the queues.
 READER, WRITER, CROWD = "app-1", "app-2", "app-3"

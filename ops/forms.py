@@ -116,11 +116,12 @@ class MonthForm(Form):
 
 
 class LimitsForm(FlaskForm):
-    """The limits of one app, where an empty field is no limit, and its cache, where it is the pools' setting."""
+    """The limits of one app, where an empty field is no limit, and its calls and its cache, where it is the setting."""
 
     queued_jobs = StringField("Jobs that may wait", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
     requests_per_minute = StringField("Requests a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
     tokens_per_minute = StringField("Tokens a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
+    calls_per_minute = StringField("Calls a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
     day_usd = StringField("USD a day", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
     month_usd = StringField("USD a month", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
     cache_s = StringField(

@@ -5,13 +5,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from api.bodies.in_flight import SMALL_BYTES
+from api.calls import calls_of
 from api.deps import WebDeps
-from api.early.sending import Reply, Request, caller_of, hand_on, send
-from api.errors.problems import body_of, told_of_refusal
+from api.early.sending import Reply, Request, caller_of, hand_on, refusal, send
 from api.plain import PLAIN_BYTES, PlainJobs, Post
 from headrace.domain.apps import App
-from headrace.errors import HeadraceError, QueueFull
-from headrace.http.shapes import shape_of
+from headrace.errors import AppLimited, HeadraceError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -37,19 +36,23 @@ class EarlyDoor:
         """Answer the request, or hand it on."""
         if environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] == METHOD:
             request = Request.of(environ, start_response)
-            if (post := self._post(request)) is not None and (reply := self._reply(request, post)) is not None:
+            try:
+                post = self._post(request)
+            except AppLimited as refused:
+                return send(request, refusal(refused, PATH), self._parts.metrics)
+            if post is not None and (reply := self._reply(request, post)) is not None:
                 return send(request, reply, self._parts.metrics)
         return self._app(environ, start_response)
 
     def _post(self, request: Request) -> Post | None:
-        """What is posted; None if only the routes can tell. They can read the body again."""
+        """What is posted; None if only the routes can tell. They can read the body again. Raises: AppLimited."""
         environ = request.environ
         told, limit = environ.get("CONTENT_LENGTH") or "", PLAIN_BYTES if self._early.is_empty else SMALL_BYTES
         if not (told.isascii() and told.isdigit() and int(told) <= limit):
             return None
         if any(name in environ for name in LEFT_ALONE):
             return None
-        if (app := caller_of(request, self._parts.authenticator)) is None:
+        if (app := caller_of(request, self._parts.callers, submits=True)) is None:
             return None
         try:
             raw = self._read(app, environ, int(told))
@@ -69,7 +72,8 @@ class EarlyDoor:
     def _reply(self, request: Request, post: Post) -> Reply | None:
         """Refuse or accept the job; None if it is handed on."""
         if not self._early.is_empty and (refused := self._early.check(post.app.id, post.raw)) is not None:
-            return _refusal(refused)
+            self._parts.callers.rates.charge(post.app, 1 + calls_of(len(post.raw)))
+            return refusal(refused, PATH)
         try:
             accepted = self._plain.submit(post)
         except Exception as error:
@@ -77,10 +81,3 @@ class EarlyDoor:
             hand_on(request, error)
             return None
         return None if accepted is None else Reply("202 ACCEPTED", accepted.headers, accepted.body, PATH)
-
-
-def _refusal(refused: QueueFull) -> Reply:
-    shape = shape_of(refused)
-    headers, more = told_of_refusal(refused)
-    body = body_of(str(refused), shape.type, refused.code, refused.param, more)
-    return Reply(f"{shape.status} TOO MANY REQUESTS", headers, body, PATH, refusal=refused.reason)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from api.deps import WebDeps, json_of
-from api.early.sending import Reply, Request, caller_of, hand_on, send
+from api.early.sending import Reply, Request, caller_of, hand_on, refusal, send
 from api.reading.peers import peer_of
 from api.routes.submission import headers_of_job
 from api.schemas.jobs import JobBody
 from headrace.domain.apps import App
 from headrace.domain.ids import parse_id, show_id
+from headrace.errors import AppLimited
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -40,13 +41,16 @@ class EarlyPolls:
         """Answer the request, or hand it on."""
         if environ["REQUEST_METHOD"] == METHOD and (path := _PATH.fullmatch(environ["PATH_INFO"])) is not None:
             request = Request.of(environ, start_response)
-            poll = self._poll(path[1], request)
+            try:
+                poll = self._poll(path[1], request)
+            except AppLimited as refused:
+                return send(request, refusal(refused, RULE), self._parts.metrics)
             if poll is not None and (reply := self._reply(poll, request)) is not None:
                 return send(request, reply, self._parts.metrics)
         return self._app(environ, start_response)
 
     def _poll(self, public_id: str, request: Request) -> _Poll | None:
-        """What is asked for; None if only the routes can tell."""
+        """What is asked for; None if only the routes can tell. Raises: AppLimited."""
         environ = request.environ
         told = environ.get("QUERY_STRING", "")
         wait = _WAIT.fullmatch(told)
@@ -56,7 +60,7 @@ class EarlyPolls:
         wait_s = float(wait[1]) if wait is not None else 0.0
         if wait_s > self._parts.settings.wait_limit_s:
             return None
-        app = caller_of(request, self._parts.authenticator)
+        app = caller_of(request, self._parts.callers)
         return None if app is None else _Poll(app, parse_id(public_id), wait_s)
 
     def _reply(self, poll: _Poll, request: Request) -> Reply | None:

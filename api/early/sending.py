@@ -4,12 +4,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from api.auth import Authenticator, check_scope
+from api.calls import Callers
 from api.deps import FAILED, Failed
+from api.errors.problems import body_of, told_of_refusal
 from api.metrics import WebMetrics
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, show_id
+from headrace.errors import AppLimited, Refused
 from headrace.http.request_metrics import Handled, RequestKind
+from headrace.http.shapes import shape_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -52,16 +55,24 @@ class Reply(NamedTuple):
     refusal: str | None = None
 
 
-def caller_of(request: Request, authenticator: Authenticator) -> App | None:
-    """The app that calls; None if the route must refuse the request."""
+def caller_of(request: Request, callers: Callers, *, submits: bool = False) -> App | None:
+    """The app that calls; None if the route must refuse the request. Raises: AppLimited."""
     environ = request.environ
     try:
-        app = authenticator.authenticate(environ.get("HTTP_AUTHORIZATION"))
-        check_scope(app, environ["REQUEST_METHOD"])
+        return callers.admit(environ.get("HTTP_AUTHORIZATION"), environ["REQUEST_METHOD"], submits=submits)
+    except AppLimited:
+        raise
     except Exception as error:
         hand_on(request, error)
         return None
-    return app
+
+
+def refusal(refused: Refused, rule: str) -> Reply:
+    """The answer to a refused request."""
+    shape = shape_of(refused)
+    headers, more = told_of_refusal(refused)
+    body = body_of(str(refused), shape.type, refused.code, refused.param, more)
+    return Reply(f"{shape.status} TOO MANY REQUESTS", headers, body, rule, refusal=refused.reason)
 
 
 def hand_on(request: Request, error: Exception, *, waits: bool = False) -> None:

@@ -9,7 +9,7 @@ from headrace.domain.limits.rates import RatesLeft
 def rate_headers(rates: RatesLeft) -> Mapping[str, str]:
     """`x-ratelimit-*` for each limited rate; nothing for the others."""
     headers = {}
-    for name, rate in (("requests", rates.requests), ("tokens", rates.tokens)):
+    for name, rate in (("requests", rates.requests), ("tokens", rates.tokens), ("calls", rates.calls)):
         if rate is not None:
             headers[f"x-ratelimit-limit-{name}"] = str(rate.limit)
             headers[f"x-ratelimit-remaining-{name}"] = str(max(0, rate.left))

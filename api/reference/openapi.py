@@ -36,7 +36,7 @@ HEADERS: Mapping[str, str] = {
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
     "WWW-Authenticate": "The scheme: `Bearer`.",
     "x-ratelimit-limit-requests": "Of an app with limits: requests a minute. `-remaining-` and `-reset-` go with it, "
-    "and the same three for `tokens`.",
+    "and the same three for `tokens`; where the rate of calls refused it, for `calls`.",
 }
 #: The meaning and the pattern of `{id}` in each family of paths.
 IDS: Mapping[str, tuple[str, str]] = {

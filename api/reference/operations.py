@@ -42,7 +42,7 @@ from api.schemas.tokens import DetokenizeBody, DetokenizeRequest, TokenizeBody, 
 from api.schemas.usage import UsageList, UsageQuery
 
 #: Statuses that may refuse any request with a body.
-READ_BODY = (400, 404, 408, 413, 415, 429)
+READ_BODY = (400, 404, 408, 413, 415)
 #: The same where it makes a job, before that is made.
 SUBMIT = (*READ_BODY, 409, 422)
 
@@ -98,7 +98,7 @@ OPERATIONS = (
     Operation(
         *("get", "/v1/usage", "usage", "Read what you used and were charged", UsageList),
         query=UsageQuery,
-        refusals=(400, 429),
+        refusals=(400,),
     ),
     Operation(
         *("post", "/v1/responses", "OpenAI", "Create a response: in the background, waiting, or streaming"),
@@ -114,7 +114,7 @@ OPERATIONS = (
         ResponseBody,
         query=ResponseQuery,
         events=RESPONSE_EVENTS,
-        refusals=(400, 404, 429),
+        refusals=(400, 404),
     ),
     Operation(
         *("delete", "/v1/responses/{id}", "OpenAI", "Erase an ended response's texts", DeletedResponse),
@@ -269,4 +269,4 @@ REFUSALS: Mapping[int, ErrorStatus] = {
     ),
 }
 #: Statuses that may refuse any call with an API key.
-ALWAYS = (401, 403, 500, 503)
+ALWAYS = (401, 403, 429, 500, 503)

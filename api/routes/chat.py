@@ -18,7 +18,7 @@ blueprint = Blueprint("chat", __name__, url_prefix="/v1/chat/completions")
 @blueprint.post("")
 def create() -> Response:
     """200 and the answer, once the job has succeeded; or a stream of its chunks."""
-    app = caller()
+    app = caller(submits=True)
     asked = validated(ChatRequest, body(app))
     if asked.stream:
         return _stream(asked, app)

@@ -18,7 +18,7 @@ blueprint = Blueprint("completions", __name__, url_prefix="/v1/completions")
 @blueprint.post("")
 def create() -> Response:
     """200 and the continuation, once the job has succeeded; or a stream of its chunks."""
-    app = caller()
+    app = caller(submits=True)
     asked = validated(CompletionRequest, body(app))
     if asked.stream:
         return _stream(asked, app)

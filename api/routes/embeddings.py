@@ -15,7 +15,7 @@ blueprint = Blueprint("embeddings", __name__, url_prefix="/v1/embeddings")
 @blueprint.post("")
 def create() -> Response:
     """200 and the vectors, once the job has succeeded."""
-    app = caller()
+    app = caller(submits=True)
     asked = validated(EmbeddingRequest, body(app))
     drafts, encoding = [asked.to_draft()], asked.encoding_format or "float"
     del asked

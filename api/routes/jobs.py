@@ -19,7 +19,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 @blueprint.post("")
 def submit() -> Response:
     """202, and the job's place in its queue."""
-    app = caller()
+    app = caller(submits=True)
     draft = validated(JobRequest, body(app)).to_draft()
     accepted = accept(draft, app, idempotency())
     return answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted))

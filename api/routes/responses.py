@@ -26,7 +26,7 @@ blueprint = Blueprint("responses", __name__, url_prefix="/v1/responses")
 @blueprint.post("")
 def create() -> Response:
     """200, and the response: at once in the background, else once it has ended, or as a stream of events."""
-    app = caller()
+    app = caller(submits=True)
     draft = validated(ResponseRequest, body(app)).to_draft()
     if draft.stream:
         return _stream(draft, app)

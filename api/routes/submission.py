@@ -12,6 +12,7 @@ from api.abandoned import cancel_unless_wanted
 from api.bodies.in_flight import SMALL_BYTES
 from api.bodies.packed import unpacked
 from api.bodies.reader import BodyReader
+from api.calls import calls_of
 from api.deps import deps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
@@ -30,10 +31,17 @@ WAIT_DIGITS_LIMIT = 9
 
 
 def body(app: App) -> dict[str, Any]:
-    """The request's JSON object.
+    """The request's JSON object. It counts as calls, unless a job is made of it.
 
     Raises: InvalidRequest. RequestEntityTooLarge. UnsupportedMediaType. AppLimited. BodiesFull. BodyTimeout.
     """
+    try:
+        return _body(app)
+    finally:
+        g.due.calls += calls_of(len(g.get("raw", b"")))
+
+
+def _body(app: App) -> dict[str, Any]:
     parts, told = deps(), request.content_length
     limit, bodies = parts.settings.body_limit_bytes, parts.bodies
     if told is not None and told > limit:
@@ -72,7 +80,11 @@ def _unpacked_body(app: App, told: int | None) -> dict[str, Any]:
     limit, bodies = deps().settings.body_limit_bytes, deps().bodies
     bodies.admit(app, limit, _idempotency_key())
     g.body = app.id, limit
-    g.raw = unpacked(_read(app, limit + 1 if told is None else told), limit)
+    packed = _read(app, limit + 1 if told is None else told)
+    g.due.calls += calls_of(limit)
+    g.raw = unpacked(packed, limit)
+    # It is whole: so its own size counts.
+    g.due.calls -= calls_of(limit)
     if len(g.raw) > limit:
         raise RequestEntityTooLarge
     with bodies.parsing.hold(app.id):
@@ -152,7 +164,10 @@ def preferred_wait_s() -> float:
 
 def accept(draft: Draft, app: App, key: Idempotency | None) -> Accepted:
     """Accept a draft. Raises: as `Submitter.submit`."""
-    return deps().submitter.submit(draft, app, key, g.request_id)
+    accepted = deps().submitter.submit(draft, app, key, g.request_id)
+    if not accepted.is_replay:
+        g.pop("due", None)
+    return accepted
 
 
 def submitted(draft: Draft, app: App) -> tuple[Accepted, Job]:

@@ -30,6 +30,7 @@ _LIMITS = {
     "requests_per_minute": "Requests that submit a job.",
     "tokens_per_minute": "Tokens of its prompts and of the most they may be answered with.",
 }
+_CALLS = "Its calls of one web process, accepted submits aside."
 _MAX_ERROR = "Share of its answers from the semantic cache that may be wrong; 0: no such answers."
 _CACHE = "How long its answers serve its identical jobs; 0: never."
 _BUDGETS = {
@@ -52,6 +53,12 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="SECONDS",
         callback=parameters.seconds,
         help=f"{_CACHE} 'none': as the pools' cache_s says.",
+    )(command)
+    command = click.option(
+        "--calls-per-minute",
+        metavar="N",
+        callback=parameters.limit,
+        help=f"{_CALLS} 'none': as the setting calls_per_minute says.",
     )(command)
     command = click.option(
         "--lanes", metavar="LANES", callback=parameters.lanes, help=f"The lanes it may use, of {lanes}; 'none': all."
@@ -145,6 +152,8 @@ def show(name: str, as_json: bool) -> None:
         print_json({**_app_json(app), **more})
         return
     out.print(_app_table([app]))
+    if app.limits.calls_per_minute is not None:
+        out.print(f"It may make {app.limits.calls_per_minute:,} calls a minute of one web process.")
     if app.cache_s is not None:
         out.print(f"Its answers serve identical jobs for {app.cache_s:,} s.")
     if app.max_error is not None:
@@ -237,7 +246,7 @@ def _shown(value: int | Decimal) -> str:
 
 
 def _app_json(app: App) -> dict[str, Any]:
-    limits = {name: getattr(app.limits, name) for name in _LIMITS}
+    limits = {name: getattr(app.limits, name) for name in (*_LIMITS, "calls_per_minute")}
     usd = {name: getattr(app.limits, name) for name in _BUDGETS}
     limits |= {name: None if value is None else f"{value.normalize():f}" for name, value in usd.items()}
     lanes = None if app.lanes is None else _in_order(app.lanes)

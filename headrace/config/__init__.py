@@ -90,6 +90,8 @@ class Settings(BaseSettings):
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
             refused with 429. One app may hold half.
         body_grace_s: how far a client may fall behind 64 KiB/s while it sends a body. Past it, it gets a 408.
+        calls_per_minute: how often one app may call one API process, accepted submits aside, unless the app has a
+            limit of its own. A body counts as one call more for each 4 KiB. The bucket holds 10 seconds' worth.
         wait_limit_s: how long a synchronous request waits for its answer, and the longest `wait=` of a long poll. The
             default is a little less than the 600 s after which the openai SDK gives up, and sends its request again.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
@@ -170,6 +172,7 @@ class Settings(BaseSettings):
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
     bodies_in_flight_bytes: PositiveInt = 64 * 1024 * 1024
     body_grace_s: Positive = 10.0
+    calls_per_minute: PositiveInt = 30_000
     wait_limit_s: Positive = 590.0
     wait_slots: PositiveInt = 1000
     stream_slots: PositiveInt = 1000

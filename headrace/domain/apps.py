@@ -27,6 +27,7 @@ class AppLimits:
         queued_jobs: its jobs that may wait at once, in all queues together.
         tokens_per_minute: prompt tokens plus `max_tokens` of the jobs it submits.
         day_usd, month_usd: what it may spend at the paid API in a UTC day and in a UTC month.
+        calls_per_minute: its calls of a `web` process, accepted submits aside; None for the setting of that name.
     """
 
     queued_jobs: int | None = None
@@ -34,6 +35,7 @@ class AppLimits:
     tokens_per_minute: int | None = None
     day_usd: Decimal | None = None
     month_usd: Decimal | None = None
+    calls_per_minute: int | None = None
 
 
 UNLIMITED = AppLimits()
@@ -70,6 +72,7 @@ class Changes(TypedDict, total=False):
     tokens_per_minute: int | None
     day_usd: Decimal | None
     month_usd: Decimal | None
+    calls_per_minute: int | None
     lanes: Iterable[Lane] | None
     cache_s: int | None
     max_error: float | None

@@ -5,9 +5,9 @@ from typing import Literal
 
 from headrace.errors.base import HeadraceError
 
-#: (limit per minute, what is left of it) for an app's requests and for its tokens; None for a rate without a limit.
-#: `domain.limits.rates.RatesLeft` names the numbers.
-RatesLeft = tuple[tuple[int, int] | None, tuple[int, int] | None]
+#: (limit per minute, what is left of it, seconds' worth that the bucket holds) for an app's requests, tokens and calls;
+#: None for a rate without a limit. `domain.limits.rates.RatesLeft` names the numbers.
+RatesLeft = tuple[tuple[int, int, float] | None, ...]
 
 
 class Refused(HeadraceError):
@@ -23,7 +23,7 @@ class Refused(HeadraceError):
     retryable = True
 
     def __init__(
-        self, message: str, *, reason: str, retry_after_s: int | None = None, rates_left: RatesLeft = (None, None)
+        self, message: str, *, reason: str, retry_after_s: int | None = None, rates_left: RatesLeft = ()
     ) -> None:
         super().__init__(message)
         self.reason, self.retry_after_s, self.rates_left = reason, retry_after_s, rates_left
@@ -53,7 +53,7 @@ class QueueFull(Refused):
         unit: Literal["jobs", "tokens"] = "jobs",
         expected_wait_s: float | None = None,
         retry_after_s: int | None = None,
-        rates_left: RatesLeft = (None, None),
+        rates_left: RatesLeft = (),
     ) -> None:
         super().__init__(message, reason=reason, retry_after_s=retry_after_s, rates_left=rates_left)
         self.queue, self.depth, self.cap, self.unit = queue, depth, cap, unit
@@ -61,7 +61,7 @@ class QueueFull(Refused):
 
 
 class AppLimited(Refused):
-    """The app has used up its minute: the reason is requests_per_minute or tokens_per_minute."""
+    """The app has used up its minute: the reason is requests_per_minute, tokens_per_minute or calls_per_minute."""
 
     code = "rate_limit_exceeded"
 

@@ -30,6 +30,11 @@ apps = sa.Table(
         sa.Float,
         comment="Share of the semantic cache's answers that may be wrong; 0: no such answers; NULL: as the pool says.",
     ),
+    sa.Column(
+        "calls_per_minute",
+        sa.Integer,
+        comment="Calls of one web process, accepted submits aside; NULL: as the setting says.",
+    ),
     comment="Clients of the API.",
 )
 

@@ -21,7 +21,7 @@ blueprint = Blueprint("apps", __name__)
 
 #: The time whose activity is shown.
 PERIOD = timedelta(hours=24)
-_WHOLE = ("queued_jobs", "requests_per_minute", "tokens_per_minute")
+_WHOLE = ("queued_jobs", "requests_per_minute", "tokens_per_minute", "calls_per_minute")
 _USD = ("day_usd", "month_usd")
 
 

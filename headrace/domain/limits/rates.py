@@ -9,25 +9,32 @@ MINUTE_S = 60.0
 
 
 class RateLeft(NamedTuple):
-    """One rate of an app right after a request: a token bucket with the capacity of one minute."""
+    """One rate of an app right after a request: a token bucket.
+
+    Attributes:
+        limit: per minute.
+        holds_s: the bucket's capacity: what the rate fills in so many seconds.
+    """
 
     limit: int
     left: int
+    holds_s: float = MINUTE_S
 
     @property
     def full_in_s(self) -> float:
         """Seconds until the bucket is full again."""
-        return (self.limit - self.left) / self.limit * MINUTE_S
+        return self.holds_s - self.left / self.limit * MINUTE_S
 
 
 class RatesLeft(NamedTuple):
-    """Both rates of an app; None where the app has no limit of its own."""
+    """The rates of an app; None where it has no limit of its own, or the answer is not about it."""
 
     requests: RateLeft | None = None
     tokens: RateLeft | None = None
+    calls: RateLeft | None = None
 
     @classmethod
-    def of(cls, numbers: tuple[tuple[int, int] | None, tuple[int, int] | None]) -> Self:
+    def of(cls, numbers: tuple[tuple[int, int, float] | None, ...]) -> Self:
         """Read the rates from an error's plain numbers."""
         return cls(*(each and RateLeft(*each) for each in numbers))
 

@@ -36,6 +36,7 @@ COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     apps.c.tokens_per_minute,
     apps.c.day_usd,
     apps.c.month_usd,
+    apps.c.calls_per_minute,
     apps.c.lanes,
     apps.c.cache_s,
     apps.c.max_error,

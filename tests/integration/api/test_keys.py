@@ -185,7 +185,7 @@ def perform(operation: str, key: str, store: Store, app: App, pepper: str, web: 
 
 def test_no_part_of_a_key_is_in_an_answer_to_it(web: Flask, key: str) -> None:
     wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
-    known: Authenticator = web.extensions[EXTENSION].authenticator
+    known: Authenticator = web.extensions[EXTENSION].callers.authenticator
     for sent in (wrong, key):
         answered = web.test_client().get(f"/v1/jobs/job_{'0' * 32}", headers={"Authorization": f"Bearer {sent}"})
         assert sent[3:] not in answered.get_data(as_text=True) + str(answered.headers)

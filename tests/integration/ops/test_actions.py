@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.apps import App
+from headrace.domain.apps import UNLIMITED, App
 from headrace.domain.ids import show_id
 from headrace.domain.operators.accounts import Right, Role
 from headrace.domain.queues import Lane
@@ -103,12 +103,13 @@ def test_a_cancel_ends_a_job_that_waits(clerk: Browser, store: Store, full: list
 
 
 def test_limits_are_replaced_and_an_empty_field_lifts_one(admin: Browser, store: Store, full: list[UUID]) -> None:
-    fields = {"name": "test", "queued_jobs": "7", "day_usd": "1.50", "cache_s": "0", "lanes": ["low", "batch"]}
+    numbers = {"queued_jobs": "7", "calls_per_minute": "90", "day_usd": "1.50", "cache_s": "0"}
+    fields = {"name": "test", **numbers, "lanes": ["low", "batch"]}
     assert admin.post("/app/limits", fields).status_code == 303
     with store.begin() as db:
         app = apps.find_app(db, "test")
     assert (app.limits.queued_jobs, app.limits.day_usd, app.lanes) == (7, Decimal("1.50"), {Lane.LOW, Lane.BATCH})
-    assert app.cache_s == 0
+    assert (app.cache_s, app.limits.calls_per_minute) == (0, 90)
     assert 'value="1.5"' in (page := admin.get("/app?name=test").text)
     assert 'name="cache_s" placeholder="as the pools say" size="14" type="text" value="0"' in page
     assert admin.post("/app/limits", {**fields, "cache_s": "31622401"}).status_code == 400
@@ -116,7 +117,7 @@ def test_limits_are_replaced_and_an_empty_field_lifts_one(admin: Browser, store:
     assert admin.post("/app/limits", {"name": "test", "lanes": [lane.value for lane in Lane]}).status_code == 303
     with store.begin() as db:
         app = apps.find_app(db, "test")
-    assert (app.limits.queued_jobs, app.limits.day_usd, app.lanes, app.cache_s) == (None, None, None, None)
+    assert (app.limits, app.lanes, app.cache_s) == (UNLIMITED, None, None)
 
 
 def test_a_new_key_is_shown_once_and_works(admin: Browser, store: Store, full: list[UUID]) -> None:

@@ -57,6 +57,15 @@ def test_an_app_s_budget_is_set_shown_and_lifted(run: Run, store: Store) -> None
     assert (listed["day_usd"], listed["month_usd"]) == ("0", None)
 
 
+def test_an_app_s_own_rate_of_calls_is_set_shown_and_lifted(run: Run, store: Store) -> None:
+    run("apps", "create", "shop", "--calls-per-minute", "60000")
+    assert find(store, "shop").limits == AppLimits(calls_per_minute=60_000)
+    assert "60,000 calls a minute" in run("apps", "show", "shop").stdout
+    run("apps", "limit", "shop", "--calls-per-minute", "none")
+    [listed] = json.loads(run("apps", "list", "--json").stdout)
+    assert listed["calls_per_minute"] is None
+
+
 def test_an_app_s_own_cache_is_set_shown_and_lifted(run: Run, store: Store) -> None:
     run("apps", "create", "shop", "--cache-s", "600")
     assert find(store, "shop").cache_s == 600
@@ -133,7 +142,7 @@ def test_apps_are_listed_by_name_for_people_and_for_programs(run: Run, store: St
     assert [row[0] for row in cells(run("apps", "list"))] == ["[red]zoo", "shop"]
     listed = run("apps", "list", "--json")
     limits = {"queued_jobs": None, "requests_per_minute": None, "tokens_per_minute": None}
-    limits |= {"day_usd": None, "month_usd": None}
+    limits |= {"calls_per_minute": None, "day_usd": None, "month_usd": None}
     caching = {"cache_s": None, "max_error": None}
     assert json.loads(listed.stdout) == [
         {

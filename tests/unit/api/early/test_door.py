@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from api.auth import Authenticator
 from api.bodies.in_flight import SMALL_BYTES
 from api.bodies.small import SmallBodies
+from api.calls import Callers, CallRates
 from api.deps import FAILED, Failed, WebDeps
 from api.early.door import EarlyDoor
 from api.plain import PLAIN_BYTES, Answer, PlainJobs, Post
@@ -20,6 +22,9 @@ from headrace.errors import QueueFull, StoreUnavailable, Unauthenticated
 BODY = b'{"prompt": "Hi"}'
 FULL = QueueFull("It is full.", queue="chat.normal", reason="depth", depth=5, cap=5, retry_after_s=3)
 APP = App(new_id(), "test", "whsec_test", scopes=frozenset({Scope.SUBMIT}))
+
+#: A bucket of ten calls.
+CALLS_PER_MINUTE = 60
 
 
 class World:
@@ -35,6 +40,7 @@ class World:
 
     def __init__(self) -> None:
         self.app: App | None = APP
+        self.rates = CallRates(CALLS_PER_MINUTE)
         self.is_empty, self.asked, self.noted = False, list[bytes](), list[Any]()
         self.refusal: QueueFull | None = FULL
         self.accepted: Answer | Exception | None = None
@@ -46,7 +52,10 @@ class World:
         refuser = SimpleNamespace(early=self)
         metrics = SimpleNamespace(note=lambda handled, took_s: self.noted.append(handled))
         parts = SimpleNamespace(
-            authenticator=self, bodies=bodies, submitter=SimpleNamespace(refuser=refuser), metrics=metrics
+            callers=Callers(cast(Authenticator, self), self.rates),
+            bodies=bodies,
+            submitter=SimpleNamespace(refuser=refuser),
+            metrics=metrics,
         )
         self.door = EarlyDoor(self._flask, cast(WebDeps, parts), cast(PlainJobs, self))
 
@@ -164,3 +173,20 @@ def test_a_long_body_is_handed_on_unread_while_no_queue_was_full(world: World) -
     world.post(CONTENT_LENGTH=str(PLAIN_BYTES + 1))
     assert world.posted == []
     assert len(world.handed_on) == 1
+
+
+def test_early_refusals_use_calls_until_they_are_refused_unread(world: World) -> None:
+    answers = [world.post() for _ in range(20)]
+    reasons = [json.loads(body)["error"].get("reason") for _, _, body in answers]
+    # The app may owe a call.
+    assert reasons == ["depth"] * 11 + ["calls_per_minute"] * 9
+    assert len(world.asked) == 11
+    status, headers, _ = answers[-1]
+    assert (status, headers["Retry-After"]) == ("429 TOO MANY REQUESTS", "1")
+    assert (headers["x-ratelimit-limit-calls"], headers["x-ratelimit-remaining-calls"]) == ("60", "0")
+    assert headers["x-ratelimit-reset-calls"] == "10s"
+
+
+def test_accepted_jobs_use_no_calls(world: World) -> None:
+    world.refusal, world.accepted = None, Answer(b"{}", {})
+    assert {world.post()[0] for _ in range(50)} == {"202 ACCEPTED"}

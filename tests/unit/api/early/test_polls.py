@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import pytest
 
+from api.auth import Authenticator
+from api.calls import Callers, CallRates
 from api.deps import FAILED, Failed, WebDeps
 from api.early.polls import EarlyPolls
 from headrace.domain.apps import App, Scope
@@ -17,6 +19,9 @@ JOB_ID = new_id()
 PATH = f"/v1/jobs/{show_id(JOB_ID)}"
 LIMIT_S = 60
 
+#: A bucket of ten calls.
+CALLS_PER_MINUTE = 60
+
 
 class World:
     """What polls stand on.
@@ -26,15 +31,17 @@ class World:
         failure: what a read raises.
         waited: the app, the job and the seconds of each wait.
         handed_on: the error of each request that Flask got.
+        noted: what the metrics were told.
     """
 
     def __init__(self) -> None:
         self.app: App | None = APP
+        self.rates = CallRates(CALLS_PER_MINUTE)
         self.failure: Exception = NotFound("No such job.")
-        self.waited, self.handed_on = list[Any](), list[Any]()
-        parts = SimpleNamespace(
-            authenticator=self, reader=self, waits=self, settings=SimpleNamespace(wait_limit_s=LIMIT_S)
-        )
+        self.waited, self.handed_on, self.noted = list[Any](), list[Any](), list[Any]()
+        metrics = SimpleNamespace(note=lambda handled, took_s: self.noted.append(handled))
+        callers, settings = Callers(cast(Authenticator, self), self.rates), SimpleNamespace(wait_limit_s=LIMIT_S)
+        parts = SimpleNamespace(callers=callers, reader=self, waits=self, settings=settings, metrics=metrics)
         self.polls = EarlyPolls(self._flask, cast(WebDeps, parts))
 
     def authenticate(self, _header: str | None) -> App:
@@ -115,3 +122,13 @@ def test_a_key_that_may_not_read_is_refused_by_the_routes(world: World, app: App
     [error] = world.handed_on
     assert isinstance(error, Unauthenticated if app is None else PermissionDenied)
     assert world.waited == []
+
+
+def test_polls_above_the_rate_are_refused_before_flask(world: World) -> None:
+    for _ in range(10):
+        world.get()
+    handed_on = len(world.handed_on)
+    assert b'"reason":"calls_per_minute"' in world.get()
+    assert len(world.handed_on) == handed_on
+    [noted] = world.noted
+    assert (noted.rule, noted.status, noted.refusal) == ("/v1/jobs/<public_id>", 429, "calls_per_minute")

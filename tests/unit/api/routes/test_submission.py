@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from flask import Flask
+from flask import Flask, g
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.bodies.in_flight import Bodies
-from api.deps import EXTENSION
+from api.deps import EXTENSION, Due
 from api.door.accepted import Accepted
 from api.routes.submission import body, headers_of, idempotency, preferred_wait_s
 from headrace.broker.app_rates import AppRates
@@ -34,6 +34,7 @@ def request(headers: Mapping[str, str], data: bytes = b"{}", path: str = "/v1/jo
     bodies = Bodies(cast(AppRates, None), cast(Store, None), in_flight_bytes=1000, grace_s=20)
     app.extensions[EXTENSION] = SimpleNamespace(settings=settings, bodies=bodies)
     with app.test_request_context(path, method="POST", headers=headers, data=data):
+        g.due = Due(APP, 1)
         yield
 
 

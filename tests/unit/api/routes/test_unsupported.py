@@ -18,7 +18,7 @@ SERVED = {"jobs", "responses", "chat/completions", "completions", "embeddings", 
 def flask_app(settings: Settings, app: App, monkeypatch: pytest.MonkeyPatch) -> Flask:
     """The app, to whose authenticator every key is good."""
     web = create_app(settings)
-    monkeypatch.setattr(web.extensions[EXTENSION].authenticator, "authenticate", lambda _: app)
+    monkeypatch.setattr(web.extensions[EXTENSION].callers.authenticator, "authenticate", lambda _: app)
     return web
 
 
