@@ -1,5 +1,6 @@
 """Roles of analysts cannot stop the sweeps, and what they hold for too long is ended."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace import connections
-from headrace.config import Settings
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.apps import App
 from headrace.domain.jobs import Idempotency
 from headrace.domain.queues import Ticket
@@ -114,6 +115,17 @@ def test_an_analyst_that_lifts_its_limits_still_makes_and_locks_nothing(as_analy
         db.commit()
         with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
             db.exec_driver_sql(statement)
+
+
+def test_a_superuser_s_statements_on_the_page_run(as_analyst: sa.Engine, engine: sa.Engine) -> None:
+    page = (PROJECT_ROOT / "docs" / "analytics.md").read_text()
+    [statements] = [block for block in re.findall(r"```sql\n(.*?)```", page, re.S) if "DO $$" in block]
+    with engine.begin() as db:
+        db.exec_driver_sql(statements.replace("ROLE analyst", f'ROLE "{ROLE}"'))
+        granted = "SELECT has_function_privilege(:role, 'pg_advisory_lock(bigint)', 'EXECUTE')"
+        assert not db.scalar(sa.text(granted), {"role": ROLE})
+        assert db.scalar(sa.text(granted), {"role": "headrace"})
+        db.rollback()
 
 
 @pytest.fixture
