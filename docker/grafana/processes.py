@@ -81,9 +81,12 @@ WEBHOOKS = [
 CONTROL = [
     Chart(
         "Sweeps",
-        "How long ago each sweep came to its end, in the control process where that was last.",
+        "How long ago each sweep came to its end, in the control process where that was last, and its interval.",
         "s",
-        [("time() - max by (sweep) (headrace_sweep_done_timestamp_seconds)", "{{sweep}}")],
+        [
+            ("time() - max by (sweep) (headrace_sweep_done_timestamp_seconds)", "{{sweep}}"),
+            ("max by (sweep) (headrace_sweep_interval_seconds)", "interval of {{sweep}}"),
+        ],
     ),
     Chart(
         "Runs of sweeps",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
@@ -12,6 +13,7 @@ from headrace import connections
 from headrace.config import ScalingSettings
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
+from headrace.errors import LockHeld
 from headrace.policies import scaling
 from headrace.store import Store
 from headrace.store.fleet import workers
@@ -154,7 +156,11 @@ def test_two_control_processes_with_two_beats_write_one_row_a_tick(
 
     def tick(deps: ControlDeps) -> int:
         barrier.wait(10)
-        return len(autoscale(deps)) + len(autoscale(deps))
+        made = 0
+        for _ in range(2):
+            with suppress(LockHeld):
+                made += len(autoscale(deps))
+        return made
 
     with ThreadPoolExecutor(len(twins)) as threads:
         for count in range(1, 6):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import TERMINAL, JobState
+from headrace.errors import LockHeld
 from headrace.store import Store, attempts, jobs
 from headrace.store.fleet import workers
 from headrace.store.jobs.insertion import insert_batch
@@ -370,7 +372,9 @@ class Actors:
             workers.disown(db, claim.worker_id, HeldAttempt(claim.job_id, claim.attempt, None))
 
     def rescue(self) -> int:
-        return rescue(self.deps, Patience(0))
+        with suppress(LockHeld):
+            return rescue(self.deps, Patience(0))
+        return 0
 
 
 def seen(store: Store) -> dict[str, Any]:
