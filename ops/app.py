@@ -27,7 +27,7 @@ from headrace.store.fleet import workers
 from ops import gate, problems, shown
 from ops.deps import EXTENSION, OpsDeps, deps
 from ops.logins import Logins
-from ops.pages import apps, budgets, caches, charts, cost, deliveries, hosts, jobs, login, queues
+from ops.pages import apps, audit, budgets, caches, charts, cost, deliveries, hosts, jobs, login, queues
 from ops.sessions import COOKIE, PATH, LoopbackSessions
 
 #: To Postgres, at once. Queries over a month of jobs take seconds.
@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> Flask:
     shown.register(app)
     problems.register(app)
     app.after_request(_secure)
-    for pages in (login, jobs, queues, hosts, deliveries, apps, budgets, caches, cost, charts):
+    for pages in (login, jobs, queues, hosts, deliveries, apps, budgets, caches, cost, audit, charts):
         app.register_blueprint(pages.blueprint)
     app.wsgi_app = DispatcherMiddleware(_outside, {PATH: app.wsgi_app})  # type: ignore[method-assign]
     return app

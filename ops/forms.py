@@ -1,7 +1,7 @@
 """The forms of the pages. Every text that they let through is printable, so that Postgres stores it as it is."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from headrace.config.pools import CACHE_LIMIT_S
 from headrace.domain.apps import Scope
 from headrace.domain.ids import parse_id
 from headrace.domain.operators import moments
+from headrace.domain.operators.actions import Action
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
@@ -96,6 +97,26 @@ class DeliveryFilter(Form):
 
     app = _text("App")
     failed = BooleanField("Failed only")
+
+
+class AuditFilter(Form):
+    """Which rows of the audit log are listed."""
+
+    actor = _text("Operator", chars=200)
+    action = _choice("Action", [action.value for action in Action])
+    app = _text("App")
+    day = StringField("Day", filters=[_stripped], validators=[Optional(), Regexp(r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")])
+    before = StringField("Before", filters=[_stripped], validators=[Optional(), Regexp(r"^[0-9]{1,18}$")])
+
+    def days(self) -> tuple[datetime, datetime] | tuple[None, None]:
+        """The start and the end of the day. Raises: InvalidRequest."""
+        if not self.day.data:
+            return None, None
+        try:
+            start = datetime.fromisoformat(self.day.data).replace(tzinfo=UTC)
+            return start, start + timedelta(days=1)
+        except (ValueError, OverflowError) as error:
+            raise InvalidRequest("Day: it is no day such as 2026-03-01.", param="day") from error
 
 
 class Periods(Form):

@@ -1,17 +1,18 @@
-"""Who may pass: every page needs a login, and some need a right. Actions are logged with the operator's name."""
+"""Who may pass: every page needs a login, and some need a right. What an operator does, the audit log has."""
 
-import logging
+from contextlib import AbstractContextManager
 from typing import cast
 
 from flask import Flask, g, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from headrace.domain.operators.accounts import Operator, Right
+from headrace.domain.operators.actions import Actor, Source
 from headrace.errors import PermissionDenied
+from headrace.store import audit
+from headrace.store.audit import Audit
 from ops import sessions
 from ops.deps import deps
-
-log = logging.getLogger(__name__)
 
 #: What a browser gets without a login: the form, and the style sheet of the form.
 OPEN = frozenset({"login.form", "login.enter", "static"})
@@ -40,9 +41,9 @@ def may(right: Right) -> bool:
     return operator().may(right)
 
 
-def acted(action: str, subject: str) -> None:
-    """Log what the operator of this request did, and to what."""
-    log.info("operator_acted", extra={"operator": operator().name, "action": action, "subject": subject})
+def acting() -> AbstractContextManager[Audit]:
+    """One transaction in which the operator of this request acts. Raises: StoreUnavailable."""
+    return audit.acting(deps().store, Actor(operator().name, Source.PAGES))
 
 
 def _check() -> Response | None:

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 from headrace.domain.operators.accounts import Operator
+from headrace.domain.operators.actions import Actor, Source
 from headrace.errors import Refused
 from headrace.policies import passwords
-from headrace.store import Store, operators
+from headrace.store import Store, actions, operators
+from headrace.store.audit import acting
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +87,8 @@ class Logins:
             log.warning("login_failed", extra={"is_known": operator is not None})
             self._pause(REST * (time.monotonic() - began))
             return None
-        with self._store.begin() as db:
-            operators.forgive(db, name)
+        with acting(self._store, Actor(operator.name, Source.PAGES)) as audit:
+            actions.log_in(audit, operator)
         return operator
 
     @cached_property

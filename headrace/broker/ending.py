@@ -65,16 +65,18 @@ def _settled(store: Store, job: Job) -> Job:
         return jobs.find(db, job.app_id, job.id)
 
 
-def cancel(store: Store, admission: Admission, app_id: UUID | None, job_id: UUID) -> Job:
-    """Cancel the app's job. Its worker stops a running job soon.
-
-    Args: app_id: None for an operator. Raises: NotFound. StoreUnavailable.
-    """
+def cancel(store: Store, admission: Admission, app_id: UUID, job_id: UUID) -> Job:
+    """Cancel the app's job. Its worker stops a running job soon. Raises: NotFound. StoreUnavailable."""
     with store.begin() as db:
         job = jobs.cancel(db, app_id, job_id)
+    give_back_cancelled(admission, job)
+    return job
+
+
+def give_back_cancelled(admission: Admission, job: Job) -> None:
+    """Free the place of a job whose cancel is committed, and wake its readers, if it has ended."""
     if job.state is JobState.CANCELLED:
         _give_back(admission, [job.ticket])
-    return job
 
 
 def _give_back(admission: Admission, ended: Sequence[Ticket]) -> None:

@@ -1,5 +1,6 @@
 """The audit log: what operators did. A row commits together with the deed that it records, or neither does."""
 
+import logging
 import os
 import pwd
 import socket
@@ -17,6 +18,8 @@ from sqlalchemy import Connection
 from headrace.domain.operators.actions import Action, Actor, Source
 from headrace.store.session import Store
 from headrace.tables import apps, audit_log
+
+log = logging.getLogger(__name__)
 
 
 class NotRecorded(RuntimeError):
@@ -43,11 +46,13 @@ class Audit:
 
     Attributes:
         db: where the operator acts.
+        rows: those that were written.
     """
 
     def __init__(self, db: Connection, actor: Actor) -> None:
         """Begin without a row."""
-        self.db, self.has_rows = db, False
+        self.db = db
+        self.rows: list[Mapping[str, Any]] = []
         self._actor = actor
 
     def record(self, action: Action, subject: str, app_id: UUID | None = None, **details: Any) -> None:
@@ -63,20 +68,23 @@ class Audit:
         ]
         if rows:
             self.db.execute(sa.insert(audit_log), rows)
-            self.has_rows = True
+            self.rows += rows
 
 
 @contextmanager
 def acting(store: Store, actor: Actor) -> Iterator[Audit]:
     """One transaction in which an operator acts: commits at the end, rolls back on any error.
 
-    `headrace.store.actions` has the deeds. Raises: NotRecorded. StoreUnavailable.
+    `headrace.store.actions` has the deeds. What was done is logged too. Raises: NotRecorded. StoreUnavailable.
     """
     with store.begin() as db:
         audit = Audit(db, actor)
         yield audit
-        if not audit.has_rows:
+        if not audit.rows:
             raise NotRecorded("An operator's transaction must write a row of the audit log.")
+    for row in audit.rows:
+        facts = {"operator": actor.name, "source": actor.source, "action": row["action"], "subject": row["subject"]}
+        log.info("operator_acted", extra=facts)
 
 
 def this_user() -> Actor:

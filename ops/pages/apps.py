@@ -11,11 +11,12 @@ from headrace.domain.apps import App, Changes, Scope
 from headrace.domain.operators.accounts import Right
 from headrace.domain.queues import Lane
 from headrace.errors import NotFound
+from headrace.store import actions
 from headrace.store.clients import apps as store
 from headrace.store.clients import keys
 from ops.deps import deps
 from ops.forms import KeyForm, LimitsForm, checked
-from ops.gate import acted, needs
+from ops.gate import acting, needs
 
 blueprint = Blueprint("apps", __name__)
 
@@ -28,7 +29,7 @@ _USD = ("day_usd", "month_usd")
 @blueprint.get("/apps")
 def list_all() -> str:
     """Every app with its limits."""
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         return render_template("apps.html", apps=store.list_apps(db))
 
 
@@ -39,7 +40,7 @@ def show() -> str:
 
 
 def _page(name: str, new_key: str | None = None) -> str:
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         app = store.find_app(db, name)
         recent = store.activity(db, app.id, PERIOD)
         found = keys.list_keys(db, app.id)
@@ -68,9 +69,8 @@ def limit() -> Response:
         # All or none chosen: no limit.
         "lanes": None if len(lanes) in (0, len(Lane)) else lanes,
     }
-    with deps().store.begin() as db:
-        store.set_limits(db, name, cast(Changes, values))
-    acted("limit_app", name)
+    with acting() as audit:
+        actions.limit_app(audit, name, cast(Changes, values))
     flash("The limits hold everywhere within 3 seconds.")
     return redirect(url_for("apps.show", name=name), 303)
 
@@ -83,9 +83,8 @@ def make_key() -> ResponseReturnValue:
     scopes = [Scope(scope) for scope in form.scopes.data] or list(Scope)
     lifetime = timedelta(days=int(form.days.data)) if form.days.data else None
     pepper = deps().settings.pepper.get_secret_value()
-    with deps().store.begin() as db:
-        key = keys.make(db, store.find_app(db, name).id, pepper, scopes=scopes, lifetime=lifetime)
-    acted("make_key", name)
+    with acting() as audit:
+        key, _ = actions.create_key(audit, name, pepper, scopes, lifetime)
     return _page(name, new_key=key)
 
 
@@ -94,10 +93,8 @@ def revoke_key() -> Response:
     """Revoke a key for good."""
     needs(Right.MANAGE)
     name = _name()
-    with deps().store.begin() as db:
-        key = keys.find(db, request.form.get("key", ""))
-        keys.revoke(db, key)
-    acted("revoke_key", str(key.id))
+    with acting() as audit:
+        key = actions.revoke_key(audit, request.form.get("key", ""))
     flash(f"The key {key.hint}… is revoked.")
     return redirect(url_for("apps.show", name=name), 303)
 

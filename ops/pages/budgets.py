@@ -5,10 +5,11 @@ from werkzeug.wrappers import Response
 
 from headrace.domain.limits.budgets import SpendingLimits, share
 from headrace.domain.operators.accounts import Right
+from headrace.store import actions
 from headrace.store.money import budgets as store
 from ops.deps import deps
 from ops.forms import BudgetForm, checked
-from ops.gate import acted, needs
+from ops.gate import acting, needs
 
 blueprint = Blueprint("budgets", __name__)
 
@@ -16,7 +17,7 @@ blueprint = Blueprint("budgets", __name__)
 @blueprint.get("/budgets")
 def show() -> str:
     """The budgets."""
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         balances = store.balances(db, deps().settings.budgets)
     rows = [
         (account, None if account.limit_usd is None else share(account.used_usd, account.limit_usd))
@@ -37,9 +38,8 @@ def change() -> Response:
     needs(Right.MANAGE)
     form = checked(BudgetForm())
     changes = {"day_usd": form.usd("day_usd"), "month_usd": form.usd("month_usd")}
-    with deps().store.begin() as db:
-        store.set_limits(db, changes, deps().settings.budgets)
-    acted("set_budgets", " ".join(f"{name}={usd}" for name, usd in changes.items()))
+    with acting() as audit:
+        actions.set_budgets(audit, changes, deps().settings.budgets)
     flash("The limits hold at once.")
     return redirect(url_for("budgets.show"), 303)
 
@@ -48,8 +48,7 @@ def change() -> Response:
 def unset() -> Response:
     """Delete the stored limits, so that those of the settings hold again."""
     needs(Right.MANAGE)
-    with deps().store.begin() as db:
-        store.clear_limits(db)
-    acted("unset_budgets", "together")
+    with acting() as audit:
+        actions.unset_budgets(audit, deps().settings.budgets)
     flash("The limits of the settings hold again.")
     return redirect(url_for("budgets.show"), 303)

@@ -17,7 +17,7 @@ def show() -> str:
     """The pools' settings, and the figures of some hours."""
     form: Periods = checked(Periods(request.args))
     pools = {name: pool for name, pool in deps().settings.pools.items() if not pool.is_embedding}
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         since = clock.now(db) - timedelta(hours=int(form.hours.data))
         return render_template(
             "caches.html",

@@ -26,7 +26,7 @@ def depth() -> Response:
     """A pool's depth and hosts, and the decisions that changed them."""
     form, pool = _asked()
     since, span = _period(form)
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         start = clock.now(db) - since
         trend, changes = trends.pool_trend(db, pool, start, span), trends.host_changes(db, pool, start)
     return _picture(pools.depth(trend, changes))
@@ -37,7 +37,7 @@ def kv() -> Response:
     """The use of a pool's KV caches."""
     form, pool = _asked()
     since, span = _period(form)
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         trend = trends.pool_trend(db, pool, clock.now(db) - since, span)
     return _picture(pools.kv_use(trend))
 
@@ -46,7 +46,7 @@ def kv() -> Response:
 def waits() -> Response:
     """The 95th percentile of the waits of each lane."""
     since, span = _period(checked(Periods(request.args)))
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         found = trends.wait_trend(db, clock.now(db) - since, span * 2)
     return _picture(pools.waits(found))
 
@@ -55,7 +55,7 @@ def waits() -> Response:
 def routes() -> Response:
     """USD of each day of a month by route."""
     form = checked(MonthForm(request.args))
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         month = month_of(form.month.data, clock.now(db))
         found = money_trends.routes_per_day(db, month, after(month))
     return _picture(money.routes(found, month, after(month)))
@@ -65,7 +65,7 @@ def routes() -> Response:
 def split() -> Response:
     """What a pool's request cost on an own host against the paid API, by requests an hour."""
     form, month_form = checked(Periods(request.args)), checked(MonthForm(request.args))
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         month = month_of(month_form.month.data, clock.now(db))
         points = money_trends.split_points(db, month, after(month))
     found = [each for each in points if each.pool == form.pool.data]

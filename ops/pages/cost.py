@@ -19,7 +19,7 @@ FIRST_MONTH = datetime(2000, 1, 1, tzinfo=UTC)
 def show() -> str:
     """One month; by default the present one."""
     form = checked(MonthForm(request.args))
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         month = month_of(form.month.data, clock.now(db))
         until = after(month)
         return render_template(

@@ -6,11 +6,11 @@ from werkzeug.wrappers import Response
 from headrace.domain.hosts import HostCounts
 from headrace.domain.operators.accounts import Right
 from headrace.errors import NotFound
-from headrace.store import clock
+from headrace.store import actions, clock
 from headrace.store.fleet import decisions, host_list, presence
 from headrace.store.fleet.removed_pools import notice, removed_pools
 from ops.deps import deps
-from ops.gate import acted, needs
+from ops.gate import acting, needs
 
 blueprint = Blueprint("hosts", __name__)
 
@@ -22,7 +22,7 @@ ENDED_ROWS, DECISION_ROWS = 20, 15
 def list_all() -> str:
     """The hosts and the decisions."""
     pools, mode = deps().settings.own_pools, deps().settings.scaling.mode
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         removed, counted = removed_pools(db, pools), presence.count_hosts(db)
         return render_template(
             "hosts.html",
@@ -42,9 +42,8 @@ def list_all() -> str:
 def drain() -> Response:
     """Let a host finish its jobs and end."""
     needs(Right.ACT)
-    with deps().store.begin() as db:
-        host_id = host_list.drain_by_hand(db, _name()).lease.id
-    acted("drain_host", host_id)
+    with acting() as audit:
+        host_id = actions.drain_host(audit, _name()).lease.id
     flash(f"{host_id} finishes its jobs, then it ends.")
     return redirect(url_for("hosts.list_all"), 303)
 
@@ -53,9 +52,8 @@ def drain() -> Response:
 def resume() -> Response:
     """Call a draining host back."""
     needs(Right.ACT)
-    with deps().store.begin() as db:
-        host_id = host_list.resume(db, _name()).lease.id
-    acted("resume_host", host_id)
+    with acting() as audit:
+        host_id = actions.resume_host(audit, _name()).lease.id
     flash(f"{host_id} takes jobs again.")
     return redirect(url_for("hosts.list_all"), 303)
 

@@ -14,9 +14,9 @@ from headrace.domain.operators.accounts import Right
 from headrace.domain.queues import OVERFLOW
 from headrace.domain.states import JobState
 from headrace.errors import Unavailable
-from headrace.store import clock
+from headrace.store import actions, clock
 from headrace.store.clients import apps
-from headrace.store.jobs import queued, retries
+from headrace.store.jobs import queued
 from headrace.store.jobs.reading import overview
 from headrace.store.jobs.reading.history import History, history
 from headrace.store.jobs.reading.overview import Wanted
@@ -24,7 +24,7 @@ from headrace.store.jobs.reading.timeline import Event, timeline
 from ops import shown, waiting
 from ops.deps import deps
 from ops.forms import JobFilter, checked
-from ops.gate import acted, may, needs
+from ops.gate import acting, may, needs
 from ops.waiting import Surroundings
 
 blueprint = Blueprint("jobs", __name__)
@@ -52,7 +52,7 @@ def list_newest() -> ResponseReturnValue:
     if job_id := request.args.get("id", "").strip():
         return redirect(url_for("jobs.show", job_id=show_id(parse_id(job_id))))
     form = checked(JobFilter(request.args))
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         wanted = _wanted(db, form)
         found = overview.newest(db, wanted, PAGE_ROWS)
         looked_back_to = overview.looked_back_to(db, wanted) if len(found) < PAGE_ROWS else None
@@ -83,7 +83,7 @@ def _wanted(db: Connection, form: JobFilter) -> Wanted:
 @blueprint.get("/jobs/<job_id>")
 def show(job_id: str) -> str:
     """One job."""
-    with deps().store.begin() as db:
+    with deps().store.read() as db:
         found = history(db, parse_id(job_id))
         around = _around(db, found.job)
     events = sorted(timeline(found), key=lambda event: event.at)
@@ -103,11 +103,10 @@ def show(job_id: str) -> str:
 
 @blueprint.get("/jobs/<job_id>/texts")
 def texts(job_id: str) -> str:
-    """One job's prompt and answer. Each look is logged."""
+    """One job's prompt and answer. The audit log has each look."""
     needs(Right.TEXTS)
-    with deps().store.begin() as db:
-        found = history(db, parse_id(job_id), with_texts=True)
-    acted("read_texts", show_id(found.job.id))
+    with acting() as audit:
+        found = actions.read_texts(audit, parse_id(job_id))
     return render_template("texts.html", job_id=show_id(found.job.id), **_texts(found))
 
 
@@ -115,9 +114,8 @@ def texts(job_id: str) -> str:
 def retry(job_id: str) -> Response:
     """Run a failed job again, as a new job."""
     needs(Right.ACT)
-    with deps().store.begin() as db:
-        [new] = retries.retry(db, [parse_id(job_id)]).values()
-    acted("retry_job", job_id)
+    with acting() as audit:
+        [new] = actions.retry_jobs(audit, [parse_id(job_id)]).values()
     flash(f"{job_id} is retried as this job.")
     return redirect(url_for("jobs.show", job_id=show_id(new)), 303)
 
@@ -126,8 +124,9 @@ def retry(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Cancel a job; its worker stops a running one soon."""
     needs(Right.ACT)
-    job = ending.cancel(deps().store, deps().admission, None, parse_id(job_id))
-    acted("cancel_job", show_id(job.id))
+    with acting() as audit:
+        job = actions.cancel_job(audit, parse_id(job_id))
+    ending.give_back_cancelled(deps().admission, job)
     flash("It is cancelled." if job.state is JobState.CANCELLED else f"It is asked to stop; it is {job.state}.")
     return redirect(url_for("jobs.show", job_id=show_id(job.id)), 303)
 

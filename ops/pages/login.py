@@ -1,7 +1,5 @@
 """`/ops/login`: the only page without a login."""
 
-import logging
-
 from flask import Blueprint, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -11,8 +9,6 @@ from ops.deps import deps
 from ops.forms import LoginForm
 from ops.gate import operator
 from ops.logins import LoginsFull, TooManyLogins
-
-log = logging.getLogger(__name__)
 
 blueprint = Blueprint("login", __name__)
 
@@ -40,7 +36,6 @@ def enter() -> ResponseReturnValue:
     if found is None:
         return _again(form, "The name or the password is wrong.", 401)
     sessions.begin(found)
-    log.info("operator_logged_in", extra={"operator": found.name})
     return redirect(_back(), 303)
 
 

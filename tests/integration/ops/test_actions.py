@@ -147,4 +147,4 @@ def test_what_an_operator_does_is_logged(clerk: Browser, full: list[UUID], caplo
     caplog.set_level("INFO")
     clerk.post("/hosts/drain", {"host": "host-2"})
     [record] = [each for each in caplog.records if each.message == "operator_acted"]
-    assert (record.__dict__["operator"], record.__dict__["action"]) == ("the-operator", "drain_host")
+    assert (record.__dict__["operator"], record.__dict__["action"]) == ("the-operator", "host.drain")

@@ -36,6 +36,7 @@ GETS = {
     "/app": ("name",),
     "/caches": ("hours", "pool"),
     "/cost": ("month",),
+    "/audit": ("actor", "action", "app", "day", "before"),
     "/charts/depth.svg": ("pool", "hours"),
     "/charts/routes.svg": ("month",),
     "/charts/split.svg": ("pool", "month"),

@@ -159,3 +159,17 @@ FROM (SELECT id AS app_id, 1.7 AS usd FROM apps WHERE name <> 'search' UNION ALL
      (VALUES ('day'), ('month')) periods (period);
 
 INSERT INTO budget_limits (day_usd, month_usd) VALUES (4, 60);
+
+INSERT INTO audit_log (at, actor, source, action, subject, app_id, details)
+SELECT now() - ago, actor, source, action, subject, (SELECT id FROM apps WHERE name = app), details::jsonb
+FROM (VALUES
+    (interval '3 days', 'root@batch-host-1', 'cli', 'app.create', 'support', 'support', '{"limits": {"queued_jobs": 200}}'),
+    (interval '3 days', 'root@batch-host-1', 'cli', 'key.create', '019b2f64-a3c1-7d20-b6f1-c2d3e4f50617', 'support',
+     '{"hint": "hr-Ab3dE", "scopes": ["read", "submit"], "expires_at": null}'),
+    (interval '30 hours', 'ada', 'pages', 'budgets.set', 'all', NULL,
+     '{"before": {"day_usd": "2", "month_usd": "60", "is_stored": true}, "after": {"day_usd": "4", "month_usd": "60", "is_stored": true}}'),
+    (interval '5 hours', 'operator', 'celery', 'job.cancel', 'job_019b2f64a3c17d20b6f1c2d3e4f50617', 'shop', '{"state": "cancelled"}'),
+    (interval '4 hours', 'grace', 'pages', 'app.limit', 'shop', 'shop', '{"before": {"queued_jobs": null}, "after": {"queued_jobs": 500}}'),
+    (interval '2 hours', 'grace', 'pages', 'host.drain', 'host-eccbc87e', NULL, '{"pool": "chat", "state_before": "ready"}'),
+    (interval '20 minutes', 'ada', 'pages', 'job.read_texts', 'job_019b2f64a3c17d20b6f1c2d3e4f50618', 'shop', '{"is_erased": false}')
+) AS deeds (ago, actor, source, action, subject, app, details);

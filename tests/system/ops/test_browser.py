@@ -172,6 +172,7 @@ def paths(job_ids: dict[str, str]) -> dict[str, str]:
         "budgets": "/budgets",
         "caches": "/caches?hours=168",
         "cost": "/cost",
+        "audit": "/audit",
         "error": "/jobs/nonsense",
     }
 
@@ -210,13 +211,13 @@ def test_no_page_is_wider_than_a_narrow_screen(
 
 
 @pytest.mark.parametrize("width", [1200, 800])
-def test_the_tables_of_jobs_and_deliveries_fit_a_small_window(
+def test_the_tables_of_jobs_deliveries_and_the_audit_log_fit_a_small_window(
     chromium: Browser, url: str, long_names: None, tmp_path: Path, width: int
 ) -> None:
     with chromium.new_context(viewport={"width": width, "height": 800}) as context:
         visit = Visit(context, url)
         visit.log_in(Role.ADMIN)
-        for name in ("jobs", "deliveries"):
+        for name in ("jobs", "deliveries", "audit"):
             visit.show(f"/{name}")
             visit.page.screenshot(path=tmp_path / f"{name}-{width}.png")
             hidden = visit.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))")
