@@ -30,7 +30,8 @@ _USD = ("day_usd", "month_usd")
 def list_all() -> str:
     """Every app with its limits."""
     with deps().store.read() as db:
-        return render_template("apps.html", apps=store.list_apps(db))
+        found = store.list_apps(db)
+    return render_template("apps.html", apps=found)
 
 
 @blueprint.get("/app")

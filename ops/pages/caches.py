@@ -19,12 +19,12 @@ def show() -> str:
     pools = {name: pool for name, pool in deps().settings.pools.items() if not pool.is_embedding}
     with deps().store.read() as db:
         since = clock.now(db) - timedelta(hours=int(form.hours.data))
-        return render_template(
-            "caches.html",
-            form=form,
-            pools=pools,
-            saved=figures.saved(db, since),
-            learned=figures.learned(db, since),
-            most_entries=entries.MOST_ENTRIES,
-            has_vectors=entries.has_vectors(db),
-        )
+        found = {
+            "form": form,
+            "pools": pools,
+            "saved": figures.saved(db, since),
+            "learned": figures.learned(db, since),
+            "most_entries": entries.MOST_ENTRIES,
+            "has_vectors": entries.has_vectors(db),
+        }
+    return render_template("caches.html", **found)

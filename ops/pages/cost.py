@@ -22,14 +22,14 @@ def show() -> str:
     with deps().store.read() as db:
         month = month_of(form.month.data, clock.now(db))
         until = after(month)
-        return render_template(
-            "cost.html",
-            month=month,
-            before=before(month) if month > FIRST_MONTH else None,
-            after=until if until <= clock.now(db) else None,
-            cost=costs.month(db, month, until),
-            splits=trends.split_points(db, month, until),
-        )
+        found = {
+            "month": month,
+            "before": before(month) if month > FIRST_MONTH else None,
+            "after": until if until <= clock.now(db) else None,
+            "cost": costs.month(db, month, until),
+            "splits": trends.split_points(db, month, until),
+        }
+    return render_template("cost.html", **found)
 
 
 def month_of(text: str | None, now: datetime) -> datetime:

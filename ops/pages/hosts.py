@@ -24,18 +24,18 @@ def list_all() -> str:
     pools, mode = deps().settings.own_pools, deps().settings.scaling.mode
     with deps().store.read() as db:
         removed, counted = removed_pools(db, pools), presence.count_hosts(db)
-        return render_template(
-            "hosts.html",
-            now=clock.now(db),
-            live=host_list.live(db),
-            ended=host_list.ended(db, None, ENDED_ROWS),
+        found = {
+            "now": clock.now(db),
+            "live": host_list.live(db),
+            "ended": host_list.ended(db, None, ENDED_ROWS),
             # Also of a pool whose hosts have all gone, and not of the paid API, whose workers are no hosts.
-            counts={pool: counted.get(pool, HostCounts()) for pool in (*pools, *removed)},
-            runs={pool: decisions.runs(db, pool, DECISION_ROWS) for pool in pools},
-            failing={pool: decisions.failing(db, pool) for pool in pools},
-            mode=mode,
-            notices=[notice(pool, mode) for pool in removed],
-        )
+            "counts": {pool: counted.get(pool, HostCounts()) for pool in (*pools, *removed)},
+            "runs": {pool: decisions.runs(db, pool, DECISION_ROWS) for pool in pools},
+            "failing": {pool: decisions.failing(db, pool) for pool in pools},
+            "mode": mode,
+            "notices": [notice(pool, mode) for pool in removed],
+        }
+    return render_template("hosts.html", **found)
 
 
 @blueprint.post("/hosts/drain")
