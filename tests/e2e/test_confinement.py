@@ -15,10 +15,11 @@ from headrace.store.clients import apps, keys
 
 #: A prompt with this in it kills the engine.
 POISON = "hemlock"
-#: More distinct poison prompts than an app may have strikes before it is confined.
+#: Distinct poison prompts of the confined app.
 PROMPTS = 6
 NEIGHBOURS = 30
 PEPPER = "of-the-tests"
+UNTIL = "x-headrace-confined-until"
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +62,26 @@ def outcomes(client: httpx2.Client, ids: list[str]) -> list[tuple[str, str] | No
 def test_an_app_whose_every_prompt_is_poison_kills_few_engines_and_no_job_of_another_app(
     system: Any, attacker: httpx2.Client, wait_until: Callable[..., None]
 ) -> None:
-    ids = []
-    for number in range(PROMPTS):
-        body = {"prompt": f"Cup {number} of {POISON}, please.", "max_wait": 25}
-        ids.append(attacker.post("/v1/jobs", json=body).json()["id"])
-    neighbours = system.submit_many(NEIGHBOURS)
-    ended = system.all_ended(neighbours, 120)
+    def post(number: int) -> httpx2.Response:
+        return attacker.post("/v1/jobs", json={"prompt": f"Cup {number} of {POISON}, please.", "max_wait": 25})
+
+    strikes = [post(number).json()["id"] for number in range(STRIKES)]
+    wait_until(lambda: outcomes(attacker, strikes) == [("failed", "engine_crash")] * STRIKES, "the app has its strikes")
+    harmless = {"prompt": "Why is the sky blue?", "max_tokens": 1}
+    wait_until(
+        lambda: UNTIL in attacker.post("/v1/jobs", json=harmless).headers,
+        "the app is confined, and every process knows",
+    )
+    before = crashes(system)
+
+    ids = [post(STRIKES + number).json()["id"] for number in range(PROMPTS)]
+    ended = system.all_ended(system.submit_many(NEIGHBOURS), 120)
     wait_until(lambda: None not in outcomes(attacker, ids), "the attacker's jobs have ended")
-    theirs = outcomes(attacker, ids)
+
     assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
-    # Without the confinement each prompt kills two engines: one beside other jobs, one alone.
-    assert crashes(system) <= 2 * (STRIKES + 1)
-    assert set(theirs) == {("failed", "engine_crash"), ("expired", "app_confined")}
-    [row] = system.sql("SELECT max(count) FROM (SELECT count(*) FROM poison_strikes GROUP BY app_id) AS of_app")
-    assert row["max"] == STRIKES + 1
+    # Each prompt kills two engines, one beside other jobs and one alone. The first one pauses the app for a minute.
+    assert crashes(system) - before <= 2
+    assert sorted(filter(None, outcomes(attacker, ids))) == [
+        *[("expired", "app_confined")] * (PROMPTS - 1),
+        ("failed", "engine_crash"),
+    ]
