@@ -145,15 +145,11 @@ def test_a_flood_of_invented_names_is_refused_at_once_and_locks_nobody_out(
         thread.start()
     try:
         servers.ops.wait_until(lambda: answers[429] >= FLOOD, DEADLINE_S)
-        began, before = time.monotonic(), answers[401]
         for _ in range(3):
             assert servers.log_in("ada", PASSWORD).status == 303
-        took_s = time.monotonic() - began
         assert servers.submits()
     finally:
         is_over.set()
         for thread in threads:
             thread.join()
     assert answers.keys() == {401, 429}
-    # Between two of ada's logins one guess at most is compared, and its rest is over.
-    assert answers[401] - before <= 3 * 2 + 2 + took_s
