@@ -44,7 +44,7 @@ class Readiness:
 
     def __init__(self, settings: Settings, store: Store, admission: Admission, catalogue: Catalogue) -> None:
         """Check nothing yet."""
-        self._settings, self._store = settings, store
+        self._settings, self._store, self._catalogue = settings, store, catalogue
         self._checks: Mapping[str, Callable[[], None]] = {
             "postgres": partial(_check_postgres, store),
             "redis": admission.check_writable,
@@ -69,14 +69,16 @@ class Readiness:
         return Report(failures, {} if failures else self._warnings())
 
     def _warnings(self) -> dict[str, str]:
-        """Warns of a key for the paid API without a budget or without a price: an unfinished set-up.
+        """Warns of workers of an older release, and of a key for the paid API without a budget or without a price.
 
-        It must not stop the service.
+        Neither a deployment nor an unfinished set-up must stop the service.
         """
+        warnings = {"workers": too_old} if (too_old := self._catalogue.too_old) else {}
         if self._settings.openai_api_key is None:
-            return {}
+            return warnings
         with self._store.begin() as db:
-            warnings = {} if budgets.limits(db, self._settings.budgets).are_set else {"overflow": SHUT}
+            if not budgets.limits(db, self._settings.budgets).are_set:
+                warnings["overflow"] = SHUT
             unpriced = tariffs.in_force(db, self._settings).unpriced
         return {**warnings, **({"prices": " ".join(map(no_price, unpriced))} if unpriced else {})}
 

@@ -94,7 +94,7 @@ def job_sweeps(deps: ControlDeps) -> list[Sweep]:
     return [
         Sweep("expire", min(every_s, EXPIRE_EVERY_S), partial(sweep.expire, deps, BadRows("expire")), jobs.SWEEP_ROWS),
         Sweep("rescue", every_s, partial(rescue, deps, patience, BadRows("rescue")), jobs.RESCUE_ROWS),
-        Sweep("spill", every_s, partial(spill, deps)),
+        Sweep("spill", every_s, partial(spill, deps, BadRows("spill"))),
         Sweep("give_turn", every_s, partial(sweep.give_turn, deps)),
         Sweep("give_kept", every_s, partial(give_kept, deps, BadRows("give_kept")), escalations.STAND_ROWS),
         Sweep("start_shadows", SHADOWS_EVERY_S, partial(start_shadows, deps)),

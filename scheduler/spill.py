@@ -14,6 +14,7 @@ from headrace.policies.overflow import Objection, quote
 from headrace.policies.pricing import Tariff
 from headrace.policies.wallet import Wallet
 from headrace.store import locks
+from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import workers
 from headrace.store.jobs import spills
 from headrace.store.money import budgets, tariffs
@@ -25,12 +26,13 @@ log = logging.getLogger(__name__)
 MOST_JOBS = 500
 
 
-def spill(deps: ControlDeps) -> int:
+def spill(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """Move jobs that would miss their `start_by` to the paid API's queue, as many as can begin there at once.
 
     A job moves when `spill_before_s` is left of its time: own capacity that frees before then costs nothing.
     Bound: one sweep. If Redis fails after the commit, `publish_due` and `reconcile_admission` complete the move. A job
     that finds the API closed comes back, as any job that is turned away there.
+    Args: bad: the jobs whose payloads could not be read in earlier sweeps.
     Returns: jobs that were moved.
     """
     settings = deps.settings
@@ -47,7 +49,7 @@ def spill(deps: ControlDeps) -> int:
         locks.take(db, "spill")
         # First: without a free call no job can move, and the search is saved.
         free = _free_calls(db, spilled)
-        late = spills.late(db, settings.overflow.spill_before_s, MOST_JOBS) if free else []
+        late = _late(db, settings.overflow.spill_before_s, bad or BadRows("spill")) if free else []
         if not late:
             return 0
         tariff = tariffs.in_force(db, settings)
@@ -61,6 +63,11 @@ def spill(deps: ControlDeps) -> int:
         deps.admission.remove(tickets)
         deps.admission.restore(moved)
     return len(moved)
+
+
+def _late(db: Connection, within_s: float, bad: BadRows) -> list[LateJob]:
+    rows = spills.late(db, within_s, MOST_JOBS, *bad.others())
+    return bad.readable(rows, spills.late_job, MOST_JOBS)
 
 
 def _free_calls(db: Connection, spilled: int) -> int:

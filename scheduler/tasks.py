@@ -17,10 +17,11 @@ log = logging.getLogger(__name__)
 def register(celery: Celery, deps: ControlDeps) -> None:
     """Let workers of `celery` run the tasks that beat names."""
 
-    def run_observe() -> None:
+    # A beat of a newer release may send arguments that this release does not know.
+    def run_observe(**_newer: object) -> None:
         _tick(OBSERVE, lambda: observe(deps))
 
-    def run_autoscale() -> None:
+    def run_autoscale(**_newer: object) -> None:
         _tick(AUTOSCALE, lambda: autoscale(deps))
 
     # Their events would fill Flower's pages, which are for jobs.

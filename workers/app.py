@@ -177,9 +177,10 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         terminate = stop
 
-    # Not shared: Celery would register a shared task with every app of the process, in an undefined order.
+    # Not shared: Celery would register a shared task with every app of the process, in an undefined order. `_newer`:
+    # arguments that a newer release's message may have.
     @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:TaskRequest", throws=(JobFailed,))
-    def execute(job_id: str, enqueue_no: int) -> None:
+    def execute(job_id: str, enqueue_no: int, **_newer: object) -> None:
         process.run(job_id, enqueue_no)
 
     app.steps["worker"].add(WorkerStep)

@@ -11,6 +11,7 @@ from headrace.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
 from headrace.domain.fleet import Fleet, fleet_of
+from headrace.domain.prompts.payloads import PAYLOAD_VERSION
 from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from headrace.store import Store
@@ -123,6 +124,15 @@ class Catalogue:
     def fleet(self, pool: str) -> Fleet:
         """The pool's live workers, from the cache; all zeros without any. Raises: StoreUnavailable."""
         return fleet_of(pool, self._fleets.get())
+
+    @property
+    def too_old(self) -> str:
+        """What workers of an older release hold up, in a sentence; empty without such workers."""
+        pools = sorted(pool for pool, fleet in self._fleets.get().items() if fleet.is_too_old)
+        if not pools:
+            return ""
+        needs = f"jobs that need version {PAYLOAD_VERSION} of a stored prompt wait for newer ones"
+        return f"Workers of an older release serve {', '.join(pools)}: {needs}. Restart them with this release."
 
     def _limit(self, name: str, pool: PoolSettings) -> int | None:
         fleet = self.fleet(name)

@@ -220,7 +220,8 @@ class Waits:
                 if message is None:
                     continue
                 if message["type"] == "message":
-                    self._pass_on(word_of(message["data"]))
+                    if (word := word_of(message["data"])) is not None:
+                        self._pass_on(word)
                 else:
                     # Subscribed, perhaps again. Messages before that were missed, but the streams have their entries.
                     self._listen_again()

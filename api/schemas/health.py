@@ -24,4 +24,6 @@ class Readiness(Answer):
 
     status: Literal["ready", "unavailable"]
     failures: dict[str, str] = Field(default_factory=dict, description="What fails, by part; empty when ready.")
-    warnings: dict[str, str] = Field(default_factory=dict, description="What is shut on purpose, and what opens it.")
+    warnings: dict[str, str] = Field(
+        default_factory=dict, description="What is shut on purpose, or too old, and what mends it."
+    )

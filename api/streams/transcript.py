@@ -63,7 +63,7 @@ class Transcript:
                 self.text = self.reasoning = ""
                 self.logprobs, self._coming, self._calls = [], [], []
             case "tool_call":
-                call = ToolCallPiece(**json.loads(entry.text))
+                call = ToolCallPiece.of(json.loads(entry.text))
                 self._calls.append(call)
                 return Piece(tool_calls=[call])
             case "reasoning":

@@ -49,6 +49,17 @@ WORKERS = [
         ],
     ),
     Chart(
+        "Unread prompts",
+        "Jobs that workers handed back because a newer release wrote their prompts, or failed as malformed.",
+        "short",
+        [
+            (
+                f"sum by (pool, code) (increase(headrace_payloads_unread_total{OF_POOL}[$__rate_interval]))",
+                "{{pool}} {{code}}",
+            )
+        ],
+    ),
+    Chart(
         "Attempts and requests",
         "Attempts that the workers run; requests in the engines' batches, and those that wait in the engines.",
         "short",

@@ -95,8 +95,9 @@ class Compressions:
 
 
 def _read(told: str) -> Answered | None:
+    """What `answer` wrote, of this release or of a newer one, which may add to the ends of the lists."""
     found = json.loads(told)
-    return None if found is None else Answered(found[0], tuple(Cut(*cut) for cut in found[1]))
+    return None if found is None else Answered(found[0], tuple(Cut(*cut[:3]) for cut in found[1]))
 
 
 def _waiting(pool: str) -> str:

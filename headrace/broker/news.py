@@ -46,15 +46,17 @@ class Word(NamedTuple):
     piece: ToldPiece | None = None
 
 
-def word_of(message: str) -> Word:
-    """What a message says.
+def word_of(message: str) -> Word | None:
+    """What a message says; None for one that a newer release may send.
 
     It is `ended` or `more`, and a job id of 32 hex digits. Or it is `piece`, the job id, the number of the event before
     the piece, its own number, its answer's tokens, its kind, and its text, which may contain spaces.
     """
     what, _, rest = message.partition(" ")
+    if what in ("ended", "more"):
+        return Word(UUID(hex=rest[:32]), what == "ended")
     if what != "piece":
-        return Word(UUID(hex=rest), what == "ended")
+        return None
     job, after, number, tokens, kind, text = rest.split(" ", 5)
     job_id = UUID(hex=job)
     return Word(job_id, False, ToldPiece(job_id, int(after), event_of(int(number), kind, text, int(tokens))))

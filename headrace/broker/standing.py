@@ -7,8 +7,8 @@ there are processes.
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import cast
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -21,6 +21,7 @@ from headrace.domain.queues import KEY_PREFIX
 STANDING = KEY_PREFIX + "standing"
 #: How old it may be, in milliseconds.
 TTL_MS = 250
+_FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ def now(redis: Redis, read_fleets: Callable[[], Mapping[str, Fleet]]) -> Standin
     """
     with answered():
         told = cast("str | None", redis.get(STANDING))
-        if told:
-            return _from_json(told)
+        if told and (standing := _from_json(told)) is not None:
+            return standing
         counts = cast("dict[str, str]", redis.hgetall(KEY_PREFIX + "departed"))
         departed = {pool: int(jobs) for pool, jobs in counts.items()}
     found = Standing(departed, read_fleets())
@@ -56,6 +57,15 @@ def now(redis: Redis, read_fleets: Callable[[], Mapping[str, Fleet]]) -> Standin
     return found
 
 
-def _from_json(text: str) -> Standing:
-    fields = json.loads(text)
-    return Standing(fields["departed"], {pool: Fleet(**fleet) for pool, fleet in fields["fleets"].items()})
+def _from_json(text: str) -> Standing | None:
+    """Read what a process of this release or of another wrote; None if it lacks what this one needs."""
+    told = json.loads(text)
+    try:
+        fleets = {pool: Fleet(**_known(fleet)) for pool, fleet in told["fleets"].items()}
+        return Standing(told["departed"], fleets)
+    except (KeyError, TypeError):
+        return None
+
+
+def _known(fleet: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fleet[name] for name in _FLEET_FIELDS if name in fleet}

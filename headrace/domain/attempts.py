@@ -13,6 +13,7 @@ from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route
+from headrace.errors import PayloadUnreadable
 
 #: Service tiers that Headrace requests from a paid API. `flex` is cheaper and slower; the provider refuses it while
 #: capacity is short.
@@ -48,6 +49,7 @@ class Claim:
         rule: the rule that chose its pool; None for a job that names its model.
         stand_by: until when it waits for a better answer than the one that it has; None if it has none.
         shadow_of: the job that this shadow answers once more; None for an app's job.
+        unread: why this process cannot read the prompt, so that `messages` is empty; None if it can.
     """
 
     job_id: UUID
@@ -76,6 +78,7 @@ class Claim:
     rule: str | None = None
     stand_by: datetime | None = None
     shadow_of: UUID | None = None
+    unread: PayloadUnreadable | None = None
 
     @property
     def request_id(self) -> str:
@@ -178,11 +181,13 @@ class HandBack:
         suspicion: added to the job's suspicion, because an engine died while it ran.
         delay_s: seconds until the job is due again; `reroute` has its own delay and overrides this one.
         reroute: the queue where the job waits from now on; None for the same queue.
+        needs_version: the payload version that a worker must read to run the job; None if this worker could read it.
     """
 
     suspicion: int = 0
     delay_s: float = 0.0
     reroute: Reroute | None = None
+    needs_version: int | None = None
 
 
 #: Same queue, due at once.

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from headrace.domain.attempts import HeldAttempt
+from headrace.domain.prompts.payloads import PAYLOAD_VERSION
 
 #: The `worker_id` of a running job that its worker has disowned.
 NO_WORKER = UUID(int=0)
@@ -14,7 +15,11 @@ NO_WORKER = UUID(int=0)
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker reports about itself once its engine is up; `EngineLimits` documents the sizes."""
+    """What a worker reports about itself once its engine is up; `EngineLimits` documents the sizes.
+
+    Attributes:
+        payload_version: the highest version of jobs' prompts that it reads.
+    """
 
     id: UUID
     name: str
@@ -26,6 +31,7 @@ class WorkerInfo:
     max_model_tokens: int | None = None
     kv_tokens: int | None = None
     kv_block_tokens: int | None = None
+    payload_version: int = PAYLOAD_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Fleet:
         kv_tokens: the smallest KV cache among them.
         kv_use: share of their KV caches in use lately; None if no worker reports it.
         kv_reserved: share that their KV ledgers lately expected to be in use at its peak; None if no worker has one.
+        payload_version: the highest version of jobs' prompts that every one of them reads; None without workers.
     """
 
     pool: str
@@ -82,6 +89,12 @@ class Fleet:
     kv_tokens: int | None
     kv_use: float | None = None
     kv_reserved: float | None = None
+    payload_version: int | None = None
+
+    @property
+    def is_too_old(self) -> bool:
+        """True if a worker among them does not read every job that this release may write."""
+        return self.payload_version is not None and self.payload_version < PAYLOAD_VERSION
 
     @property
     def takes_at_once(self) -> int:

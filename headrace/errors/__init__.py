@@ -13,6 +13,7 @@ from headrace.errors.engines import (
     ModelUnavailable,
     PromptRejected,
     TooFewAnswers,
+    WorkerFault,
 )
 from headrace.errors.jobs import (
     IllegalTransition,
@@ -21,6 +22,8 @@ from headrace.errors.jobs import (
     JobHeld,
     JobNotEnded,
     JobOverdue,
+    PayloadTooNew,
+    PayloadUnreadable,
     Unanswered,
     WaitTimeout,
 )
@@ -90,6 +93,8 @@ __all__ = [
     "ModelUnavailable",
     "NotFound",
     "OverflowUnavailable",
+    "PayloadTooNew",
+    "PayloadUnreadable",
     "PermissionDenied",
     "PoisonPrompt",
     "PromptRejected",
@@ -105,4 +110,5 @@ __all__ = [
     "Unavailable",
     "UnknownPrice",
     "WaitTimeout",
+    "WorkerFault",
 ]

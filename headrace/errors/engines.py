@@ -43,6 +43,12 @@ class EngineFault(EngineError):
     retryable = True
 
 
+class WorkerFault(EngineFault):
+    """A defect of Headrace ended this try, in a worker that lives."""
+
+    code = "internal_error"
+
+
 class EngineBusy(EngineError):
     """The engine takes nothing more just now: a rate limit, which passes."""
 

@@ -11,6 +11,27 @@ class IllegalTransition(HeadraceError):
     code = "illegal_transition"
 
 
+class PayloadUnreadable(HeadraceError):
+    """The job's stored prompt is malformed: no release reads it."""
+
+    code = "payload_unreadable"
+
+
+class PayloadTooNew(PayloadUnreadable):
+    """A newer release wrote the job's prompt, in a version that this process does not read.
+
+    Attributes:
+        version: of the payload.
+    """
+
+    code = "payload_too_new"
+    retryable = True
+
+    def __init__(self, version: int, reads: int) -> None:
+        super().__init__(f"The job's prompt is stored in version {version}; this process reads {reads} at most.")
+        self.version = version
+
+
 class JobNotEnded(HeadraceError):
     """The job has not ended yet."""
 

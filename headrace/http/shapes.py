@@ -28,6 +28,8 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     errors.Unauthenticated: Shape(401, "invalid_request_error", {"WWW-Authenticate": "Bearer"}),
     errors.PermissionDenied: Shape(403, "permission_error"),
     errors.NotFound: Shape(404, "invalid_request_error"),
+    # During a deployment: a process of the newer release can serve it.
+    errors.PayloadTooNew: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
     errors.JobNotEnded: Shape(409, "conflict_error", {"Retry-After": "1"}),
     # The rest of the body is not read, so the connection cannot carry another request.
     errors.BodyTimeout: Shape(408, "invalid_request_error", {"Connection": "close"}),

@@ -40,7 +40,8 @@ def contains(text: str, part: str) -> bool:
 
 def agree(one: str, other: str, response_format: Mapping[str, Any] | None) -> bool:
     """Whether two answers to one request agree: as JSON if it asked for JSON, else as text."""
-    wants_json = (response_format or {}).get("type", "text") != "text"
+    # A stored format may be malformed.
+    wants_json = isinstance(response_format, Mapping) and response_format.get("type", "text") != "text"
     return same_json(one, other) if wants_json else same_text(one, other)
 
 

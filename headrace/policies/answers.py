@@ -11,6 +11,7 @@ from headrace.domain.queues import Lane
 BOUNDS = tuple(sorted({round(2 ** (half / 2)) for half in range(35)}))
 #: Weight of the prior, in answers. The prior is an answer that reaches its maximum.
 PRIOR_ANSWERS = 1.0
+_LANES = frozenset(Lane)
 
 
 class AnswerLength(NamedTuple):
@@ -60,11 +61,11 @@ def to_fields(outputs: ExpectedOutputs) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Sequence[float]]) -> ExpectedOutputs:
-    """Read what `to_fields` wrote. Lanes written by a version with other `BOUNDS` are left out."""
+    """Read what `to_fields` wrote. Leaves out what another release wrote with other lanes or other `BOUNDS`."""
     return {
         Lane(lane): ExpectedOutput(int(answers), tuple(tokens))
         for lane, (answers, *tokens) in fields.items()
-        if len(tokens) == len(BOUNDS)
+        if lane in _LANES and len(tokens) == len(BOUNDS)
     }
 
 

@@ -23,6 +23,7 @@ STEP_S = 0.5
 STEP_GROWTH = 0.05
 #: How far a forecast reaches, in seconds: the longest `max_wait` of a job.
 HORIZON_S = 86_400.0
+_LANES = frozenset(Lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,12 @@ def from_json(text: str) -> Outlook:
 
 
 def _rates(fields: dict[str, Any]) -> PoolRates:
-    lanes = {Lane(lane): LaneRates(**rates) for lane, rates in fields["lanes"].items()}
+    # A process of a newer release may write more lanes, and more about each.
+    lanes = {
+        Lane(lane): LaneRates(rates["arrival_tokens_per_s"], rates["mean_tokens"])
+        for lane, rates in fields["lanes"].items()
+        if lane in _LANES
+    }
     # A process of an older version writes none of these three.
     kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {})), fields.get("run_s_per_token")
     return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, *kept)

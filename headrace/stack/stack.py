@@ -47,6 +47,7 @@ class Stack:
         options: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda line: None,
+        tree: Path = PROJECT_ROOT,
     ) -> None:
         """Start nothing yet.
 
@@ -54,13 +55,16 @@ class Stack:
             options: of `headrace up`, such as `("--engine", "simulator", "--without", "gpu")`.
             env: variables for the stack, on top of this process's environment.
             say: gets each line that `headrace up` prints while it starts.
+            tree: the checkout whose code runs, with the packages of this process's environment.
         """
         self.state_dir = state_dir.resolve()
         self._ready_file = self.state_dir / "ready.json"
         inherited = dict(os.environ)  # noqa: TID251 - it is passed on as a whole; nothing is read from it here.
         changes = {"HEADRACE_STATE": str(self.state_dir), "PYTHONUNBUFFERED": "1", **(env or {})}
+        if tree != PROJECT_ROOT:
+            changes["PYTHONPATH"] = str(tree)
         argv = (sys.executable, "-c", _UP, "up", "--ready-file", str(self._ready_file), *options)
-        self._command = Command("headrace up", argv, inherited | changes, PROJECT_ROOT)
+        self._command = Command("headrace up", argv, inherited | changes, tree)
         self._say = say
         self._child: Child | None = None
 

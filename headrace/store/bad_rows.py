@@ -1,5 +1,5 @@
-"""Jobs that a sweep cannot move because Postgres refuses their rows. Each is found, logged and left out of the next
-batches, so that it does not block other jobs.
+"""Jobs that a sweep cannot move because Postgres refuses their rows, or because it cannot read their payloads. Each is
+found, logged and left out of the next batches, so that it does not block other jobs.
 """
 
 import logging
@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import show_id
+from headrace.errors import PayloadUnreadable
 from headrace.store.session import Store, sqlstate
 from headrace.tables import jobs
 
@@ -42,7 +43,7 @@ Move = Callable[[Connection, Sequence[Job]], Sequence[Done]]
 
 
 class BadRows:
-    """The refused jobs of one sweep. Not safe for threads.
+    """The jobs of one sweep that Postgres refused, or that could not be read. Not safe for threads.
 
     Each is tried at most once until a batch is not full. So the sweep gets past any number of refused jobs.
     """
@@ -61,13 +62,30 @@ class BadRows:
         Raises: StoreUnavailable: jobs moved before stay moved.
         """
         known = len(self._refused_at)
-        others = [jobs.c.id != sa.all_(_array(self._refused_at))] if known else []
-        done = self._move(store, choose, move, *others)
+        done = self._move(store, choose, move, *self.others())
         tried = len(done) + len(self._refused_at) - known
+        self._end_batch(tried, most)
+        return done, tried
+
+    def others(self) -> list[ColumnElement[bool]]:
+        """The conditions on `jobs` that leave out the refused ones."""
+        return [jobs.c.id != sa.all_(_array(self._refused_at))] if self._refused_at else []
+
+    def readable(self, rows: Sequence[Job], read: Callable[[Job], Done], most: int) -> list[Done]:
+        """What `read` makes of each row of a batch. Leaves out the rows of which it raises PayloadUnreadable."""
+        found = []
+        for row in rows:
+            try:
+                found.append(read(row))
+            except PayloadUnreadable as error:
+                self._leave_out(row.id, error)
+        self._end_batch(len(rows), most)
+        return found
+
+    def _end_batch(self, tried: int, most: int) -> None:
         if tried < most:
             since = self._clock() - RETRY_S
             self._refused_at = {job_id: at for job_id, at in self._refused_at.items() if at > since}
-        return done, tried
 
     def _move(
         self, store: Store, choose: Choose[Job], move: Move[Job, Done], *conditions: ColumnElement[bool]
@@ -78,8 +96,9 @@ class BadRows:
                 batch = choose(db, *conditions)
                 chosen = [job.id for job in batch]
                 return list(move(db, batch)) if chosen else []
-        except DBAPIError as error:
-            if not chosen or sqlstate(error).startswith(_WRONG_STATEMENT):
+        except (DBAPIError, PayloadUnreadable) as error:
+            is_of_a_row = isinstance(error, PayloadUnreadable) or not sqlstate(error).startswith(_WRONG_STATEMENT)
+            if not (chosen and is_of_a_row):
                 raise
             if len(chosen) == 1:
                 self._leave_out(chosen[0], error)
@@ -89,9 +108,10 @@ class BadRows:
         parts = (jobs.c.id == sa.any_(_array(ids)) for ids in (chosen[:half], chosen[half:]))
         return [each for part in parts for each in self._move(store, choose, move, part)]
 
-    def _leave_out(self, job_id: UUID, error: DBAPIError) -> None:
+    def _leave_out(self, job_id: UUID, error: DBAPIError | PayloadUnreadable) -> None:
         self._refused_at[job_id] = self._clock()
-        log.error("row_refused", extra={"sweep": self._sweep, "job_id": show_id(job_id), "error": told(error)})
+        why = str(error) if isinstance(error, PayloadUnreadable) else told(error)
+        log.error("row_refused", extra={"sweep": self._sweep, "job_id": show_id(job_id), "error": why})
 
 
 def told(error: DBAPIError) -> str:

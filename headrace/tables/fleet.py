@@ -40,6 +40,13 @@ workers = sa.Table(
         JSONB(none_as_null=True),
         comment="How long its answers of each lane get, by their maximum; NULL: it does not learn it.",
     ),
+    sa.Column(
+        "payload_version",
+        sa.SmallInteger,
+        nullable=False,
+        server_default=sa.text("1"),
+        comment="The highest version of jobs' prompts that its release reads.",
+    ),
 )
 
 hosts = sa.Table(

@@ -82,6 +82,11 @@ jobs = sa.Table(
     sa.Column("shadow", sa.Text, comment="wanted, started, skipped; of a shadow: open, agrees, differs, failed."),
     sa.Column("shadow_of", sa.Uuid, comment="The job that this shadow answers once more; NULL: it is none."),
     sa.Column("n", sa.SmallInteger, comment="The answers that it asks for, each of max_tokens at most; NULL: one."),
+    sa.Column(
+        "needs_version",
+        sa.SmallInteger,
+        comment="The payload version that it waits for a worker to read; NULL: no worker was too old for it.",
+    ),
     one_of("state", JobState, "state"),
     one_of("lane", Lane, "lane"),
     one_of("route", Route, "route"),

@@ -15,6 +15,7 @@ import pytest
 from psycopg.rows import dict_row
 from redis import Redis
 
+from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL
 from headrace.stack.receiver import Receiver
@@ -188,6 +189,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
             folder: Path | None = None,
             paid_api: str = "",
             paid_key: str = "sk-test",
+            tree: Path = PROJECT_ROOT,
+            beside: System | None = None,
             **env: str,
         ) -> System:
             """Start it.
@@ -195,14 +198,19 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
             Args:
                 engine: empty for the settings' own.
                 paid_api: its address, if there is one.
+                tree: the checkout whose code runs.
+                beside: the stack whose servers it uses.
                 env: settings without prefix, such as `lease_s="3"`.
             """
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
             budget = {"HEADRACE_BUDGETS__MONTH_USD": "1000" if paid_api else ""}
             changes = {"OPENAI_API_KEY": paid_api and paid_key, "OPENAI_BASE_URL": paid_api, **budget, **settings}
             changes["HEADRACE_WEBHOOKS__ALLOW_PRIVATE"] = "true"
+            if beside is not None:
+                servers = beside.stack.report
+                changes |= {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
             chosen = ("--engine", engine) if engine else ()
-            stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes)
+            stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes, tree=tree)
             stacks.enter_context(stack)
             system = System(stack)
             stacks.callback(system.close)

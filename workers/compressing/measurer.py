@@ -11,7 +11,7 @@ from headrace.domain.compression import Compression, Cut
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane
-from headrace.errors import BrokerUnavailable, EngineError, InvalidRequest, StoreUnavailable
+from headrace.errors import BrokerUnavailable, EngineError, InvalidRequest, PayloadUnreadable, StoreUnavailable
 from headrace.policies.compression import digest, plain
 from headrace.policies.tokens import PromptTokenizer
 from headrace.store import Store
@@ -84,7 +84,7 @@ class Measurer:
                 return None
             messages = plain(found[0], compression)
             cuts = self._cuts(messages, compression)
-        except (EngineError, InvalidRequest, StoreUnavailable) as error:
+        except (EngineError, InvalidRequest, PayloadUnreadable, StoreUnavailable) as error:
             log.warning("surprise_not_measured", extra={"job_id": show_id(job_id), "error": str(error)})
             return None
         return None if cuts is None else Answered(digest(messages), tuple(cuts))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from headrace.errors import PayloadTooNew, PayloadUnreadable
 from workers.engines.base import Engine, EngineStats
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
@@ -29,12 +30,21 @@ class WorkerMetrics(Collector):
         yield self._counter("unchecked_answers", about, self.state.unchecked.total)
         about = "Apps whose jobs of this pool run one at a time, because their prompts killed engines."
         yield self._gauge("confined_apps", about, len(self.state.confined))
+        yield self._unread()
         yield from self._of_engine(self.engine.stats())
         if (reserved := self.kv_budget.reserved()) is not None:
             about = "Share of the KV blocks that the jobs are expected to take at their peak, head-room included."
             yield self._gauge("kv_reserved_ratio", about, reserved.share)
             about = "Standard deviations of KV cache that are left free; learned from preemptions."
             yield self._gauge("ledger_headroom", about, reserved.headroom)
+
+    def _unread(self) -> Metric:
+        about = "Claimed jobs whose prompts this release does not read: written by a newer one, or malformed."
+        metric = CounterMetricFamily("headrace_payloads_unread", about, labels=["pool", "code"])
+        counts = self.state.unread.snapshot()
+        for code in (PayloadTooNew.code, PayloadUnreadable.code):
+            metric.add_metric([self.pool, code], counts.get((code,), 0))
+        return metric
 
     def _of_engine(self, stats: EngineStats) -> Iterator[Metric]:
         yield self._gauge("engine_running", "Requests in the engine's batch.", stats.running)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -15,7 +16,18 @@ from headrace import hops
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack
 from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
-from headrace.errors import EngineBusy, EngineCrash, EngineError, EngineUnavailable, StoreUnavailable, TooFewAnswers
+from headrace.errors import (
+    EngineBusy,
+    EngineCrash,
+    EngineError,
+    EngineUnavailable,
+    PayloadTooNew,
+    PayloadUnreadable,
+    StoreUnavailable,
+    TooFewAnswers,
+    Unavailable,
+    WorkerFault,
+)
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
@@ -37,6 +49,11 @@ log = logging.getLogger(__name__)
 #: Seconds that a message waits for an engine that restarts, or is held during a Postgres outage.
 NOT_READY_HOLD_S = 2.0
 
+
+#: The longest pause in seconds after which a job is tried again whose prompt was too new for a worker.
+NEWER_AFTER_S = 4.0
+#: How long past its `start_by` such a job waits for a newer worker if earlier attempts have counted.
+NEWER_WITHIN = timedelta(minutes=10)
 
 #: Judges nothing.
 NO_CASCADE = Cascading({}, {})
@@ -108,6 +125,9 @@ class Execute:
             return None
         claim, commit = claimed
         hops.reach("claim", job_id)
+        if claim.unread is not None:
+            commit.wait()
+            return self._unread(claim, claim.unread)
         with ExitStack() as running:
             running.enter_context(self.state.attempts.running(claim.request_id))
             commit.then(partial(self._note_commit, claim))
@@ -120,12 +140,31 @@ class Execute:
             # A price that changes during the call must not make it dearer than what is reserved for it.
             bill = self.bill.of_one_attempt()
             paid = self._paid(claim, bill.tariff)
-            ended = self._attempt(Claimed(paid, commit), bill) if isinstance(paid, Claim) else paid
+            ended = self._attempt_or_fault(Claimed(paid, commit), bill) if isinstance(paid, Claim) else paid
             if isinstance(ended, Commit):
                 # A worker that stops waits for it, as for a job that runs.
                 still_running = running.pop_all()
                 ended.then(lambda _: still_running.close())
             return ended
+
+    def _unread(self, claim: Claim, error: PayloadUnreadable) -> Outcome | None:
+        """Leave a job that a newer release wrote to a newer worker, uncounted. Fail one that no worker can read.
+
+        `enqueue_due` keeps the job in Postgres until a worker that reads it is alive. While such workers and this one
+        take from one queue, the pauses bound how often this one meets the job.
+        """
+        self.state.unread.add(error.code)
+        log.warning(
+            "payload_not_read", extra={"job_id": show_id(claim.job_id), "code": error.code, "error": str(error)}
+        )
+        self.records.has_left(claim)
+        end = replace(NO_CALL, error_code=error.code, error_message=str(error))
+        # After a counted attempt `start_by` no longer bounds the job's wait.
+        is_over = claim.attempt > 1 and datetime.now(UTC) > claim.start_by + NEWER_WITHIN
+        if not isinstance(error, PayloadTooNew) or is_over:
+            return self._fail(claim, end)
+        delay_s = min(backoff_s(claim.enqueue_no), NEWER_AFTER_S) * (1 + jitter())
+        return self.records.hand_back(claim, end, HandBack(delay_s=delay_s, needs_version=error.version))
 
     def _note_commit(self, claim: Claim, is_on_disk: bool) -> None:
         """Let the job's queue forget it once its claim is on disk, or abort the attempt if that has failed.
@@ -177,6 +216,18 @@ class Execute:
         if claim.stand_by is None:
             return self.records.finish(claim, JobState.FAILED, end)
         return self.records.stand_in(claim, end, end.error_code or "failed")
+
+    def _attempt_or_fault(self, claimed: Claimed, bill: Bill) -> Outcome | Commit | None:
+        """Run the attempt. After a defect, end it as failed: the job would else count as lost under a live worker."""
+        try:
+            return self._attempt(claimed, bill)
+        except Unavailable:
+            raise
+        except Exception as error:
+            claim, fault = claimed.claim, WorkerFault(f"The worker met a defect ({type(error).__name__}).")
+            log.exception("attempt_fault", extra={"job_id": show_id(claim.job_id)})
+            fault.may_be_billed = self.payer is not None
+            return self._try_again(claim, fault, bill.of_failure(claim, fault, 0.0))
 
     def _attempt(self, claimed: Claimed, bill: Bill) -> Outcome | Commit | None:
         claim, commit = claimed

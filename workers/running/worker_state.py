@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.domain.ids import new_id
+from headrace.metrics import Counts
 from workers.running.attempts import RunningAttempts
 from workers.running.crashes import Crashes
 
@@ -57,6 +58,7 @@ class WorkerState:
         crashes: the engine's recent crashes.
         unchecked: the answers whose JSON passed unchecked.
         confined: the confined apps of its pool.
+        unread: counts the claimed jobs whose prompts this process could not read, by error code.
     """
 
     id: UUID = field(default_factory=new_id)
@@ -66,6 +68,7 @@ class WorkerState:
     crashes: Crashes = field(default_factory=Crashes)
     unchecked: UncheckedAnswers = field(default_factory=UncheckedAnswers)
     confined: ConfinedApps = field(default_factory=ConfinedApps)
+    unread: Counts = field(default_factory=lambda: Counts("payloads_unread", "", ["code"]))
 
     def takes(self) -> bool:
         """True while the worker takes jobs."""

@@ -3,9 +3,9 @@
 Compression only deletes. What is left is in its old order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 #: `plain` cuts repeated paragraphs and sentences, and white space. `surprise` then also cuts the phrases that a small
 #: model finds least surprising.
@@ -28,6 +28,11 @@ class Compression:
     method: CompressMethod
     to: float = KEPT_SHARE
     also: tuple[CompressPart, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` wrote, of this release or of another."""
+        return cls(fields["method"], fields.get("to", KEPT_SHARE), tuple(fields.get("also", ())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,12 @@ class Message:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_fields` wrote."""
-        return cls(**{**fields, "tool_calls": tuple(map(ToolCall.of, fields.get("tool_calls", ())))})
+        """Read what `to_fields` wrote, of this release or of another. Raises: KeyError, TypeError: it is malformed."""
+        content = fields["content"]
+        if not isinstance(content, str):
+            raise TypeError
+        calls = tuple(map(ToolCall.of, fields.get("tool_calls", ())))
+        return cls(fields["role"], content, fields.get("name"), calls, fields.get("tool_call_id"))
 
 
 #: How much a model reasons before it answers, in ascending order. Source: OpenAI's API; vLLM's own server.

@@ -40,6 +40,11 @@ class ToolCallPiece:
     name: str | None = None
     arguments: str = ""
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` wrote, of this release or of another."""
+        return cls(fields["index"], fields.get("id"), fields.get("name"), fields.get("arguments", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -68,8 +73,9 @@ class Tools:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(**{**fields, "functions": tuple(fields["functions"])})
+        """Read what `dataclasses.asdict` wrote, of this release or of another."""
+        given = {name: fields[name] for name in ("choice", "name", "parallel") if name in fields}
+        return cls(tuple(fields["functions"]), **given)
 
 
 class CallPlaces:

@@ -154,6 +154,8 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_
     }
     if reroute is not None:
         values |= {"queue": reroute.queue, "route": reroute.route, "route_reason": reroute.reason}
+    if how.needs_version is not None:
+        values["needs_version"] = how.needs_version
     if reroute is not None or how.delay_s:
         values["started_at"] = sa.case((jobs.c.attempt > 1, jobs.c.started_at))
     state = put_back(db, claim, **values)

@@ -17,6 +17,7 @@ from headrace.domain.attempts import AttemptEnd, Claim, Escalation
 from headrace.domain.prompts import storable, stored_calls
 from headrace.domain.queues import Lane, Route, queue_name
 from headrace.domain.states import JobState
+from headrace.errors import PayloadUnreadable
 from headrace.store.attempts import held_by, put_back, record, settle
 from headrace.store.jobs.conditions import IS_UNSTARTED, UNSTARTED
 from headrace.store.jobs.transitions import transition
@@ -117,13 +118,16 @@ def stand(db: Connection, found: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 
 def _stand(db: Connection, sources: Sequence[JobState], reason: str, *which: ColumnElement[bool]) -> list[Row[Any]]:
-    """End the job, if it is in `sources` and has an answer. Returns: its row as it was."""
+    """End the job, if it is in `sources` and has an answer. Returns: its row as it was. Raises: PayloadUnreadable."""
     joined = sa.select(jobs, job_texts.c.kept_answer).join(job_texts, job_texts.c.job_id == jobs.c.id)
     these = (jobs.c.state.in_(sources), jobs.c.stand_by.is_not(None), job_texts.c.kept_answer.is_not(None), *which)
     # Both rows: an answer that is erased meanwhile must not come back.
     found = db.execute(joined.where(*these).with_for_update(of=[jobs, job_texts])).all()
     for row in found:
-        _give(db, row, sources, reason)
+        try:
+            _give(db, row, sources, reason)
+        except (KeyError, TypeError, ArithmeticError) as error:
+            raise PayloadUnreadable(f"The job's kept answer is malformed ({type(error).__name__}).") from None
     return list(found)
 
 

@@ -165,6 +165,7 @@ def _fleets() -> Statement:
             sa.cast(sa.func.coalesce(sa.func.sum(running).filter(serves), 0), sa.BigInteger).label("running"),
             sa.func.min(workers.c.max_model_tokens).label("max_model_tokens"),
             sa.func.min(workers.c.kv_tokens).label("kv_tokens"),
+            sa.func.min(workers.c.payload_version).label("payload_version"),
         )
         .join_from(workers, live, live.c.id == workers.c.id)
         .group_by(workers.c.pool)

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.fleet import NO_WORKER
 from headrace.domain.jobs import Job
-from headrace.domain.queues import Lane, Ticket
+from headrace.domain.queues import OVERFLOW, Lane, Route, Ticket
 from headrace.domain.states import SUSPECT, TERMINAL, JobState
 from headrace.errors import JobHeld
 from headrace.policies.confinement import CONFINED
@@ -130,8 +130,12 @@ def _first(by: sa.Column[Any], most: int, *conditions: ColumnElement[bool]) -> S
 
 
 def enqueue_due(db: Connection) -> list[Ticket]:
-    """Move at most `SWEEP_ROWS` due jobs from `waiting` to `queued`. The caller must push their messages."""
-    due = _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, jobs.c.not_before <= sa.func.now())
+    """Move at most `SWEEP_ROWS` due jobs from `waiting` to `queued`. The caller must push their messages.
+
+    A job whose payload was too new for a worker waits until a worker that reads it takes jobs.
+    """
+    is_due = (jobs.c.not_before <= sa.func.now(), sa.or_(jobs.c.needs_version.is_(None), _has_reader()))
+    due = _first(jobs.c.not_before, SWEEP_ROWS, IS_WAITING, *is_due)
     rows = transition(
         db,
         [JobState.WAITING],
@@ -143,6 +147,13 @@ def enqueue_due(db: Connection) -> list[Ticket]:
         not_before=None,
     )
     return [ticket_of(row) for row in rows]
+
+
+def _has_reader() -> ColumnElement[bool]:
+    """Whether a live worker of the job's queue reads its payload."""
+    pool = sa.case((jobs.c.route == Route.OVERFLOW, OVERFLOW), else_=jobs.c.pool)
+    reads = (workers.c.pool == pool, workers.c.payload_version >= jobs.c.needs_version)
+    return sa.exists().where(workers.c.lease_until > sa.func.now(), workers.c.ready, *reads).correlate(jobs)
 
 
 def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:

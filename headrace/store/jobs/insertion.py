@@ -5,7 +5,7 @@ The main cost of a durable accept is the commit's fsync. A batch of a few reques
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.jobs import Inserted, JobSpec, Placement
-from headrace.domain.prompts import Sampling
+from headrace.domain.prompts.payloads import stored_messages, stored_sampling
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
@@ -38,7 +38,6 @@ HOT_COLUMNS = (
 TEXT_COLUMNS = ("messages", "sampling", "cache_key", "is_unstored")
 KEY_COLUMNS = ("key", "request_hash")
 
-_SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -154,6 +153,7 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
     cached = {"cache": "miss"} if spec.is_cache_miss else {}
     cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}
     unstored = {} if spec.is_stored else {"is_unstored": True}
+    messages = stored_messages(spec.messages)
     return {
         **cached,
         **unstored,
@@ -181,8 +181,8 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
         "n": None if spec.sampling.n == 1 else spec.sampling.n,
         "max_wait_s": spec.max_wait_s,
         "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
-        "messages": [message.to_fields() for message in spec.messages],
-        "sampling": _sampling(spec.sampling),
+        "messages": messages,
+        "sampling": stored_sampling(spec.sampling, messages),
         "key": idempotency and idempotency.key,
         "request_hash": idempotency and _bytes(idempotency.request_hash),
     }
@@ -190,13 +190,3 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
 
 def _bytes(value: bytes) -> str:
     return f"\\x{value.hex()}"
-
-
-def _sampling(sampling: Sampling) -> dict[str, object]:
-    """The values that the caller set; the engine's defaults are not stored."""
-    values = ((name, getattr(sampling, name)) for name in _SAMPLING_FIELDS)
-    given = {name: value for name, value in values if value not in (None, ())}
-    if sampling.n == 1:
-        del given["n"]  # So that older processes can read it.
-    given |= {"compression": asdict(sampling.compression)} if sampling.compression else {}
-    return given | ({"tools": asdict(sampling.tools)} if sampling.tools else {})

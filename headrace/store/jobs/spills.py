@@ -6,17 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.domain.apps import AppLimits
 from headrace.domain.jobs import LateJob
-from headrace.domain.prompts import Message
+from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
 from headrace.domain.states import JobState
 from headrace.store.jobs import ticket_of
 from headrace.store.jobs.conditions import IS_QUEUED, IS_UNSTARTED
 from headrace.store.jobs.confinements import IS_HELD
-from headrace.store.jobs.texts import sampling_of
 from headrace.store.jobs.transitions import transition
 from headrace.tables import apps, job_texts, jobs
 
@@ -24,11 +23,12 @@ from headrace.tables import apps, job_texts, jobs
 TURNED_AWAY = "from overflow: "
 
 
-def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
+def late(db: Connection, within_s: float, limit: int, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
     """Lock and return the jobs that wait for their pools and must start within `within_s` seconds, the earliest first.
 
     Left out are: jobs that started before, since `start_by` no longer applies to them; jobs in the first half of their
     `max_wait`; and jobs that the paid API was closed to within the last `within_s` seconds, since they would come back.
+    Returns: rows for `late_job`.
     """
     came_back = sa.and_(
         jobs.c.route_reason.startswith(TURNED_AWAY, autoescape=True),
@@ -49,22 +49,25 @@ def late(db: Connection, within_s: float, limit: int) -> list[LateJob]:
             jobs.c.start_by < sa.func.now() + timedelta(seconds=within_s),
             jobs.c.start_by - sa.func.now() < sa.func.now() - jobs.c.created_at,
             ~came_back,
+            *conditions,
         )
         .order_by(jobs.c.start_by)
         .limit(limit)
         .with_for_update(of=jobs, skip_locked=True)
     )
-    return [_late_job(row) for row in db.execute(statement)]
+    return db.execute(statement).all()
 
 
-def _late_job(row: Row[Any]) -> LateJob:
+def late_job(row: Row[Any]) -> LateJob:
+    """The job in a row of `late`. Raises: PayloadTooNew. PayloadUnreadable."""
+    messages, sampling = read_payload(row.messages, row.sampling)
     return LateJob(
         ticket=ticket_of(row),
         app=row.name,
         limits=AppLimits(day_usd=row.day_usd, month_usd=row.month_usd),
         model=row.model_requested,
-        messages=tuple(map(Message.of, row.messages)),
-        sampling=sampling_of(row.sampling),
+        messages=messages,
+        sampling=sampling,
         overflow=Overflow(row.overflow),
         max_cost_usd=row.max_cost_usd,
     )

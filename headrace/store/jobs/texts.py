@@ -3,19 +3,17 @@
 The job's usage and cost stay.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.compression import Compression
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.prompts.tools import Tools
+from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
 from headrace.store import clock
@@ -29,20 +27,23 @@ FORGET_JOBS = 5_000
 
 
 def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, ...]:
-    """The messages of a job of this app. Raises: NotFound."""
-    statement = sa.select(job_texts.c.messages).join(jobs, jobs.c.id == job_texts.c.job_id)
-    stored = db.scalar(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id))
-    if stored is None:
+    """The messages of a job of this app. Raises: NotFound. PayloadTooNew. PayloadUnreadable."""
+    statement = sa.select(job_texts.c.messages, job_texts.c.sampling).join(jobs, jobs.c.id == job_texts.c.job_id)
+    row = db.execute(statement.where(jobs.c.id == job_id, jobs.c.app_id == app_id)).first()
+    if row is None:
         raise not_found(job_id)
-    return tuple(map(Message.of, stored))
+    return read_payload(row.messages, row.sampling)[0]
 
 
 def prompt(db: Connection, job_id: UUID) -> tuple[tuple[Message, ...], Sampling] | None:
-    """A job's messages and how they are to be answered, whichever app's it is; None if they are erased."""
+    """A job's messages and how they are to be answered, whichever app's it is; None if they are erased.
+
+    Raises: PayloadTooNew. PayloadUnreadable.
+    """
     row = db.execute(sa.select(job_texts.c.messages, job_texts.c.sampling).where(job_texts.c.job_id == job_id)).first()
     if row is None:
         return None
-    return tuple(map(Message.of, row.messages)), sampling_of(row.sampling)
+    return read_payload(row.messages, row.sampling)
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
@@ -113,13 +114,3 @@ def erase_all(db: Connection, job_ids: Sequence[UUID]) -> None:
 
 def _is_one_of(column: sa.Column[UUID], job_ids: Sequence[UUID]) -> sa.ColumnElement[bool]:
     return column == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
-
-
-def sampling_of(stored: Mapping[str, Any]) -> Sampling:
-    """Read a `sampling` column of `job_texts`."""
-    given = {**stored, "stop": tuple(stored.get("stop", ()))}
-    if compression := stored.get("compression"):
-        given["compression"] = Compression(**{**compression, "also": tuple(compression["also"])})
-    if tools := stored.get("tools"):
-        given["tools"] = Tools.of(tools)
-    return Sampling(**given)

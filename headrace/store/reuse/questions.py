@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.queues import Overflow
 from headrace.domain.states import JobState
-from headrace.store.jobs.texts import sampling_of
+from headrace.store.bad_rows import BadRows
 from headrace.tables import apps, job_texts, jobs
 
 
@@ -44,9 +46,12 @@ WAITS_FOR_ITS_START = sa.and_(jobs.c.started_at.is_(None), jobs.c.cancel_request
 
 
 def read(db: Connection, job_ids: Sequence[UUID]) -> list[Question]:
-    """Those of the jobs that may become entries: neither failed, nor given another job's answer."""
+    """Those of the jobs that may become entries: neither failed, nor given another job's answer.
+
+    Leaves out, and logs, those whose prompts cannot be read.
+    """
     these = jobs.c.id == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
-    statement = (
+    statement: sa.Select[Any] = (
         sa.select(
             *(jobs.c[name] for name in ("id", "app_id", "pool", "model_requested", "adapter", "overflow")),
             *(apps.c.cache_s, apps.c.max_error, job_texts.c.messages, job_texts.c.sampling),
@@ -57,19 +62,21 @@ def read(db: Connection, job_ids: Sequence[UUID]) -> list[Question]:
         .where(these, (jobs.c.state + "").in_(_OPEN), jobs.c.served_by_job.is_(None))
         .order_by(jobs.c.id)
     )
-    return [
-        Question(
-            row.id,
-            row.app_id,
-            row.pool,
-            row.model_requested,
-            row.adapter,
-            tuple(map(Message.of, row.messages)),
-            sampling_of(row.sampling),
-            Overflow(row.overflow),
-            row.cache_s,
-            row.max_error,
-            row.waits,
-        )
-        for row in db.execute(statement)
-    ]
+    return BadRows("look_up").readable(db.execute(statement).all(), _question, len(job_ids))
+
+
+def _question(row: Row[Any]) -> Question:
+    messages, sampling = read_payload(row.messages, row.sampling)
+    return Question(
+        row.id,
+        row.app_id,
+        row.pool,
+        row.model_requested,
+        row.adapter,
+        messages,
+        sampling,
+        Overflow(row.overflow),
+        row.cache_s,
+        row.max_error,
+        row.waits,
+    )

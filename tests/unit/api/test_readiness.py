@@ -20,6 +20,8 @@ from tests.waiting import until
 class Servers:
     """What is checked. Attributes: is_away: Redis fails. may_end: the check of the tokenizers hangs until it is set."""
 
+    too_old = ""
+
     def __init__(self) -> None:
         self.checks, self.is_away = 0, False
         self.may_end = threading.Event()
@@ -93,3 +95,8 @@ def test_a_process_is_not_ready_before_its_first_check(readiness: Readiness, ser
         assert readiness.report().failures
         servers.may_end.set()
         assert [each.result() for each in waiting] == [READY] * WAITERS_LIMIT
+
+
+def test_workers_of_an_older_release_are_a_warning(readiness: Readiness, servers: Servers) -> None:
+    servers.too_old = "Workers of an older release serve chat."
+    assert readiness.check() == Report({}, {"workers": servers.too_old})

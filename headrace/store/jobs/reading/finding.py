@@ -15,7 +15,8 @@ from headrace.domain.logprobs import StoredLogprobs
 from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState
-from headrace.errors import NotFound
+from headrace.errors import NotFound, PayloadUnreadable
+from headrace.store.bad_rows import BadRows
 from headrace.store.jobs.conditions import IS_LEADER_ENDED, IS_OVER, IS_OVER_ALONE
 from headrace.store.session import Store
 from headrace.store.statement import StatementByMonth, among, rows_sent
@@ -26,15 +27,19 @@ BILLED = ("compute", "api", "cache")
 
 
 def job_of(row: Any) -> Job:
-    """The job in a row of `_SELECT_JOB` or `_SELECT_LISTED`."""
+    """The job in a row of `_SELECT_JOB` or `_SELECT_LISTED`. Raises: PayloadUnreadable."""
     values = {field.name: getattr(row, field.name) for field in fields(Job)}
     values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
     values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
-    values["tool_calls"] = tuple(map(ToolCall.of, row.tool_calls or ()))
-    values["tools"] = None if row.tools is None else Tools.of(row.tools)
     values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
     values["n"] = row.n or 1
-    values["others"] = None if row.others is None else tuple(map(Choice.of, row.others))
+    try:
+        values["tool_calls"] = tuple(map(ToolCall.of, row.tool_calls or ()))
+        values["tools"] = None if row.tools is None else Tools.of(row.tools)
+        values["others"] = None if row.others is None else tuple(map(Choice.of, row.others))
+    except (AttributeError, KeyError, TypeError) as error:
+        what = f"The answer of '{show_id(row.id)}' is malformed, or a newer release wrote it"
+        raise PayloadUnreadable(f"{what} ({type(error).__name__}).") from None
     return Job(**values)
 
 
@@ -125,13 +130,19 @@ def find_all(where: Connection | Store, asked: Iterable[tuple[UUID, UUID]]) -> d
 
 
 def read(where: Connection | Store, how: Finding, asked: Iterable[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Job]:
-    """As `find_all`. Jobs that wait for another's answer are read once more, with a look at that job, of any month."""
+    """As `find_all`. Jobs that wait for another's answer are read once more, with a look at that job, of any month.
+
+    A list of jobs lacks those that cannot be read. Raises: PayloadUnreadable: one of them, in no list.
+    """
     rows = {(row.app_id, row.id): row for row in how.alone.run(where, _given(asked))}
     following = [key for key, row in rows.items() if row.state == JobState.WAITING and row.served_by_job]
     for key in following:
         del rows[key]
     rows |= {(row.app_id, row.id): row for row in how.following.run(where, _given(following))}
-    return {key: job_of(row) for key, row in rows.items()}
+    if how is not FIND_LISTED:
+        return {key: job_of(row) for key, row in rows.items()}
+    listed = BadRows("list").readable(list(rows.values()), job_of, len(rows))
+    return {(job.app_id, job.id): job for job in listed}
 
 
 def _given(asked: Iterable[tuple[UUID, UUID]]) -> Iterator[Mapping[str, UUID]]:

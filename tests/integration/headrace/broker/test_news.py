@@ -3,7 +3,7 @@
 from redis import Redis
 from redis.client import PubSub
 
-from headrace.broker.news import LISTENS_S, News, channel_of, listeners_key
+from headrace.broker.news import LISTENS_S, News, Word, channel_of, listeners_key, word_of
 from headrace.domain.ids import new_id
 from headrace.domain.queues import MOVED, WEBHOOKS, bell_key
 from tests.integration.listening import next_message
@@ -54,3 +54,10 @@ def test_the_bell_and_flower_hear_with_and_without_listeners(redis: Redis) -> No
     assert next_message(flower)["data"] == " ".join(job_id.hex for job_id in job_ids)
     assert redis.xlen(bell_key(WEBHOOKS)) == 1
     flower.close()
+
+
+def test_words_of_a_newer_release_are_passed_over() -> None:
+    job_id = new_id()
+    assert word_of(f"ended {job_id.hex}") == word_of(f"ended {job_id.hex} later") == Word(job_id, True)
+    assert word_of(f"paused {job_id.hex}") is None
+    assert word_of("later") is None

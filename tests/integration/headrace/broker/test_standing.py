@@ -1,10 +1,13 @@
 """The standing of the fleets on a real Valkey: one process reads it for all."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from redis import Redis
 
 from headrace.broker.admission import Admission
-from headrace.broker.standing import STANDING, TTL_MS
+from headrace.broker.standing import STANDING, TTL_MS, Standing
 from headrace.domain.fleet import Fleet
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import StoreUnavailable
@@ -61,3 +64,18 @@ def test_a_redis_without_memory_costs_each_process_a_reading_and_nothing_else(
     finally:
         redis.config_set("maxmemory", before)
     assert not redis.exists(STANDING)
+
+
+def test_what_a_process_of_another_release_wrote_is_read(admission: Admission, redis: Redis) -> None:
+    def told(change: dict[str, object], drop: str = "") -> None:
+        fleet = {name: value for name, value in {**asdict(CHAT), **change}.items() if name != drop}
+        redis.set(STANDING, json.dumps({"departed": {"chat": 7}, "fleets": {"chat": fleet}, "later": 1}), px=10_000)
+
+    def never() -> dict[str, Fleet]:
+        raise AssertionError("the other process has read them")
+
+    told({"later": 1}, drop="payload_version")
+    assert admission.standing(never) == Standing({"chat": 7}, {"chat": CHAT})
+
+    told({}, drop="slots")
+    assert admission.standing(lambda: {"chat": CHAT}).fleets == {"chat": CHAT}, "it lacks what this release needs"

@@ -249,3 +249,20 @@ def test_a_prompt_that_does_not_become_shorter_is_sent_as_it_is(
     with store.begin() as db:
         job = jobs.find(db, ticket.app_id, ticket.job_id)
     assert (was_sent(job, messages), job.original_tokens) == (True, None)
+
+
+def test_a_prompt_that_cannot_be_read_ends_no_measurer(
+    start: Start, run: Run, redis: Redis, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurer, "AT_ONCE", 1)
+    asker, ticket = Compressions(redis), queued(messages=TALK, sampling=Sampling(16, compression=SURPRISE))
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE job_texts SET messages = '7'"))
+    start("fast", by="fast")
+    worker = start(by="fast")
+    until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
+
+    assert asker.ask("fast", ticket.job_id, 10.0) is None
+
+    job = run(worker, SURPRISE)
+    assert job.prompt_tokens < tokens(SHORTER), "it measures the next one"

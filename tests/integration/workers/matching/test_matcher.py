@@ -16,7 +16,7 @@ from headrace.broker.messages import list_key
 from headrace.broker.news import News, channel_of
 from headrace.domain.apps import App, Changes
 from headrace.domain.attempts import Claim
-from headrace.domain.ids import new_id
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import KEY_PREFIX, Overflow, Route, Ticket
@@ -431,3 +431,18 @@ def test_the_right_entry_is_found_among_many_that_look_more_alike(
     ticket = ask("Please tell me how to open the door.")
     matcher.look_up()
     assert state(query, ticket) == ("succeeded", "semantic", right.job_id)
+
+
+def test_a_prompt_that_cannot_be_read_is_named_and_the_others_of_its_batch_are_looked_up(
+    matcher: Matcher, entry: Ask, ask: Ask, query: Query, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = entry()
+    bad, good = ask(SAME), ask(SAME)
+    query("UPDATE job_texts SET messages = '7' WHERE job_id = :id", id=bad.job_id)
+
+    assert matcher.look_up() == 2
+
+    assert state(query, good) == ("succeeded", "semantic", first.job_id)
+    assert state(query, bad)[0] == "queued", "it runs without a look-up"
+    [line] = [vars(record) for record in caplog.records if record.levelname == "ERROR"]
+    assert (line["message"], line["sweep"], line["job_id"]) == ("row_refused", "look_up", show_id(bad.job_id))

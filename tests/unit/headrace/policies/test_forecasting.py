@@ -1,5 +1,6 @@
 """How a lane drains beside the others, and the outlook as text."""
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -42,6 +43,14 @@ class TestOutlookAsText:
     def test_what_an_older_version_wrote_is_read(self) -> None:
         text = '{"chat": {"drain_tokens_per_s_per_slot": 5.0, "lanes": {}}}'
         assert from_json(text) == {"chat": PoolRates(5.0)}
+
+    def test_what_a_newer_version_wrote_is_read_as_far_as_this_one_knows_it(self) -> None:
+        high = {"arrival_tokens_per_s": 1.5, "mean_tokens": 80.0, "later": 1}
+        outputs = {"urgent": [9, 1.0], "low": [9, *BOUNDS]}
+        rates = {"drain_tokens_per_s_per_slot": 5.0, "lanes": {"high": high, "urgent": high}, "outputs": outputs}
+        learned = {Lane.LOW: ExpectedOutput(9, BOUNDS)}
+        expected = PoolRates(5.0, {Lane.HIGH: LaneRates(1.5, 80.0)}, outputs=learned)
+        assert from_json(json.dumps({"chat": {**rates, "later": 1}})) == {"chat": expected}
 
     def test_an_empty_one_is_empty(self) -> None:
         assert from_json(to_json({})) == {}

@@ -7,17 +7,19 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from headrace.domain.attempts import AttemptEnd, Claim, Escalation, Usage
 from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
+from headrace.errors import PayloadUnreadable
 from headrace.store import Store, attempts, escalations, jobs
 from headrace.store.fleet import workers
 from headrace.store.jobs import cached_answers, texts
@@ -113,3 +115,23 @@ def test_an_answer_that_stands_has_its_calls(store: Store, claimed: Callable[...
         assert escalations.stand_in(db, second, failed, "engine_fault")
         job = jobs.find(db, claim.app_id, claim.job_id)
     assert (job.state, job.tool_calls, job.finish_reason) == ("succeeded", STORED, "tool_calls")
+
+
+def test_calls_that_a_newer_release_wrote_hide_no_other_job_of_a_list(
+    store: Store, claimed: Callable[..., Claim], caplog: pytest.LogCaptureFixture
+) -> None:
+    newer, ours = (claimed(sampling=SAMPLING) for _ in range(2))
+    with store.begin() as db:
+        for claim in (newer, ours):
+            assert attempts.finish(db, claim, JobState.SUCCEEDED, END)
+        calls = '[{"id": "call_9", "type": "custom", "custom": {"name": "look", "input": "secret"}}]'
+        change = sa.text("UPDATE job_texts SET tool_calls = CAST(:calls AS jsonb) WHERE job_id = :id")
+        db.execute(change, {"calls": calls, "id": newer.job_id})
+
+    with store.begin() as db:
+        assert [job.id for job in jobs.newest(db, ours.app_id)] == [ours.job_id]
+        assert jobs.find(db, ours.app_id, ours.job_id).tool_calls == STORED
+        with pytest.raises(PayloadUnreadable) as raised:
+            jobs.find(db, ours.app_id, newer.job_id)
+    assert "secret" not in str(raised.value)
+    assert {vars(record)["job_id"] for record in caplog.records} == {show_id(newer.job_id)}
