@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import pytest
@@ -40,11 +40,12 @@ class NoStore:
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passwords]:
     made = Passwords()
-    operator: Any = type("Operator", (), {"password_hash": "x"})()
+    operator: Any = type("Operator", (), {"name": "ada", "password_hash": "x"})()
     monkeypatch.setattr(passwords, "matches", made.matches)
     monkeypatch.setattr(operators, "count_try", lambda *_: True)
     monkeypatch.setattr(operators, "named", lambda *_: operator)
-    monkeypatch.setattr(operators, "forgive", lambda *_: None)
+    monkeypatch.setattr(logins, "acting", lambda *_: nullcontext())
+    monkeypatch.setattr(logins.actions, "log_in", lambda *_: None)
     yield made
     made.gate.set()
 
