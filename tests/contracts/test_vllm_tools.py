@@ -18,7 +18,6 @@ from headrace.stack.models.model import PreparedModel
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
-from workers.engines.vllm.reading import bounded
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
@@ -172,26 +171,22 @@ def test_a_strict_level_and_grammars_without_white_space_hold_where_the_request_
         gc.collect()
 
 
-def test_a_backend_that_writes_lists_out_has_bounds_for_every_schema() -> None:
-    from vllm.sampling_params import StructuredOutputsParams
-
-    many = StructuredOutputsParams(json={"type": "array", "maxItems": 10**5, "items": {"type": "integer"}})
-    assert bounded(many, "auto") is bounded(many, "xgrammar") is many
-    with pytest.raises(PromptRejected, match="lists have up to 100000 items"):
-        bounded(many, "guidance")
-
-
-def test_lists_whose_bounds_would_take_all_memory_reject_the_prompt(engine: Engine) -> None:
-    """llguidance writes each item out. vLLM takes it for what xgrammar lacks, such as `multipleOf`."""
-
-    def bounded(**of_items: Any) -> dict[str, Any]:
-        many = {"type": "array", "maxItems": 10**5, "items": {"type": "integer", **of_items}}
-        return {"type": "json_schema", "json_schema": {"name": "a", "schema": many}}
-
-    for tools in (None, Tools((WEATHER,), "none")):
-        with pytest.raises(PromptRejected, match="lists have up to 100000 items"):
-            engine.generate(asked(tools, response_format=bounded(multipleOf=3)))
-    assert engine.generate(asked(None, response_format=bounded(), max_tokens=2)).usage.output_tokens == 2
+def test_schemas_that_would_hold_up_all_streams_reject_the_prompt(engine: Engine) -> None:
+    """vLLM makes their grammar on the engine's loop, with xgrammar or, for what that lacks, with llguidance."""
+    many = {"type": "array", "maxItems": 10**5, "items": {"type": "integer", "multipleOf": 3}}
+    pattern = only("city", "Reykjavik") | {"properties": {"city": {"type": "string", "pattern": "^.{1,4000}$"}}}
+    for schema, why in ((many, "lists have up to 100000 items"), (pattern, "repetitions in patterns")):
+        form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+        for tools in (None, Tools((WEATHER,), "none")):
+            with pytest.raises(PromptRejected, match=why) as raised:
+                engine.generate(asked(tools, response_format=form))
+            assert raised.value.param == "response_format"
+    for strict in (True, False):
+        bad = {"name": "weather", "parameters": pattern, "strict": strict}
+        with pytest.raises(PromptRejected, match="repetitions in patterns") as raised:
+            engine.generate(asked(Tools((bad,), "required")))
+        assert raised.value.param == "tools"
+    assert engine.generate(asked(None, max_tokens=2)).usage.output_tokens == 2
 
 
 def test_a_parser_that_vllm_lacks_is_refused_with_those_that_it_has(tiny_llama: Any) -> None:

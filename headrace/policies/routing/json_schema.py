@@ -118,35 +118,36 @@ class Steps:
     def _visits(self, schema: Mapping[str, Any], value: Any) -> Iterator[tuple[Any, Any]]:
         """The parts that the library may visit from here, each with the part of the value that it looks at."""
         if "$ref" in schema:
-            yield self._target(schema["$ref"]), value
+            if (target := referenced(self._schema, schema["$ref"])) is None:
+                raise TooManySteps
+            yield target, value
         for keyword in _ONE:
             if keyword in schema:
                 yield schema[keyword], value
         for keyword in _SEVERAL:
-            for each in _listed(schema, keyword):
+            for each in listed(schema, keyword):
                 yield each, value
         for keyword in _NAMED:
-            for each in _named(schema, keyword).values():
+            for each in named(schema, keyword).values():
                 yield each, value
         if isinstance(value, Mapping):
             yield from _of_object(schema, value)
         elif isinstance(value, list):
             yield from _of_array(schema, value)
 
-    def _target(self, reference: Any) -> Any:
-        """What a JSON pointer into the schema itself names. Raises: TooManySteps for any other reference."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            raise TooManySteps
-        found, (first, *names) = self._schema, unquote(reference[1:]).split("/")
-        for name in names:
-            name = name.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-                found = found[int(name)]
-            else:
-                found = found.get(name) if isinstance(found, Mapping) else None
-        if first or not isinstance(found, Mapping | bool):
-            raise TooManySteps
-        return found
+
+def referenced(schema: Any, reference: Any) -> Any:
+    """The part of a schema, or the bool, that a JSON pointer into the schema itself names; None for anything else."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found, (first, *names) = schema, unquote(reference[1:]).split("/")
+    for name in names:
+        name = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            found = found.get(name) if isinstance(found, Mapping) else None
+    return None if first or not isinstance(found, Mapping | bool) else found
 
 
 def _of_value(schema: Mapping[str, Any], value: Any) -> int:
@@ -156,15 +157,15 @@ def _of_value(schema: Mapping[str, Any], value: Any) -> int:
         steps += _MATCH_STEPS * len(value)
     if isinstance(value, list) and schema.get("uniqueItems"):
         steps += len(value) * _size(value)
-    if isinstance(value, Mapping) and (patterns := _named(schema, "patternProperties")):
+    if isinstance(value, Mapping) and (patterns := named(schema, "patternProperties")):
         steps += _MATCH_STEPS * len(patterns) * sum(1 + len(name) for name in value)
     return steps
 
 
 def _of_object(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    named, patterns = _named(schema, "properties"), _named(schema, "patternProperties")
+    properties, patterns = named(schema, "properties"), named(schema, "patternProperties")
     for name, each in value.items():
-        yield named.get(name, schema.get("additionalProperties")), each
+        yield properties.get(name, schema.get("additionalProperties")), each
         if "propertyNames" in schema:
             yield schema["propertyNames"], name
         for part in patterns.values():
@@ -172,18 +173,20 @@ def _of_object(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[
 
 
 def _of_array(schema: Mapping[str, Any], value: list[Any]) -> Iterator[tuple[Any, Any]]:
-    yield from zip(_listed(schema, "prefixItems"), value, strict=False)
+    yield from zip(listed(schema, "prefixItems"), value, strict=False)
     for keyword in ("items", "additionalItems", "contains"):
         if keyword in schema:
             for each in value:
                 yield schema[keyword], each
 
 
-def _listed(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+def listed(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+    """What a keyword holds, if that is a list; else none."""
     return found if isinstance(found := schema.get(keyword), list) else []
 
 
-def _named(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
+def named(schema: Mapping[str, Any], keyword: str) -> Mapping[str, Any]:
+    """What a keyword holds, if that is a mapping; else none."""
     return found if isinstance(found := schema.get(keyword), Mapping) else {}
 
 

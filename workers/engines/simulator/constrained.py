@@ -16,7 +16,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from headrace.errors import PromptRejected
 from headrace.policies.tokens import PromptTokenizer
-from workers.engines.schemas import check_items
+from workers.engines.schemas import check_schemas
 
 WORDS = ("water", "falls", "through", "the", "headrace", "and", "turns", "a", "wheel")
 #: A text of each format that llguidance knows. Also of use where a pattern asks for something alike.
@@ -45,7 +45,7 @@ def write(schema: Mapping[str, Any], seed: str, most_bytes: int) -> tuple[str, b
     Raises: PromptRejected for a schema with a keyword that llguidance lacks, that no value keeps to, or that is too
         large.
     """
-    check_items(schema)
+    check_schemas(schema)
     matcher = _matcher(schema)
     if matcher.is_error():
         raise _refused(matcher.get_error())

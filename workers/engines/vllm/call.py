@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workers.engines.base import Generation, GenerationRequest, OnDelta
+from workers.engines.schemas import check_sampling
 from workers.engines.vllm.answer import GrowingAnswers
-from workers.engines.vllm.reading import Reading, bounded
+from workers.engines.vllm.reading import Reading
 from workers.engines.vllm.sampling import constraint, decoding
 
 
@@ -43,12 +44,10 @@ class CoreCall:
         return self.request.sampling.max_tokens - len(self.prefix)
 
 
-def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None, grammars: str) -> Any:
-    """The request's `SamplingParams`.
+def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
+    """The request's `SamplingParams`. Raises: PromptRejected: its grammar would take too much memory, or too long.
 
-    Args:
-        defaults: the model's own, for what the request does not set.
-        grammars: the backend of structured outputs.
+    Args: defaults: the model's own, for what the request does not set.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -57,6 +56,8 @@ def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readin
     structure = reading.structure if reading else None
     if reading is None and (constrained := constraint(sampling.response_format)):
         structure = StructuredOutputsParams(**constrained)
+    if structure is not None:
+        check_sampling(sampling)
     asked = {"skip_special_tokens": True, **defaults, **decoding(sampling), "max_tokens": call.tokens_left}
     if reading is not None and not reading.skips_special_tokens:
         asked["skip_special_tokens"] = False
@@ -64,7 +65,7 @@ def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Readin
     asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
     return SamplingParams(
         **asked,
-        structured_outputs=bounded(structure, grammars),
+        structured_outputs=structure,
         # A parser must read the text as it grows.
         output_kind=RequestOutputKind.DELTA if call.is_live or reading else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.

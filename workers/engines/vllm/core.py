@@ -34,7 +34,6 @@ class Core:
     def __init__(self, llm: Any, parsers: Parsers = NO_PARSERS) -> None:
         self._llm, self._parsers = llm, parsers
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
-        self._grammars: str = llm.vllm_config.structured_outputs_config.backend
         self._adapters: dict[str, Any] = {}
         self._calls: dict[str, CoreCall] = {}
         self._closed = False
@@ -219,7 +218,7 @@ class Core:
         request = call.request
         readings = [self._reading(call) for _ in range(request.sampling.n)]
         reading, first_token_s = readings[0], None
-        params = sampling_params(call, self._defaults, reading, self._grammars)
+        params = sampling_params(call, self._defaults, reading)
         answers = call.answers = GrowingAnswers(request, call.on_delta, readings, len(call.prompt), len(call.prefix))
         prompt = tokens_input(call.prompt + call.prefix, cache_salt=request.cache_salt)
         adapter = self._adapters.get(request.adapter or "")

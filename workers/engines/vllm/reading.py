@@ -1,6 +1,5 @@
 """Reads an answer with vLLM's own parsers for its model: separates the reasoning, the text and the calls of tools."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,6 @@ from headrace.domain.prompts.tools import CallPlaces, ToolCallPiece
 from headrace.errors import ConfigError, EngineFault, PromptRejected
 from headrace.policies.tokens.chat_template import template_arguments
 from workers.engines.base import Delta, GenerationRequest
-from workers.engines.schemas import check_items
 from workers.engines.vllm.sampling import constraint
 
 
@@ -40,8 +38,6 @@ class Parsers:
 
 
 NO_PARSERS = Parsers()
-#: vLLM's backends of structured output that make xgrammar's grammars wherever they can.
-WITHOUT_BOUNDS = ("auto", "xgrammar")
 
 
 def check_parsers(pool: PoolSettings, model_config: Any, where: str) -> None:
@@ -154,25 +150,6 @@ def _piece(call: Any) -> ToolCallPiece:
     function = call.function
     arguments = storable((function and function.arguments) or "")
     return ToolCallPiece(call.index, call.id, function and function.name, arguments)
-
-
-def bounded(structure: Any, backend: str) -> Any:
-    """The constraint, if vLLM can make a grammar of it. Raises: PromptRejected: it would take all memory.
-
-    xgrammar does not write bounds out. vLLM falls back on llguidance where xgrammar lacks a keyword.
-
-    Args: backend: what makes vLLM's grammars.
-    """
-    if structure is None:
-        return None
-    from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
-
-    given = structure.json or structure.structural_tag
-    schema = json.loads(given) if isinstance(given, str) else given
-    is_written_out = backend not in WITHOUT_BOUNDS
-    if schema is not None and (is_written_out or has_xgrammar_unsupported_json_features(schema)):
-        check_items(schema)
-    return structure
 
 
 def _as_vllm_s(asked: GenerationRequest) -> Any:
