@@ -95,7 +95,7 @@ def create(name: str, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(_app_json(app))
         return
-    out.print(_app_table([app]))
+    _print_limits(app)
     notes.print(f"'headrace keys create {shlex.quote(app.name)}' makes a key for it.", markup=False, soft_wrap=True)
 
 
@@ -117,7 +117,7 @@ def limit(name: str, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(_app_json(app))
         return
-    out.print(_app_table([app]))
+    _print_limits(app)
 
 
 @apps.command("list")
@@ -151,13 +151,7 @@ def show(name: str, as_json: bool) -> None:
         more = {"keys": [key_json(key) for key in records], "last_24_h": lately, "confined": shown}
         print_json({**_app_json(app), **more})
         return
-    out.print(_app_table([app]))
-    if app.limits.calls_per_minute is not None:
-        out.print(f"It may make {app.limits.calls_per_minute:,} calls a minute of one web process.")
-    if app.cache_s is not None:
-        out.print(f"Its answers serve identical jobs for {app.cache_s:,} s.")
-    if app.max_error is not None:
-        out.print(f"Of its answers from the semantic cache, a share of {app.max_error:g} may be wrong.")
+    _print_limits(app)
     out.print()
     no_key = f"It has no key: 'headrace keys create {escape(shlex.quote(name))}' makes one."
     out.print(key_table(records) if records else no_key)
@@ -239,6 +233,17 @@ def _app_table(found: list[App]) -> Table:
         shown = ("-" if value is None else _shown(value) for value in limits)
         rows.add_row(escape(app.name), *shown, "all" if app.lanes is None else ",".join(_in_order(app.lanes)))
     return rows
+
+
+def _print_limits(app: App) -> None:
+    """Print the app's row, and a sentence for each limit that has no column."""
+    out.print(_app_table([app]))
+    if app.limits.calls_per_minute is not None:
+        out.print(f"It may make {app.limits.calls_per_minute:,} calls a minute of one web process.")
+    if app.cache_s is not None:
+        out.print(f"Its answers serve identical jobs for {app.cache_s:,} s.")
+    if app.max_error is not None:
+        out.print(f"Of its answers from the semantic cache, a share of {app.max_error:g} may be wrong.")
 
 
 def _shown(value: int | Decimal) -> str:

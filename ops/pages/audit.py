@@ -56,7 +56,7 @@ def _table(value: Any) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str:
     match value:
-        case None:
+        case None | []:
             return "none"
         case bool():
             return "yes" if value else "no"

@@ -58,9 +58,10 @@ def test_an_app_s_budget_is_set_shown_and_lifted(run: Run, store: Store) -> None
 
 
 def test_an_app_s_own_rate_of_calls_is_set_shown_and_lifted(run: Run, store: Store) -> None:
-    run("apps", "create", "shop", "--calls-per-minute", "60000")
+    assert "60,000 calls a minute" in run("apps", "create", "shop", "--calls-per-minute", "60000").stdout
     assert find(store, "shop").limits == AppLimits(calls_per_minute=60_000)
-    assert "60,000 calls a minute" in run("apps", "show", "shop").stdout
+    assert "50,000 calls a minute" in run("apps", "limit", "shop", "--calls-per-minute", "50000").stdout
+    assert "50,000 calls a minute" in run("apps", "show", "shop").stdout
     run("apps", "limit", "shop", "--calls-per-minute", "none")
     [listed] = json.loads(run("apps", "list", "--json").stdout)
     assert listed["calls_per_minute"] is None
