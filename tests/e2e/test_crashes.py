@@ -31,6 +31,8 @@ def system(start: Callable[..., Any]) -> Any:
         drain_s="1",
         observe_every_s="0.5",
         simulator__poison=POISON,
+        # One app kills the engine again and again here: what becomes of such apps is in test_confinement.py.
+        confine_s="0",
     )
 
 

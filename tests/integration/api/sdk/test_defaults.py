@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from openai import OpenAI
 
 from headrace.domain.ids import parse_id
+from headrace.domain.prompts.payloads import read_sampling
 from headrace.store import Store
-from headrace.store.jobs.texts import sampling_of
 from headrace.tables import job_texts
 
 ANSWER = "Because of Rayleigh scattering."
@@ -51,7 +51,7 @@ def test_how_an_open_model_samples_reaches_its_worker(sdk: OpenAI, store: Store)
     )
     with store.begin() as db:
         stored = db.scalar(sa.select(job_texts.c.sampling).where(job_texts.c.job_id == parse_id(done.id)))
-    assert sampling_of(stored).extra == {**extra, "presence_penalty": 0.5, "logit_bias": {"7": -100}}
+    assert read_sampling(stored).extra == {**extra, "presence_penalty": 0.5, "logit_bias": {"7": -100}}
 
 
 LONG: Any = [{"role": "user", "content": "word " * 5000}]

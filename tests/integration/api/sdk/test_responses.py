@@ -12,8 +12,8 @@ from redis import Redis
 
 from headrace.broker.messages import list_key
 from headrace.domain.ids import parse_id
+from headrace.domain.prompts.payloads import read_sampling
 from headrace.store import Store
-from headrace.store.jobs.texts import sampling_of
 from headrace.tables import job_texts
 
 PROMPT = "Why is the sky blue?"
@@ -49,7 +49,7 @@ def test_a_response_says_how_much_was_to_be_thought(sdk: OpenAI, store: Store) -
     assert [(each.reasoning.effort, each.reasoning.summary) for each in (made, plain)] == [("low", None), (None, None)]
     with store.begin() as db:
         stored = sa.select(job_texts.c.sampling).where(job_texts.c.job_id == parse_id(made.id))
-        assert sampling_of(db.scalar(stored)).reasoning_effort == "low"
+        assert read_sampling(db.scalar(stored)).reasoning_effort == "low"
 
 
 def test_a_poll_holds_on_until_the_end(sdk: OpenAI, finish: Callable[..., None]) -> None:

@@ -150,7 +150,7 @@ def test_every_column_of_a_new_job_is_given_or_left_to_someone() -> None:
         "reasoning_tokens",
         *("finish_reason", "usd", "error_code", "error_message", "enqueue_no", "attempt", "worker_id", "created_at"),
         *("not_before", "started_at", "ended_at", "cancel_requested_at", "erased_at", "suspicion", "retry_of"),
-        *("stand_by", "shadow_of", "original_tokens"),
+        *("stand_by", "shadow_of", "original_tokens", "needs_version"),
     }
 
     assert {*insertion.HOT_COLUMNS, "queued_at", "start_by", "overflow_at"} == set(jobs.c.keys()) - elsewhere
