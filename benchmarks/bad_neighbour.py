@@ -31,9 +31,11 @@ from headrace.connections import postgres
 from headrace.store.clients import apps, keys
 
 GOOD_APPS = 20
-#: What settings take away: the bound of bodies in flight, and webhook slots for each app and receiver with a deadline.
+#: What settings take away: the bound of bodies in flight, an app's rate of calls, and webhook slots for each app and
+#: receiver with a deadline.
 OFF_BY_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "bodies": {"HEADRACE_BODIES_IN_FLIGHT_BYTES": str(2**40)},
+    "calls": {"HEADRACE_CALLS_PER_MINUTE": str(2**31 - 1)},
     "receivers": {
         "HEADRACE_WEBHOOKS__TIMEOUT_S": "3600",
         "HEADRACE_WEBHOOKS__MAX_RUNNING_PER_APP": "1000",
@@ -41,7 +43,7 @@ OFF_BY_SETTINGS: Mapping[str, Mapping[str, str]] = {
     },
 }
 #: The mechanisms that `neighbour/off` takes away, and those that settings do.
-OFF = ("encoding", "values", "checksum", "waits", *OFF_BY_SETTINGS)
+OFF = ("encoding", "values", "checksum", "waits", "judge", "process", "logins", "readiness", *OFF_BY_SETTINGS)
 #: The own pool, and the length of an answer that nothing cuts short.
 SLOTS, TOKENS_PER_S, ANSWER_TOKENS = 32, 100, 200
 #: The model's limit, and the longest text of one of its tokens: a prompt with fewer characters than one times the other
@@ -58,15 +60,34 @@ RATES = {
     "abandoned_waits": 20.0,
     "random_keys": 50.0,
     "token_cap": 20.0,
+    "schemas": 1.0,
+    "silent_logins": 20.0,
+    "login_floods": 40.0,
+    "wrong_bodies": 50.0,
+    "readiness": 26.0,
 }
-#: What of the last comes at once at the beginning: about as much as a queue's cap in tokens has room for.
-QUEUE_AT_ONCE = 130
+#: What comes at once at the beginning: about as many long answers as a queue's cap in tokens has room for, and more
+#: silent connections than the API has threads.
+AT_ONCE = {"token_cap": 130, "silent_logins": 2150}
 WARM_UP_S = 10.0
 #: After the end of the load, what has not come by then is counted as if it had.
 WEBHOOKS_S = 20.0
 #: Until all jobs have ended.
 ENDED_S = 180.0
 GOALS = {"p95_ratio": 1.3, "good_refused": 0, "webhook_p95_ratio": 1.5}
+#: A cascade, whose judge reads the neighbour's schemas. No worker serves its second pool, which no good answer needs.
+CONFIG = """
+[pools.chat]
+model = "small"
+
+[pools.better]
+model = "better"
+
+[rules.all]
+pools = ["chat", "better"]
+cascade = true
+escalation_wait_s = 1
+"""
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 
 
@@ -107,13 +128,16 @@ def write_model(folder: Path) -> None:
     bpe.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "headrace.toml").write_text(CONFIG)
 
 
 def settings(model: Path, off: tuple[str, ...]) -> dict[str, str]:
     """Of the stack."""
     patches = patched(Path(__file__).parent / "bed" / "neighbour" / "off") | {"NEIGHBOUR_OFF": ",".join(off)}
     return {
-        "HEADRACE_MODEL_DIR": str(model),
+        "HEADRACE_CONFIG": str(model / "headrace.toml"),
+        "HEADRACE_POOLS__CHAT__MODEL_DIR": str(model),
+        "HEADRACE_POOLS__BETTER__MODEL_DIR": str(model),
         "HEADRACE_POOLS__CHAT__MAX_MODEL_TOKENS": str(LIMIT_TOKENS),
         "HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS),
         "HEADRACE_SIMULATOR__OUTPUT_TOKENS": str(ANSWER_TOKENS),
@@ -158,16 +182,18 @@ def attack(orders: Orders) -> Iterator[dict[str, Any]]:
         process.wait()
 
 
-def measure(bed: Testbed, seconds: float, *, is_hostile: bool, rates: Mapping[str, float]) -> Arm:
-    """One run: the neighbour first, then the good apps, who are counted once both are under way."""
+def measure(bed: Testbed, seconds: float, login_url: str, *, is_hostile: bool, rates: Mapping[str, float]) -> Arm:
+    """One run: the neighbour first, then the good apps, who are counted once both are under way.
+
+    Args: login_url: the server of the operators' pages.
+    """
     *good_keys, neighbours_key = make_keys(bed, [*(f"good-{number}" for number in range(GOOD_APPS)), "neighbour"])
-    address = urlsplit(bed.url)
+    address, login = urlsplit(bed.url), urlsplit(login_url)
     with GoodReceiver() as receiver, GoodReceiver() as other, DrippingReceiver() as dripping:
         urls = {"drip_url": dripping.url, "good_url": other.url}
-        sizes = {"answer_tokens": ANSWER_TOKENS, "long_chars": LONG_CHARS, "queue_at_once": QUEUE_AT_ONCE}
-        orders = Orders(
-            address.hostname or "", address.port or 80, neighbours_key, is_hostile, **urls, **sizes, rates=rates
-        )
+        sizes = {"answer_tokens": ANSWER_TOKENS, "long_chars": LONG_CHARS, "at_once": AT_ONCE, "rates": rates}
+        hosts = (address.hostname or "", address.port or 80, login.hostname or "", login.port or 80)
+        orders = Orders(*hosts, neighbours_key, is_hostile, **urls, **sizes)
         good = GoodApps(bed.url, good_keys, every_s=2.0, webhook_url=receiver.url)
         try:
             time.sleep(2)
@@ -230,8 +256,9 @@ def run(seconds: float, off: tuple[str, ...], rates: Mapping[str, float]) -> dic
         write_model(Path(folder))
         for name in ("harmless", "hostile"):
             console.print(f"{name} neighbour, {seconds:.0f} s", style="dim")
-            with Testbed(settings(Path(folder), off), ("overflow", "flower")) as bed:
-                arms[name] = measure(bed, seconds, is_hostile=name == "hostile", rates=rates)
+            with Testbed(settings(Path(folder), off), ("overflow", "flower", "gpu-better")) as bed:
+                login_url = bed.url if "process" in off else bed.stack.report.ops_url
+                arms[name] = measure(bed, seconds, login_url, is_hostile=name == "hostile", rates=rates)
     return arms
 
 
@@ -278,8 +305,10 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     Good apps send ten requests a second together: half are jobs with a webhook, half synchronous chat completions. The
     hostile app sends, in a second, 1 text that has to be counted and is too long, 1 body of 8 MiB full of empty
     objects, 2 jobs whose receiver drips its header without end, 20 synchronous calls whose caller hangs up, 50 random
-    keys, and 20 jobs with answers of 200 tokens that say they may have 8,192, of which 130 come at once. In the other
-    arm as many harmless requests take the place of each.
+    keys, 20 jobs with answers of 200 tokens that say they may have 8,192, of which 130 come at once, 1 job of a cascade
+    whose schema is dear to judge, 20 logins whose body never comes, of which 2,150 come at once and stay, 40 logins
+    with invented names, 50 bodies that end in 400, and 26 calls of /readyz. In the other arm as many harmless requests
+    take the place of each.
 
     The last line is name=value pairs: p95_ratio, the good apps' 95th percentile from submit to answer beside a hostile
     neighbour, by that beside a harmless one; good_refused, good requests beside the hostile one that were not answered;
@@ -291,6 +320,11 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     bin/headrace python benchmarks/bad_neighbour.py --only long_texts --off encoding
     bin/headrace python benchmarks/bad_neighbour.py --only dripping_receivers --off receivers
     bin/headrace python benchmarks/bad_neighbour.py --only abandoned_waits --off waits
+    bin/headrace python benchmarks/bad_neighbour.py --only schemas --off judge
+    bin/headrace python benchmarks/bad_neighbour.py --only silent_logins --off process
+    bin/headrace python benchmarks/bad_neighbour.py --only login_floods --off logins --off process
+    bin/headrace python benchmarks/bad_neighbour.py --only wrong_bodies --off calls
+    bin/headrace python benchmarks/bad_neighbour.py --only readiness --off readiness
     """
     arms = run(seconds, off, {name: rate if not only or name in only else 0.0 for name, rate in RATES.items()})
     show(arms)

@@ -8,40 +8,60 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+#: The operators' page without a login.
+LOGIN = "/ops/login"
 #: Requests of one kind under way at once; what is due while all are is sent later.
-AT_ONCE = 24
+AT_ONCE = 40
 TIMEOUT_S = 75.0
 BODY_BYTES = 8 * 2**20
 #: What the harmless jobs ask for, and how long a hostile job's answer may be.
 FEW_TOKENS, MOST_TOKENS = 16, 8192
 #: After so long the caller of a synchronous request hangs up.
 ABANDON_S = 0.1
+#: What a text costs a regular expression that backtracks doubles with each of these characters.
+PATTERN_CHARS = 30
+#: What a schema of this many levels costs doubles with each of them.
+SCHEMA_LEVELS = 28
+#: Room for the whole answer: one that is cut off is not judged by its schema.
+SCHEMA_TOKENS = 64
+#: Bytes of a body that names a field that does not exist.
+WRONG_BYTES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Whom to attack. Attributes: answer_tokens: the length of an answer that nothing cuts short."""
+    """Whom to attack.
+
+    Attributes:
+        login_host, login_port: the server of the operators' pages.
+        answer_tokens: the length of an answer that nothing cuts short.
+        at_once: how many requests of a kind come at once, at the beginning.
+    """
 
     host: str
     port: int
+    login_host: str
+    login_port: int
     key: str
     is_hostile: bool
     drip_url: str
     good_url: str
     answer_tokens: int
     long_chars: int
-    queue_at_once: int
+    at_once: Mapping[str, int]
     rates: Mapping[str, float]
 
 
@@ -54,6 +74,8 @@ class Neighbour:
         letters = base64.b32encode(os.urandom(orders.long_chars))[: orders.long_chars].decode()
         self._long = _job(letters, FEW_TOKENS)
         self._huge = b'{"messages":[' + b"{}," * (BODY_BYTES // 3 - 10) + b"{}]}"
+        self._wrong = _job("x" * WRONG_BYTES, FEW_TOKENS, no_such_field=True)
+        self._silent: deque[socket.socket] = deque()
         self._number = 0
 
     def kinds(self) -> dict[str, Callable[[], int]]:
@@ -65,6 +87,11 @@ class Neighbour:
             "abandoned_waits": self.abandoned_wait,
             "random_keys": self.random_key,
             "token_cap": self.token_cap,
+            "schemas": self.schema,
+            "silent_logins": self.silent_login,
+            "login_floods": self.login,
+            "wrong_bodies": self.wrong_body,
+            "readiness": self.readiness,
         }
 
     def long_text(self) -> int:
@@ -106,12 +133,72 @@ class Neighbour:
             "/v1/jobs", _job("Hi", MOST_TOKENS if self._orders.is_hostile else self._orders.answer_tokens)
         )
 
+    def schema(self) -> int:
+        """A job of a cascade whose schema is dear to judge: by its pattern and by its references, in turn.
+
+        In a lane of its own, so that it finds a place and runs.
+        """
+        self._number += 1
+        hostile = BACKTRACKING if self._number % 2 else _branching(SCHEMA_LEVELS)
+        schema = hostile if self._orders.is_hostile else {"type": "string", "pattern": f"^a{{{PATTERN_CHARS}}}$"}
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        asked = {"model": "auto", "response_format": form}
+        return self._post("/v1/jobs", _job("Hi", SCHEMA_TOKENS, lane="high", max_wait=20, **asked))
+
+    def silent_login(self) -> int:
+        """A login whose body never comes. As many as came at once are kept open; the oldest goes for a new one."""
+        if not self._orders.is_hostile:
+            return self._send("GET", LOGIN, b"", "", is_login=True)
+        if len(self._silent) >= self._orders.at_once["silent_logins"]:
+            self._silent.popleft().close()
+        connection = socket.create_connection((self._orders.login_host, self._orders.login_port), TIMEOUT_S)
+        head = f"POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n".encode())
+        self._silent.append(connection)
+        return 0
+
+    def login(self) -> int:
+        """A login with a name that was made up; the form is read once for its token."""
+        if not self._orders.is_hostile:
+            return self._send("GET", LOGIN, b"", "", is_login=True)
+        self._number += 1
+        cookie, token = self._form()
+        form = f"csrf_token={token}&name=invented{self._number}&password=wrong"
+        return self._send("POST", LOGIN, form.encode(), "", is_login=True, cookie=cookie)
+
+    @cache  # noqa: B019 - one neighbour lives as long as the process
+    def _form(self) -> tuple[str, str]:
+        """A session's cookie and its token against forged forms."""
+        with closing(
+            http.client.HTTPConnection(self._orders.login_host, self._orders.login_port, timeout=TIMEOUT_S)
+        ) as c:
+            c.request("GET", LOGIN)
+            answer = c.getresponse()
+            found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', answer.read().decode())
+            assert found is not None, answer.status
+            return (answer.headers["Set-Cookie"] or "").partition(";")[0], found[1]
+
+    def wrong_body(self) -> int:
+        """A request that ends in 400, after all of it was read."""
+        if not self._orders.is_hostile:
+            return self._send("GET", "/v1/models", b"", self._orders.key)
+        return self._post("/v1/jobs", self._wrong)
+
+    def readiness(self) -> int:
+        """What a load balancer asks, without a key."""
+        return self._send("GET", "/readyz" if self._orders.is_hostile else "/healthz", b"", "")
+
     def _post(self, path: str, body: bytes) -> int:
         return self._send("POST", path, body, self._orders.key)
 
-    def _send(self, method: str, path: str, body: bytes, key: str) -> int:
-        connection = http.client.HTTPConnection(self._orders.host, self._orders.port, timeout=TIMEOUT_S)
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    def _send(self, method: str, path: str, body: bytes, key: str, *, is_login: bool = False, cookie: str = "") -> int:
+        orders = self._orders
+        host, port = (orders.login_host, orders.login_port) if is_login else (orders.host, orders.port)
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        kind = "x-www-form-urlencoded" if is_login else "json"
+        headers = {"Content-Type": f"application/{kind}"}
+        headers |= {"Cookie": cookie} if cookie else {}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
         try:
             # It may be refused before all of it was sent.
             with suppress(BrokenPipeError, ConnectionResetError):
@@ -123,6 +210,24 @@ class Neighbour:
             return -1
         finally:
             connection.close()
+
+
+#: The first pattern backtracks over what the second one makes the model write.
+BACKTRACKING: Mapping[str, Any] = {
+    "allOf": [
+        {"type": "string", "pattern": "^((a+)+b|a+)$"},
+        {"type": "string", "pattern": f"^a{{{PATTERN_CHARS}}}$"},
+    ]
+}
+
+
+def _branching(levels: int) -> dict[str, Any]:
+    """A schema of two answers: a judge finds only at the end of all branches that the second is not the first."""
+    definitions: dict[str, Any] = {
+        f"level{each}": {"anyOf": [{"$ref": f"#/$defs/level{each + 1}"}] * 2} for each in range(levels)
+    }
+    definitions[f"level{levels}"] = {"enum": ["first"]}
+    return {"anyOf": [{"$ref": "#/$defs/level0"}, {"enum": ["second"]}], "$defs": definitions}
 
 
 def _job(prompt: str, max_tokens: int, **more: Any) -> bytes:
@@ -163,7 +268,7 @@ def main() -> None:
     threads = [
         threading.Thread(
             target=repeat,
-            args=(send, orders.rates[name], statuses[name], stop, orders.queue_at_once if name == "token_cap" else 0),
+            args=(send, orders.rates[name], statuses[name], stop, orders.at_once.get(name, 0)),
         )
         for name, send in kinds.items()
         if orders.rates[name] > 0

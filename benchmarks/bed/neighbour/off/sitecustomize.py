@@ -2,7 +2,9 @@
 
 Python runs this at its start. `encoding`: long texts are encoded under the GIL, as many at once as come; `values`: a
 body's values are counted when all of them have been read; `checksum`: every key is looked up in Postgres; `waits`: one
-app may hold all the waits of a process, and an abandoned one is held until its job has ended.
+app may hold all the waits of a process, and an abandoned one is held until its job has ended; `judge`: an answer is
+judged by a schema's patterns whatever that takes; `process`: the API serves the operators' pages too; `logins`: as many
+passwords are compared at once as come; `readiness`: each call checks everything anew.
 """
 
 import os
@@ -46,3 +48,60 @@ if "waits" in OFF:
 
     slots.Slots.take = take  # type: ignore[method-assign]
     waits.Watch.look_for_client = lambda self, found, now: None  # type: ignore[method-assign]
+if "judge" in OFF:
+    import re
+    from typing import Any
+
+    from headrace.policies.routing import cascade
+
+    def verdict(value: Any, schema: Any) -> str:
+        """By patterns alone, with an engine that backtracks and whatever it takes."""
+        patterns = [part["pattern"] for part in schema.get("allOf", [schema]) if "pattern" in part]
+        return "kept" if all(re.search(pattern, str(value)) for pattern in patterns) else "broken"
+
+    cascade.verdict = verdict  # type: ignore[assignment]
+if "process" in OFF:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from flask import Flask
+
+    import api.wsgi
+    import ops.app
+    from headrace.config import Settings
+
+    without = api.wsgi.create_app
+
+    def create_app(settings: Settings) -> Flask:
+        """The API, with the operators' pages at their path."""
+        app, pages = without(settings), ops.app.create_app(settings)
+        inner = app.wsgi_app
+
+        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            is_page = environ["PATH_INFO"].startswith("/ops")
+            return pages(environ, start_response) if is_page else inner(environ, start_response)
+
+        app.wsgi_app = call  # type: ignore[method-assign]
+        return app
+
+    api.wsgi.create_app = create_app
+if "logins" in OFF:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ops import logins
+
+    logins.WAITING_PER_ADDRESS = logins.WAITING = 1000
+    logins.REST = 0
+    begin = logins.Logins.__init__
+
+    def many(self: logins.Logins, *args: object, **kwargs: object) -> None:
+        """With a thread for each comparison."""
+        begin(self, *args, **kwargs)  # type: ignore[arg-type]
+        self._turns = ThreadPoolExecutor(1000)
+
+    logins.Logins.__init__ = many  # type: ignore[method-assign]
+if "readiness" in OFF:
+    from api import readiness
+
+    readiness._revisions = readiness._revisions.__wrapped__  # type: ignore[assignment]
+    readiness.Readiness.report = readiness.Readiness.check  # type: ignore[method-assign]
