@@ -5,9 +5,10 @@ It is meant for short answers: labels, names, numbers, JSON. Two free texts hard
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
+
+from headrace.policies.normal_form import normal_form
 
 #: What may stand around an answer without changing it.
 _AROUND = " \t\r\n.,;:!?\"'`*“”„’()[]"  # noqa: RUF001
@@ -15,7 +16,7 @@ _AROUND = " \t\r\n.,;:!?\"'`*“”„’()[]"  # noqa: RUF001
 
 def normalised(text: str) -> str:
     """The text in one Unicode form and letter case, with single spaces, without punctuation around it."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = normal_form("NFKC", text).casefold()
     return re.sub(r"\s+", " ", folded).strip(_AROUND)
 
 

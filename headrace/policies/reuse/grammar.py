@@ -1,12 +1,12 @@
 """One language, as the guard reads it: base forms, concepts, and the words that only hold a sentence together. Pure."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
+from headrace.policies.normal_form import normal_form
 from headrace.policies.reuse.lexicon import english, english_words, german, german_words
 from headrace.policies.reuse.quantities import ordinal, spelled
 
@@ -192,7 +192,7 @@ def _german_base(irregular: Mapping[str, str]) -> Callable[[str], str]:
     def base(word: str) -> str:
         """A stem as Snowball's for German makes it, shorter by the endings of verbs."""
         word = irregular.get(word, word)
-        folded = unicodedata.normalize("NFC", word).translate(_FOLDED)
+        folded = normal_form("NFC", word).translate(_FOLDED)
         parts = _GERMAN_PARTICIPLE.fullmatch(folded)
         if parts and (re.search(r"(?:t|en)$", folded) if parts[1] else re.fullmatch(r"ge\w{3,}t", folded)):
             folded = (parts[1] or "") + parts[2]

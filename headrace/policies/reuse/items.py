@@ -4,10 +4,10 @@ Verbatim is what must agree to the letter: code, quoted text, names of files, ad
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from enum import Enum
 
+from headrace.policies.normal_form import normal_form
 from headrace.policies.reuse.lexicon.contractions import CONTRACTIONS
 from headrace.policies.reuse.quantities import quantity
 
@@ -68,7 +68,7 @@ class Masked:
 
 def mask(text: str) -> Masked:
     """Take the verbatim spans out of a text, and write out what is contracted in the rest."""
-    text = unicodedata.normalize("NFKC", text).translate(_ASCII)
+    text = normal_form("NFKC", text).translate(_ASCII)
     spans: list[str] = []
 
     def placeholder(found: re.Match[str]) -> str:

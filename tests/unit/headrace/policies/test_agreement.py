@@ -1,5 +1,6 @@
 """When two answers say the same."""
 
+import time
 from typing import Any
 
 import pytest
@@ -59,3 +60,14 @@ def test_answers_are_compared_as_json_if_the_request_asked_for_json(
     response_format: dict[str, Any] | None, agrees: bool
 ) -> None:
     assert agree('{"a": 1}', '{"a":1}', response_format) is agrees
+
+
+def test_no_answer_takes_the_square_of_its_length() -> None:
+    answer = "a" + "\u0301" * 20_000 + "\u0316" * 20_000
+    began = time.thread_time()
+    assert not agree(answer, answer + "b", None)
+    assert time.thread_time() - began < 1
+
+
+def test_letters_are_joined_with_their_marks_whatever_is_around_them() -> None:
+    assert agree("日本 cafe\u0301", "日本 café", None)

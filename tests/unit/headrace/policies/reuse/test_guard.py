@@ -1,6 +1,7 @@
 """Which requests one answer may serve, by their texts."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,15 @@ def test_texts_about_other_things_have_no_fingerprint_in_common(a: str, b: str) 
 def test_a_text_of_an_unknown_language_shares_one_with_either() -> None:
     assert set(fingerprints("Was ist Photosynthese?")) & set(fingerprints("Erkläre Photosynthese."))
     assert set(fingerprints("reset password")) & set(fingerprints("Please reset the password."))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" + " " * 20_000 + "b", "`" * 200_000, "a" + "\u0301" * 20_000 + "\u0316" * 20_000],
+    ids=["spaces", "spans", "marks"],
+)
+def test_no_text_takes_the_square_of_its_length(text: str) -> None:
+    began = time.thread_time()
+    assert not compare(text, text + "b").may_serve
+    fingerprints(text)
+    assert time.thread_time() - began < 1
