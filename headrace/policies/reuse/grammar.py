@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 
 from headrace.policies.normal_form import normal_form
@@ -13,6 +13,8 @@ from headrace.policies.reuse.quantities import ordinal, spelled
 _VOWEL = re.compile(r"[aeiouy]")
 #: The longest phrase of the word lists, in words.
 MAX_PHRASE_WORDS = 5
+#: Words of one language whose base forms are kept. Callers choose the words, so their number has no bound.
+KEPT_WORDS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _classes(source: str) -> list[Sequence[str]]:
 
 
 def _english_base(irregular: Mapping[str, str], vocabulary: frozenset[str]) -> Callable[[str], str]:
-    @cache
+    @lru_cache(KEPT_WORDS)
     def base(word: str) -> str:
         """Inflection alone is undone: `installation` stays, and its class joins it to `install`."""
         if word in irregular:
@@ -188,7 +190,7 @@ _FOLDED = str.maketrans({"ä": "a", "ö": "o", "ü": "u", "ß": "ss"})
 
 
 def _german_base(irregular: Mapping[str, str]) -> Callable[[str], str]:
-    @cache
+    @lru_cache(KEPT_WORDS)
     def base(word: str) -> str:
         """A stem as Snowball's for German makes it, shorter by the endings of verbs."""
         word = irregular.get(word, word)

@@ -3,9 +3,11 @@
 import json
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from headrace.policies.reuse.grammar import KEPT_WORDS, grammar_of
 from headrace.policies.reuse.guard import MAX_CHARACTERS, compare, fingerprints
 
 PAIRS = Path(__file__).resolve().parents[5] / "benchmarks" / "bed" / "pairs" / "hand.jsonl"
@@ -157,3 +159,11 @@ def test_no_text_takes_the_square_of_its_length(text: str) -> None:
     assert not compare(text, text + "b").may_serve
     fingerprints(text)
     assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("is_german", [False, True])
+def test_the_words_of_callers_take_bounded_memory(is_german: bool) -> None:
+    base = cast(Any, grammar_of(is_german).base)
+    for number in range(KEPT_WORDS + 1):
+        base(f"w{number}")
+    assert base.cache_info().currsize == KEPT_WORDS
