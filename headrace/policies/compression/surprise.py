@@ -15,8 +15,9 @@ from headrace.domain.compression import Cut, TokenSurprise
 from headrace.domain.prompts import Message
 from headrace.policies.compression.protected import overlaps, paragraphs
 
-#: The end of a phrase: a mark, with the white space behind it, or a new item of a list.
-_PHRASE_END = re.compile(r"(?<=[.!?…,;:)—])\s+|\n[ \t]*(?=[-*•]\s)|\s+(?=[(—])")
+#: The end of a phrase: a mark, with the white space behind it, or a new item of a list. The last part is tried
+#: once for each run of white space: from each character of it, the time would be the square of their number.
+_PHRASE_END = re.compile(r"(?<=[.!?…,;:)—])\s+|\n[ \t]*(?=[-*•]\s)|(?<!\s)\s++(?=[(—])")
 
 
 @dataclass(frozen=True, slots=True)

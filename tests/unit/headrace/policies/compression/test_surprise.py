@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.domain.compression import Compression, TokenSurprise
 from headrace.domain.prompts import Message
-from headrace.policies.compression import apply, open_turns, surprising
+from headrace.policies.compression import apply, open_turns, surprise, surprising
 from headrace.policies.compression.protected import paragraphs
 from tests.unit.headrace.policies.compression.texts import MESSAGES, compressions, fixed, is_subsequence
 
@@ -94,3 +95,10 @@ def test_a_phrase_without_a_prediction_stays_longest() -> None:
 def test_extreme_surprise_is_no_error(nats: float) -> None:
     text = "alpha beta, gamma delta, epsilon zeta."
     assert is_subsequence(cut(text, 0.5, dict.fromkeys(("alpha", "gamma"), nats)), text)
+
+
+def test_white_space_takes_no_square_of_its_length() -> None:
+    text = "a" + "\u00a0" * 30_000 + "b (c)"
+    began = time.thread_time()
+    assert [gap.end() for gap in surprise._PHRASE_END.finditer(text)] == [len(text) - 3]
+    assert time.thread_time() - began < 1
