@@ -168,7 +168,8 @@ def show(name: str, as_json: bool) -> None:
 
 @apps.command()
 @click.argument("name", callback=parameters.app_name)
-def release(name: str) -> None:
+@json_option
+def release(name: str, as_json: bool) -> None:
     """End the confinements of the app NAME, and forget its poison prompts.
 
     An app is confined after two of its prompts have killed engines of a pool within an hour. Its jobs of that pool then
@@ -176,6 +177,9 @@ def release(name: str) -> None:
     """
     with operating() as audit:
         pools = actions.release_app(audit, name)
+    if as_json:
+        print_json({"app": name, "pools": pools})
+        return
     out.print(f"Released in {', '.join(pools)}." if pools else "It was not confined.", markup=False)
 
 

@@ -14,6 +14,7 @@ from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Lane, l
 from headrace.domain.states import JobState
 from workers import app
 from workers.outcomes import Outcome
+from workers.running.worker_state import ConfinedApps
 
 
 def own_tasks(celery: Celery) -> set[str]:
@@ -64,7 +65,8 @@ def test_a_worker_that_stops_runs_the_jobs_whose_threads_come_up_during_its_stop
         kv_budget = None
 
         def __init__(self) -> None:
-            self.execute = SimpleNamespace(takes=None, expect=None, run=self.run)
+            state = SimpleNamespace(confined=ConfinedApps())
+            self.execute = SimpleNamespace(takes=None, expect=None, run=self.run, state=state)
 
         def run(self, *job: Any) -> Outcome:
             ran.append(job)

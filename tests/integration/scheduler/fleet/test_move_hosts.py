@@ -191,10 +191,10 @@ def test_a_host_that_never_comes_is_written_off_and_its_machine_ended(
     want(2)
     mover()
     mover()
-    later(query, 149)
+    later(query, 140)
     mover()
     assert states() == {"ordered": 2}
-    later(query, 2)
+    later(query, 11)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             mover()
