@@ -127,8 +127,13 @@ class Catalogue:
 
     @property
     def too_old(self) -> str:
-        """What workers of an older release hold up, in a sentence; empty without such workers."""
-        pools = sorted(pool for pool, fleet in self._fleets.get().items() if fleet.is_too_old)
+        """What workers of an older release hold up, in a sentence; empty without such workers.
+
+        Reads past the cache: by a probe at the start, the first submits would else take no worker to be there.
+
+        Raises: StoreUnavailable.
+        """
+        pools = sorted(pool for pool, fleet in self.read_fleets().items() if fleet.is_too_old)
         if not pools:
             return ""
         needs = f"jobs that need version {PAYLOAD_VERSION} of a stored prompt wait for newer ones"
