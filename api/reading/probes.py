@@ -8,7 +8,7 @@ silent ones. A proxy's own time-out needs HTTP, and does not notice them.
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 #: Seconds of silence before the first probe, seconds between two, and unanswered ones before the connection is closed:
 #: a client that has vanished is noticed after a minute.
@@ -17,20 +17,29 @@ _OPEN_FILES = "/proc/self/fd"
 
 
 def probe_clients() -> None:
-    """Have the kernel probe all connections that this process accepts from now on: they inherit it from the listener.
+    """Have the kernel probe all clients of this process: connections inherit it from the listener.
 
-    Granian has no option for it. Where the process's open files cannot be listed, as on macOS, nothing happens.
+    Those that were accepted before get it too. Granian has no option for it. Where the process's open files cannot be
+    listed, as on macOS, nothing happens.
     """
-    for listener in _listeners():
-        with listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_S)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL_S)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    with ExitStack() as copies:
+        sockets = [copies.enter_context(each) for each in _tcp_sockets()]
+        ports = {_port(each) for each in sockets if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)}
+        for each in sockets:
+            if _port(each) in ports:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_S)
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL_S)
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
-def _listeners() -> Iterator[socket.socket]:
-    """A copy of each TCP socket on which this process listens; the caller closes it."""
+def _port(found: socket.socket) -> int:
+    """Of this process's end."""
+    return int(found.getsockname()[1])
+
+
+def _tcp_sockets() -> Iterator[socket.socket]:
+    """A copy of each TCP socket of this process; the caller closes it."""
     names = os.listdir(_OPEN_FILES) if os.path.isdir(_OPEN_FILES) else []
     for name in names:
         # Most files are no sockets, and one may be closed meanwhile.
@@ -41,8 +50,7 @@ def _listeners() -> Iterator[socket.socket]:
             except OSError:
                 os.close(copy)
                 continue
-            is_tcp = found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM
-            if is_tcp and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
                 yield found
             else:
                 found.close()

@@ -165,7 +165,8 @@ def test_a_postgres_that_does_not_answer_comes_with_what_to_do(run: Run) -> None
 
 def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Settings, tmp_path: Path) -> None:
     persistent_secret(tmp_path / "pepper")
-    stack = Report("", "", "", "", settings.database_url, settings.redis_url, "simulator", "m", None, {}, {}, {})
+    servers = (settings.database_url, settings.redis_url)
+    stack = Report("", "", "", "", "", *servers, "simulator", "m", None, {}, {}, {})
     stack.write(tmp_path / "stack.json")
 
     beside: dict[str, str | None] = {"HEADRACE_STATE": str(tmp_path), "DATABASE_URL": None}
