@@ -62,44 +62,31 @@ if "judge" in OFF:
     cascade.verdict = verdict  # type: ignore[assignment]
 if "process" in OFF:
     from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from flask import Flask
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     import api.wsgi
     import ops.app
     from headrace.config import Settings
 
-    without = api.wsgi.create_app
-
-    def create_app(settings: Settings) -> Flask:
+    def together(app: WSGIApplication) -> WSGIApplication:
         """The API, with the operators' pages at their path."""
-        app, pages = without(settings), ops.app.create_app(settings)
-        inner = app.wsgi_app
+        pages = ops.app.create_app(Settings.load())
 
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            is_page = environ["PATH_INFO"].startswith("/ops")
-            return pages(environ, start_response) if is_page else inner(environ, start_response)
+            return (pages if environ["PATH_INFO"].startswith("/ops") else app)(environ, start_response)
 
-        app.wsgi_app = call  # type: ignore[method-assign]
-        return app
+        return call
 
-    api.wsgi.create_app = create_app
+    api.wsgi._probing = together
 if "logins" in OFF:
-    from concurrent.futures import ThreadPoolExecutor
-
+    from headrace.domain.operators.accounts import Operator
     from ops import logins
 
-    logins.WAITING_PER_ADDRESS = logins.WAITING = 1000
-    logins.REST = 0
-    begin = logins.Logins.__init__
+    def check(self: logins.Logins, name: str, password: str, address: str | None) -> Operator | None:
+        """In the request's own thread, beside all others."""
+        return self._check(name, password)[0]
 
-    def many(self: logins.Logins, *args: object, **kwargs: object) -> None:
-        """With a thread for each comparison."""
-        begin(self, *args, **kwargs)  # type: ignore[arg-type]
-        self._turns = ThreadPoolExecutor(1000)
-
-    logins.Logins.__init__ = many  # type: ignore[method-assign]
+    logins.Logins.check = check  # type: ignore[method-assign]
 if "readiness" in OFF:
     from api import readiness
 
