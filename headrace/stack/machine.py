@@ -80,8 +80,7 @@ class Machine:
         Args:
             say: gets a line when a host comes or goes.
 
-        Raises:
-            ConfigError, StackError.
+        Raises: ConfigError, StackError.
         """
         self._lines = procfile.read(PROJECT_ROOT / "Procfile")
         self._workers, self._options = GpuWorkers.of(settings), options
