@@ -56,7 +56,9 @@ def crashes(system: Any) -> int:
 def outcomes(client: httpx2.Client, ids: list[str]) -> list[tuple[str, str] | None]:
     """Status and error code of each job that has ended."""
     jobs = [client.get(f"/v1/jobs/{each}").json() for each in ids]
-    return [(job["status"], job["error"]["code"]) if job["status"] in TERMINAL else None for job in jobs]
+    return [
+        (job["status"], (job["error"] or {"code": ""})["code"]) if job["status"] in TERMINAL else None for job in jobs
+    ]
 
 
 def test_an_app_whose_every_prompt_is_poison_kills_few_engines_and_no_job_of_another_app(
@@ -67,11 +69,16 @@ def test_an_app_whose_every_prompt_is_poison_kills_few_engines_and_no_job_of_ano
 
     strikes = [post(number).json()["id"] for number in range(STRIKES)]
     wait_until(lambda: outcomes(attacker, strikes) == [("failed", "engine_crash")] * STRIKES, "the app has its strikes")
-    harmless = {"prompt": "Why is the sky blue?", "max_tokens": 1}
-    wait_until(
-        lambda: UNTIL in attacker.post("/v1/jobs", json=harmless).headers,
-        "the app is confined, and every process knows",
-    )
+    harmless: list[str] = []
+
+    def confined() -> bool:
+        job = {"prompt": "Why is the sky blue?", "max_tokens": 1, "max_wait": 1}
+        answer = attacker.post("/v1/jobs", json=job)
+        harmless.append(answer.json()["id"])
+        return UNTIL in answer.headers
+
+    wait_until(confined, "the app is confined, and every process knows")
+    wait_until(lambda: None not in outcomes(attacker, harmless), "no job of the app is ahead of the next ones")
     before = crashes(system)
 
     ids = [post(STRIKES + number).json()["id"] for number in range(PROMPTS)]
