@@ -230,7 +230,11 @@ def _webhooks(bed: Testbed, told: Told, receiver: GoodReceiver) -> tuple[list[fl
 
 
 def _arm(bed: Testbed, told: Told, attacked: Mapping[str, Any], arrived: list[float], missing: int) -> Arm:
-    bed.wait_until_all_ended(ENDED_S)
+    try:
+        bed.wait_until_all_ended(ENDED_S)
+    except click.ClickException as error:
+        # Where a mechanism is off, this is what the neighbour does to the others. The counts show what is still open.
+        console.print(f"  {error.message}", style="yellow")
     states = bed.sql(
         "SELECT jobs.state, count(*) FROM jobs JOIN apps ON apps.id = jobs.app_id"
         " WHERE starts_with(apps.name, 'good-') GROUP BY 1"
