@@ -63,7 +63,7 @@ RATES = {
     "schemas": 1.0,
     "silent_logins": 20.0,
     "login_floods": 40.0,
-    "wrong_bodies": 50.0,
+    "wrong_bodies": 100.0,
     "readiness": 60.0,
 }
 #: What comes at once at the beginning: about as many long answers as a queue's cap in tokens has room for, and more
@@ -311,7 +311,7 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     objects, 2 jobs whose receiver drips its header without end, 20 synchronous calls whose caller hangs up, 50 random
     keys, 20 jobs with answers of 200 tokens that say they may have 8,192, of which 130 come at once, 1 job of a cascade
     whose schema is dear to judge, 20 logins whose body never comes, of which 2,150 come at once and stay, 40 logins
-    with invented names, 50 bodies that end in 400, and 60 calls of /readyz. In the other arm as many harmless requests
+    with invented names, 100 bodies that end in 400, and 60 calls of /readyz. In the other arm as many harmless requests
     take the place of each.
 
     The last line is name=value pairs: p95_ratio, the good apps' 95th percentile from submit to answer beside a hostile
