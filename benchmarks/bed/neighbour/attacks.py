@@ -37,7 +37,7 @@ PATTERN_CHARS = 30
 SCHEMA_LEVELS = 28
 #: Room for the whole answer: one that is cut off is not judged by its schema.
 SCHEMA_TOKENS = 64
-#: Values in a body that is wrong: 45 KB, which take 12 ms to read and to check before the last of them is known.
+#: Values in a body that is wrong: 60 KB, which take 12 ms to read and to check before the last of them is known.
 WRONG_VALUES = 15_000
 
 
