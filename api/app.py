@@ -19,9 +19,7 @@ from api.door.cached.current_tariff import CurrentTariff
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.intake import Intake
-from api.door.refusals import Refusals
-from api.door.refusing.early_refusals import EarlyRefusals
-from api.door.refusing.refuser import Refuser
+from api.door.refusals import RefusalCounts, Refusals
 from api.door.sharing.exact_cache import ExactCache
 from api.door.sharing.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
@@ -131,12 +129,11 @@ def build(settings: Settings) -> WebDeps:
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
     catalogue = Catalogue(settings.pools, settings.overflow, store, tokenizer_for)
     forecast = Forecast(admission, catalogue.read_fleets, settings)
-    refusals = Refusals(store)
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
     rates = AppRates(redis)
     intake = Intake(store, admission, startup.failpoint(settings.failpoint))
     cache = ExactCache(settings, store, rates, admission, SingleFlight(store, Flights(redis)))
-    refuser = Refuser(settings, intake, forecast, refusals, cache, EarlyRefusals(refusals.count))
+    refusals = Refusals(settings, admission, forecast, RefusalCounts(store), intake.refusals)
     return WebDeps(
         settings=settings,
         redis=redis,
@@ -146,9 +143,8 @@ def build(settings: Settings) -> WebDeps:
         forecast=forecast,
         callers=Callers(Authenticator(store, *settings.peppers), CallRates(settings.calls_per_minute)),
         bodies=Bodies(rates, store, settings.bodies_in_flight_bytes, settings.body_grace_s),
-        submitter=_submitter(settings, store, catalogue, forecast, refuser, intake, cache),
+        submitter=_submitter(settings, store, catalogue, forecast, refusals, intake, cache),
         reader=Reader(store, admission),
-        refusals=refusals,
         waits=waits,
         streams=Streams(redis),
         metrics=WebMetrics(waits),
@@ -162,7 +158,7 @@ def _submitter(
     store: Store,
     catalogue: Catalogue,
     forecast: Forecast,
-    refuser: Refuser,
+    refusals: Refusals,
     intake: Intake,
     cache: ExactCache,
 ) -> Submitter:
@@ -172,7 +168,7 @@ def _submitter(
         intake=intake,
         catalogue=catalogue,
         forecast=forecast,
-        refuser=refuser,
+        refusals=refusals,
         tariff=CurrentTariff(partial(_read_tariff, store, settings), Tariff.of(settings)),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(partial(_read_poison, store)),

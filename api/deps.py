@@ -11,7 +11,6 @@ from redis import Redis
 from api.bodies.in_flight import Bodies
 from api.calls import Callers
 from api.door.catalogue import Catalogue
-from api.door.refusals import Refusals
 from api.door.submit import Submitter
 from api.metrics import WebMetrics
 from api.readiness import Readiness
@@ -76,7 +75,6 @@ class WebDeps:
     bodies: Bodies
     submitter: Submitter
     reader: Reader
-    refusals: Refusals
     waits: Waits
     streams: Streams
     metrics: WebMetrics
@@ -87,7 +85,7 @@ class WebDeps:
         """Stop the threads and close the connections."""
         self.waits.close()
         self.forecast.close()
-        self.refusals.close()
+        self.submitter.refusals.counts.close()
         self.store.close()
         self.redis.connection_pool.disconnect()
 

@@ -1,7 +1,6 @@
 """What the door checks of an embedding job: its model makes vectors, and its inputs fit. Knows no HTTP."""
 
 from api.door.catalogue import Model
-from api.door.complaints import context_exceeded
 from api.door.drafts import Draft
 from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.domain.queues import Overflow
@@ -41,7 +40,7 @@ def count_inputs(draft: Draft, tokenizer: InputTokenizer, limit: int | None) -> 
     for number, count in enumerate(counts):
         if limit is not None and count > limit:
             where = f"{param}.{number}" if len(counts) > 1 else param
-            raise context_exceeded(limit, f", and this input has {count}: shorten it.", where)
+            raise ContextLengthExceeded.beyond(limit, f", and this input has {count}: shorten it.", where)
     if (total := sum(counts)) > MOST_TOKENS:
         message = f"All inputs together have {total} tokens, and may have {MOST_TOKENS}: send several requests."
         raise ContextLengthExceeded(message, param=param)

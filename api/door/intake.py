@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from api.door.cached.full_queues import FullQueues
+from api.door.refusals import ALIKE_FOR_ALL, RefusalMemory, Wish, wish
 from headrace.batching import Batching, Call
 from headrace.broker.admission import Admission
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.places import Ask, Place, Refusal
-from headrace.domain.queues import Candidate, Ticket
+from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
 from headrace.logging import named
 from headrace.policies.routing import route_of
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 FAILPOINT_INSERTED = "api.inserted"
 #: A lone stream's job is in its queue, but not yet on Postgres's disk.
 FAILPOINT_PUBLISHED = "api.published"
-#: Reasons for a refusal that hold for a job of any size.
-ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
 #: Requests in one batch. In a larger one, each request would wait longer for the others.
 BATCH = 256
 
@@ -66,10 +64,6 @@ class Bid(NamedTuple):
 
 
 Outcome = Admitted | Replayed | Refusal
-#: An app and the queues that its job may go to.
-_Wish = tuple[UUID, tuple[Candidate, ...]]
-
-
 _Request = Call[Bid, Outcome]
 
 
@@ -79,7 +73,7 @@ class Intake:
     def __init__(self, store: Store, admission: Admission, fail_at: Callable[[str], None]) -> None:
         self._store = store
         self.admission = admission
-        self.full: FullQueues[_Wish, Refusal] = FullQueues()
+        self.refusals = RefusalMemory[Wish, Refusal]()
         self._fail_at = fail_at
         self.batching = Batching[Bid, Outcome](self._serve, BATCH)
 
@@ -88,7 +82,7 @@ class Intake:
 
         Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
         """
-        if refusal := self.full.recall(_wish(bid.ask)):
+        if refusal := self.refusals.recall(wish(bid.ask)):
             return refusal
         return self.batching.call(bid)
 
@@ -97,7 +91,7 @@ class Intake:
         requests = [_Request(bid, None) for bid in bids]
         fresh = []
         for request in requests:
-            if refusal := self.full.recall(_wish(request.ask.ask)):
+            if refusal := self.refusals.recall(wish(request.ask.ask)):
                 request.settle(refusal)
             else:
                 fresh.append(request)
@@ -110,10 +104,6 @@ class Intake:
                     request.fail(error)
         return [request.outcome() for request in requests]
 
-    def asked_at(self, ask: Ask) -> float | None:
-        """When Redis was asked for the refusal that `accept` returned, if it is one that holds for all such jobs."""
-        return self.full.asked_at(_wish(ask))
-
     def _serve(self, batch: Sequence[_Request]) -> None:
         placed = []
         asked_at = time.monotonic()
@@ -121,10 +111,10 @@ class Intake:
             if isinstance(taken, Refusal):
                 # Here, not in the caller's thread: it may run much later.
                 if taken.reason in ALIKE_FOR_ALL:
-                    self.full.remember(_wish(request.ask.ask), taken, asked_at)
+                    self.refusals.remember(wish(request.ask.ask), taken, asked_at)
                 request.settle(taken)
             else:
-                self.full.forget(_wish(request.ask.ask))
+                self.refusals.forget(wish(request.ask.ask))
                 placed.append((request, taken))
         if placed:
             self._make_durable(placed)
@@ -183,10 +173,6 @@ def _may_start_early(specs: Sequence[JobSpec]) -> bool:
     Idempotency-Key would be told of the job earlier. Of several jobs, the extra round trip would cost the others.
     """
     return len(specs) == 1 and specs[0].stream and specs[0].idempotency is None
-
-
-def _wish(ask: Ask) -> _Wish:
-    return ask.app_id, ask.candidates
 
 
 def _facts(bid: Bid, place: Place) -> dict[str, str]:

@@ -1,41 +1,378 @@
-"""Counts refused demand: sums it in the process, and adds it to Postgres every few seconds.
+"""Refusals of jobs that find no place, from what admission control said to the counts in Postgres.
 
-A process that dies loses the counts of its last few seconds.
+`Refusals` turns admission's `Refusal` into the error that the caller gets: why no queue has a place, and when to retry.
+It also reserves a place for a client that will retry. `RefusalMemory` repeats a refusal for 20 ms, so that a flood is
+cheap: jobs for the same queues are refused without Redis, and bodies that look alike without validation.
+`RefusalCounts` adds up refused jobs for the autoscaler and the analysts. Knows no HTTP.
 """
 
 import logging
+import math
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from headrace.domain.fleet import RefusedDemand
-from headrace.errors import StoreUnavailable
+from pydantic_core import from_json
+
+from api.door.drafts import Draft
+from headrace.broker.admission import Admission
+from headrace.broker.forecast import Forecast
+from headrace.config import Settings
+from headrace.domain.apps import App, AppLimits
+from headrace.domain.jobs import JobSpec
+from headrace.domain.places import Ask, Refusal, RefusalCount, RefusalKey
+from headrace.domain.queues import Candidate, Overflow, wanted_queue
+from headrace.errors import AppLimited, BrokerUnavailable, QueueFull, Refused, StoreUnavailable, Unavailable
+from headrace.policies.caching import exact
+from headrace.policies.routing import LatencyGoal
 from headrace.store import Store
 from headrace.store.fleet import observations
 
 log = logging.getLogger(__name__)
 
-#: Seconds between writes; the table counts by the minute.
+#: The longest Retry-After that clients honour, in seconds. Source: the openai SDK.
+RETRY_AFTER_LIMIT_S = 120
+#: The Retry-After, in seconds, where the queue's drain rate is unknown.
+RETRY_BLINDLY_S = 5
+#: How much later than its Retry-After a client may retry and still find its place kept, in seconds.
+LATE_S = 5
+#: Seconds between two knocks of one app at the same full queue.
+KNOCK_EVERY_S = 1.0
+#: Reasons for a refusal that hold for a job of any size.
+ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
+#: How long a refusal is repeated, in seconds after Redis was asked.
+REMEMBER_S = 0.02
+#: Seconds after which one caller asks again, while the others get the remembered refusal. It is shorter than
+#: `REMEMBER_S` because under load an answer takes milliseconds: the caller waits for the GIL as well as for Redis.
+FRESH_S = 0.006
+#: Entries of a memory at most.
+REMEMBERED = 1000
+#: Seconds between writes of the counts; the table counts by the minute.
 FLUSH_EVERY_S = 3.0
 
-Key = tuple[UUID, str, str]
+#: An app and the queues that its job may go to.
+Wish = tuple[UUID, tuple[Candidate, ...]]
 
 
+class Looks(NamedTuple):
+    """What a body shows without being validated: enough to know its queue.
+
+    Attributes:
+        model, lane, overflow: as the body spells them, or their defaults.
+    """
+
+    app_id: UUID
+    model: str | None
+    lane: str
+    overflow: str
+
+
+class Examined(NamedTuple):
+    """The last job of these looks that was validated and refused. It stands for those refused after it.
+
+    Attributes:
+        error: what it was told. Do not raise it again: the traceback would keep both requests alive.
+        counted: as what it was counted.
+    """
+
+    error: QueueFull
+    counted: tuple[RefusalKey, RefusalCount]
+
+
+@dataclass(frozen=True, slots=True)
 class Refusals:
-    """Counts for all threads of one process. The writer starts with the first refusal."""
+    """The refusals of one process, for all its threads.
+
+    Attributes:
+        memory: refusals by the queues asked for; the intake fills it.
+    """
+
+    settings: Settings
+    admission: Admission
+    forecast: Forecast
+    counts: "RefusalCounts"
+    memory: "RefusalMemory[Wish, Refusal]"
+    _early: "RefusalMemory[Looks, Examined]" = field(default_factory=lambda: RefusalMemory[Looks, Examined]())
+    _knocked_at: dict[tuple[UUID, str], float] = field(default_factory=dict)
+
+    def error(self, refusal: Refusal, spec: JobSpec, ask: Ask, draft: Draft, app: App) -> Refused:
+        """The error for a job that got no place. Jobs that look like it are refused early from now on."""
+        if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
+            return rate_limited(refusal, spec.kv_tokens, app.limits)
+        candidate, goal = ask.candidates[0], self.forecast.latency_goal(spec)
+        queue, position, ahead_tokens = candidate.queue, refusal.depth + 1, refusal.expected_tokens
+        wait_s = or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
+        retry_after_s = self._retry_after_s(refusal, spec, candidate, wait_s)
+        error = QueueFull(
+            f"{_why(refusal, spec, queue, wait_s, goal)} {_advice(retry_after_s)}",
+            queue=queue,
+            reason=refusal.reason,
+            depth=refusal.waiting,
+            cap=refusal.cap,
+            unit=refusal.unit,
+            expected_wait_s=wait_s,
+            retry_after_s=retry_after_s,
+            rates_left=refusal.rates_left,
+        )
+        asked_at = self.memory.asked_at(wish(ask))
+        if asked_at is not None and refusal.depth and self._holds_for_its_looks(refusal, spec, draft, app):
+            self._early.remember(_looks(draft, app), Examined(error, self._counted(spec, refusal.reason)), asked_at)
+        return error
+
+    def count(self, spec: JobSpec, reason: str) -> None:
+        """Count a refused job."""
+        self.counts.add(*self._counted(spec, reason))
+
+    def knock(self, app: App, error: Refused, tokens: int) -> None:
+        """Have a place kept for a job that a full queue refused, until its client comes back."""
+        if not isinstance(error, QueueFull) or error.reason not in ("depth", "tokens"):
+            return
+        queue, retry_after_s = error.queue, error.retry_after_s
+        if retry_after_s is None or not self._is_knock_due(app.id, queue):
+            return
+        try:
+            self.admission.knock(app.id, queue, tokens, retry_after_s + LATE_S)
+        except BrokerUnavailable as unavailable:
+            log.warning("knock_not_noted", extra={"queue": queue, "error": str(unavailable)})
+
+    @property
+    def refuses_early(self) -> bool:
+        """False while no body would be refused before it is validated."""
+        return not self._early.is_empty
+
+    def early(self, app_id: UUID, raw: bytes) -> QueueFull | None:
+        """Refuse a request by the body of `POST /v1/jobs`, and count it like the job examined; None to examine it."""
+        if (looks := _looks_of(app_id, raw)) is None or (examined := self._early.recall(looks)) is None:
+            return None
+        self.counts.add(*examined.counted)
+        return examined.error
+
+    def had_room(self, draft: Draft, app: App) -> None:
+        """Refuse no more jobs early that look like this one, which was accepted."""
+        self._early.forget(_looks(draft, app))
+
+    def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
+        """Seconds until there will likely be a place; None when that is too long for a Retry-After."""
+        if refusal.reason == "wait" and wait_s is not None:
+            return _retry_after(wait_s - start_within_s(spec, self.forecast.latency_goal(spec)))
+        tokens = _tokens_to_drain(refusal, spec.kv_tokens, candidate)
+        drained_s = or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
+        return RETRY_BLINDLY_S if drained_s is None else _retry_after(drained_s)
+
+    def _holds_for_its_looks(self, refusal: Refusal, spec: JobSpec, draft: Draft, app: App) -> bool:
+        """True if each job that looks like this one would be refused, too."""
+        # Any other job could find room at the paid API, or an answer in the cache.
+        has_one_queue = draft.overflow is Overflow.NEVER or self.settings.openai_api_key is None
+        is_own_choice = draft.rule is None and not draft.is_embedding
+        may_be_served = exact.may_serve(app, self.settings.pools[spec.pool])
+        return refusal.reason in ALIKE_FOR_ALL and has_one_queue and is_own_choice and not may_be_served
+
+    def _counted(self, spec: JobSpec, reason: str) -> tuple[RefusalKey, RefusalCount]:
+        queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
+        tokens, expected_tokens = spec.kv_tokens, self.forecast.expected_tokens(spec)
+        count = RefusalCount(1, tokens, tokens if expected_tokens is None else expected_tokens)
+        return (spec.app_id, queue, reason), count
+
+    def _is_knock_due(self, app_id: UUID, queue: str) -> bool:
+        """True at most once every `KNOCK_EVERY_S` for one app and queue."""
+        key, now = (app_id, queue), time.monotonic()
+        if now - self._knocked_at.get(key, -math.inf) < KNOCK_EVERY_S:
+            return False
+        if len(self._knocked_at) >= REMEMBERED:
+            self._knocked_at.clear()
+        self._knocked_at[key] = now
+        return True
+
+
+def _why(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None, goal: LatencyGoal | None) -> str:
+    """Why a queue has no place for this job, in one sentence. Args: goal: its pool's, if that binds the job."""
+    match refusal.reason:
+        case "tokens":
+            return (
+                f"Queue {queue} is full: {refusal.backlog_tokens} tokens wait, this job may take "
+                f"{spec.kv_tokens} more, and the cap is {refusal.cap_tokens} tokens."
+            )
+        case "wait":
+            expected = "longer" if wait_s is None else f"about {wait_s:.0f} s"
+            within = f"{start_within_s(spec, goal):.3g} s"
+            if goal is not None and goal.start_within_s < start_within_s(spec):
+                within += f" to meet its pool's latency goal of {goal.goal_s:.3g} s"
+            return f"A job would wait {expected} in queue {queue}, and must start within {within}."
+        case "share":
+            return (
+                f"Queue {queue} is shared: {refusal.depth} jobs wait, and this app has all of the {refusal.cap_jobs} "
+                "places that are its own while others want some too."
+            )
+        case "token_share":
+            return (
+                f"Queue {queue} is shared: {refusal.backlog_tokens} tokens wait, this job may take {spec.kv_tokens} "
+                f"more, and this app may have {refusal.cap_tokens} tokens there while other apps want room too."
+            )
+        case "app_jobs":
+            return f"This app has as many jobs waiting as it may have: {refusal.cap_jobs}."
+    return f"Queue {queue} is full: {refusal.depth} jobs wait and its cap is {refusal.cap_jobs}."
+
+
+def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited:
+    """The error for an app that has used up its minute; without a Retry-After where the job can never fit the limit."""
+    if refusal.reason == "requests_per_minute":
+        what = f"This app may make {limits.requests_per_minute} requests a minute, and has made them."
+    else:
+        what = f"This app may use {limits.tokens_per_minute} tokens a minute; this job may take {tokens}."
+    fits = refusal.reason == "requests_per_minute" or tokens <= (limits.tokens_per_minute or 0)
+    retry_after_s = _retry_after((refusal.retry_in_ms or 0) / 1000) if fits else None
+    if not fits:
+        what += " It is too large for that limit: shorten the prompt, or ask for fewer tokens."
+    message = f"{what} {_advice(retry_after_s)}"
+    return AppLimited(message, reason=refusal.reason, retry_after_s=retry_after_s, rates_left=refusal.rates_left)
+
+
+def _tokens_to_drain(refusal: Refusal, kv_tokens: int, candidate: Candidate) -> float:
+    """The tokens that must leave the queue before it likely has a place for a job of `kv_tokens`."""
+    mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else kv_tokens
+    match refusal.reason:
+        case "tokens":
+            tokens: float = refusal.backlog_tokens + kv_tokens - candidate.backlog_cap_tokens
+        case "share":
+            # One of the app's own places frees once in a turn of all waiting apps.
+            tokens = mean_tokens * candidate.depth_cap / refusal.cap
+        case "token_share":
+            tokens = kv_tokens * candidate.backlog_cap_tokens / max(1, refusal.cap)
+        case _:
+            tokens = mean_tokens * (1 + max(0, refusal.depth - candidate.depth_cap))
+    # So far `tokens` counts what jobs may take at most. The queue drains what they will likely take.
+    return tokens * (refusal.expected_tokens / refusal.backlog_tokens if refusal.backlog_tokens else 1.0)
+
+
+def start_within_s(spec: JobSpec, goal: LatencyGoal | None = None) -> float:
+    """Seconds within which the job must start: its `max_wait`, until a sooner deadline, or to meet the pool's goal."""
+    within_s = spec.max_wait_s if goal is None else min(spec.max_wait_s, goal.start_within_s)
+    if spec.deadline is None:
+        return within_s
+    return min(within_s, max(0.0, (spec.deadline - datetime.now(UTC)).total_seconds()))
+
+
+def or_unknown(ask: Callable[[], float | None]) -> float | None:
+    """A forecast; None where a server is down, since no request may fail for a forecast."""
+    try:
+        return ask()
+    except Unavailable:
+        return None
+
+
+def _retry_after(seconds: float) -> int | None:
+    """Seconds as a Retry-After; None when clients would not wait that long."""
+    whole = max(1, math.ceil(seconds))
+    return whole if whole <= RETRY_AFTER_LIMIT_S else None
+
+
+def _advice(retry_after_s: int | None) -> str:
+    """When to retry, in one sentence."""
+    return "Do not retry soon." if retry_after_s is None else f"Retry after {retry_after_s} s."
+
+
+Key = TypeVar("Key", bound=Hashable)
+#: What is repeated.
+Told = TypeVar("Told")
+
+
+class _Remembered(NamedTuple, Generic[Told]):
+    told: Told
+    ask_again_at: float
+    until: float
+
+
+class RefusalMemory(Generic[Key, Told]):
+    """Recent refusals, by what makes jobs alike.
+
+    There are two. The intake's has a `Wish` as its key, and serves every route. The early one's key is the body's
+    `Looks`, which are known before the job is specified. Safe for many threads: an entry is replaced as a whole, and
+    two threads that ask at once do no harm.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, _Remembered[Told]] = {}
+        #: When the last refusal is repeated for the last time.
+        self._until = -math.inf
+
+    @property
+    def is_empty(self) -> bool:
+        """True while no refusal is repeated."""
+        return time.monotonic() >= self._until
+
+    def recall(self, key: Key) -> Told | None:
+        """The remembered refusal; None when the caller must ask Redis."""
+        entry = self._entries.get(key)
+        now = time.monotonic()
+        if entry is None or now >= entry.until:
+            return None
+        if now >= entry.ask_again_at:
+            self._entries[key] = entry._replace(ask_again_at=entry.until)
+            return None
+        return entry.told
+
+    def asked_at(self, key: Key) -> float | None:
+        """When Redis was asked for the remembered refusal, on the monotonic clock; None without one."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.until - REMEMBER_S
+
+    def remember(self, key: Key, told: Told, asked_at: float) -> None:
+        """Repeat a refusal from now on. Args: asked_at: when Redis was asked, on the monotonic clock."""
+        if len(self._entries) >= REMEMBERED:
+            self._entries.clear()
+        self._entries[key] = _Remembered(told, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
+        self._until = max(self._until, asked_at + REMEMBER_S)
+
+    def forget(self, key: Key) -> None:
+        """Drop the refusal: the queue has room again."""
+        self._entries.pop(key, None)
+
+
+def wish(ask: Ask) -> Wish:
+    """The intake's key."""
+    return ask.app_id, ask.candidates
+
+
+def _looks(draft: Draft, app: App) -> Looks:
+    return Looks(app.id, draft.model, draft.lane, draft.overflow)
+
+
+def _looks_of(app_id: UUID, raw: bytes) -> Looks | None:
+    """None for a body that must be examined: malformed, without a prompt, or with inputs, which go to another pool."""
+    try:
+        body: Any = from_json(raw)
+    except ValueError:
+        return None
+    if not isinstance(body, dict) or "input" in body or not ("prompt" in body or "messages" in body):
+        return None
+    model, lane, overflow = body.get("model"), body.get("lane", "normal"), body.get("overflow", "allow")
+    if not (isinstance(lane, str) and isinstance(overflow, str) and (model is None or isinstance(model, str))):
+        return None
+    return Looks(app_id, model, lane, overflow)
+
+
+class RefusalCounts:
+    """Counts for all threads of one process; added to Postgres every few seconds.
+
+    The writer starts with the first refusal. A process that dies loses the counts of its last few seconds.
+    """
 
     def __init__(self, store: Store, flush_every_s: float = FLUSH_EVERY_S) -> None:
         self._store = store
         self._flush_every_s = flush_every_s
         self._lock = threading.Lock()
-        self._counts: dict[Key, RefusedDemand] = {}
+        self._counts: dict[RefusalKey, RefusalCount] = {}
         self._stop = threading.Event()
         self._writer: threading.Thread | None = None
 
-    def count(self, app_id: UUID, queue: str, reason: str, tokens: int, expected_tokens: int) -> None:
-        """Add one refused job. Args: queue: the one that it wanted."""
+    def add(self, key: RefusalKey, count: RefusalCount) -> None:
+        """Add refused jobs."""
         with self._lock:
-            self._add({(app_id, queue, reason): RefusedDemand(1, tokens, expected_tokens)})
+            self._counts[key] = self._counts.get(key, RefusalCount()) + count
             if self._writer is None and not self._stop.is_set():
                 self._writer = threading.Thread(target=self._write, name="refusals", daemon=True)
                 self._writer.start()
@@ -48,13 +385,9 @@ class Refusals:
             with self._store.begin() as db:
                 observations.add_refusals(db, counts)
         except StoreUnavailable:
-            with self._lock:
-                self._add(counts)
+            for key, count in counts.items():
+                self.add(key, count)
             raise
-
-    def _add(self, counts: Mapping[Key, RefusedDemand]) -> None:
-        for key, refused in counts.items():
-            self._counts[key] = self._counts.get(key, RefusedDemand()) + refused
 
     def close(self) -> None:
         """Stop the writer."""

@@ -11,7 +11,6 @@ from api.door.catalogue import Catalogue, Model
 from api.door.checks.choices import check_choices
 from api.door.checks.extra_sampling import check_min_tokens, overflow_of
 from api.door.checks.tools import check_tools
-from api.door.complaints import context_exceeded
 from api.door.drafts import Draft
 from api.door.embedding import check_kind, count_inputs
 from headrace.config import Settings
@@ -265,7 +264,7 @@ def _too_long(draft: Draft, prompt: str, limit: int, *, is_fault_of_tools: bool)
     asked = f", and asks for {draft.max_tokens} more" if draft.max_tokens else ""
     remedy = "offer fewer tools, or describe them in fewer words" if is_fault_of_tools else "shorten the prompt"
     rest = f", prompt and answer together. This request has {prompt}{asked}: {remedy}."
-    return context_exceeded(limit, rest, "tools" if is_fault_of_tools else draft.spelling.prompt)
+    return ContextLengthExceeded.beyond(limit, rest, "tools" if is_fault_of_tools else draft.spelling.prompt)
 
 
 def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
@@ -278,5 +277,5 @@ def _max_tokens(draft: Draft, model: Model, prompt_tokens: int) -> int:
             f", prompt and answer together. This request has {prompt_tokens} prompt tokens, and "
             f"{draft.spelling.max_tokens} {draft.max_tokens}: ask for at most {limit - prompt_tokens}."
         )
-        raise context_exceeded(limit, rest, draft.spelling.max_tokens)
+        raise ContextLengthExceeded.beyond(limit, rest, draft.spelling.max_tokens)
     return draft.max_tokens

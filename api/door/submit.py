@@ -11,11 +11,10 @@ from api.door.cached.confined_apps import ConfinedApps, check_room
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Choice, Chooser
-from api.door.complaints import start_within_s
 from api.door.compose import composed
 from api.door.drafts import Draft
 from api.door.intake import Admitted, Bid, Intake, Replayed
-from api.door.refusing.refuser import Refuser, or_unknown
+from api.door.refusals import Refusals, or_unknown, start_within_s
 from api.door.sharing.exact_cache import Caller, ExactCache
 from api.door.specify import specify
 from api.door.spill_switch import SpillSwitch
@@ -40,6 +39,7 @@ from headrace.errors import (
     QueueFull,
     Refused,
 )
+from headrace.policies.caching import exact
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Conditions, LatencyGoal, candidates, route_of
 from headrace.store import Store
@@ -66,7 +66,7 @@ class Submitter:
     intake: Intake
     catalogue: Catalogue
     forecast: Forecast
-    refuser: Refuser
+    refusals: Refusals
     tariff: Callable[[], Tariff]
     wallet: SharedWallet
     spill_switch: SpillSwitch
@@ -121,13 +121,13 @@ class Submitter:
         """
         spec = specify(draft, app, self.catalogue, self.settings)
         self.poison.check(spec)
-        if self.cache.may_serve(app, spec.pool) or self.confined.find(app.id, spec.pool):
+        if exact.may_serve(app, self.settings.pools[spec.pool]) or self.confined.find(app.id, spec.pool):
             return None
         return self._bid(Choice(draft), app, spec, request_id)
 
     def admitted(self, draft: Draft, app: App, spec: JobSpec, admitted: Admitted) -> Accepted:
         """Note a job that found a place, and tell its caller."""
-        self.refuser.had_room(draft, app)
+        self.refusals.had_room(draft, app)
         if route_of(admitted.place.candidate.queue) is Route.OVERFLOW:
             self.wallet.let_in(app, self.tariff().ceiling_usd(spec.model, spec.messages, spec.sampling))
         return self._accepted(spec, admitted)
@@ -147,15 +147,15 @@ class Submitter:
             bid = self._bid(choice, app, spec, request_id)
             outcome = self.intake.accept(bid)
             if isinstance(outcome, Refusal):
-                raise self.refuser.refusal(outcome, bid, draft, app)
+                raise self.refusals.error(outcome, spec, bid.ask, draft, app)
         except Refused as error:
             if not choice.is_last:
                 raise
-            self.refuser.knock(app, error, spec.kv_tokens)
+            self.refusals.knock(app, error, spec.kv_tokens)
             # Not counted if found: the other request's job counts.
             if idempotency and (found := self._look_again(app, idempotency)):
                 return found
-            self.refuser.count(spec, error.reason)
+            self.refusals.count(spec, error.reason)
             raise
         finally:
             self.cache.release(spec)

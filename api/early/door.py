@@ -1,4 +1,4 @@
-"""Answers submits: what is sure to be refused (`door.refusing.early_refusals`), and plain jobs (`api.plain`)."""
+"""Answers submits: what is sure to be refused (`door.refusals`), and plain jobs (`api.plain`)."""
 
 from collections.abc import Iterable
 from io import BytesIO
@@ -30,7 +30,7 @@ class EarlyDoor:
 
     def __init__(self, app: "WSGIApplication", parts: WebDeps, plain: PlainJobs) -> None:
         self._app, self._parts, self._plain = app, parts, plain
-        self._early = parts.submitter.refuser.early
+        self._refusals = parts.submitter.refusals
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer the request, or hand it on."""
@@ -47,7 +47,7 @@ class EarlyDoor:
     def _post(self, request: Request) -> Post | None:
         """What is posted; None if only the routes can tell. They can read the body again. Raises: AppLimited."""
         environ = request.environ
-        told, limit = environ.get("CONTENT_LENGTH") or "", PLAIN_BYTES if self._early.is_empty else SMALL_BYTES
+        told, limit = environ.get("CONTENT_LENGTH") or "", SMALL_BYTES if self._refusals.refuses_early else PLAIN_BYTES
         if not (told.isascii() and told.isdigit() and int(told) <= limit):
             return None
         if any(name in environ for name in LEFT_ALONE):
@@ -71,7 +71,7 @@ class EarlyDoor:
 
     def _reply(self, request: Request, post: Post) -> Reply | None:
         """Refuse or accept the job; None if it is handed on."""
-        if not self._early.is_empty and (refused := self._early.check(post.app.id, post.raw)) is not None:
+        if self._refusals.refuses_early and (refused := self._refusals.early(post.app.id, post.raw)) is not None:
             self._parts.callers.rates.charge(post.app, 1 + calls_of(len(post.raw)))
             return refusal(refused, PATH)
         try:

@@ -241,24 +241,6 @@ class AlikeJobs:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedDemand:
-    """How many jobs were refused, and their size.
-
-    Attributes:
-        tokens: the most that they could have used.
-        expected_tokens: what they would likely have used.
-    """
-
-    jobs: int = 0
-    tokens: int = 0
-    expected_tokens: int = 0
-
-    def __add__(self, other: "RefusedDemand") -> "RefusedDemand":
-        tokens, expected_tokens = self.tokens + other.tokens, self.expected_tokens + other.expected_tokens
-        return RefusedDemand(self.jobs + other.jobs, tokens, expected_tokens)
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerSample:
     """What a worker's engine did since its previous sample. See `headrace.tables.worker_samples`."""
 

@@ -117,6 +117,28 @@ class Refusal:
         return self.expected_tokens if self.reason == "wait" else self.backlog_tokens
 
 
+#: The app, the queue that its jobs wanted, and the reason.
+RefusalKey = tuple[UUID, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalCount:
+    """How many jobs were refused, and their size.
+
+    Attributes:
+        tokens: the most that they could have used.
+        expected_tokens: what they would likely have used.
+    """
+
+    jobs: int = 0
+    tokens: int = 0
+    expected_tokens: int = 0
+
+    def __add__(self, other: "RefusalCount") -> "RefusalCount":
+        tokens, expected_tokens = self.tokens + other.tokens, self.expected_tokens + other.expected_tokens
+        return RefusalCount(self.jobs + other.jobs, tokens, expected_tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What waits in one queue. A job counts from its reservation to its claim.

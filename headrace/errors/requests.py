@@ -1,5 +1,7 @@
 """Errors of a request that the client itself can mend."""
 
+from typing import Self
+
 from headrace.errors.base import HeadraceError
 
 
@@ -13,6 +15,14 @@ class ContextLengthExceeded(InvalidRequest):
     """The prompt and the tokens asked for do not fit the model."""
 
     code = "context_length_exceeded"
+
+    @classmethod
+    def beyond(cls, limit: int, rest: str, param: str) -> Self:
+        """The error of a prompt that is too long, with the words that LiteLLM and LangChain search its message for.
+
+        Args: rest: follows the limit in the message's first sentence.
+        """
+        return cls(f"This model's maximum context length is {limit} tokens{rest} ({cls.code})", param=param)
 
 
 class ModelNotFound(InvalidRequest):

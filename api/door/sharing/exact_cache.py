@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from api.door.accepted import Accepted
-from api.door.complaints import rate_limited
+from api.door.refusals import rate_limited
 from api.door.sharing.single_flight import SingleFlight
 from headrace.batching import Batching, Call
 from headrace.broker.admission import Admission
@@ -71,11 +71,6 @@ class ExactCache:
         self._searches = Batching[Question, Found](self._search, BATCH)
         self._inserts = Batching[Hit, _StartBy](self._insert, BATCH)
 
-    def may_serve(self, app: App, pool: str) -> bool:
-        """False if no job of this app is served, or follows another, in this pool."""
-        of_pool = self._settings.pools[pool]
-        return bool(exact.keep_s(app, of_pool)) or of_pool.single_flight
-
     def serve(self, spec: JobSpec, caller: Caller) -> Accepted | JobSpec:
         """Serve a job if the cache has its answer, or let it follow; otherwise return it as it is to be inserted.
 
@@ -83,14 +78,14 @@ class ExactCache:
         Raises: AppLimited. StoreUnavailable. BrokerUnavailable: Redis is needed, and does not answer.
         """
         pool = self._settings.pools[spec.pool]
-        keep_s = exact.keep_s(caller.app, pool)
-        if not (keep_s or pool.single_flight) or not exact.is_shared(caller.choice, spec.sampling, pool):
+        if not exact.may_serve(caller.app, pool) or not exact.is_shared(caller.choice, spec.sampling, pool):
             return spec
         cascade = exact.judged_by(spec, self._settings.rules.get(spec.rule or ""))
         key = exact.key_of(spec, pool, self._settings, cascade=cascade)
         # An answer by meaning would be given without a judgement.
         looked_up_by = None if cascade else semantic.looked_up_by(spec, caller.app, pool, caller.choice)
         missed = replace(spec, cache_key=key, is_cache_miss=True, looked_up_by=looked_up_by)
+        keep_s = exact.keep_s(caller.app, pool)
         question = Question(missed, keep_s, datetime.now(UTC), may_follow=pool.single_flight)
         give_up_at = time.monotonic() + PATIENCE_S
         while (outcome := self._outcome(question, caller)) is None and time.monotonic() < give_up_at:

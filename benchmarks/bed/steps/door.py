@@ -171,7 +171,7 @@ class Door:
 
     def _refuse(self, full: Wsgi) -> None:
         """Fill the queue, and let its refusal be remembered for as long as the round takes: one job asks for all."""
-        refusals = self._submitter.refuser.early._full
+        refusals = self._submitter.refusals._early
         while refusals.is_empty:
             with suppress(AssertionError):  # It had room for one.
                 full()

@@ -44,6 +44,11 @@ def keep_s(app: App, pool: PoolSettings) -> float:
     return pool.cache_s if app.cache_s is None else app.cache_s
 
 
+def may_serve(app: App, pool: PoolSettings) -> bool:
+    """False if no job of this app is served, or follows another, in this pool."""
+    return bool(keep_s(app, pool)) or pool.single_flight
+
+
 def is_shared(choice: CacheChoice | None, sampling: Sampling, pool: PoolSettings) -> bool:
     """Whether a job may be given an identical job's answer, and give its own.
 

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.fleet import AlikeJobs, QueueActivity, RefusedDemand
-from headrace.domain.places import ROOM_REASONS
+from headrace.domain.fleet import AlikeJobs, QueueActivity
+from headrace.domain.places import ROOM_REASONS, RefusalCount
 from headrace.store.jobs.conditions import IS_QUEUED, IS_RUNNING, IS_WAITING
 from headrace.tables import jobs, ledger, refusals
 
@@ -88,7 +88,7 @@ def spilled(db: Connection, since: datetime, until: datetime) -> list[AlikeJobs]
     return _alike(db, *_within(jobs.c.overflow_at, since, until))
 
 
-def take_refused(db: Connection, since: datetime) -> dict[str, RefusedDemand]:
+def take_refused(db: Connection, since: datetime) -> dict[str, RefusalCount]:
     """Count the refused jobs of each queue that no sample has counted yet, and mark them as counted.
 
     Only the reasons of `ROOM_REASONS` count. A process may add its counts late, and several processes add to one row:
@@ -116,7 +116,7 @@ def take_refused(db: Connection, since: datetime) -> dict[str, RefusedDemand]:
     for queue, more_jobs, more_tokens in db.execute(marked):
         num_jobs[queue] += more_jobs
         tokens[queue] += more_tokens
-    return {queue: RefusedDemand(num_jobs[queue], expected_tokens=tokens[queue]) for queue in num_jobs}
+    return {queue: RefusalCount(num_jobs[queue], expected_tokens=tokens[queue]) for queue in num_jobs}
 
 
 def _within(time: sa.Column[Any], since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:

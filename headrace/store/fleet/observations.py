@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.domain.fleet import QueueSample, RefusedDemand, WorkerSample
+from headrace.domain.fleet import QueueSample, WorkerSample
+from headrace.domain.places import RefusalCount, RefusalKey
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.policies.answers import AnswerLength
@@ -149,18 +149,14 @@ def delete_oldest(
     return len(db.execute(deleted.returning(at)).all())
 
 
-def add_refusals(db: Connection, counts: Mapping[tuple[UUID, str, str], RefusedDemand]) -> None:
-    """Add refused jobs and tokens to this minute's counters.
-
-    Args:
-        counts: by app id, queue that the jobs wanted, and reason.
-    """
+def add_refusals(db: Connection, counts: Mapping[RefusalKey, RefusalCount]) -> None:
+    """Add refused jobs and tokens to this minute's counters."""
     if not counts:
         return
     # Sorted, so that two processes lock the same rows in the same order and cannot deadlock.
     rows = [
-        {"app_id": app_id, "queue": queue, "reason": reason, **asdict(refused)}
-        for (app_id, queue, reason), refused in sorted(counts.items(), key=lambda item: str(item[0]))
+        {"app_id": app_id, "queue": queue, "reason": reason, **asdict(count)}
+        for (app_id, queue, reason), count in sorted(counts.items(), key=lambda item: str(item[0]))
     ]
     statement = insert(refusals).values(minute=sa.func.date_trunc("minute", sa.func.now()))
     added = {name: refusals.c[name] + statement.excluded[name] for name in ("jobs", "tokens", "expected_tokens")}

@@ -128,7 +128,7 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
     assert "x-should-retry" not in response.headers
     assert "x-job-id" not in response.headers
     assert submit(client, lane="high").status_code == 202
-    client.application.extensions[EXTENSION].refusals.flush()
+    client.application.extensions[EXTENSION].submitter.refusals.counts.flush()
     with store.begin() as db:
         assert db.scalar(sa.select(sa.func.count()).select_from(jobs)) == 3
         counted = db.execute(sa.select(refusals.c.app_id, refusals.c.queue, refusals.c.reason, refusals.c.jobs)).one()

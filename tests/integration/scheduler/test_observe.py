@@ -10,12 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from api.door.refusals import Refusals
+from api.door.refusals import RefusalCounts
 from headrace.broker.admission import Admission
 from headrace.domain.apps import UNLIMITED, App
-from headrace.domain.fleet import RefusedDemand
 from headrace.domain.ids import new_id, oldest_id
-from headrace.domain.places import Ask
+from headrace.domain.places import Ask, RefusalCount
 from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.policies.answers import BOUNDS, ExpectedOutput, to_fields
@@ -99,11 +98,11 @@ def test_a_job_that_a_host_with_a_wrong_clock_named_counts_as_an_arrival_whereve
 def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
     deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
-    first, second = Refusals(store), Refusals(store)
+    first, second = RefusalCounts(store), RefusalCounts(store)
 
-    def refuse(process: Refusals, times: int) -> None:
+    def refuse(process: RefusalCounts, times: int) -> None:
         for _ in range(times):
-            process.count(app.id, QUEUE, "depth", 100, 60)
+            process.add((app.id, QUEUE, "depth"), RefusalCount(1, 100, 60))
 
     def sample() -> None:
         query("UPDATE queue_samples SET at = at - interval '5 s'")
@@ -138,7 +137,7 @@ def test_a_count_that_is_just_being_written_is_in_the_next_sample(
     deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
     def refuse(db: Any, num_jobs: int) -> None:
-        observations.add_refusals(db, {(app.id, QUEUE, "depth"): RefusedDemand(num_jobs, 100, 60)})
+        observations.add_refusals(db, {(app.id, QUEUE, "depth"): RefusalCount(num_jobs, 100, 60)})
 
     with store.begin() as db:
         refuse(db, 5)

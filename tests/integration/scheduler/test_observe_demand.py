@@ -10,10 +10,9 @@ import pytest
 
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim
-from headrace.domain.fleet import RefusedDemand
 from headrace.domain.jobs import JobSpec, Placement
 from headrace.domain.limits.budgets import Cost
-from headrace.domain.places import ROOM_REASONS
+from headrace.domain.places import ROOM_REASONS, RefusalCount
 from headrace.domain.queues import Overflow, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
@@ -63,7 +62,7 @@ def test_what_was_accepted_refused_for_room_or_spilled_at_the_door_is_offered_on
 ) -> None:
     refused = 2 * len(ROOM_REASONS)
     with store.begin() as db:
-        of_each = RefusedDemand(2, 100, 60)
+        of_each = RefusalCount(2, 100, 60)
         observations.add_refusals(db, {(app.id, QUEUE, reason): of_each for reason in ROOM_REASONS})
     queued()
     at_the_door()
@@ -85,7 +84,7 @@ def test_what_an_apps_own_limits_refuse_is_not_offered(
     store: Store, app: App, sampled: Sampled, query: Any, reason: str
 ) -> None:
     with store.begin() as db:
-        observations.add_refusals(db, {(app.id, QUEUE, reason): RefusedDemand(3, 100, 60)})
+        observations.add_refusals(db, {(app.id, QUEUE, reason): RefusalCount(3, 100, 60)})
     assert sampled("offered, offered_tokens, refused") == (0, 0, 0)
     assert query("SELECT sampled_jobs FROM refusals") == [(0,)]
 

@@ -13,9 +13,7 @@ from api.door.cached.confined_apps import ConfinedApps
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.intake import Intake
-from api.door.refusals import Refusals
-from api.door.refusing.early_refusals import EarlyRefusals
-from api.door.refusing.refuser import Refuser
+from api.door.refusals import RefusalCounts, Refusals
 from api.door.sharing.exact_cache import ExactCache
 from api.door.sharing.single_flight import SingleFlight
 from api.door.spill_switch import SpillSwitch
@@ -32,7 +30,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.limits.budgets import Account, Balances, SpendingLimits
 from headrace.domain.limits.rates import NO_RATES
-from headrace.domain.places import Ask, Load, Place, Refusal
+from headrace.domain.places import Ask, Load, Place, Refusal, RefusalCount, RefusalKey
 from headrace.domain.queues import Ticket
 from headrace.errors import HeadraceError
 from headrace.policies.pricing import Tariff
@@ -44,7 +42,7 @@ LIMIT = 2048
 
 
 class FakeDoor:
-    """Stands for Admission, `insert_batch` and Refusals; `steps` is what was asked, in order.
+    """Stands for Admission, `insert_batch` and RefusalCounts; `steps` is what was asked, in order.
 
     Attributes:
         failures: by step, what it raises.
@@ -119,8 +117,9 @@ class FakeDoor:
     def outlook(self) -> str | None:
         return self.rates
 
-    def count(self, app_id: UUID, queue: str, reason: str, tokens: int, expected_tokens: int) -> None:
-        self.refused.append((app_id, queue, reason, tokens, expected_tokens))
+    def add(self, key: RefusalKey, count: RefusalCount) -> None:
+        assert count.jobs == 1
+        self.refused.append((*key, count.tokens, count.expected_tokens))
 
     def fail_at(self, name: str) -> None:
         self._step(name)
@@ -197,14 +196,13 @@ def submitter(
     cache = ExactCache(
         settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(SingleFlight, None)
     )
-    early = EarlyRefusals(door.count)
     return Submitter(
         settings=settings,
         store=cast(Store, FakeStore()),
         intake=intake,
         catalogue=catalogue,
         forecast=forecast,
-        refuser=Refuser(settings, intake, forecast, cast(Refusals, door), cache, early),
+        refusals=Refusals(settings, intake.admission, forecast, cast(RefusalCounts, door), intake.refusals),
         tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),

@@ -11,10 +11,9 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from api.door.cached.full_queues import FRESH_S, REMEMBER_S
 from api.door.drafts import Draft, Spelling
 from api.door.intake import FAILPOINT_INSERTED
-from api.door.refusing.refuser import LATE_S, RETRY_BLINDLY_S
+from api.door.refusals import FRESH_S, LATE_S, REMEMBER_S, RETRY_BLINDLY_S
 from api.door.submit import Submitter
 from headrace.broker.forecast import Forecast
 from headrace.config import Price
@@ -64,7 +63,7 @@ def measured(door: Any, fleet: dict[str, Fleet]) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time as the door and its memory see it; a test moves it by setting `now_s`."""
     clock = SimpleNamespace(now_s=1000.0)
-    for module in ("api.door.intake", "api.door.cached.full_queues"):
+    for module in ("api.door.intake", "api.door.refusals"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
@@ -596,8 +595,8 @@ def with_goal(submitter: Submitter, goal_s: float) -> Submitter:
     chat = submitter.settings.pools["chat"].model_copy(update={"latency_goal_s": goal_s})
     settings = submitter.settings.model_copy(update={"pools": {"chat": chat}})
     forecast = Forecast(submitter.intake.admission, submitter.catalogue.read_fleets, settings)
-    refuser = replace(submitter.refuser, settings=settings, forecast=forecast)
-    return replace(submitter, settings=settings, forecast=forecast, refuser=refuser)
+    refusals = replace(submitter.refusals, settings=settings, forecast=forecast)
+    return replace(submitter, settings=settings, forecast=forecast, refusals=refusals)
 
 
 #: Of each of the 256 tokens that it may get, nothing was learned.

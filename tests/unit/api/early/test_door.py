@@ -41,7 +41,7 @@ class World:
     def __init__(self) -> None:
         self.app: App | None = APP
         self.rates = CallRates(CALLS_PER_MINUTE)
-        self.is_empty, self.asked, self.noted = False, list[bytes](), list[Any]()
+        self.refuses_early, self.asked, self.noted = True, list[bytes](), list[Any]()
         self.refusal: QueueFull | None = FULL
         self.accepted: Answer | Exception | None = None
         self.posted, self.handed_on, self.failed_ids = list[Post](), list[Any](), list[str]()
@@ -49,12 +49,11 @@ class World:
         with self.small.reading(APP.id):
             pass  # Its last body came promptly.
         bodies = SimpleNamespace(reading_small=self.small.reading)
-        refuser = SimpleNamespace(early=self)
         metrics = SimpleNamespace(note=lambda handled, took_s: self.noted.append(handled))
         parts = SimpleNamespace(
             callers=Callers(cast(Authenticator, self), self.rates),
             bodies=bodies,
-            submitter=SimpleNamespace(refuser=refuser),
+            submitter=SimpleNamespace(refusals=self),
             metrics=metrics,
         )
         self.door = EarlyDoor(self._flask, cast(WebDeps, parts), cast(PlainJobs, self))
@@ -64,7 +63,7 @@ class World:
             raise Unauthenticated
         return self.app
 
-    def check(self, _app_id: object, raw: bytes) -> QueueFull | None:
+    def early(self, _app_id: object, raw: bytes) -> QueueFull | None:
         self.asked.append(raw)
         return self.refusal
 
@@ -144,7 +143,7 @@ def test_a_body_that_may_come_slowly_is_handed_on_and_its_sender_proves_nothing(
 
 
 def test_no_refusal_is_looked_for_while_no_queue_was_full(world: World) -> None:
-    world.is_empty = True
+    world.refuses_early = False
     assert world.post()[0] == "202 ACCEPTED"
     assert world.asked == []
 
@@ -169,7 +168,7 @@ def test_a_job_that_may_exist_is_handed_on_with_its_error(world: World) -> None:
 
 
 def test_a_long_body_is_handed_on_unread_while_no_queue_was_full(world: World) -> None:
-    world.is_empty = True
+    world.refuses_early = False
     world.post(CONTENT_LENGTH=str(PLAIN_BYTES + 1))
     assert world.posted == []
     assert len(world.handed_on) == 1
