@@ -11,16 +11,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 from rich.table import Table
 
+from bed.commits import tree_of
 from bed.testbed import console, line_of, rounds
 from headrace.config import PROJECT_ROOT, Settings
 
@@ -118,21 +117,6 @@ class Checkout:
         return found
 
 
-@contextmanager
-def worktree(commit: str) -> Iterator[Path]:
-    """A checkout of that commit in a temporary folder. Raises: ClickException: git does not make it."""
-    git = ("git", "-C", str(PROJECT_ROOT), "worktree")
-    with TemporaryDirectory(prefix="headrace-before-") as folder:
-        root = Path(folder).resolve() / "checkout"
-        made = subprocess.run([*git, "add", "--detach", str(root), commit], capture_output=True, text=True, check=False)
-        if made.returncode:
-            raise click.ClickException(f"No checkout of {commit}: {made.stderr.strip()}")
-        try:
-            yield root
-        finally:
-            subprocess.run([*git, "remove", "--force", str(root)], capture_output=True, check=False)
-
-
 def measure(
     checkouts: Mapping[str, Checkout], names: Sequence[str], number: int, *, is_short: bool
 ) -> dict[str, dict[str, list[Line]]]:
@@ -194,7 +178,7 @@ def is_met(figures: Mapping[str, float]) -> bool:
 def main(before: str, number: int, names: tuple[str, ...], short: bool, off: str | None, file: Path | None) -> None:
     """Run submit.py, drain.py and added_latency.py of this checkout and of an earlier commit's, in turn.
 
-    Makes a worktree of that commit in a temporary folder. Both sides run in this environment, with its libraries; each
+    Puts the files of that commit into a temporary folder. Both sides run in this environment, with its libraries; each
     script starts a stack of its own side. In each round each script runs on both sides, and the side that began is last
     in the next. Each script has a peer in the same run: a bare Flask route, Celery's own workers, vLLM's own server.
     What is compared is the figure over its peer's.
@@ -209,7 +193,7 @@ def main(before: str, number: int, names: tuple[str, ...], short: bool, off: str
     bin/headrace python benchmarks/before_after.py --before COMMIT --short --rounds 1 --only submit
     """
     chosen = names or tuple(SCRIPTS)
-    with worktree(before) as root:
+    with tree_of(before) as root:
         checkouts = {"before": Checkout(root), "after": Checkout(PROJECT_ROOT)}
         found = measure(checkouts, chosen, number, is_short=short)
         figures: dict[str, Any] = ratios(found)

@@ -1,0 +1,29 @@
+"""What `benchmarks/house.py` counts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = {
+    "api/__init__.py": "",
+    "headrace/store/jobs.py": "class Job:\n    class State:\n        pass\n\n\nasked = 'class Text: pass'\n",
+    "headrace/store/sql/claim.sql": "SELECT 1\n",
+    "headrace/broker/lua/take.lua": "return 1\n-- end\n",
+    "headrace/store/notes.md": "not counted\n",
+    "migrations/versions/__init__.py": "",
+    "migrations/versions/0001_baseline.py": "revision = 1\n",
+    "tests/test_job.py": "class TestJob:\n    pass\n",
+    "benchmarks/other.py": "class Other: ...\n",
+}
+
+
+def test_files_lines_and_classes_are_counted_product_and_tests_apart(tmp_path: Path) -> None:
+    for name, text in EXAMPLE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ask = "import sys; from pathlib import Path; import house; print(house.measure(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", ask, str(tmp_path)]
+    told = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True).stdout
+    product = {"product_files": 6, "product_lines": 10, "product_classes": 2}
+    assert eval(told) == {**product, "tests_files": 1, "tests_lines": 2, "tests_classes": 1, "migrations": 1}
