@@ -14,7 +14,6 @@ from uuid import UUID
 from redis import Redis, RedisError
 
 from headrace.broker.news import event_of, listeners_key
-from headrace.broker.script import Script
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
@@ -31,7 +30,7 @@ class Streams:
         self._redis = redis
         scripts = files("headrace.broker") / "lua" / "streams"
         self._begin, self._publish = (
-            Script(redis, (scripts / f"{name}.lua").read_text()) for name in ("begin", "publish")
+            redis.register_script((scripts / f"{name}.lua").read_text()) for name in ("begin", "publish")
         )
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:

@@ -14,9 +14,9 @@ from typing import cast
 from uuid import UUID
 
 from redis import Redis, RedisError
+from redis.commands.core import Script
 
 from headrace.broker.messages import ExecuteMessage, list_key
-from headrace.broker.script import Script
 from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
 from headrace.errors import BrokerUnavailable
 
@@ -61,7 +61,7 @@ class Upkeep:
     def _script(self, name: str) -> Script:
         folder = files("headrace.broker") / "lua"
         books, own = ((folder / f"{each}.lua").read_text() for each in ("books", name))
-        return Script(self._redis, books + own)
+        return self._redis.register_script(books + own)
 
     def leave(self, stays: Iterable[Stay]) -> int:
         """Release the places of jobs that no longer wait. Their messages stay.

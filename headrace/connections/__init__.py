@@ -27,7 +27,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl, Sentinels
 from headrace.connections import sessions
-from headrace.connections.kept import IDLE_S, KEPT_SINCE
 from headrace.connections.outages import (
     DroppedConnection,
     DroppedSentinelConnection,
@@ -42,6 +41,9 @@ from headrace.errors import ConfigError
 CONNECT_TIMEOUT_S = 2
 #: Seconds to wait for a free connection of the pool. Long enough to serve a burst of thousands of requests.
 POOL_TIMEOUT_S = 10
+#: A connection unused for this many seconds is tested before use: Postgres may have restarted meanwhile. A test before
+#: every use would double the cost of a short statement.
+IDLE_S = 1.0
 #: The most Postgres connections of one worker. Its threads share statements, so that few run at once.
 OF_A_WORKER = 5
 #: Seconds to wait for Redis to answer one command. A command takes about a millisecond; a hung Redis blocks a thread
@@ -172,7 +174,7 @@ def _try_idle_ones(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkin")
     def note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
-        entry.info["used_at"] = entry.info.pop(KEPT_SINCE, time.monotonic())
+        entry.info["used_at"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
     def try_it(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:

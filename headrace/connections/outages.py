@@ -66,7 +66,8 @@ class DroppedSentinelConnection(_Dropped, SentinelManagedConnection):
 
     def connect(self) -> None:
         """Ask for the master and connect, once: the client that sends a command already tries twice."""
-        self._connect_retry()  # type: ignore[no-untyped-call]
+        if not self.is_connected:
+            self.connect_to(self.connection_pool.get_master_address())  # type: ignore[no-untyped-call]
 
 
 class DroppedSentinelSslConnection(DroppedSentinelConnection, SSLConnection):

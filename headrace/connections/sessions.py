@@ -18,8 +18,6 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from headrace.connections.kept import KeptConnection
-
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for Postgres to answer one statement; longer than Postgres's own statement time-out. Without it a
@@ -109,7 +107,6 @@ class Sessions:
     """Opens an engine's sessions, and closes unusable ones.
 
     Attributes:
-        kept: the connection that single statements keep.
         is_pooled: True once a pooler was detected. Before that, one single statement may run without time-outs.
     """
 
@@ -121,7 +118,6 @@ class Sessions:
         settings = (*(f"{name} = {value}" for name, value in bounds.items()), "TimeZone = 'UTC'")
         self._begin_with = "; ".join(f"SET LOCAL {setting}" for setting in settings)
         engine.update_execution_options(**{_OPTION: self})
-        self.kept = KeptConnection(engine, lambda: not self.is_pooled)
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "handle_error", self._heed)

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
-from psycopg import Connection as Session
-from psycopg import Error as DriverError
-from psycopg.rows import namedtuple_row
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Row
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -63,26 +60,16 @@ class Store:
         with _one_error(), self._autocommit.connect() as db:
             yield db
 
-    def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows of one statement, with its columns as attributes. It is a transaction by itself.
+    def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """The rows of a statement in psycopg's notation, which is a transaction by itself.
 
-        The driver alone runs it: SQLAlchemy's own part of a run costs as much processor time as ten rows of jobs.
         Raises: StoreUnavailable. DBAPIError.
         """
-        if self._sessions is None or self._sessions.is_pooled:
-            with self.begin() as db:
-                return db.exec_driver_sql(sql, dict(parameters)).all()
-        with _one_error(), self._sessions.kept.use() as db:
-            session = cast("Session[Any]", db.connection.driver_connection)
-            try:
-                with session.cursor(row_factory=namedtuple_row) as cursor:
-                    return cursor.execute(sql.encode(), parameters).fetchall()
-            except DriverError as error:
-                # SQLAlchemy closes what is unusable, and wraps the error, as if it had run the statement.
-                db._handle_dbapi_exception(error, sql, dict(parameters), None, None)
+        with self.autocommit() as db:
+            return db.exec_driver_sql(sql, dict(parameters)).all()
 
     def wait_for_disk(self) -> None:
-        """Return once all that was committed before is on disk, also by statements with `before_disk`.
+        """Return once all that was committed before is on disk, also by statements that did not wait for it.
 
         The write-ahead log is written in order. This waits for a standby too, if commits do. Raises: StoreUnavailable.
         """

@@ -69,13 +69,13 @@ def test_the_web_process_has_a_thread_for_each_open_request_and_some_to_spare() 
     assert f"--backpressure {threads}" in line
 
 
-def test_every_lua_file_and_every_chat_template_is_package_data() -> None:
+def test_every_file_of_lua_and_sql_and_every_chat_template_is_package_data() -> None:
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["headrace"]
     packaged = {path for pattern in patterns for path in (ROOT / "headrace").glob(pattern)}
 
     assert packaged
     kinds = {path.suffix for path in packaged}
-    assert kinds == {".lua", ".jinja"}
+    assert kinds == {".lua", ".jinja", ".sql"}
     assert packaged == {path for path in (ROOT / "headrace").rglob("*") if path.suffix in kinds}
 
 

@@ -283,8 +283,5 @@ class SentinelTransport(Transport):
 
 
 def use() -> None:
-    """Make kombu use these classes for Redis in this process."""
-    for scheme, name in SCHEMES.items():
-        if kombu.transport.TRANSPORT_ALIASES[scheme] != name:
-            kombu.transport.TRANSPORT_ALIASES[scheme] = name
-            kombu.transport._transport_cache.pop(scheme, None)
+    """Make kombu use these classes for Redis in this process, from its first connection on."""
+    kombu.transport.TRANSPORT_ALIASES.update(SCHEMES)

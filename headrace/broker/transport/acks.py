@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 
 
 class QoS(redis.QoS):
@@ -18,5 +18,5 @@ class QoS(redis.QoS):
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]
         except self.channel.connection_errors:
-            self._quick_ack(delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
             raise

@@ -15,17 +15,18 @@ from headrace.domain.choices import Choice
 from headrace.domain.limits.budgets import Lack, Limits
 from headrace.domain.prompts import storable, storable_calls, stored_calls
 from headrace.domain.queues import Route
-from headrace.domain.states import JobState
+from headrace.domain.states import JobState, check_transition
 from headrace.store.attempts.claims import claim_of
-from headrace.store.attempts.statements import BOOK, CLAIM, CLAIM_BEFORE_DISK, FINISH, HOLD, RECORD
 from headrace.store.jobs.transitions import announce, transition
 from headrace.store.money import reservations
 from headrace.store.money.reservations import PaidCall
 from headrace.store.session import Store
+from headrace.store.sql import Statement
 from headrace.tables import attempts, jobs
 
 #: The fields that identify a claim.
 _RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
+_CLAIM, _HOLD, _FINISH, _RECORD = map(Statement, ("claim", "hold", "finish", "record"))
 
 
 def claim(db: Connection, job_id: UUID, enqueue_no: int, worker_id: UUID, engine: str) -> Claim | None:
@@ -49,8 +50,7 @@ def claim_all(
     """
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
-    statement = CLAIM_BEFORE_DISK if is_before_disk else CLAIM
-    return {row.id: row for row in statement.run(where, given)}
+    return {row.id: row for row in _CLAIM.run_by_month(where, given, is_before_disk=is_before_disk)}
 
 
 def held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -70,7 +70,8 @@ def reserve(db: Connection, claim: Claim, usd: Decimal, configured: Limits) -> C
 
 def reserve_all(db: Connection, asked: Sequence[tuple[Claim, Decimal]], configured: Limits) -> dict[UUID, Claim | Lack]:
     """Like `reserve` for several attempts. Returns: the result by job; a claim that no longer holds is absent."""
-    held = {row.id for row in HOLD.run(db, [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked])}
+    claims = [{name: getattr(claim, name) for name in _RIGHT} for claim, _ in asked]
+    held = {row.id for row in _HOLD.run_by_month(db, claims)}
     calls = [PaidCall(claim.job_id, claim.attempt, claim.app_id, usd) for claim, usd in asked if claim.job_id in held]
     lacking = reservations.reserve(db, calls, configured)
     paid = {claim.job_id: replace(claim, reserved_usd=usd) for claim, usd in asked if claim.job_id in held}
@@ -100,7 +101,8 @@ def finish_all(where: Connection | Store, target: JobState, ends: Sequence[tuple
 
     Args: where: a transaction; or a store, for jobs that have neither a webhook nor a reservation, and then cost less.
     """
-    rows = FINISH[target].run(where, [_finished(claim, end) for claim, end in ends])
+    check_transition(JobState.RUNNING, target)
+    rows = _FINISH.run_by_month(where, [_finished(claim, end) for claim, end in ends], state=str(target))
     ended = {row.id for row in rows}
     if isinstance(where, Connection):
         announce(where, rows)
@@ -166,7 +168,7 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_
         settle(db, (claim, end))
         return state
     if end.usage != NOTHING_USED or end.cost.usd:
-        BOOK.run(db, [_recorded(claim, end)])
+        record(db, claim, end)
     settle(db, (claim, end))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return state
@@ -187,7 +189,7 @@ def put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:
 
 def record(db: Connection, claim: Claim, end: AttemptEnd) -> None:
     """End the attempt's row and book its cost."""
-    RECORD.run(db, [_recorded(claim, end)])
+    _RECORD.run_by_month(db, [_recorded(claim, end)])
 
 
 def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:

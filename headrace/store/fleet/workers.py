@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Select
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.attempts import HeldAttempt
@@ -17,13 +17,15 @@ from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.store.fleet import presence
 from headrace.store.jobs.conditions import IS_RUNNING
-from headrace.store.statement import Statement
-from headrace.tables import confinements, hosts, jobs, worker_samples, workers
+from headrace.store.sql import Statement
+from headrace.tables import jobs, worker_samples, workers
 
 #: The age up to which workers' samples count for the present use of their KV caches, in seconds.
 RECENT_S = 15.0
 #: The most rows that one transaction deletes.
 FORGET_ROWS = 5_000
+
+_RENEW = Statement("renew")
 
 
 def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
@@ -36,41 +38,10 @@ def register(db: Connection, info: WorkerInfo, lease_s: float) -> None:
 
 def renew(db: Connection, worker_id: UUID, lease_s: float, report: WorkerReport) -> Renewal:
     """Renew the lease. The same round trip returns what the worker must stop, and whether its host drains."""
-    lease_until = sa.func.now() + timedelta(seconds=lease_s)
-    renewed = (
-        sa.update(workers)
-        .where(workers.c.id == worker_id)
-        .values(lease_until=lease_until, **asdict(report))
-        .returning(workers.c.id, workers.c.pool, workers.c.host_id)
-        .cte("renewed")
-    )
-    of_host = _host_drains(renewed).label("drains"), _confined(renewed).label("confined")
-    host = sa.select(*of_host).subquery("host")
-    held = sa.and_(jobs.c.worker_id == worker_id, IS_RUNNING)
-    overdue = sa.func.coalesce(jobs.c.finish_by <= sa.func.now(), False)
-    job = (jobs.c.id, jobs.c.attempt, jobs.c.cancel_requested_at, overdue.label("is_overdue"))
-    # An outer join: a worker without jobs also gets the answer about its host.
-    rows = db.execute(sa.select(host, *job).select_from(host.outerjoin(jobs, held))).all()
+    rows = _RENEW.run(db, worker_id=worker_id, lease_s=lease_s, **asdict(report))
     attempts = tuple(_held_attempt(row) for row in rows if row.id is not None)
     confined = {UUID(app): None if job is None else UUID(job) for app, job in rows[0].confined or ()}
     return Renewal(attempts, rows[0].drains, confined)
-
-
-def _host_drains(worker: sa.CTE) -> sa.Exists:
-    """Whether the live lease of the worker's host drains. Uses `ix_hosts_live`, once a second for each worker."""
-    is_host = sa.or_(hosts.c.id == worker.c.host_id, hosts.c.provider_id == worker.c.host_id)
-    is_live = (hosts.c.pool == worker.c.pool, hosts.c.ended_at.is_(None))
-    return sa.exists().where(*is_live, is_host, hosts.c.drain_at.is_not(None))
-
-
-def _confined(worker: sa.CTE) -> sa.ScalarSelect[Any]:
-    """The pool's confined apps as JSON, [app, the job that only another live worker may run]; NULL for none."""
-    other = workers.alias("other")
-    is_bound = (other.c.id == confinements.c.worker_id, other.c.id != worker.c.id, other.c.lease_until > sa.func.now())
-    elsewhere = sa.select(confinements.c.job_id).where(*is_bound).correlate(confinements, worker).scalar_subquery()
-    here = (confinements.c.pool == worker.c.pool, confinements.c.until > sa.func.now())
-    each = sa.func.json_build_array(confinements.c.app_id, elsewhere)
-    return sa.select(sa.func.json_agg(each)).where(*here).correlate(worker).scalar_subquery()
 
 
 def _held_attempt(row: Row[Any]) -> HeldAttempt:
@@ -137,12 +108,11 @@ def fleets(db: Connection) -> dict[str, Fleet]:
 
     Workers on a draining host add neither slots nor running jobs. The web processes together ask four times a second.
     """
-    statement = _fleets()
-    return {row.pool: Fleet(**row._mapping) for row in db.exec_driver_sql(statement.sql, dict(statement.parameters))}
+    return {row.pool: Fleet(**row._mapping) for row in db.execute(_fleets())}
 
 
 @cache
-def _fleets() -> Statement:
+def _fleets() -> Select[Any]:
     """The statement of `fleets`. To build it takes ten times as long as to run it."""
     live = presence.live_workers().subquery()
     serves = sa.not_(live.c.is_draining)
@@ -154,7 +124,7 @@ def _fleets() -> Statement:
         sa.select(sa.func.avg(column)).where(*of_late).scalar_subquery()
         for column in (worker_samples.c.kv_use, worker_samples.c.kv_reserved)
     )
-    statement = (
+    return (
         sa.select(
             workers.c.pool,
             kv_use.label("kv_use"),
@@ -170,4 +140,3 @@ def _fleets() -> Statement:
         .join_from(workers, live, live.c.id == workers.c.id)
         .group_by(workers.c.pool)
     )
-    return Statement.of(statement)

@@ -25,7 +25,6 @@ from headrace.store.jobs.conditions import (
     START_IS_LATE,
     UNSTARTED,
 )
-from headrace.store.jobs.reading.finding import FIND_LISTED, read
 from headrace.store.jobs.reading.finding import find as find
 from headrace.store.jobs.reading.finding import find_all as find_all
 from headrace.store.jobs.reading.finding import not_found as not_found
@@ -74,7 +73,7 @@ def newest(
     db.exec_driver_sql(IN_ORDER)
     for _ in range(PAGE_READS):
         job_ids = db.scalars(page(app_id, state, after, limit)).all()
-        found = read(db, FIND_LISTED, ((app_id, job_id) for job_id in job_ids))
+        found = find_all(db, ((app_id, job_id) for job_id in job_ids), is_listed=True)
         # A job that was erased between the two reads would make this page look like the last one.
         if len(found) == len(job_ids):
             break

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, ColumnElement, FromClause, Select, TableValuedAlias
+from sqlalchemy import ColumnElement, FromClause, Select
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import oldest_id, show_id
@@ -21,13 +21,13 @@ from headrace.domain.jobs import JobSpec, Placement
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
-from headrace.store.jobs.idempotency import take
-from headrace.store.jobs.insertion import HOT_COLUMNS, columns, row_of
-from headrace.store.jobs.reading.finding import SPELLED_BILLED
-from headrace.store.jobs.transitions import ANNOUNCED, announce
+from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL
+from headrace.store.jobs.insertion import row_of
+from headrace.store.jobs.transitions import announce
+from headrace.store.rows import few, rows_sent
 from headrace.store.session import Store
-from headrace.store.statement import Statement, rows_sent
-from headrace.tables import job_texts, jobs, ledger
+from headrace.store.sql import Statement
+from headrace.tables import job_texts, jobs
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,8 @@ CANDIDATES = 20
 #: A job ends so long after its acceptance at most, or its answer serves none: older months need no search.
 LONGEST_JOB = timedelta(days=2)
 
+_INSERT_ANSWERED = Statement("insert_answered")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-#: Columns that a job takes over from the one whose answer it is given.
-OF_JOB = ("model_served", "finish_reason", "output_tokens", "cached_tokens", "reasoning_tokens")
-OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls", "choices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,8 @@ def search(store: Store, questions: Sequence[Question]) -> dict[UUID, Found]:
     Raises: StoreUnavailable.
     """
     given = [{"id": str(each.spec.id), **_asked(each), **_wanted(each)} for each in questions]
-    statement = _search()
     with store.autocommit() as db:
-        rows = db.exec_driver_sql(statement.sql, {**statement.parameters, "rows": _encode(given)}).all()
+        rows = db.execute(_search(), {"rows": given}).all()
     return {row.id: Found(row.source_id, row.is_pending, row.leader_id) for row in rows}
 
 
@@ -110,12 +107,11 @@ def serve(store: Store, hits: Sequence[Hit]) -> dict[UUID, datetime]:
     is taken, or if Postgres refuses one of the rows: it is then inserted as any other.
     Returns: the `start_by` of each inserted job. Raises: StoreUnavailable.
     """
-    statement = _serve()
-    rows = _encode([_row(hit) for hit in hits])
+    given = _encode([_row(hit) for hit in hits])
     has_webhook = any(hit.question.spec.webhook_url for hit in hits)
     try:
         with store.begin() if has_webhook else store.autocommit() as db:
-            served = db.exec_driver_sql(statement.sql, {**statement.parameters, "rows": rows}).all()
+            served = _INSERT_ANSWERED.run(db, given=given, key_ttl=IDEMPOTENCY_TTL)
             announce(db, served)
     except DBAPIError as error:
         log.warning("cached_answers_refused", extra={"jobs": len(hits), "error": told(error)})
@@ -145,19 +141,6 @@ def _row(hit: Hit) -> dict[str, object]:
     placement = Placement(hit.queue, hit.route, f"cache: the answer of {show_id(hit.job_id)}")
     row = row_of(hit.question.spec, placement)
     return {**row, **_asked(hit.question), "cache": "hit", "state": JobState.SUCCEEDED, "source_id": str(hit.job_id)}
-
-
-def few(table: TableValuedAlias) -> Select[Any]:
-    """Select the rows of a table as few, by their ids: the planner estimates one row between two bounds.
-
-    So it looks up each job by its key: see `attempts.statements`.
-    """
-    return sa.select(table).where(table.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))
-
-
-def _asked_columns() -> list[sa.ColumnClause[Any]]:
-    """The names and types of `_asked`, but for those that a job's own row has too."""
-    return [sa.column("keep_s", sa.Double), sa.column("oldest", sa.Uuid)]
 
 
 def serves(given: Any, source: FromClause = jobs) -> ColumnElement[bool]:
@@ -197,11 +180,13 @@ def _leads(given: Any) -> ColumnElement[bool]:
 
 
 @cache
-def _search() -> Statement:
+def _search() -> Select[Any]:
+    """The statement of `search`. To build it takes longer than to run it."""
     own = [sa.column(name, kind.type) for name, kind in (("id", jobs.c.id), ("app_id", jobs.c.app_id))]
     own += [sa.column("cache_key", sa.LargeBinary), sa.column("overflow", sa.Text), sa.column("lane_rank", sa.Integer)]
     own += [sa.column(name, sa.Boolean) for name in ("may_follow", "stream")]
-    given = few(rows_sent("rows", [*own, *_asked_columns()])).cte("given")
+    own += [sa.column("keep_s", sa.Double), sa.column("oldest", sa.Uuid)]
+    given = few(rows_sent("rows", own)).cte("given")
     text = job_texts.c
     newest = (
         sa.select(text.job_id)
@@ -213,7 +198,7 @@ def _search() -> Statement:
     # As text, which sorts alike: Postgres 16 has no max() of UUIDs.
     newest_id = sa.func.max(sa.cast(jobs.c.id, sa.Text))
     may_serve = sa.or_(given.c.overflow == Overflow.ALLOW, jobs.c.overflow == given.c.overflow)
-    statement = (
+    return (
         sa.select(
             given.c.id,
             sa.cast(newest_id.filter(serves(given.c)), sa.Uuid).label("source_id"),
@@ -225,74 +210,3 @@ def _search() -> Statement:
         .join(jobs, sa.and_(jobs.c.id == newest.c.job_id, jobs.c.app_id == given.c.app_id))
         .group_by(given.c.id)
     )
-    return Statement.of(statement)
-
-
-@cache
-def _serve() -> Statement:
-    asked = [sa.column("source_id", sa.Uuid), *_asked_columns()]
-    given = few(rows_sent("rows", [*columns(), *asked])).cte("given")
-    found = _found(given)
-    fresh = sa.or_(found.c.key.is_(None), found.c.id.in_(sa.select(take(found).c.job_id)))
-    now = sa.func.now()
-    values = {name: found.c[name] for name in (*HOT_COLUMNS, *OF_JOB)} | {
-        "prompt_tokens": found.c.counted_tokens,
-        "served_by_job": found.c.source_id,
-        "start_by": now + found.c.max_wait_s * sa.literal_column("interval '1 s'"),
-        "ended_at": now,
-    }
-    texts = sa.select(found.c.id, *(found.c[name] for name in ("messages", "sampling", *OF_TEXT))).where(fresh)
-    into = ["job_id", "messages", "sampling", *OF_TEXT]
-    bill = _bill(found)
-    statement = (
-        sa.insert(jobs)
-        .from_select(list(values), sa.select(*values.values()).where(fresh))
-        .returning(*(jobs.c[name] for name in ANNOUNCED), jobs.c.start_by)
-        .add_cte(sa.insert(job_texts).from_select(into, texts).cte("texts"))
-        .add_cte(sa.insert(ledger).from_select(list(bill), sa.select(*bill.values()).where(fresh)).cte("booked"))
-    )
-    return Statement.of(statement)
-
-
-def _found(given: CTE) -> CTE:
-    """The given jobs whose answers still serve, with these.
-
-    The lock keeps an answer from being erased until the commit. An answer that is just being erased is passed over.
-    """
-    of_text = [job_texts.c[name] for name in OF_TEXT]
-    of_bill = [ledger.c.api_usd, ledger.c.usd.label("saved_usd")]
-    is_bill = sa.and_(ledger.c.job_id == jobs.c.id, ledger.c.kind.in_(SPELLED_BILLED))
-    return (
-        sa.select(
-            given,
-            jobs.c.prompt_tokens.label("counted_tokens"),
-            *(jobs.c[name] for name in OF_JOB),
-            *of_text,
-            *of_bill,
-        )
-        .select_from(given)
-        .join(jobs, jobs.c.id == given.c.source_id)
-        .join(job_texts, job_texts.c.job_id == jobs.c.id)
-        .outerjoin(ledger, is_bill)
-        .where(serves(given.c), job_texts.c.cache_key == given.c.cache_key, job_texts.c.answer.is_not(None))
-        .with_for_update(of=job_texts, key_share=True, read=True, skip_locked=True)
-        .cte("found")
-    )
-
-
-def _bill(found: CTE) -> dict[str, ColumnElement[Any]]:
-    """The ledger's entry: nothing is charged, and what the answer cost is saved."""
-    return {
-        "kind": sa.literal("cache"),
-        "job_id": found.c.id,
-        "app_id": found.c.app_id,
-        "end_user": found.c.end_user,
-        "pool": found.c.pool,
-        "model": sa.func.coalesce(found.c.model_served, found.c.model_requested),
-        "prompt_tokens": found.c.counted_tokens,
-        "cached_tokens": sa.func.coalesce(found.c.cached_tokens, 0),
-        "output_tokens": sa.func.coalesce(found.c.output_tokens, 0),
-        "usd": sa.literal(0),
-        "api_usd": found.c.api_usd,
-        "saved_usd": found.c.saved_usd,
-    }

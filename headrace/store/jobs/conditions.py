@@ -39,8 +39,3 @@ IS_LEADER_ENDED = sa.and_(
 )
 FINISH_IS_LATE = sa.and_(jobs.c.finish_by.is_not(None), jobs.c.finish_by <= sa.func.now())
 IS_OVER = sa.and_(jobs.c.state.in_(UNSTARTED), sa.or_(START_IS_LATE, FINISH_IS_LATE))
-#: The same of a job that shares no answer, without a look at another job, which may be of any month.
-IS_OVER_ALONE = sa.and_(
-    jobs.c.state.in_(UNSTARTED),
-    sa.or_(sa.and_(jobs.c.started_at.is_(None), jobs.c.start_by <= sa.func.now()), FINISH_IS_LATE),
-)

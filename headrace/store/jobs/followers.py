@@ -9,7 +9,6 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -23,14 +22,14 @@ from headrace.domain.jobs import JobSpec, Placement
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
-from headrace.store.jobs.cached_answers import ENDED_WELL, OF_JOB, OF_TEXT, few
+from headrace.store.jobs.cached_answers import ENDED_WELL
 from headrace.store.jobs.conditions import IS_WAITING
-from headrace.store.jobs.idempotency import take
-from headrace.store.jobs.insertion import HOT_COLUMNS, columns, row_of
+from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL
+from headrace.store.jobs.insertion import row_of
 from headrace.store.jobs.reading.finding import SPELLED_BILLED
 from headrace.store.jobs.transitions import ANNOUNCED, announce, moving, transition
 from headrace.store.session import Store
-from headrace.store.statement import Statement, rows_sent
+from headrace.store.sql import Statement
 from headrace.tables import job_texts, jobs, ledger
 
 log = logging.getLogger(__name__)
@@ -40,6 +39,10 @@ SETTLE_ROWS = 1000
 #: Errors that every attempt at the same prompt meets: followers fail with their leader, and no engine dies again.
 SHARED_ERRORS = frozenset({"engine_crash", "prompt_rejected"})
 
+#: Columns that a job takes over from the one whose answer it is given.
+_OF_JOB = ("model_served", "finish_reason", "prompt_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+_OF_TEXT = ("answer", "logprobs", "logprobs_json", "reasoning", "tool_calls", "choices")
+_INSERT_FOLLOWING = Statement("insert_following")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 #: The leader's row beside its follower's, `jobs`; and its text beside `job_texts`.
 _LEADER, _LEADER_TEXT = jobs.alias("leader"), job_texts.alias("leader_text")
@@ -79,11 +82,9 @@ def follow(store: Store, followers: Sequence[Follower]) -> dict[UUID, datetime]:
     the rows: it is then inserted as any other.
     Returns: the `start_by` of each inserted job. Raises: StoreUnavailable.
     """
-    statement = _follow()
-    rows = _encode([_row(each) for each in followers])
+    given = _encode([_row(each) for each in followers])
     try:
-        with store.autocommit() as db:
-            inserted = db.exec_driver_sql(statement.sql, {**statement.parameters, "rows": rows}).all()
+        inserted = _INSERT_FOLLOWING.run(store, given=given, key_ttl=IDEMPOTENCY_TTL)
     except DBAPIError as error:
         log.warning("followers_refused", extra={"jobs": len(followers), "error": told(error)})
         return {}
@@ -114,27 +115,6 @@ def _row(follower: Follower) -> dict[str, object]:
     placement = Placement(follower.queue, follower.route, f"follows {show_id(follower.leader_id)}")
     row = row_of(follower.spec, placement)
     return {**row, "cache": "shared", "state": JobState.WAITING, "leader_id": str(follower.leader_id)}
-
-
-@cache
-def _follow() -> Statement:
-    table = few(rows_sent("rows", [*columns(), sa.column("leader_id", sa.Uuid)])).cte("asked")
-    is_led = sa.and_(_LEADER.c.id == table.c.leader_id, _LEADER.c.app_id == table.c.app_id)
-    is_under_way = sa.and_(_LEADER.c.state.not_in(TERMINAL), _LEADER.c.served_by_job.is_(None))
-    given = sa.select(table).join(_LEADER, is_led).where(is_under_way).cte("given")
-    fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
-    values = {name: given.c[name] for name in HOT_COLUMNS} | {
-        "served_by_job": given.c.leader_id,
-        "start_by": sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'"),
-    }
-    texts = sa.select(given.c.id, given.c.messages, given.c.sampling).where(fresh)
-    statement = (
-        sa.insert(jobs)
-        .from_select(list(values), sa.select(*values.values()).where(fresh))
-        .returning(jobs.c.id, jobs.c.start_by)
-        .add_cte(sa.insert(job_texts).from_select(["job_id", "messages", "sampling"], texts).cte("texts"))
-    )
-    return Statement.of(statement)
 
 
 def of_ended_leaders(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
@@ -194,7 +174,7 @@ def _serve(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
     if not job_ids:
         return []
     is_led = _LEADER.c.id == jobs.c.served_by_job
-    taken = {name: _LEADER.c[name] for name in (*OF_JOB, "prompt_tokens")}
+    taken = {name: _LEADER.c[name] for name in _OF_JOB}
     moved = moving([JobState.WAITING], JobState.SUCCEEDED, _is_one_of(jobs.c.id, job_ids), is_led, by_key=True, **taken)
     rows = db.execute(moved.returning(*(jobs.c[name] for name in ANNOUNCED))).all()
     return give_answers(db, rows)
@@ -207,7 +187,7 @@ def give_answers(db: Connection, rows: Sequence[Row[Any]]) -> list[UUID]:
     """
     ended = [row.id for row in rows]
     these = _is_one_of(jobs.c.id, ended)
-    texts = {name: _LEADER_TEXT.c[name] for name in OF_TEXT}
+    texts = {name: _LEADER_TEXT.c[name] for name in _OF_TEXT}
     is_text = (job_texts.c.job_id == jobs.c.id, _LEADER_TEXT.c.job_id == jobs.c.served_by_job)
     db.execute(sa.update(job_texts).where(these, *is_text).values(texts))
     _book(db, ended)

@@ -1,7 +1,8 @@
 """Idempotency-Keys: the job that a key stands for, and which request may create it. Knows only the job's id.
 
-A key is written in the transaction of its job. While that transaction is open, it holds an advisory lock on the key. A
-second request with the key fails at once, and so does not wait inside a batch that it shares with others.
+A key is written by the statement that inserts its job, `sql/insert.sql` or one like it. While that transaction is open,
+it holds an advisory lock on the key. A second request with the key fails at once, and so does not wait inside a batch
+that it shares with others.
 """
 
 import time
@@ -11,11 +12,10 @@ from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, Connection
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy import Connection
 
 from headrace.errors import IdempotencyInProgress, IdempotencyKeyReused
-from headrace.tables import apps, idempotency_keys
+from headrace.tables import idempotency_keys
 
 #: How long an Idempotency-Key is remembered.
 IDEMPOTENCY_TTL = timedelta(hours=24)
@@ -79,38 +79,3 @@ def until_settled(attempt: Callable[[], _Answer]) -> _Answer:
                 raise
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, POLL_AT_MOST_S)
-
-
-def take(given: CTE) -> CTE:
-    """The part of an inserting statement that takes its keys.
-
-    For a key that it cannot take, `find_replays` finds the job afterwards. If it finds none, another transaction with
-    the key is still open.
-
-    Args:
-        given: rows with `id`, `app_id`, `key` (NULL: none) and `request_hash`.
-
-    Returns: `job_id`, the `id` of each row that holds its key from now on.
-    """
-    wanted = (
-        sa.select(given.c.app_id, given.c.key, given.c.request_hash, given.c.id)
-        .where(given.c.key.is_not(None))
-        .ext(distinct_on(given.c.app_id, given.c.key))
-        # The same order in every process, so that no two deadlock.
-        .order_by(given.c.app_id, given.c.key, given.c.id)
-        .cte("wanted")
-    )
-    # Any role may take an advisory lock. No analyst can read the app's secret, and so compute the number beforehand.
-    secret = sa.select(apps.c.webhook_secret).where(apps.c.id == wanted.c.app_id).scalar_subquery()
-    name = sa.func.hashtextextended(secret + wanted.c.key, 0)
-    free = sa.select(wanted).where(sa.func.pg_try_advisory_xact_lock(name)).cte("free")
-    columns = idempotency_keys.c
-    taking = insert(idempotency_keys).from_select(
-        ["app_id", "key", "request_hash", "job_id", "expires_at"], sa.select(*free.c, sa.func.now() + IDEMPOTENCY_TTL)
-    )
-    taking = taking.on_conflict_do_update(
-        index_elements=[columns.app_id, columns.key],
-        set_={name: taking.excluded[name] for name in ("request_hash", "job_id", "expires_at")},
-        where=columns.expires_at <= sa.func.now(),
-    )
-    return taking.returning(columns.job_id).cte("taken")

@@ -7,37 +7,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.prompts.payloads import stored_messages, stored_sampling
-from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
 from headrace.store.bad_rows import told
-from headrace.store.jobs.idempotency import find_replays, key_reused, take
+from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL, find_replays, key_reused
 from headrace.store.session import Store
-from headrace.store.statement import Statement, before_disk, rows_sent
-from headrace.tables import idempotency_keys, job_texts, jobs
+from headrace.store.sql import Statement
 
 #: Bounds of one statement. The commit is amortised at 64 rows already; larger batches only add waiting.
 BATCH_ROWS = 256
 BATCH_BYTES = 16 * 1024 * 1024
 
-#: The names in the statement's JSON object of each row. Their types are those of the tables' columns.
-HOT_COLUMNS = (
-    *("id", "app_id", "state", "lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested"),
-    *("adapter", "end_user", "metadata", "webhook_url", "background", "stream", "max_cost_usd"),
-    *("prompt_tokens", "max_tokens", "finish_by", "cache", "rule", "shadow", "n"),
-)
-TEXT_COLUMNS = ("messages", "sampling", "cache_key", "is_unstored")
-KEY_COLUMNS = ("key", "request_hash")
-
+_INSERT = Statement("insert")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -75,7 +62,7 @@ def insert_batch(
 
 def _insert(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[Inserted | HeadraceError]:
     try:
-        return _insert_together(store, rows, _statement(is_before_disk))
+        return _insert_together(store, rows, is_before_disk)
     except StoreUnavailable as error:
         return [error] * len(rows)
     except DBAPIError as error:
@@ -86,9 +73,10 @@ def _insert(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[In
     return _insert(store, rows[:half], is_before_disk) + _insert(store, rows[half:], is_before_disk)
 
 
-def _insert_together(store: Store, rows: Sequence[_Row], statement: Statement) -> list[Inserted | HeadraceError]:
-    sent = {**statement.parameters, "rows": f"[{','.join(row.text for row in rows)}]"}
-    start_by: dict[UUID, datetime] = {row[0]: row[1] for row in store.run(statement.sql, sent)}
+def _insert_together(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[Inserted | HeadraceError]:
+    given = f"[{','.join(row.text for row in rows)}]"
+    inserted = _INSERT.run(store, given=given, key_ttl=IDEMPOTENCY_TTL, is_before_disk=is_before_disk)
+    start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
     specs = [row.spec for row in rows]
     others = [spec for spec in specs if spec.id not in start_by]
     outcomes = _settle(store, others) if others else {}
@@ -119,36 +107,8 @@ def _not_stored(error: DBAPIError) -> HeadraceError:
     return HeadraceError(f"Postgres refused the job: {told(error)}")
 
 
-@cache
-def _statement(is_before_disk: bool) -> Statement:
-    """The statement that inserts a batch: its keys, its rows of `jobs`, its texts. Its parameter `rows` is JSON."""
-    given = sa.select(rows_sent("rows", columns())).cte("given")
-    fresh = sa.or_(given.c.key.is_(None), given.c.id.in_(sa.select(take(given).c.job_id)))
-    start_by = sa.func.now() + given.c.max_wait_s * sa.literal_column("interval '1 s'")
-    overflow_at = sa.case((given.c.route == Route.OVERFLOW, sa.func.now()))
-    hot = sa.select(*(given.c[name] for name in HOT_COLUMNS), sa.func.now(), start_by, overflow_at).where(fresh)
-    texts = sa.select(given.c.id, *(given.c[name] for name in TEXT_COLUMNS)).where(fresh)
-    statement = (
-        sa.insert(jobs)
-        .from_select([*HOT_COLUMNS, "queued_at", "start_by", "overflow_at"], hot)
-        .returning(jobs.c.id, jobs.c.start_by, *([before_disk()] if is_before_disk else []))
-        .add_cte(sa.insert(job_texts).from_select(["job_id", *TEXT_COLUMNS], texts).cte("texts"))
-    )
-    return Statement.of(statement)
-
-
-def columns() -> list[sa.ColumnClause[Any]]:
-    """The names and types of `row_of`."""
-    return [
-        *(sa.column(name, jobs.c[name].type) for name in HOT_COLUMNS),
-        *(sa.column(name, job_texts.c[name].type) for name in TEXT_COLUMNS),
-        *(sa.column(name, idempotency_keys.c[name].type) for name in KEY_COLUMNS),
-        sa.column("max_wait_s", sa.Double),
-    ]
-
-
 def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
-    """The JSON object of one job. A column that it lacks is NULL."""
+    """The JSON object of one job, as `sql/insert.sql` and its like read it. A column that it lacks is NULL."""
     idempotency = spec.idempotency
     cached = {"cache": "miss"} if spec.is_cache_miss else {}
     cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from headrace.domain.queues import Ticket
 from headrace.store.jobs import ticket_of
 from headrace.store.jobs.conditions import IS_QUEUED
+from headrace.store.sql import Statement
 from headrace.tables import jobs
 
 #: The most jobs of each queue in one page.
@@ -26,6 +27,8 @@ PAGE_ROWS = 1000
 LONGEST = timedelta(minutes=1)
 #: The position before every job.
 _BEGINNING = f"-infinity {UUID(int=0)}"
+
+_PAGES = Statement("queued_pages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str
     here = timeline(db)
     after = [_after(mark, here) for mark in marks.values()]
     given = {"queues": list(marks), "times": [at for at, _ in after], "ids": [UUID(job) for _, job in after]}
-    rows = db.execute(_PAGES, {**given, "until": until, "most": PAGE_ROWS})
+    rows = _PAGES.run(db, **given, until=until, most=PAGE_ROWS)
     return {queue: _page(list(group), here) for queue, group in groupby(rows, key=lambda row: str(row.queue))}
 
 
@@ -103,31 +106,6 @@ def tickets(db: Connection, stays: Collection[tuple[UUID, int]]) -> list[Ticket]
     return [ticket_of(row) for row in rows if (row.id, row.enqueue_no) in wanted]
 
 
-def _pages() -> sa.Select[Any]:
-    marks = (
-        sa.func.unnest(
-            sa.bindparam("queues", type_=ARRAY(sa.Text)),
-            sa.cast(sa.bindparam("times", type_=ARRAY(sa.Text)), ARRAY(sa.TIMESTAMP(timezone=True))),
-            sa.bindparam("ids", type_=ARRAY(sa.Uuid)),
-        )
-        .table_valued(sa.column("of", sa.Text), sa.column("at", sa.TIMESTAMP(timezone=True)), sa.column("job", sa.Uuid))
-        .render_derived("marks")
-    )
-    page = (
-        sa.select(jobs)
-        .where(
-            IS_QUEUED,
-            jobs.c.queue == marks.c.of,
-            sa.tuple_(jobs.c.queued_at, jobs.c.id) > sa.tuple_(marks.c.at, marks.c.job),
-            jobs.c.queued_at < sa.bindparam("until"),
-        )
-        .order_by(jobs.c.queued_at, jobs.c.id)
-        .limit(sa.bindparam("most"))
-        .lateral("page")
-    )
-    return sa.select(page).join_from(marks, page, sa.true()).order_by(page.c.queue, page.c.queued_at, page.c.id)
-
-
 # The control file knows a new timeline from the first checkpoint on, which a promotion asks for at once.
 _TIMELINE = sa.text("""
     SELECT concat_ws('.', (pg_control_system()).system_identifier, (pg_control_checkpoint()).timeline_id)
@@ -137,5 +115,3 @@ _HORIZON = sa.text("""
     WHERE datname = current_database() AND application_name LIKE 'headrace%' AND pid <> pg_backend_pid()
           AND xact_start > now() - :longest
 """)
-# Built once: building a statement takes longer than running it.
-_PAGES = _pages()

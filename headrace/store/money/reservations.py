@@ -22,8 +22,8 @@ from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.budgets import PERIODS, Budget, Lack, Limits, Shortfall, short_of, shortfall
 from headrace.logging import named
 from headrace.store.money.budgets import STORED, budget_of, note_short, periods_at, start_of, together
+from headrace.store.rows import rows_sent
 from headrace.store.session import LOCK_NOT_AVAILABLE, sqlstate
-from headrace.store.statement import rows_sent
 from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs, unsettled_calls
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from headrace.domain.queues import Overflow
 from headrace.policies.caching.semantic import CANDIDATES, LEAST_SIMILARITY, Candidate
 from headrace.policies.reuse.bound import MAX_TRIES, Try
-from headrace.store.jobs.cached_answers import few, serves
-from headrace.store.statement import rows_sent
+from headrace.store.jobs.cached_answers import serves
+from headrace.store.rows import few, rows_sent
 from headrace.tables import cache_entries, job_texts, jobs
 
 #: Of the entries with a question's fingerprint, the most alike whose jobs are looked up: those that are not answered

@@ -12,10 +12,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from headrace.domain.queues import Overflow, Ticket
 from headrace.domain.states import JobState
 from headrace.store.jobs import followers, ticket_of
-from headrace.store.jobs.cached_answers import few, serves
+from headrace.store.jobs.cached_answers import serves
 from headrace.store.jobs.transitions import moving
 from headrace.store.reuse.questions import WAITS_FOR_ITS_START
-from headrace.store.statement import rows_sent
+from headrace.store.rows import few, rows_sent
 from headrace.tables import job_texts, jobs
 
 _SOURCE = jobs.alias("source")

@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Row
 from headrace.domain.deliveries import START, Delivery, GivenUp, Pulled, Terms
 from headrace.domain.states import JobState
 from headrace.policies.webhooks import job_data
+from headrace.store.sql import Statement
 from headrace.tables import apps, deliveries, gone_receivers, jobs
-from headrace.tables.webhooks import APP_KEY, RECEIVER
+from headrace.tables.webhooks import RECEIVER
 
 #: How many receivers one pull reads; the next pull continues after them.
 RECEIVERS_A_PULL = 500
@@ -38,57 +39,7 @@ _OLD_SECRET = sa.case((apps.c.webhook_secret_old_until > sa.func.now(), apps.c.w
     "old_secret"
 )
 
-#: The receivers after a given one, with one index probe each, and the first due rows of each. An app without free slots
-#: takes one probe in all. First come the rows whose app and receiver have the fewest running tries, then the oldest.
-_CHOOSE = sa.text(f"""
-WITH RECURSIVE held_apps (app, n) AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:apps AS uuid[]), CAST(:app_counts AS int[]))
-), held_receivers (receiver, n) AS MATERIALIZED (
-    SELECT name COLLATE "C", n FROM unnest(CAST(:receivers AS text[]), CAST(:receiver_counts AS int[])) held (name, n)
-), groups (app, receiver, n) AS (
-    (SELECT {APP_KEY}, {RECEIVER}, 1 FROM deliveries
-     WHERE state = 'pending' AND ({APP_KEY}, {RECEIVER}) > (CAST(:after_app AS uuid), :after_receiver COLLATE "C")
-     ORDER BY 1, 2 LIMIT 1)
-    UNION ALL
-    SELECT later.app, later.receiver, groups.n + 1 FROM groups CROSS JOIN LATERAL (
-        SELECT {APP_KEY} AS app, {RECEIVER} AS receiver FROM deliveries
-        WHERE state = 'pending' AND ({APP_KEY}, {RECEIVER}) > (
-            groups.app,
-            CASE WHEN groups.app = ANY (CAST(:full_apps AS uuid[])) THEN chr(1114111) ELSE groups.receiver END
-                COLLATE "C"
-        )
-        ORDER BY 1, 2 LIMIT 1
-    ) later
-    WHERE groups.n < :groups
-), due AS (
-    SELECT head.id, head.next_at, groups.app, groups.receiver,
-           coalesce(held_apps.n, 0) AS of_app, coalesce(held_receivers.n, 0) AS of_receiver,
-           head.nth + coalesce(held_apps.n, 0) + coalesce(held_receivers.n, 0) AS turn
-    FROM groups
-    LEFT JOIN held_apps ON held_apps.app = groups.app
-    LEFT JOIN held_receivers ON held_receivers.receiver = groups.receiver
-    CROSS JOIN LATERAL (
-        SELECT first.id, first.next_at, row_number() OVER (ORDER BY first.next_at) AS nth FROM (
-            SELECT id, next_at FROM deliveries
-            WHERE state = 'pending' AND {APP_KEY} = groups.app AND {RECEIVER} = groups.receiver AND next_at <= now()
-            ORDER BY next_at
-            LIMIT greatest(0, least(
-                :most, :per_app - coalesce(held_apps.n, 0), :per_receiver - coalesce(held_receivers.n, 0)
-            ))
-        ) first
-    ) head
-), fair AS (
-    SELECT id, next_at, turn,
-           of_app + row_number() OVER (PARTITION BY app ORDER BY turn, next_at) AS app_nth,
-           of_receiver + row_number() OVER (PARTITION BY receiver ORDER BY turn, next_at) AS receiver_nth
-    FROM due
-), chosen AS (
-    SELECT id FROM fair WHERE app_nth <= :per_app AND receiver_nth <= :per_receiver ORDER BY turn, next_at LIMIT :most
-)
-SELECT (SELECT coalesce(array_agg(id), '{{}}') FROM chosen) AS ids,
-       (SELECT count(*) FROM fair) > (SELECT count(*) FROM chosen) AS is_more, n, app, receiver
-FROM groups ORDER BY n DESC LIMIT 1
-""")
+_CHOOSE = Statement("due_deliveries")
 
 
 def pull(db: Connection, terms: Terms) -> Pulled:
@@ -99,9 +50,10 @@ def pull(db: Connection, terms: Terms) -> Pulled:
     """
     if terms.most <= 0 or not db.execute(_ANY_DUE).scalar_one():
         return Pulled(after=terms.after)
-    found = db.execute(_CHOOSE, _parameters(terms)).first()
-    if found is None:
+    chosen = _CHOOSE.run(db, **_parameters(terms))
+    if not chosen:
         return Pulled()  # The scan began after the last receiver.
+    [found] = chosen
     was_cut = found.n >= RECEIVERS_A_PULL
     after = (found.app, found.receiver) if was_cut else START
     rows = _begin(db, found.ids, terms)

@@ -1,7 +1,7 @@
 """Writes the ends of jobs behind their threads: one thread, and one statement for all jobs that ended meanwhile.
 
 A job's thread is free for the next job while its end goes to disk. The job stays among the running ones until then, and
-nothing of its end leaves the worker before.
+nothing of its end leaves the worker before. What that gives: see `claims_ahead.py`.
 """
 
 import logging

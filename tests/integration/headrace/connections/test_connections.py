@@ -22,6 +22,7 @@ from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import sessions
 from headrace.connections.outages import DroppedSentinelConnection
+from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.session import sqlstate
@@ -123,6 +124,7 @@ def test_connection_that_postgres_closed_while_it_was_idle_is_replaced_unseen(
 ) -> None:
     monkeypatch.setattr(connections, "IDLE_S", 0)
 
+    assert closed_by_postgres.run("SELECT 1", {}) == [(1,)]
     with closed_by_postgres.begin() as db:
         assert db.scalar(sa.select(1)) == 1
 
@@ -138,9 +140,32 @@ def test_connection_that_postgres_closed_right_after_its_use_fails_once(
         assert db.scalar(sa.select(1)) == 1
 
 
-def test_statement_that_the_driver_runs_alone_fails_as_any_other(
-    closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_single_statements_are_transactions_on_one_connection(settings: Settings) -> None:
+    engine = connections.postgres(settings, pool_size=2)
+    store = Store(engine)
+    rows = [store.run("SELECT pg_backend_pid(), pg_current_xact_id()::text", {})[0] for _ in range(3)]
+
+    assert len({pid for pid, _ in rows}) == 1
+    assert len({transaction for _, transaction in rows}) == 3
+    with store.begin() as db:
+        assert db.scalar(sa.text("SELECT pg_backend_pid()")) == rows[0][0]
+        assert not db.connection.driver_connection.autocommit  # type: ignore[union-attr]
+    store.close()
+
+
+def test_through_a_pooler_a_single_statement_sets_its_time_outs(store: Store, engine: sa.Engine) -> None:
+    pooled = Sessions.of(engine)
+    assert pooled is not None
+    # As the first connection finds out.
+    pooled.is_pooled = True
+    said = list[str]()
+    sa.event.listen(engine, "before_cursor_execute", lambda _db, _cursor, sql, *_: said.append(sql))
+
+    assert store.run("SELECT current_setting('lock_timeout')", {}) == [("4s",)]
+    assert "SET LOCAL lock_timeout = 4000" in said[0]
+
+
+def test_a_single_statement_fails_as_any_other(closed_by_postgres: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "IDLE_S", 60)
 
     with pytest.raises(StoreUnavailable):

@@ -9,19 +9,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.ids import new_id
+from headrace.domain.ids import month_of, new_id
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
-from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.jobs import IN_ORDER, page
-from headrace.store.jobs.reading.finding import FIND, FIND_LISTED
-from headrace.store.statement import FEW, StatementByMonth
+from headrace.store.jobs import IN_ORDER, find_all, page
+from headrace.store.sql import text_of
+from tests.integration.headrace.store.test_sql import BY_MONTH
 
-STATEMENTS = {
-    **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
-    **{"find": FIND.alone, "find listed": FIND_LISTED.alone},
-}
 #: What analysts and operators ask of one job.
 QUESTIONS = (
     "SELECT * FROM cost_per_request WHERE job_id = '{}'",
@@ -68,18 +63,14 @@ def explained(store: Store, sql: str) -> set[str]:
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
-@pytest.mark.parametrize("count", [1, FEW + 1])
-@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
-def test_a_statement_of_one_job_reads_its_month_alone(
-    store: Store, ticket: Ticket, statement: StatementByMonth, count: int, mode: str
-) -> None:
-    literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
+@pytest.mark.parametrize("statement", BY_MONTH)
+def test_a_statement_of_one_job_reads_its_month_alone(store: Store, ticket: Ticket, statement: str, mode: str) -> None:
     given = {"job_id": ticket.job_id, "id": ticket.job_id, "app_id": ticket.app_id, "worker_id": ticket.job_id}
     given |= {"attempt": 1, "enqueue_no": 1, "kind": "compute", "usd": 1, "estimated": False, "charged_usd": 1}
     given |= {"prompt_tokens": 1, "cached_tokens": 0, "output_tokens": 1, "preemptions": 0, "outcome": "succeeded"}
     given |= {"engine": "simulator", "answer": "An answer."}
     with store.begin() as db:
-        if statement is CLAIM:
+        if statement == "claim":
             db.execute(sa.text("UPDATE jobs SET state = 'queued', worker_id = NULL, attempt = 0"))
             db.execute(sa.text("DELETE FROM attempts"))
             worker = "INSERT INTO workers (id, name, host_id, pool, engine, model, max_running, lease_until)"
@@ -89,9 +80,10 @@ def test_a_statement_of_one_job_reads_its_month_alone(
             )
     with store.begin() as db:
         db.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
-        sql = statement.within(ticket.job_id, count) % {**literals, "given": "$1", "ids": "$2"}
-        db.exec_driver_sql(f"PREPARE tried (json, uuid[]) AS {sql}")
-        run = f"EXECUTE tried ('{json.dumps([given], default=str)}', '{{{ticket.job_id}}}')"
+        name, literals = BY_MONTH[statement]
+        sql = text_of(name, month_of(ticket.job_id)) % {**literals, "given": "$1"}
+        db.exec_driver_sql(f"PREPARE tried (json) AS {sql}")
+        run = f"EXECUTE tried ('{json.dumps([given], default=str)}')"
         [plan] = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {run}").scalar_one()
         locked = set(db.scalars(_LOCKED_PARTITIONS))
         db.exec_driver_sql("DEALLOCATE tried")
@@ -99,10 +91,9 @@ def test_a_statement_of_one_job_reads_its_month_alone(
     [(home,)] = [tuple(row) for row in _homes(store, ticket)]
     assert {name.rpartition("jobs_")[2] for name in read if name.startswith("jobs_")} <= {home}
     assert all(name.endswith(home) for name in read), read
-    assert read or statement is BOOK, "something is read"
-    if isinstance(statement, StatementByMonth):
-        assert locked
-        assert all(home in name for name in locked), locked
+    assert read, "something is read"
+    assert locked
+    assert all(home in name for name in locked), locked
 
 
 def _homes(store: Store, ticket: Ticket) -> list[Any]:
@@ -154,4 +145,4 @@ def test_an_unknown_job_of_no_month_is_just_not_found(store: Store, ticket: Tick
     with store.begin() as db:
         beyond = UUID(int=new_id().int | 0xFFFF << 112)
         for job_id in (beyond, UUID(int=0), UUID(int=2**128 - 1)):
-            assert FIND.alone.run(db, [{"app_id": ticket.app_id, "job_id": job_id}]) == []
+            assert find_all(db, [(ticket.app_id, job_id)]) == {}

@@ -23,7 +23,9 @@ from headrace.store.clients import apps
 from headrace.store.fleet import observations, workers
 from headrace.store.jobs import cached_answers
 from headrace.store.jobs.cached_answers import CANDIDATES, LONGEST_JOB, Found, Hit, Question
+from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL
 from headrace.store.jobs.insertion import insert_batch
+from headrace.store.sql import Statement
 from headrace.tables import job_texts, jobs
 from tests.integration.job_ids import id_at
 
@@ -179,11 +181,9 @@ def test_the_lock_on_an_answer_stops_its_erasing_until_the_hit_is_durable(
 ) -> None:
     source = answered()
     erase = sa.delete(job_texts).where(job_texts.c.job_id == source)
-    statement = cached_answers._serve()
-    row = cached_answers._row(hit(replace(question()), source))
+    given = cached_answers._encode([cached_answers._row(hit(replace(question()), source))])
     with engine.begin() as db, engine.connect() as eraser:
-        given = {**statement.parameters, "rows": cached_answers._encode([row])}
-        assert len(db.exec_driver_sql(statement.sql, given).all()) == 1
+        assert len(Statement("insert_answered").run(db, given=given, key_ttl=IDEMPOTENCY_TTL)) == 1
         eraser.execute(sa.text("SET LOCAL lock_timeout = '100ms'"))
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
             eraser.execute(erase)

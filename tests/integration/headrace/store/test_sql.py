@@ -1,7 +1,8 @@
-"""How Postgres carries the statements of many jobs out: by the jobs' keys, whatever it knows of the tables."""
+"""The hot statements: psql takes each file, and Postgres finds jobs by their keys, whatever it knows of the tables."""
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -9,17 +10,22 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.ids import new_id
+from headrace.config import PROJECT_ROOT, Settings
+from headrace.domain.ids import month_of, new_id
 from headrace.domain.queues import Ticket
-from headrace.domain.states import JobState
+from headrace.stack.servers.postgres import bin_folder
 from headrace.store import Store
-from headrace.store.attempts.statements import BOOK, CLAIM, FINISH, HOLD, RECORD
-from headrace.store.jobs.reading.finding import FIND, FIND_LISTED
-from headrace.store.statement import FEW, StatementByMonth
+from headrace.store.sql import text_of
 
-STATEMENTS = {
-    **{"claim": CLAIM, "hold": HOLD, "book": BOOK, "record": RECORD, "finish": FINISH[JobState.SUCCEEDED]},
-    **{"find": FIND.alone, "find listed": FIND_LISTED.alone},
+FOLDER = PROJECT_ROOT / "headrace" / "store" / "sql"
+#: The statements of the jobs of one month: the file, and its parameters as literals.
+BY_MONTH: dict[str, tuple[str, dict[str, str]]] = {
+    "claim": ("claim", {"is_before_disk": "'f'"}),
+    "hold": ("hold", {}),
+    "record": ("record", {}),
+    "finish": ("finish", {"state": "'succeeded'"}),
+    "find": ("find", {"is_listed": "'f'"}),
+    "find listed": ("find", {"is_listed": "'t'"}),
 }
 #: Rows that are found by the key of one job.
 KEYS = {
@@ -46,16 +52,16 @@ class Scan(NamedTuple):
         return self.index in KEYS[self.table] and re.search(r"\b(job_)?id = ", self.by) is not None
 
 
-def prepare(db: sa.Connection, statement: StatementByMonth, ids: list[UUID]) -> str:
+def prepare(db: sa.Connection, statement: str, ids: list[UUID]) -> str:
     """Prepare a statement about these jobs. Returns: the command that executes it."""
-    literals = {name: "NULL" if value is None else f"'{value}'" for name, value in statement.parameters.items()}
-    sql = statement.within(ids[0], len(ids)) % {**literals, "given": "$1", "ids": "$2"}
-    db.exec_driver_sql(f"PREPARE tried (json, uuid[]) AS {sql}")
+    name, literals = BY_MONTH[statement]
+    sql = text_of(name, month_of(ids[0])) % {**literals, "given": "$1"}
+    db.exec_driver_sql(f"PREPARE tried (json) AS {sql}")
     given = json.dumps([{"job_id": str(job_id), "enqueue_no": 1} for job_id in ids])
-    return f"EXECUTE tried ('{given}', '{{{','.join(map(str, ids))}}}')"
+    return f"EXECUTE tried ('{given}')"
 
 
-def scans(store: Store, statement: StatementByMonth, count: int) -> set[Scan]:
+def scans(store: Store, statement: str, count: int) -> set[Scan]:
     """How each table is read, if so many jobs are asked for."""
     with store.begin() as db:
         # As a plan that is kept for any parameter, which is what a worker has after a few of them.
@@ -114,12 +120,12 @@ def _young_tables(engine: sa.Engine) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_young_tables")
-@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+@pytest.mark.parametrize("statement", BY_MONTH)
 def test_jobs_are_looked_up_by_their_keys_while_tables_are_young_and_when_they_have_grown(
-    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: StatementByMonth
+    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: str
 ) -> None:
     def check() -> None:
-        for scan in scans(store, statement, 1) | scans(store, statement, FEW + 1):
+        for scan in scans(store, statement, 1) | scans(store, statement, 9):
             assert scan.table in SMALL or scan.is_by_key, scan
 
     check()
@@ -130,10 +136,10 @@ def test_jobs_are_looked_up_by_their_keys_while_tables_are_young_and_when_they_h
 
 
 @pytest.mark.usefixtures("_young_tables")
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1])
-@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("statement", BY_MONTH)
 def test_a_statement_about_few_jobs_is_planned_once(
-    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: StatementByMonth, count: int
+    store: Store, engine: sa.Engine, queued: Callable[..., Ticket], statement: str, count: int
 ) -> None:
     """To plan it takes longer than to run it for few jobs. Postgres plans the first five runs, and then chooses."""
     grow(store, queued)
@@ -146,3 +152,49 @@ def test_a_statement_about_few_jobs_is_planned_once(
         kept = db.exec_driver_sql("SELECT generic_plans FROM pg_prepared_statements WHERE name = 'tried'").scalar_one()
         db.exec_driver_sql("DEALLOCATE tried")
     assert kept == RUNS - PLANNED
+
+
+#: A value of each parameter, as psql's \\set takes it.
+VALUES = {
+    "given": "[]",
+    "first_id": UUID(int=0),
+    "last_id": UUID(int=2**128 - 1),
+    **dict.fromkeys(("is_before_disk", "is_listed", "ready", "draining"), "f"),
+    **dict.fromkeys(
+        ("apps", "app_counts", "full_apps", "receivers", "receiver_counts", "queues", "times", "ids"), "{}"
+    ),
+    **dict.fromkeys(("most", "per_app", "per_receiver", "groups", "running", "lease_s"), 1),
+    **{"state": "succeeded", "key_ttl": "24 hours", "until": "now", "after_receiver": ""},
+    **dict.fromkeys(("worker_id", "after_app"), UUID(int=0)),
+}
+
+
+def psql(url: str, name: str, values: dict[str, Any]) -> str:
+    """What psql prints for a file, pasted after its parameters. The transaction is undone."""
+    parameters = sorted(set(re.findall(r":'(\w+)'", (FOLDER / f"{name}.sql").read_text())))
+    lines = [
+        *(f"\\set {each} '{values[each]}'" for each in parameters),
+        "BEGIN;",
+        f"\\i {FOLDER / name}.sql",
+        "ROLLBACK;",
+    ]
+    argv = [bin_folder() / "psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--expanded", url]
+    ran = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture
+def url(settings: Settings) -> str:
+    return settings.database_url.replace("+psycopg", "")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.sql")))
+def test_psql_runs_each_file_with_its_parameters_set(store: Store, url: str, name: str) -> None:
+    assert psql(url, name, VALUES).startswith("BEGIN\n")
+
+
+def test_psql_finds_a_job_as_the_product_does(store: Store, url: str, queued: Callable[..., Ticket]) -> None:
+    ticket = queued()
+    given = json.dumps([{"app_id": str(ticket.app_id), "job_id": str(ticket.job_id)}])
+    assert re.search(rf"id +\| {ticket.job_id}\n", psql(url, "find", {**VALUES, "given": given}))

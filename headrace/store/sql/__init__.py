@@ -1,0 +1,86 @@
+r"""The hot statements: one file each, in SQL that psql takes. All else in the store is SQLAlchemy Core.
+
+psycopg runs them: SQLAlchemy would need longer to build some than Postgres to run them. The comment at the top of a
+file says who runs it, with what, and what it returns. To try one in psql, set its parameters, each as a literal's text:
+
+    \set given '[{"job_id": "01936d2e-0000-7000-8000-000000000001", "enqueue_no": 1}]'
+    \set first_id 01936d2e-0000-0000-0000-000000000000
+    \set last_id 01940dc0-0000-0000-0000-000000000000
+    BEGIN;
+    \i headrace/store/sql/hold.sql
+    ROLLBACK;
+
+psql writes `:'name'` into the text as a literal. Here it becomes a parameter, so that Postgres keeps the plan.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row
+
+from headrace.domain.ids import month_of
+from headrace.store.session import Store
+
+_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
+_VARIABLE = re.compile(r"(?<!:):'(\w+)'")
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One file. Attributes: name: the file's, without `.sql`."""
+
+    name: str
+
+    def run(self, where: Connection | Store, **parameters: Any) -> Sequence[Row[Any]]:
+        """Run it. Returns: rows with its columns as attributes.
+
+        Args:
+            where: a transaction; or a store, where the statement is a transaction by itself.
+        """
+        return _run(where, text_of(self.name), parameters)
+
+    def run_by_month(
+        self, where: Connection | Store, given: Iterable[Mapping[str, Any]], **parameters: Any
+    ) -> list[Row[Any]]:
+        """Run it once for each month of the jobs. Returns: all rows.
+
+        The rows are one JSON parameter. One array per column would take psycopg longer than the rows take Postgres.
+
+        Args:
+            given: one row for each job, by column name, with `job_id`.
+        """
+        # Sorted, so that two workers lock rows in the same order and cannot deadlock.
+        in_order = sorted(given, key=lambda each: each["job_id"])
+        rows: list[Row[Any]] = []
+        for month, of_it in groupby(in_order, key=lambda each: month_of(each["job_id"])):
+            rows += _run(where, text_of(self.name, month), {"given": _encode(list(of_it)), **parameters})
+        return rows
+
+
+def _run(where: Connection | Store, sql: str, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    if isinstance(where, Store):
+        return where.run(sql, parameters)
+    return where.exec_driver_sql(sql, dict(parameters)).all()
+
+
+@lru_cache(maxsize=256)
+def text_of(name: str, month: tuple[UUID, UUID] | None = None) -> str:
+    """The file's SQL for psycopg, without comments.
+
+    Args:
+        month: the smallest ids of the jobs' month and of the next one. They become literals, as in psql: Postgres then
+            plans, locks and opens the one partition between them, and not those of all months with all their indexes.
+    """
+    sql = _COMMENT.sub("", files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")).replace("%", "%%")
+    if month is not None:
+        first_id, last_id = month[0], UUID(int=month[1].int - 1)
+        sql = sql.replace(":'first_id'", f"'{first_id}'").replace(":'last_id'", f"'{last_id}'")
+    return _VARIABLE.sub(r"%(\1)s", sql)
