@@ -83,8 +83,7 @@ def postgres(settings: Settings, *, pool_size: int = 8) -> Engine:
         connect_args=_connect_args("DATABASE_URL", settings.database_url),
     )
     bounds = {"statement_timeout": STATEMENT_TIMEOUT_MS, "lock_timeout": LOCK_TIMEOUT_MS}
-    Sessions(engine, {**bounds, "idle_in_transaction_session_timeout": IDLE_TIMEOUT_MS})
-    _try_idle_ones(engine)
+    _try_idle_ones(engine, Sessions(engine, {**bounds, "idle_in_transaction_session_timeout": IDLE_TIMEOUT_MS}))
     return engine
 
 
@@ -169,8 +168,8 @@ def _check_ports(hosts: str, ports: str) -> None:
         raise ValueError
 
 
-def _try_idle_ones(engine: Engine) -> None:
-    """Like `pool_pre_ping`, but only for connections that were idle for `IDLE_S`."""
+def _try_idle_ones(engine: Engine, sessions: Sessions) -> None:
+    """Like `pool_pre_ping`, but only for connections that were idle for `IDLE_S`; lost ones are replaced."""
 
     @event.listens_for(engine, "checkin")
     def note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
@@ -179,6 +178,8 @@ def _try_idle_ones(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def try_it(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:
         used_at = entry.info.get("used_at")  # None: the connection is new
+        if used_at is not None and used_at <= sessions.lost_at:
+            raise InvalidatePoolError
         if used_at is None or time.monotonic() - used_at < IDLE_S:
             return
         try:

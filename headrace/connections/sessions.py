@@ -6,8 +6,11 @@ because it refuses or ignores the settings at the start of a session.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 from psycopg import Connection, OperationalError
 from psycopg import Error as DriverError
@@ -108,6 +111,7 @@ class Sessions:
 
     Attributes:
         is_pooled: True once a pooler was detected. Before that, one single statement may run without time-outs.
+        lost_at: when `session` last lost one, in monotonic seconds: those used before have the same server.
     """
 
     def __init__(self, engine: Engine, bounds: Bounds) -> None:
@@ -116,6 +120,8 @@ class Sessions:
         self._bounds = bounds
         self._prepares = True
         settings = (*(f"{name} = {value}" for name, value in bounds.items()), "TimeZone = 'UTC'")
+        self._engine = engine
+        self.lost_at = -math.inf
         self._begin_with = "; ".join(f"SET LOCAL {setting}" for setting in settings)
         engine.update_execution_options(**{_OPTION: self})
         event.listen(engine, "do_connect", self._connect)
@@ -127,6 +133,24 @@ class Sessions:
         """The `Sessions` of an engine; None if it has none."""
         found: Sessions | None = engine.get_execution_options().get(_OPTION)
         return found
+
+    @contextmanager
+    def session(self) -> Iterator[Connection[Any]]:
+        """A session of the pool for one statement, which is a transaction by itself. Raises: psycopg's errors."""
+        pooled = self._engine.raw_connection()
+        session = cast("Connection[Any]", pooled.driver_connection)
+        try:
+            session.autocommit = True
+            yield session
+        except DriverError as error:
+            if session.closed or (error.sqlstate or "").startswith(LOST):
+                self.lost_at = time.monotonic()
+                pooled.invalidate(error)
+            raise
+        finally:
+            if not session.closed:
+                session.autocommit = False
+            pooled.close()
 
     def _connect(self, _dialect: object, _record: object, _args: object, params: dict[str, Any]) -> Patient:
         if not self.is_pooled:

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from psycopg import Error as DriverError
+from psycopg import InterfaceError, OperationalError
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.connections import sessions
-from headrace.connections.sessions import Sessions
+from headrace.connections.sessions import LOST, Sessions
 from headrace.errors import StoreBusy, StoreUnavailable
 
 #: SQLSTATE class of exceeded limits, such as an index's row size. The driver raises it like an outage.
@@ -60,13 +63,21 @@ class Store:
         with _one_error(), self._autocommit.connect() as db:
             yield db
 
-    def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        """The rows of a statement in psycopg's notation, which is a transaction by itself.
+    def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of a statement in psycopg's notation, with its columns as attributes. It is a transaction by itself.
 
-        Raises: StoreUnavailable. DBAPIError.
+        psycopg alone runs it: to describe the rows' columns to SQLAlchemy costs a poll a seventh
+        (`benchmarks/steps.py`). Raises: StoreUnavailable. DBAPIError.
         """
-        with self.autocommit() as db:
-            return db.exec_driver_sql(sql, dict(parameters)).all()
+        if self._sessions is None or self._sessions.is_pooled:
+            with self.begin() as db:
+                return db.exec_driver_sql(sql, dict(parameters)).all()
+        try:
+            with _one_error(), self._sessions.session() as session:
+                return session.cursor(row_factory=namedtuple_row).execute(sql.encode(), parameters).fetchall()
+        except DriverError as error:
+            is_lost = (error.sqlstate or "").startswith(LOST)
+            raise _outage(error, is_lost=is_lost) or DBAPIError(sql, None, error, hide_parameters=True) from error
 
     def wait_for_disk(self) -> None:
         """Return once all that was committed before is on disk, also by statements that did not wait for it.
@@ -85,16 +96,26 @@ def _one_error() -> Iterator[None]:
     """Raise StoreUnavailable for every way in which Postgres does not answer."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        if isinstance(error, DBAPIError) and sqlstate(error).startswith(_TOO_LARGE):
-            raise
-        if isinstance(error, DBAPIError) and sqlstate(error) in _BUSY:
-            raise StoreBusy(f"Postgres does not get to it: {_cause(error)}") from error
-        raise StoreUnavailable(f"Postgres does not answer: {_cause(error)}") from error
+    except PoolTimeout as error:
+        raise StoreUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailable(f"Postgres takes no writes, or closed the connection: {_cause(error)}") from error
+        if outage := _outage(error.orig, is_lost=error.connection_invalidated):
+            raise outage from error
         raise
+
+
+def _outage(error: BaseException | None, *, is_lost: bool) -> StoreUnavailable | None:
+    """How Postgres does not answer, by the driver's error; None if it has answered."""
+    state = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, OperationalError | InterfaceError):
+        if state.startswith(_TOO_LARGE):
+            return None
+        if state in _BUSY:
+            return StoreBusy(f"Postgres does not get to it: {_first_line(error)}")
+        return StoreUnavailable(f"Postgres does not answer: {_first_line(error)}")
+    if is_lost:
+        return StoreUnavailable(f"Postgres takes no writes, or closed the connection: {_first_line(error)}")
+    return None
 
 
 def sqlstate(error: DBAPIError) -> str:
@@ -102,6 +123,6 @@ def sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
-def _cause(error: Exception) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
+def _first_line(error: BaseException | None) -> str:
+    text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

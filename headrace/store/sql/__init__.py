@@ -23,7 +23,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from headrace.domain.ids import month_of
 from headrace.store.session import Store
@@ -39,7 +39,7 @@ class Statement:
 
     name: str
 
-    def run(self, where: Connection | Store, **parameters: Any) -> Sequence[Row[Any]]:
+    def run(self, where: Connection | Store, **parameters: Any) -> Sequence[Any]:
         """Run it. Returns: rows with its columns as attributes.
 
         Args:
@@ -49,7 +49,7 @@ class Statement:
 
     def run_by_month(
         self, where: Connection | Store, given: Iterable[Mapping[str, Any]], **parameters: Any
-    ) -> list[Row[Any]]:
+    ) -> list[Any]:
         """Run it once for each month of the jobs. Returns: all rows.
 
         The rows are one JSON parameter. One array per column would take psycopg longer than the rows take Postgres.
@@ -59,13 +59,13 @@ class Statement:
         """
         # Sorted, so that two workers lock rows in the same order and cannot deadlock.
         in_order = sorted(given, key=lambda each: each["job_id"])
-        rows: list[Row[Any]] = []
+        rows: list[Any] = []
         for month, of_it in groupby(in_order, key=lambda each: month_of(each["job_id"])):
             rows += _run(where, text_of(self.name, month), {"given": _encode(list(of_it)), **parameters})
         return rows
 
 
-def _run(where: Connection | Store, sql: str, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+def _run(where: Connection | Store, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
     if isinstance(where, Store):
         return where.run(sql, parameters)
     return where.exec_driver_sql(sql, dict(parameters)).all()

@@ -153,6 +153,25 @@ def test_single_statements_are_transactions_on_one_connection(settings: Settings
     store.close()
 
 
+def test_when_one_session_is_lost_all_that_were_idle_then_are_replaced_unseen(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_S", 60)
+    engine, other = (connections.postgres(settings, pool_size=3) for _ in range(2))
+    store = Store(engine)
+    with store.begin() as first, store.begin() as second, store.begin() as third:
+        pids = [db.scalar(sa.func.pg_backend_pid()) for db in (first, second, third)]
+    with other.begin() as db:
+        assert all(db.scalar(sa.func.pg_terminate_backend(pid, 5_000)) for pid in pids)
+    other.dispose()
+
+    with pytest.raises(StoreUnavailable):
+        store.run("SELECT 1", {})
+    with store.begin() as first, store.begin() as second, store.begin() as third:
+        assert [db.scalar(sa.text("SELECT 1")) for db in (first, second, third)] == [1, 1, 1]
+    store.close()
+
+
 def test_through_a_pooler_a_single_statement_sets_its_time_outs(store: Store, engine: sa.Engine) -> None:
     pooled = Sessions.of(engine)
     assert pooled is not None
