@@ -13,7 +13,7 @@ from flask import Flask
 from api.app import create_app
 from api.deps import EXTENSION
 from api.reading.probes import probe_clients
-from headrace import cpus, heap, startup
+from headrace import heap, startup
 from headrace.config import Settings
 from headrace.endpoint import Endpoint
 from headrace.logging import configure
@@ -76,7 +76,6 @@ def _app() -> Flask:
         app = create_app(settings)
         _serve_metrics(app, settings)
     heap.settle(GC_THRESHOLD)
-    cpus.own.keep_to_one()
     app.wsgi_app = _probing(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if threading.current_thread() is threading.main_thread():
         _end_waits_on_signal(app)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bed.load import Outcome, drive, percentile, request
 from bed.past import drop_indexes, vacuum
-from bed.testbed import BARE, ROAMING, Testbed, bearer, console, lanes, line_of, rounds, wait_until
+from bed.testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 
 #: The sweeps need all other processes. No worker runs that would take a job.
 WITHOUT = [name for name in BARE if name not in ("control", "beat")]
@@ -34,7 +34,6 @@ SETTINGS = {
     "OPENAI_API_KEY": "sk-stand-in",
     "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
     "HEADRACE_BUDGETS__DAY_USD": "1000",
-    **ROAMING,
 }
 #: How long the backlog may take to come into the lists, and the sweeps to come to rest, in seconds.
 REBUILD_S, REST_S = 600.0, 15.0

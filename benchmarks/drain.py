@@ -81,8 +81,8 @@ class Peer(ABC):
         self._redis_url = bed.stack.report.redis_url
 
     @abstractmethod
-    def start(self) -> Child:
-        """Start one worker."""
+    def start(self, number: int) -> Child:
+        """Start one worker. Args: number: of those beside it."""
 
     @abstractmethod
     def send(self, messages: Iterable[tuple[str, str]]) -> None:
@@ -99,14 +99,14 @@ class Peer(ABC):
         return Drained(self._plan.jobs / seconds, cpu_ms)
 
     def _start(self) -> list[Child]:
-        return [self.start() for _ in range(self._plan.processes)]
+        return [self.start(no) for no in range(self._plan.processes)]
 
 
 class Bare(Peer):
     """Celery's own workers: messages are acknowledged as they come."""
 
-    def start(self) -> Child:
-        return self._bed.start_bare_worker(self._plan.concurrency)
+    def start(self, number: int) -> Child:
+        return self._bed.start_bare_worker(self._plan.concurrency, number)
 
     def send(self, messages: Iterable[tuple[str, str]]) -> None:
         celery = Celery("drain", broker=self._redis_url, set_as_current=False)
@@ -119,8 +119,8 @@ class Bare(Peer):
 class Dramatiq(Peer):
     """dramatiq's own workers: messages are acknowledged once they are done."""
 
-    def start(self) -> Child:
-        return self._bed.start_dramatiq_worker(self._plan.concurrency)
+    def start(self, number: int) -> Child:
+        return self._bed.start_dramatiq_worker(self._plan.concurrency, number)
 
     def send(self, messages: Iterable[tuple[str, str]]) -> None:
         broker = RedisBroker(url=self._redis_url)

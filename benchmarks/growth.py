@@ -21,7 +21,7 @@ from bed.draining import INSTANT, Backlog
 from bed.load import Outcome, drive, request
 from bed.months import make_past_months
 from bed.past import PAST_DAYS, drop_indexes, make_past, vacuum
-from bed.testbed import BARE, ROAMING, Counts, Testbed, bearer, console, lanes, line_of, rounds
+from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
 
 #: The lane whose queue is full, and the cap it is full at. Submits go to another, which is deep and never full.
 FULL_LANE, FULL_CAP = "low", 500
@@ -192,7 +192,7 @@ class Found:
 def measure(plan: Plan, without_indexes: bool) -> Found:
     """Both systems side by side; then, if asked, the grown one again without its indexes."""
     without = [name for name in BARE if name != "control"]
-    env = ROOMY | INSTANT | ROAMING | {"HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS)}
+    env = ROOMY | INSTANT | {"HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS)}
     with Testbed(env, without) as empty_bed, Testbed(env, without) as grown_bed:
         parts = make_past_months(grown_bed, plan.months) if plan.months else "the first"
         console.rule(f"empty, and {plan.jobs:,} finished jobs of {plan.apps} apps in {plan.days} days")

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from headrace import connections, cpus, hops
+from headrace import connections, hops
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.config.redis_url import RedisUrl
 from headrace.connections.outages import Outage
@@ -50,7 +50,6 @@ def load() -> Settings:
     with explained():
         settings = Settings.load()
     hops.switch(is_on=settings.log_hops)
-    cpus.own.is_on = settings.own_cpus
     return settings
 
 

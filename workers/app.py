@@ -22,7 +22,7 @@ from celery.signals import setup_logging
 from celery.worker import state
 from redis import RedisError
 
-from headrace import connections, cpus, heap, startup
+from headrace import connections, heap, startup
 from headrace.broker.admission import Admission
 from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles, list_key, make_celery, stay_of
 from headrace.broker.remote_control import leave_cancels_to_control
@@ -106,7 +106,6 @@ class _EngineProcess:
             self._worker = worker = self._make()
             worker.start(node)
         heap.settle(YOUNG_OBJECTS)
-        cpus.own.keep_to_one()
         elsewhere = worker.execute.state.confined.elsewhere
         self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect, elsewhere)
 

@@ -1,12 +1,12 @@
 """The catalogue: the models that a request can name, with their pools, limits and tokenizers."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from api.bodies.fair_semaphore import FairSemaphore
-from headrace import cpus
 from headrace.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
@@ -72,8 +72,8 @@ class Catalogue:
         self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
         self._aliases = _aliases(pools)
         self._fleets = CachedValue(self.read_fleets, FLEETS_TTL_S)
-        #: Held while a long prompt is counted. Half of the cores stay free for everything else.
-        self.long_counts = FairSemaphore(max(1, len(cpus.own.allowed) // 2))
+        #: Held while a long prompt is counted. Half of the CPUs stay free for everything else.
+        self.long_counts = FairSemaphore(max(1, len(os.sched_getaffinity(0)) // 2))
 
     def names(self) -> list[str]:
         """Every model and adapter, and the operator's other names for a model; the default model first."""

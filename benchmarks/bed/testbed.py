@@ -33,8 +33,6 @@ START_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
 #: Everything but the servers, the tables and what a benchmark adds by itself.
 BARE = ("web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower")
-#: For systems that run side by side: there may be a CPU for the processes of one of them only.
-ROAMING = {"HEADRACE_OWN_CPUS": "false"}
 #: What the Procfile's line of the API serves.
 API_APP = "api.wsgi:app"
 
@@ -114,19 +112,28 @@ class Testbed(AbstractContextManager["Testbed"]):
             "HEADRACE_HOST": LOOPBACK,
         }
 
-    def start_web(self, number: int, env: Mapping[str, str] | None = None) -> list[str]:
-        """Start so many more processes of the API, with settings of their own; returns their addresses."""
-        return [self._serve(self._lines["web"], "/readyz", env)[0] for _ in range(number)]
+    def start_web(self, number: int, *, is_kept: bool = True) -> list[str]:
+        """Start so many more processes of the API; returns their addresses.
+
+        Args: is_kept: each keeps to one CPU, as `headrace up` has it, and as the peers do.
+        """
+        return [self._serve(self._lines["web"], "/readyz", self._cpu(no) if is_kept else ())[0] for no in range(number)]
 
     def start_ops(self) -> str:
         """Start a process of the operators' pages; returns its address."""
         return self._serve(self._lines["ops"], "/healthz")[0]
 
     def start_bare(self, number: int) -> list[str]:
-        """Start so many processes of `bare_app`, each as the Procfile starts the API's; returns their addresses."""
+        """Start so many processes of `bare_app`, each as `start_web` starts the API's; returns their addresses."""
         line = self._lines["web"]
         assert API_APP in line, line
-        return [self._serve(line.replace(API_APP, "peers.bare_app:app"), "/hello")[0] for _ in range(number)]
+        line = line.replace(API_APP, "peers.bare_app:app")
+        return [self._serve(line, "/hello", self._cpu(no))[0] for no in range(number)]
+
+    def _cpu(self, number: int) -> tuple[int]:
+        """A CPU for the process of this number. Servers count from 0 up, workers from -1 down."""
+        cpus = sorted(os.sched_getaffinity(0))
+        return (cpus[number % len(cpus)],)
 
     @contextmanager
     def serving(self, line: str) -> Iterator[tuple[str, int]]:
@@ -137,12 +144,10 @@ class Testbed(AbstractContextManager["Testbed"]):
         finally:
             child.stop()
 
-    def _serve(self, line: str, path: str, env: Mapping[str, str] | None = None) -> tuple[str, Child]:
+    def _serve(self, line: str, path: str, cpus: tuple[int, ...] = ()) -> tuple[str, Child]:
         port = free_port()
-        child = self._run(
-            line,
-            {"PORT": str(port), "OPS_PORT": str(port), "PYTHONPATH": python_path(self._process_env), **(env or {})},
-        )
+        env = {"PORT": str(port), "OPS_PORT": str(port), "PYTHONPATH": python_path(self._process_env)}
+        child = self._run(line, env, cpus)
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
         url = f"http://{LOOPBACK}:{port}"
         self._pids[url] = child.pid
@@ -165,34 +170,37 @@ class Testbed(AbstractContextManager["Testbed"]):
     def start_workers(self, number: int, kind: str = "gpu", env: Mapping[str, str] | None = None) -> list[Child]:
         """Start so many workers at once; returns once the rows of all of them say that they take jobs."""
         before, children = self._live_workers(), list[Child]()
-        for _ in range(number):
+        for no in range(number):
             # Two Celery workers of one name would answer for each other.
             line = self._lines[kind].replace(f"--hostname {kind}", f"--hostname {kind}{self._number + 2}")
-            children.append(self._run(line, env or {}))
+            children.append(self._run(line, env or {}, self._cpu(-1 - no)))
         for child in children:
             child.wait_until(lambda: self._live_workers() >= before + number, START_TIMEOUT_S)
         return children
 
-    def start_bare_worker(self, concurrency: int) -> Child:
-        """Start a Celery worker of `bare_app` in threads; it takes tasks as soon as it can."""
+    def start_bare_worker(self, concurrency: int, number: int = 0) -> Child:
+        """Start a Celery worker of `bare_app` in threads; it takes tasks as soon as it can.
+
+        Args: number: of those beside it. It keeps to a CPU as Headrace's worker of this number does.
+        """
         name = f"--hostname bare{self._number + 2}@%h --loglevel WARNING"
         line = f"celery --app peers.bare_app:celery worker --pool threads --concurrency {concurrency} {name}"
         plain = f"{line} --without-gossip --without-mingle --without-heartbeat"
-        return self._run(plain, {"PYTHONPATH": python_path(self._process_env)})
+        return self._run(plain, {"PYTHONPATH": python_path(self._process_env)}, self._cpu(-1 - number))
 
-    def start_dramatiq_worker(self, concurrency: int) -> Child:
+    def start_dramatiq_worker(self, concurrency: int, number: int = 0) -> Child:
         """Start a worker of `dramatiq_app` in threads of one process; it takes messages as soon as it can."""
         line = f"dramatiq peers.dramatiq_app --processes 1 --threads {concurrency}"
-        return self._run(line, {"PYTHONPATH": python_path(self._process_env)})
+        return self._run(line, {"PYTHONPATH": python_path(self._process_env)}, self._cpu(-1 - number))
 
     def _live_workers(self) -> int:
         rows = self.sql("SELECT count(*) FROM workers WHERE ready AND stopped_at IS NULL AND lease_until > now()")
         return int(rows[0][0])
 
-    def _run(self, line: str, env: Mapping[str, str]) -> Child:
+    def _run(self, line: str, env: Mapping[str, str], cpus: tuple[int, ...] = ()) -> Child:
         self._number += 1
         name = f"extra-{self._number}"
-        command = Command(name, procfile.shell(line), {**self._process_env, **env}, PROJECT_ROOT)
+        command = Command(name, procfile.shell(line), {**self._process_env, **env}, PROJECT_ROOT, cpus=cpus)
         child = Child(command, self.folder / "logs" / f"{name}.log")
         self._exits.callback(child.stop)
         return child

@@ -1,6 +1,7 @@
 """vLLM's own OpenAI-compatible server, which `vllm serve` runs, on the engine arguments of Headrace's worker.
 
-By its module and not by that command, which does not start where vLLM is its build for the CPU.
+By its module and not by that command, which does not start where vLLM is its build for the CPU. It keeps to the CPUs
+that `headrace up` gives a worker of the same engine.
 """
 
 import os
@@ -12,7 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from headrace.config import PROJECT_ROOT, PoolSettings
+from headrace.policies.cpus import Place, give_out
 from headrace.stack import readiness
+from headrace.stack.machine import ENGINE_CPUS
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.processes.child import Child, Command
 from workers.engines.vllm.settings import arguments, environment
@@ -30,8 +33,13 @@ def vllm_server(pool: PoolSettings) -> Iterator[str]:
     with TemporaryDirectory(prefix="headrace-vllm-") as folder, environment(pool, Path(folder)):
         argv = (sys.executable, "-m", MODULE, "--host", LOOPBACK, "--port", str(port), "--disable-uvicorn-access-log")
         inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
+        engines = {"vllm": inherited.get(ENGINE_CPUS) == "nobind"}
+        place = give_out(sorted(os.sched_getaffinity(0)), ("vllm",), engines).get("vllm", Place())
         env = {**inherited, "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S)}
-        command = Command("vllm", (*argv, *flags_of(arguments(pool))), env, PROJECT_ROOT)
+        if place.of_engine:
+            threads = {"OMP_NUM_THREADS": str(len(place.of_engine))}
+            env |= threads | {ENGINE_CPUS: ",".join(map(str, place.of_engine))}
+        command = Command("vllm", (*argv, *flags_of(arguments(pool))), env, PROJECT_ROOT, cpus=place.cpus)
         child = Child(command, Path(folder) / "vllm.log")
         try:
             child.wait_until(lambda: readiness.answers(port, "/health"), START_TIMEOUT_S)

@@ -122,9 +122,6 @@ class Settings(BaseSettings):
         metrics_port: the port on which it does; by default it does not. Each process of a host needs a port of its own;
             `headrace up` chooses free ones.
         log_hops: log when each streamed job reaches each hop on its way to its first token, with monotonic times.
-        own_cpus: each process of `web`, and each worker that runs jobs, keeps to one CPU while there are enough. An
-            engine that computes on CPUs gets some that they avoid. Switch it off if something else gives out this
-            host's CPUs.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
     """
 
@@ -195,7 +192,6 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     log_hops: bool = False
-    own_cpus: bool = True
     failpoint: str | None = None
 
     @classmethod

@@ -7,16 +7,19 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
 from pydantic import SecretStr
 
 from headrace.broker.messages import make_celery
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
+from headrace.policies.cpus import Place, give_out
 from headrace.stack import ports, readiness
 from headrace.stack.gpu_workers import GPU, GpuWorkers, pool_variables
 from headrace.stack.hosts.former_hosts import end_former_hosts
@@ -41,6 +44,10 @@ HOST_METRICS_PORT, HOSTS_APART = 20_464, 20
 #: The most stacks beside each other. Must be less than the distance between any two of the ports above.
 PORTS_APART = 500
 FLOWER_USER = "operator"
+#: vLLM's variable that names the CPUs of an engine's threads.
+ENGINE_CPUS = "VLLM_CPU_OMP_THREADS_BIND"
+#: With one of these, an engine is several processes, and vLLM wants a list for each.
+_PARALLEL = frozenset({"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"})
 #: A server that ends this often in a row, each time after a short life, ends the whole stack.
 SERVER_GIVES_UP_AFTER = 5
 SERVER_TIMEOUT_S = 30.0
@@ -274,8 +281,32 @@ class Machine:
         env = self._env | self._workers.env(name)
         if name in self._metrics_ports:
             env = env | {"HEADRACE_METRICS_PORT": str(self._metrics_ports[name])}
+        place = self._places.get(name, Place())
+        if place.of_engine:
+            env = env | {ENGINE_CPUS: ",".join(map(str, place.of_engine))}
         line = self._lines[GPU if name in self._workers.pools else name]
-        return Command(name, procfile.shell(line), env, PROJECT_ROOT)
+        return Command(name, procfile.shell(line), env, PROJECT_ROOT, cpus=place.cpus)
+
+    @property
+    def _places(self) -> dict[str, Place]:
+        """Where the processes of Python run that requests and jobs pass through. Stacks begin with different CPUs."""
+        cpus = sorted(os.sched_getaffinity(0))
+        start = (self.web_port - WEB_PORT) % len(cpus)
+        busy = [name for name in ("web", *self._workers.pools, "overflow") if name in self._names]
+        engines = {name: self._computes(pool) for name, pool in self._vllm_pools.items() if name in busy}
+        return give_out(cpus[start:] + cpus[:start], busy, engines)
+
+    @property
+    def _vllm_pools(self) -> dict[str, PoolSettings]:
+        pools = {name: self.settings.pools[pool] for name, pool in self._workers.pools.items()}
+        return {name: pool for name, pool in pools.items() if pool.engine == "vllm"}
+
+    def _computes(self, pool: PoolSettings) -> bool:
+        """Whether vLLM computes on CPUs, and on how many is not the operator's choice."""
+        is_chosen = not self._env.keys().isdisjoint({ENGINE_CPUS, "OMP_NUM_THREADS"})
+        with suppress(PackageNotFoundError):
+            return bool(version("vllm-cpu")) and not is_chosen and _PARALLEL.isdisjoint(pool.engine_options)
+        return False
 
     def _environment(self) -> dict[str, str]:
         """The environment of the Procfile's processes: this process's own, with every address and secret added."""

@@ -11,7 +11,6 @@ from typing import Protocol, Self
 
 import tokenizers
 
-from headrace import cpus
 from headrace.domain.embeddings.inputs import are_inputs, token_ids
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.plain import ids_of, is_plain
@@ -120,9 +119,8 @@ class Tokenizer:
         return _encoded(self._literal, text).ids
 
     def encode_ends(self, text: str) -> tuple[list[int], list[int]]:
-        # `encode_batch_fast` knows no places. This one releases the GIL likewise.
-        with cpus.own.anywhere():
-            encoded = self._literal.encode_batch([text], add_special_tokens=False)[0]
+        # `encode_batch_fast` returns no offsets. This one also releases the GIL.
+        encoded = self._literal.encode_batch([text], add_special_tokens=False)[0]
         return encoded.ids, [end for _, end in encoded.offsets]
 
     def least(
@@ -140,7 +138,7 @@ class Tokenizer:
         return self.encode_text(prompt.content, adds_special=True) if ids is None else ids
 
     def encode_text(self, text: str, *, adds_special: bool) -> list[int]:
-        return _all_encoded(self._tokenizer, [text], adds_special=adds_special)[0].ids
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=adds_special)[0].ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
@@ -163,13 +161,8 @@ def _encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
     """The text's encoding. The template writes the special tokens itself, so none are added."""
     if len(text) <= LONG_CHARS:
         return tokenizer.encode(text, add_special_tokens=False)
-    return _all_encoded(tokenizer, [text], adds_special=False)[0]
-
-
-def _all_encoded(tokenizer: tokenizers.Tokenizer, texts: list[str], *, adds_special: bool) -> list[tokenizers.Encoding]:
-    """The texts' encodings, made without the GIL, so on any CPU. The first call's CPUs are those of all its helpers."""
-    with cpus.own.anywhere():
-        return tokenizer.encode_batch_fast(texts, add_special_tokens=adds_special)
+    # A batch is encoded without the GIL.
+    return tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
 
 
 class EstimatingTokenizer:
@@ -278,5 +271,5 @@ class InputTokenizer:
     def _texts_encoded(self, texts: list[str]) -> Iterator[list[int] | tokenizers.Encoding]:
         if self._tokenizer is not None:
             # Without the GIL, however short the texts are: there may be thousands.
-            return iter(_all_encoded(self._tokenizer, texts, adds_special=True))
+            return iter(self._tokenizer.encode_batch_fast(texts, add_special_tokens=True))
         return map(EstimatingTokenizer().encode_answer, texts)

@@ -31,6 +31,7 @@ class Command:
         env: the whole environment.
         stop_signal: the signal that asks this program for a clean end.
         identity: the user to run it as, in the format of `rootless.py`; empty for the present user.
+        cpus: it keeps to these CPUs; empty for those of this process.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Command:
     cwd: Path
     stop_signal: signal.Signals = signal.SIGTERM
     identity: str = ""
+    cpus: tuple[int, ...] = ()
 
 
 class Child:
@@ -61,7 +63,7 @@ class Child:
             log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
-                    launched(command.argv, command.stop_signal, command.identity, watchdog_fd),
+                    launched(command.argv, command.stop_signal, command.identity, watchdog_fd, command.cpus),
                     env=command.env,
                     cwd=command.cwd,
                     stdin=subprocess.DEVNULL,
@@ -132,10 +134,11 @@ def launched(
     stop_signal: int = signal.SIGTERM,
     identity: str = "",
     watchdog_fd: int | None = None,
+    cpus: Sequence[int] = (),
 ) -> list[str]:
     """The command line that runs `argv` as a child of this process, through `launch.py`."""
     watchdog = -1 if watchdog_fd is None else watchdog_fd
-    tie = [str(os.getpid()), str(int(stop_signal)), identity, str(watchdog)]
+    tie = [str(os.getpid()), str(int(stop_signal)), identity, str(watchdog), ",".join(map(str, cpus))]
     # Isolated and without site, so that the program's environment does not affect the launcher itself.
     return [sys.executable, "-I", "-S", str(_LAUNCHER), *tie, *argv]
 

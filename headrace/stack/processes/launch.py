@@ -1,6 +1,6 @@
 """The first moments of a child process, before it becomes its program. Run by path; imports the standard library only.
 
-    launch.py PARENT_PID STOP_SIGNAL IDENTITY WATCHDOG_FD PROGRAM [ARGUMENT …]
+    launch.py PARENT_PID STOP_SIGNAL IDENTITY WATCHDOG_FD CPUS PROGRAM [ARGUMENT …]
 
 It is a separate program, because the alternative, Python code between fork and exec, is unsafe in a process with
 threads.
@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG = 1
@@ -38,6 +39,14 @@ def main(parent: int, stop_signal: int, identity: str, watchdog: int, program: l
         sys.exit(f"{program[0]}: {error.strerror}")
 
 
+def _keep_to(cpus: str) -> None:
+    """Run on these CPUs alone. All threads and processes that this one starts do the same."""
+    if cpus:
+        # They may have been taken from the container since. Then it runs where the kernel lets it.
+        with suppress(OSError):
+            os.sched_setaffinity(0, map(int, cpus.split(",")))
+
+
 def _map(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     own_uid, own_gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER) != 0:
@@ -54,4 +63,5 @@ def _drop(_: ctypes.CDLL, uid: int, gid: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5:])
+    _keep_to(sys.argv[5])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[6:])

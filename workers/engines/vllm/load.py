@@ -8,13 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from headrace import cpus
 from headrace.config import PoolSettings
 from headrace.errors import ConfigError, EngineUnavailable
 from workers.engines.adapters import Adapter
 from workers.engines.vllm.options import blamed, checked
 from workers.engines.vllm.reading import check_parsers
-from workers.engines.vllm.settings import arguments, computing_threads, environment
+from workers.engines.vllm.settings import arguments, environment
 from workers.engines.vllm.stats import Tally
 
 #: Seconds for which running requests go on at a stop, and in a core after a SIGTERM to the whole process group.
@@ -60,8 +59,7 @@ def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, A
             engine_args = AsyncEngineArgs(**given)
             if pool.reasoning_parser or pool.tool_parser:
                 check_parsers(pool, engine_args.create_model_config(), where)
-            with cpus.own.for_engine(computing_threads(pool)):
-                llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
+            llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[_stat_logger(tally)])
             envs.enable_envs_cache()  # Without the cache, vLLM reads the environment for each token.
             return llm
         except ValidationError as error:

@@ -1,7 +1,7 @@
 """Ends an engine's child processes when their worker is killed, so that none keeps a GPU's memory.
 
-The child processes also leave nothing else behind, and all of vLLM's processes exit fast. This is a vLLM plugin (entry
-point `vllm.general_plugins`): vLLM calls `register` in each of its processes. Knows nothing else.
+The child processes also leave nothing else behind, keep to the CPUs that `VLLM_CPU_OMP_THREADS_BIND` lists, and exit
+fast. This is a vLLM plugin (entry point `vllm.general_plugins`): vLLM calls `register` in each of its processes.
 """
 
 import atexit
@@ -10,7 +10,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
+
+from headrace.policies.cpus import listed
 
 
 def register() -> None:
@@ -22,6 +25,15 @@ def register() -> None:
     if parent is not None and not watched:
         threading.Thread(target=_die_with, args=(parent,), name=_NAME, daemon=True).start()
         _keep_no_semaphore()
+        _keep_to_its_cpus()
+
+
+def _keep_to_its_cpus() -> None:
+    # vLLM does this only where core and model are two processes. Here they are one; threads started later inherit it.
+    if cpus := listed(os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "")):  # noqa: TID251 (vLLM is configured through it)
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # The thread has ended, or this machine has no such CPU.
+                os.sched_setaffinity(int(thread), cpus)
 
 
 def _keep_no_semaphore() -> None:

@@ -3,7 +3,6 @@
 Does not import vllm, because the environment must be set before that import.
 """
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,18 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from headrace import cpus
 from headrace.config import PoolSettings
+from headrace.policies.cpus import engine_threads, listed
 from workers.engines.adapters import Adapter, lora_arguments
 
-#: More threads than this do not speed up the small models that a CPU can serve.
-_MOST_CPU_THREADS = 8
 #: The most tokens in one step, vLLM's own default. A whole prompt must fit into a step.
 _BATCHED_TOKENS = 2048
 #: For a pool without a size: vLLM would ask for 92 % of the host's memory, as it does of a GPU's.
 _CPU_KV_CACHE_MIB = 512
-#: Engine options that multiply the processes that compute.
-_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str, Any]:
@@ -73,19 +68,6 @@ def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
                 env[name] = before[name]
 
 
-def computing_threads(pool: PoolSettings) -> int | None:
-    """How many threads of the pool's engine compute on this host's CPUs. Call it in the engine's `environment`.
-
-    None: none do, or vLLM itself keeps them to the CPUs that the operator named.
-    """
-    env = os.environ  # noqa: TID251 (see `environment`)
-    if not _on_cpu() or env["VLLM_CPU_OMP_THREADS_BIND"] != "nobind" or not env["OMP_NUM_THREADS"].isdecimal():
-        return None
-    # Each of the processes that share a model has as many.
-    processes: int = math.prod(pool.engine_options.get(name) or 1 for name in _PARALLEL)
-    return int(env["OMP_NUM_THREADS"]) * processes
-
-
 def _folder(pool: PoolSettings) -> Path | None:
     if pool.model_dir is None and not Path(pool.model).is_dir():
         return None
@@ -115,7 +97,7 @@ def _cpu_arguments(pool: PoolSettings) -> dict[str, Any]:
 
 
 def _cpu_environment(pool: PoolSettings, scratch: Path) -> dict[str, str]:
-    threads = len(cpus.own.allowed) // 2
+    bound = listed(os.environ.get("VLLM_CPU_OMP_THREADS_BIND", ""))  # noqa: TID251 (see `environment`)
     is_eager = pool.engine_options.get("enforce_eager", True)
     return {
         # vLLM computes the ranks of log probabilities with a function that torch compiles at its first use. That stops
@@ -127,6 +109,6 @@ def _cpu_environment(pool: PoolSettings, scratch: Path) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # vLLM's own pinning would put every engine of a host on the same CPU.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # Decoding slows down fourfold when its threads wait for a CPU, so half of the CPUs stay free.
-        "OMP_NUM_THREADS": str(max(1, min(threads, _MOST_CPU_THREADS))),
+        # Decoding slows down fourfold when its threads wait for a CPU.
+        "OMP_NUM_THREADS": str(len(bound) or engine_threads(len(os.sched_getaffinity(0)))),
     }

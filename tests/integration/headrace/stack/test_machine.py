@@ -3,6 +3,8 @@
 import json
 import socket
 import sys
+from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,65 @@ def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkey
     env = find(machine, "web").command.env
     assert env["DATABASE_URL"] == "postgresql://somebody@db.example/jobs"
     assert env["REDIS_URL"] == "redis://cache.example:6379/3"
+
+
+def cpus_of(machine: Machine) -> dict[str, tuple[int, ...]]:
+    return {service.name: service.command.cpus for stage in machine.stages() for service in stage}
+
+
+def test_processes_that_requests_and_jobs_pass_through_keep_to_a_cpu_each_and_the_others_to_none(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5, 6, 7})
+    first, second = Machine(settings, StackOptions()), Machine(settings, StackOptions())
+    cpus = cpus_of(first)
+    assert {name for name, kept in cpus.items() if kept} == {"web", "gpu"}
+    assert len({*cpus["web"], *cpus["gpu"]}) == 2
+    # Stacks beside each other begin with different CPUs.
+    assert cpus_of(second)["web"] != cpus["web"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "env", "options", "of_engine"),
+    [
+        (True, {}, {}, True),
+        (False, {}, {}, False),
+        (True, {"OMP_NUM_THREADS": "3"}, {}, False),
+        (True, {"VLLM_CPU_OMP_THREADS_BIND": "0"}, {}, False),
+        (True, {}, {"tensor_parallel_size": 2}, False),
+    ],
+)
+def test_an_engine_on_the_cpu_has_cpus_of_its_own_unless_the_operator_chose(
+    installed: bool,
+    env: dict[str, str],
+    options: dict[str, int],
+    of_engine: bool,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("headrace.stack.machine.version", partial(_version, installed))
+    for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    pool = PoolSettings(engine="vllm", engine_options=options)
+    machine = Machine(settings.model_copy(update={"pools": {"chat": pool}}), StackOptions())
+    gpu, web = find(machine, "gpu").command, find(machine, "web").command
+    if of_engine:
+        assert {*gpu.cpus, int(gpu.env["VLLM_CPU_OMP_THREADS_BIND"])} == {0, 1}
+        assert web.cpus == gpu.cpus
+    else:
+        # The engine runs where its worker does.
+        assert gpu.cpus == ()
+        assert gpu.env.get("VLLM_CPU_OMP_THREADS_BIND") == env.get("VLLM_CPU_OMP_THREADS_BIND")
+        assert len(web.cpus) == 1
+
+
+def _version(installed: bool, name: str) -> str:
+    if not installed:
+        raise PackageNotFoundError(name)
+    return "1"
 
 
 def test_overflow_runs_only_with_an_api_key(settings: Settings) -> None:

@@ -3,8 +3,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,12 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from headrace import cpus
 from headrace.connections.model_files import TEMPLATES as TEMPLATES_FOLDER
-from headrace.domain.embeddings.inputs import text_input
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.plain import plain_text, plain_tokens
 from headrace.domain.prompts.tools import ToolCall
 from headrace.errors import InvalidRequest
-from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, InputTokenizer, Tokenizer
+from headrace.policies.tokens import LONG_CHARS, EstimatingTokenizer, Tokenizer
 from headrace.policies.tokens.chat_template import template_arguments
 
 CHATML = (
@@ -110,28 +106,6 @@ def test_counting_a_long_text_freezes_no_other_thread(tmp_path: Path) -> None:
         gaps.append(time.perf_counter() - last)
         last += gaps[-1]
     assert max(gaps) < (last - began) / 2
-
-
-@pytest.mark.parametrize(("characters", "times"), [(LONG_CHARS // 2, 0), (LONG_CHARS + 1, 1)])
-def test_a_long_text_is_encoded_on_any_cpu(
-    characters: int, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spared: list[int] = []
-
-    @contextmanager
-    def anywhere() -> Iterator[None]:
-        spared.append(1)
-        yield
-
-    tokenizer = Tokenizer(write_model(tmp_path))
-    monkeypatch.setattr(cpus.own, "anywhere", anywhere)
-    tokenizer.count([Message("user", "x" * characters)])
-    assert len(spared) == times
-    tokenizer.encode([Message("user", "x" * characters)])
-    assert len(spared) == 2 * times
-    # Many texts are encoded by threads of the tokenizer, and those have the CPUs of the first thread that asked.
-    InputTokenizer(byte_level()).count_each([text_input("a"), text_input("b")])
-    assert len(spared) == 2 * times + 1
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -54,6 +54,22 @@ def test_a_child_gets_its_environment_and_its_output_goes_to_the_log(tmp_path: P
     assert (tmp_path / "log").read_text() == "kept\nand errors\n"
 
 
+@pytest.mark.parametrize("cpus", [(), (min(os.sched_getaffinity(0)),)])
+def test_a_program_and_what_it_starts_keep_to_the_cpus_of_its_command(cpus: tuple[int, ...], tmp_path: Path) -> None:
+    ask = f"{sys.executable} -c 'import os; print(*sorted(os.sched_getaffinity(0)))'"
+    child = Child(Command("program", ("sh", "-c", f"{ask}; true"), {}, Path("/"), cpus=cpus), tmp_path / "log")
+    assert child.wait(DEADLINE_S)
+    assert list(map(int, (tmp_path / "log").read_text().split())) == list(cpus or sorted(os.sched_getaffinity(0)))
+
+
+def test_a_program_whose_cpus_do_not_exist_runs_where_it_may(tmp_path: Path) -> None:
+    child = Child(
+        Command("program", ("echo", "ran"), {"PATH": "/usr/bin:/bin"}, Path("/"), cpus=(1000,)), tmp_path / "log"
+    )
+    assert child.wait(DEADLINE_S)
+    assert (tmp_path / "log").read_text() == "ran\n"
+
+
 def test_a_program_that_is_not_there_says_so_in_the_log(tmp_path: Path) -> None:
     child = Child(command("no-such-program"), tmp_path / "log")
     with pytest.raises(StackError, match="no-such-program: No such file"):

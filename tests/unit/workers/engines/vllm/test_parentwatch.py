@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,29 +14,34 @@ def child(write):
     parentwatch.register()
     parentwatch.register()
     tqdm(disable=True)
-    write.send([thread.name for thread in threading.enumerate()].count("parentwatch"))
+    cpus = {cpu for task in os.listdir("/proc/self/task") for cpu in os.sched_getaffinity(int(task))}
+    write.send(([thread.name for thread in threading.enumerate()].count("parentwatch"), *sorted(cpus)))
     threading.Event().wait()
 
 if __name__ == "__main__":
     read, write = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=child, args=(write,))
     process.start()
-    print(process.pid, read.recv(), flush=True)
+    print(process.pid, *read.recv(), flush=True)
     threading.Event().wait()
 """
 
 
-def test_a_child_dies_with_its_parent_and_watches_once(tmp_path: Path) -> None:
+def test_a_child_dies_with_its_parent_watches_once_and_keeps_to_its_cpus(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(PARENT)
-    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+    last = max(os.sched_getaffinity(0))
+    env = {**os.environ, "VLLM_CPU_OMP_THREADS_BIND": str(last)}  # noqa: TID251 - it is handed on whole, with one more.
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True, env=env) as parent:
         assert parent.stdout is not None
-        pid, watchers = map(int, parent.stdout.readline().split())
+        pid, watchers, *cpus = map(int, parent.stdout.readline().split())
+        of_parent = os.sched_getaffinity(parent.pid)
         maps = Path(f"/proc/{pid}/maps").read_text()
         parent.kill()
         # The child holds the other end of this pipe: it closes when the child is gone.
         assert parent.stdout.read() == ""
     assert watchers == 1
+    assert (cpus, of_parent) == ([last], os.sched_getaffinity(0))
     assert "python" in maps
     assert "/dev/shm/sem." not in maps, "a progress bar's lock would outlive it"
 

@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 
 from headrace.config import PoolSettings
-from headrace.cpus import own
 from workers.engines.adapters import Adapter
 from workers.engines.vllm import settings as vllm_settings
-from workers.engines.vllm.settings import arguments, computing_threads, environment
+from workers.engines.vllm.settings import arguments, environment
 
 
 @pytest.fixture(params=[True, False], ids=["cpu", "gpu"])
@@ -87,33 +86,29 @@ def test_half_of_the_cpus_are_left_free(
     cpus: int, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
-    monkeypatch.setattr(own, "allowed", frozenset(range(cpus)))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     with environment(PoolSettings(), tmp_path):
         assert environ["OMP_NUM_THREADS"] == threads
 
 
-@pytest.mark.parametrize(
-    ("options", "threads"), [({}, 3), ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, 12)]
-)
-def test_the_operator_s_number_of_threads_computes_in_each_process_that_shares_a_model(
-    options: dict[str, int], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_has_a_thread_on_each_cpu_that_is_named_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
-    pool = PoolSettings(engine_options=options)
-    with environment(pool, tmp_path):
-        assert computing_threads(pool) == threads
-
-
-def test_where_vllm_or_a_gpu_decides_no_cpus_are_taken(
-    on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if on_cpu:
-        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0-1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "1,4-6")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with environment(PoolSettings(), tmp_path):
-        assert computing_threads(PoolSettings()) is None
+        assert environ["OMP_NUM_THREADS"] == "4"
+        assert environ["VLLM_CPU_OMP_THREADS_BIND"] == "1,4-6"
+
+
+def test_the_operator_s_number_of_threads_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with environment(PoolSettings(), tmp_path):
+        assert environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_an_adapter_brings_what_it_needs_and_the_operator_s_options_win(on_cpu: bool, tmp_path: Path) -> None:
