@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeVar
 
-from headrace.batching import Batching, Call, Gathering
+from headrace.batching import Batching, Gathering
 from headrace.domain.apps import App, Scope
 from headrace.errors import PermissionDenied, Unauthenticated
 from headrace.store import Store
@@ -127,11 +127,10 @@ class Authenticator:
             raise keys.invalid()
         return app
 
-    def _serve(self, calls: Sequence[Call[bytes, App | None]]) -> None:
+    def _serve(self, digests: Sequence[bytes]) -> list[App | None]:
         with self._store.autocommit() as db:
-            found = keys.authenticate_all(db, [call.ask for call in calls])
-        for call in calls:
-            call.settle(found.get(call.ask))
+            found = keys.authenticate_all(db, digests)
+        return [found.get(digest) for digest in digests]
 
 
 def check_scope(app: App, method: str) -> None:

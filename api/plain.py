@@ -21,7 +21,7 @@ from api.routes.submission import headers_of
 from api.schemas.body import parse_object, validated
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import AcceptedBody
-from headrace.batching import Batching, Call
+from headrace.batching import Batching
 from headrace.config.rules import AUTO
 from headrace.domain.apps import App
 
@@ -62,7 +62,7 @@ class Post(NamedTuple):
 class _Entry(NamedTuple):
     """A job of a share, which asks for a place."""
 
-    call: Call[Post, "Answer | _Accepted | None"]
+    post: Post
     draft: Draft
     bid: Bid
 
@@ -74,7 +74,8 @@ class _Accepted(NamedTuple):
     admitted: Admitted
 
 
-_Call = Call[Post, Answer | _Accepted | None]
+#: The outcome of one post; None: it is left to the routes.
+_Outcome = Answer | _Accepted | None
 
 
 class PlainJobs:
@@ -83,7 +84,7 @@ class PlainJobs:
     def __init__(self, submitter: Submitter, clock: Callable[[], float] = time.monotonic) -> None:
         """Submit nothing yet."""
         self._submitter, self._clock = submitter, clock
-        self.batching = Batching[Post, Answer | _Accepted | None](self._serve, SHARE)
+        self.batching = Batching[Post, _Outcome](self._serve, SHARE)
         #: Until when requests' own threads do it all, and until when they do it for an app.
         self._off_until = -math.inf
         self._left_until: dict[UUID, float] = {}
@@ -110,51 +111,45 @@ class PlainJobs:
         self._left_until.pop(app.id, None)
         return False
 
-    def _serve(self, calls: Sequence[_Call]) -> None:
-        entries = []
-        for call in calls:
-            if (entry := self._entry(call)) is None:
-                call.settle(None)
-            else:
-                entries.append(entry)
-        outcomes = self._submitter.intake.accept_all([entry.bid for entry in entries]) if entries else []
-        for entry, outcome in zip(entries, outcomes, strict=True):
-            self._settle(entry, outcome)
+    def _serve(self, posts: Sequence[Post]) -> list[_Outcome | BaseException]:
+        entries = [self._entry(post) for post in posts]
+        bids = [entry.bid for entry in entries if entry is not None]
+        outcomes = iter(self._submitter.intake.accept_all(bids) if bids else ())
+        return [None if entry is None else self._told(entry, next(outcomes)) for entry in entries]
 
-    def _entry(self, call: _Call) -> _Entry | None:
+    def _entry(self, post: Post) -> _Entry | None:
         """What a request asks for; None if it is left to the routes."""
         if self._is_off():
             return None
-        began, app = self._clock(), call.ask.app
+        began = self._clock()
         try:
-            draft = _plain_draft(call.ask.raw)
-            bid = None if draft is None else self._submitter.bid(draft, app, call.ask.request_id)
-            return None if draft is None or bid is None else _Entry(call, draft, bid)
+            draft = _plain_draft(post.raw)
+            bid = None if draft is None else self._submitter.bid(draft, post.app, post.request_id)
+            return None if draft is None or bid is None else _Entry(post, draft, bid)
         except Exception:  # The routes meet it again, and say it.
             return None
         finally:
             self._note_slow(began)
 
-    def _settle(self, entry: _Entry, outcome: Outcome | BaseException) -> None:
-        call = entry.call
+    def _told(self, entry: _Entry, outcome: Outcome | BaseException) -> _Outcome | BaseException:
         if isinstance(outcome, BaseException):
-            call.fail(outcome)
-        elif not isinstance(outcome, Admitted):
+            return outcome
+        if not isinstance(outcome, Admitted):
             # Refused: the routes say why, and ask again if they must.
-            self._left_until[call.ask.app.id] = self._clock() + REFUSED_S
-            call.settle(None)
-        elif self._is_off():
-            call.settle(_Accepted(entry, outcome))
-        else:
-            began = self._clock()
-            try:
-                call.settle(self._answer(entry, outcome))
-            except Exception as error:  # A bug. It is this job's alone.
-                call.fail(error)
+            self._left_until[entry.post.app.id] = self._clock() + REFUSED_S
+            return None
+        if self._is_off():
+            return _Accepted(entry, outcome)
+        began = self._clock()
+        try:
+            return self._answer(entry, outcome)
+        except Exception as error:  # A bug. It is this job's alone.
+            return error
+        finally:
             self._note_slow(began)
 
     def _answer(self, entry: _Entry, admitted: Admitted) -> Answer:
-        accepted = self._submitter.admitted(entry.draft, entry.call.ask.app, entry.bid.spec, admitted)
+        accepted = self._submitter.admitted(entry.draft, entry.post.app, entry.bid.spec, admitted)
         return Answer(f"{AcceptedBody.of(accepted).model_dump_json()}\n".encode(), headers_of(accepted))
 
     def _note_slow(self, began: float) -> None:

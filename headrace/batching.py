@@ -12,14 +12,14 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import Generic, Literal, TypeVar
 
-from headrace.errors import Unavailable
+from headrace.errors import StoreBusy, Unavailable
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-#: A batch that fails with Unavailable after this many seconds waited for a server that does not answer. The calls that
-#: arrived meanwhile fail with it. Otherwise each of their batches would wait as long, and calls that arrive faster than
-#: batches fail would occupy every thread.
+#: A batch with an outage after this many seconds waited for a server that does not answer. The calls that arrived
+#: meanwhile fail with it. Otherwise each of their batches would wait as long, and calls that arrive faster than batches
+#: fail would occupy every thread.
 SILENCE_S = 1.0
 #: `CROWD` calls within `CROWD_S` seconds are a crowd: more are about to arrive. So are more calls at the same rate.
 CROWD = 4
@@ -65,68 +65,36 @@ class _Turn(Enum):
     LEAD = "lead"
 
 
-class Call(Generic[Argument, Result]):
-    """The call of one thread. Its inbox tells the thread to lead, or how the call ended.
+class _Call(Generic[Argument, Result]):
+    """The call of one thread. Its inbox tells the thread to lead, or how the call ended."""
 
-    Attributes:
-        key: two calls with the same key are never in one batch; None for no such restriction.
-    """
+    __slots__ = ("ask", "inbox", "key")
 
     def __init__(self, ask: Argument, key: Hashable | None) -> None:
         self.ask, self.key = ask, key
-        self.is_settled = False
-        self._inbox: SimpleQueue[tuple[Result] | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
-
-    def settle(self, outcome: Result) -> None:
-        """End the call with this result."""
-        self.is_settled = True
-        self._inbox.put((outcome,))
-
-    def fail(self, error: BaseException) -> None:
-        """Let the call raise this error."""
-        self.is_settled = True
-        self._inbox.put(error)
-
-    def lead(self) -> None:
-        """Let the call's thread serve the next batch, which contains this call."""
-        self._inbox.put(_Turn.LEAD)
-
-    def told(self) -> tuple[Result] | BaseException | Literal[_Turn.LEAD]:
-        """The next message in the inbox; blocks until one comes."""
-        return self._inbox.get()
-
-    def outcome(self) -> Result | BaseException:
-        """How the call ended, for the thread that served it and never waited in `Batching.call`."""
-        assert self.is_settled
-        told = self.told()
-        assert told is not _Turn.LEAD
-        return told if isinstance(told, BaseException) else told[0]
-
-    def result(self) -> Result:
-        """The result of a call that another thread serves. Blocks until it has ended. Raises: what it failed with."""
-        told = self.told()
-        assert told is not _Turn.LEAD, "Such a call is in no batch that it could lead."
-        if isinstance(told, BaseException):
-            raise told
-        return told[0]
+        self.inbox: SimpleQueue[Result | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
 
 
 class Batching(Generic[Argument, Result]):
     """Serves calls in batches. Safe for many threads."""
 
     def __init__(
-        self, serve: Callable[[Sequence[Call[Argument, Result]]], None], most: int, gathering: Gathering | None = None
+        self,
+        serve: Callable[[Sequence[Argument]], Sequence[Result | BaseException]],
+        most: int,
+        gathering: Gathering | None = None,
     ) -> None:
         """Create it without calls.
 
         Args:
-            serve: settles or fails each call of a batch. If it raises, the calls not yet ended fail with that error.
+            serve: returns the outcome of each call of a batch, in their order: its result, or the error that it
+                raises. If it raises, each call of the batch raises that error.
             most: maximum calls in one batch.
             gathering: how the leader waits for more calls before a batch; None for no wait.
         """
         self._serve, self._most, self._gathering = serve, most, gathering
         self._lock = threading.Lock()
-        self._waiting: list[Call[Argument, Result]] = []
+        self._waiting: list[_Call[Argument, Result]] = []
         self._is_led = False
 
     @property
@@ -140,20 +108,23 @@ class Batching(Generic[Argument, Result]):
         return not (self._is_led or self._waiting)
 
     def call(self, ask: Argument, key: Hashable | None = None) -> Result:
-        """Make one call and return its result. Raises: the error that the call or its batch failed with."""
-        call = Call[Argument, Result](ask, key)
+        """Make one call and return its result. Raises: the error that the call or its batch failed with.
+
+        Args: key: two calls with the same key are never in one batch; None for no such restriction.
+        """
+        call: _Call[Argument, Result] = _Call(ask, key)
         if self._gathering is not None:
             self._gathering.came()
         with self._lock:
             self._waiting.append(call)
             leads, self._is_led = not self._is_led, True
         if leads:
-            call.lead()
-        while (told := call.told()) is _Turn.LEAD:
             self._lead()
-        if isinstance(told, BaseException):
-            raise told
-        return told[0]
+        while (outcome := call.inbox.get()) is _Turn.LEAD:
+            self._lead()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def _lead(self) -> None:
         """Serve one batch, then hand the lead to a waiting call, if any."""
@@ -161,27 +132,32 @@ class Batching(Generic[Argument, Result]):
             self._gathering.wait()
         batch = self._next_batch()
         began = time.monotonic()
-        try:
-            self._serve(batch)
-        except BaseException as error:
-            if isinstance(error, Unavailable) and time.monotonic() - began >= SILENCE_S:
-                with self._lock:
-                    batch, self._waiting = [*batch, *self._waiting], []
-            for call in batch:
-                if not call.is_settled:
-                    call.fail(error)
-        finally:
-            # Under the lock, so that nothing can settle the next leader before it is told to lead.
+        outcomes = self._outcomes(batch)
+        if time.monotonic() - began >= SILENCE_S and (outage := _outage(outcomes)) is not None:
             with self._lock:
-                if self._waiting:
-                    self._waiting[0].lead()
-                else:
-                    self._is_led = False
-
-    def _next_batch(self) -> list[Call[Argument, Result]]:
+                late, self._waiting = self._waiting, []
+            batch, outcomes = [*batch, *late], [*outcomes, *[outage] * len(late)]
+        for call, outcome in zip(batch, outcomes, strict=True):
+            call.inbox.put(outcome)
+        # Under the lock, so that nothing can end the next leader's call before it is told to lead.
         with self._lock:
-            batch: list[Call[Argument, Result]] = []
-            rest: list[Call[Argument, Result]] = []
+            if self._waiting:
+                self._waiting[0].inbox.put(_Turn.LEAD)
+            else:
+                self._is_led = False
+
+    def _outcomes(self, batch: Sequence[_Call[Argument, Result]]) -> Sequence[Result | BaseException]:
+        try:
+            outcomes = self._serve([call.ask for call in batch])
+            assert len(outcomes) == len(batch), "Each call must have an outcome."
+        except BaseException as error:
+            return [error] * len(batch)
+        return outcomes
+
+    def _next_batch(self) -> list[_Call[Argument, Result]]:
+        with self._lock:
+            batch: list[_Call[Argument, Result]] = []
+            rest: list[_Call[Argument, Result]] = []
             keys: set[Hashable] = set()
             for call in self._waiting:
                 fits = len(batch) < self._most and (call.key is None or call.key not in keys)
@@ -189,3 +165,11 @@ class Batching(Generic[Argument, Result]):
                 keys |= {call.key} if fits else set()
             self._waiting = rest
         return batch
+
+
+def _outage(outcomes: Sequence[object]) -> Unavailable | None:
+    """The error of a server that did not answer; None if it did. StoreBusy is one only where no call got through."""
+    failed = [each for each in outcomes if isinstance(each, Unavailable)]
+    if len(failed) < len(outcomes):
+        failed = [each for each in failed if not isinstance(each, StoreBusy)]
+    return failed[0] if failed else None

@@ -4,15 +4,14 @@ Each call has a key and its own outcome. A call that makes its batch fail fails 
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from headrace.batching import Batching, Call, Gathering
+from headrace.batching import Batching, Gathering
 from headrace.errors import StoreBusy, Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-AnyCall = TypeVar("AnyCall", bound=Call[Any, Any])
 
 #: The most rows in one statement. With more, each call would only wait longer for the slowest one.
 MOST = 64
@@ -47,7 +46,7 @@ class Sharing(Generic[Key, Argument, Result]):
             gathering: as for `Batching`.
         """
         self._serve = serve
-        self.batching = Batching[tuple[Key, Argument], Result | None](self.settle, most, gathering)
+        self.batching = Batching[tuple[Key, Argument], Result | None](self._serve_batch, most, gathering)
 
     def call(self, key: Key, ask: Argument) -> Result | None:
         """Return the call's outcome, or None without one. A batch never holds two calls with the same key.
@@ -56,20 +55,14 @@ class Sharing(Generic[Key, Argument, Result]):
         """
         return self.batching.call((key, ask), key)
 
-    def settle(self, calls: Sequence[Call[tuple[Key, Argument], Result | None]]) -> None:
-        """Settle or fail each of these calls, as one batch. Raises: an outage, and none of them has ended."""
+    def _serve_batch(self, asks: Sequence[tuple[Key, Argument]]) -> Sequence[Result | BaseException | None]:
         try:
-            outcomes = self._serve(dict(call.ask for call in calls))
+            outcomes = self._serve(dict(asks))
         except Exception as error:
-            if len(calls) == 1 or is_outage(error):
+            if len(asks) == 1 or is_outage(error):
                 raise
-            apart(calls, self._settle_alone)
-            return
-        for call in calls:
-            call.settle(outcomes.get(call.ask[0]))
-
-    def _settle_alone(self, call: Call[tuple[Key, Argument], Result | None]) -> None:
-        call.settle(self._serve(dict([call.ask])).get(call.ask[0]))
+            return apart(asks, lambda ask: self._serve(dict([ask])).get(ask[0]))
+        return [outcomes.get(key) for key, _ in asks]
 
 
 def is_outage(error: Exception) -> bool:
@@ -77,16 +70,17 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, Unavailable) and not isinstance(error, StoreBusy)
 
 
-def apart(calls: Iterable[AnyCall], settle: Callable[[AnyCall], object]) -> None:
-    """Settle each of these calls alone. Args: settle: raises what its call fails with."""
-    busy = list[StoreBusy]()
-    for call in calls:
+def apart(asks: Iterable[Argument], serve: Callable[[Argument], Result]) -> list[Result | Exception]:
+    """Serve each of these asks alone. Returns: each one's result, or the error that `serve` raised, in order."""
+    outcomes, busy = list[Result | Exception](), list[StoreBusy]()
+    for ask in asks:
         if len(busy) == MOST_BUSY:
-            call.fail(busy[-1])
+            outcomes.append(busy[-1])
             continue
         try:
-            settle(call)
+            outcomes.append(serve(ask))
         except Exception as error:
-            call.fail(error)
+            outcomes.append(error)
             if isinstance(error, StoreBusy):
                 busy.append(error)
+    return outcomes

@@ -6,20 +6,21 @@ while its row is on the way to the disk. Knows no HTTP.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import NamedTuple
 from uuid import UUID
 
 from api.door.refusals import ALIKE_FOR_ALL, RefusalMemory, Wish, wish
-from headrace.batching import Batching, Call
+from headrace.batching import Batching
 from headrace.broker.admission import Admission
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
 from headrace.domain.places import Ask, Place, Refusal
 from headrace.domain.queues import Ticket
-from headrace.errors import BrokerUnavailable, HeadraceError, StoreUnavailable
+from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.logging import named
 from headrace.policies.routing import route_of
 from headrace.store import Store
@@ -64,7 +65,6 @@ class Bid(NamedTuple):
 
 
 Outcome = Admitted | Replayed | Refusal
-_Request = Call[Bid, Outcome]
 
 
 class Intake:
@@ -88,66 +88,52 @@ class Intake:
 
     def accept_all(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
         """Accept jobs as a batch of their own, in this thread. Returns each one's outcome, or its error, in order."""
-        requests = [_Request(bid, None) for bid in bids]
-        fresh = []
-        for request in requests:
-            if refusal := self.refusals.recall(wish(request.ask.ask)):
-                request.settle(refusal)
-            else:
-                fresh.append(request)
+        remembered = [self.refusals.recall(wish(bid.ask)) for bid in bids]
+        fresh = [bid for bid, refusal in zip(bids, remembered, strict=True) if refusal is None]
         try:
-            if fresh:
-                self._serve(fresh)
-        except Exception as error:  # Of the batch: each job has it that has no outcome.
-            for request in fresh:
-                if not request.is_settled:
-                    request.fail(error)
-        return [request.outcome() for request in requests]
+            served: Iterator[Outcome | BaseException] = iter(self._serve(fresh) if fresh else ())
+        except Exception as error:  # Of the batch: each job has it.
+            served = repeat(error)
+        return [refusal or next(served) for refusal in remembered]
 
-    def _serve(self, batch: Sequence[_Request]) -> None:
-        placed = []
+    def _serve(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
         asked_at = time.monotonic()
-        for request, taken in zip(batch, self.admission.reserve([each.ask.ask for each in batch]), strict=True):
-            if isinstance(taken, Refusal):
+        taken = self.admission.reserve([bid.ask for bid in bids])
+        placed = []
+        for bid, each in zip(bids, taken, strict=True):
+            if isinstance(each, Place):
+                self.refusals.forget(wish(bid.ask))
+                placed.append((bid, each))
+            elif each.reason in ALIKE_FOR_ALL:
                 # Here, not in the caller's thread: it may run much later.
-                if taken.reason in ALIKE_FOR_ALL:
-                    self.refusals.remember(wish(request.ask.ask), taken, asked_at)
-                request.settle(taken)
-            else:
-                self.refusals.forget(wish(request.ask.ask))
-                placed.append((request, taken))
-        if placed:
-            self._make_durable(placed)
-
-    def _make_durable(self, placed: Sequence[tuple[_Request, Place]]) -> None:
-        rows = [(request.ask.spec, _placement(place)) for request, place in placed]
-        is_early = _may_start_early([request.ask.spec for request, _ in placed])
+                self.refusals.remember(wish(bid.ask), each, asked_at)
         try:
-            outcomes = insert_batch(self._store, rows, is_before_disk=is_early)
+            durable: Iterator[Outcome | BaseException] = iter(self._make_durable(placed) if placed else ())
+        except Exception as error:  # A refusal holds whatever becomes of the other jobs.
+            durable = repeat(error)
+        return [each if isinstance(each, Refusal) else next(durable) for each in taken]
+
+    def _make_durable(self, placed: Sequence[tuple[Bid, Place]]) -> list[Admitted | Replayed | HeadraceError]:
+        rows = [(bid.spec, _placement(place)) for bid, place in placed]
+        is_early = _may_start_early([bid.spec for bid, _ in placed])
+        try:
+            inserted = insert_batch(self._store, rows, is_before_disk=is_early)
         except BaseException:
-            self._give_back([request for request, _ in placed])
+            self._give_back([bid for bid, _ in placed])
             raise
         self._fail_at(FAILPOINT_INSERTED)
-        made = [(*pair, outcome) for pair, outcome in zip(placed, outcomes, strict=True)]
-        fresh = [(request, place, start_by) for request, place, outcome in made if (start_by := _start_by(outcome))]
-        tickets = [_ticket(request.ask.spec, place, start_by) for request, place, start_by in fresh]
-        specs = (request.ask.spec for request, _, _ in fresh)
+        made = [(*pair, each) for pair, each in zip(placed, inserted, strict=True)]
+        fresh = [(bid, place, start_by) for bid, place, each in made if (start_by := _start_by(each))]
+        tickets = [_ticket(bid.spec, place, start_by) for bid, place, start_by in fresh]
+        specs = (bid.spec for bid, _, _ in fresh)
         self._publish(tickets, {spec.id: spec.looked_up_by for spec in specs if spec.looked_up_by is not None})
-        self._give_back([request for request, _, outcome in made if not _start_by(outcome)])
+        self._give_back([bid for bid, _, each in made if not _start_by(each)])
         if is_early and fresh:
             self._fail_at(FAILPOINT_PUBLISHED)
             self._store.wait_for_disk()
-        if isinstance(gone := outcomes[0], StoreUnavailable) and all(each is gone for each in outcomes):
-            raise gone
-        for request, place, outcome in made:
-            if isinstance(outcome, HeadraceError):
-                request.fail(outcome)
-            elif outcome.start_by is None:
-                request.settle(Replayed(outcome.job_id))
-            else:
-                request.settle(Admitted(place, outcome.start_by))
         if fresh:
-            log.info("job_accepted", extra={"each": [_facts(request.ask, place) for request, place, _ in fresh]})
+            log.info("job_accepted", extra={"each": [_facts(bid, place) for bid, place, _ in fresh]})
+        return [_outcome(place, each) for _, place, each in made]
 
     def _publish(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
         try:
@@ -156,12 +142,12 @@ class Intake:
             # The jobs are durable, so they are accepted: `publish_due` puts their messages into the lists.
             log.warning("publish_failed", extra={**named([ticket.job_id for ticket in tickets]), "error": str(error)})
 
-    def _give_back(self, requests: Sequence[_Request]) -> None:
+    def _give_back(self, bids: Sequence[Bid]) -> None:
         try:
-            self.admission.leave((request.ask.spec.id, 1) for request in requests)
+            self.admission.leave((bid.spec.id, 1) for bid in bids)
         except BrokerUnavailable as error:
             # The reservations expire by themselves, and `reconcile_admission` drops them.
-            facts = named([request.ask.spec.id for request in requests])
+            facts = named([bid.spec.id for bid in bids])
             log.warning("release_failed", extra={**facts, "error": str(error)})
 
 
@@ -192,6 +178,12 @@ def _placement(place: Place) -> Placement:
 def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:
     """The new job's `start_by`; None where none was made."""
     return outcome.start_by if isinstance(outcome, Inserted) else None
+
+
+def _outcome(place: Place, inserted: Inserted | HeadraceError) -> Admitted | Replayed | HeadraceError:
+    if isinstance(inserted, HeadraceError):
+        return inserted
+    return Replayed(inserted.job_id) if inserted.start_by is None else Admitted(place, inserted.start_by)
 
 
 def _ticket(spec: JobSpec, place: Place, start_by: datetime) -> Ticket:

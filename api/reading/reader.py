@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from headrace.batching import Batching, Call
+from headrace.batching import Batching
 from headrace.broker import ending
 from headrace.broker.admission import Admission
 from headrace.domain.jobs import Job
@@ -37,7 +37,6 @@ class Reader:
             raise jobs.not_found(job_id)
         return ending.ended_if_over(self._store, self._admission, job)
 
-    def _serve(self, calls: Sequence[Call[_Key, Job | None]]) -> None:
-        found = jobs.find_all(self._store, [call.ask for call in calls])
-        for call in calls:
-            call.settle(found.get(call.ask))
+    def _serve(self, keys: Sequence[_Key]) -> list[Job | None]:
+        found = jobs.find_all(self._store, keys)
+        return [found.get(key) for key in keys]

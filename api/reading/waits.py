@@ -17,7 +17,7 @@ from api.reading.peers import Connections, Peer, connections
 from api.reading.slots import Slot, Slots
 from api.reading.watch import Watch
 from headrace import hops
-from headrace.batching import Batching, Call
+from headrace.batching import Batching
 from headrace.broker.news import LISTENS_S, News, Word, channel_of, word_of
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
@@ -227,10 +227,9 @@ class Waits:
                     self._listen_again()
                     self._tell_all()
 
-    def _listen_all(self, calls: Sequence[Call[UUID, None]]) -> None:
-        self._news.listen([call.ask for call in calls], self._channel)
-        for call in calls:
-            call.settle(None)
+    def _listen_all(self, job_ids: Sequence[UUID]) -> list[None]:
+        self._news.listen(job_ids, self._channel)
+        return [None] * len(job_ids)
 
     def _listen_again(self) -> None:
         with self._lock:

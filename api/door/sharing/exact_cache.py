@@ -14,7 +14,7 @@ from uuid import UUID
 from api.door.accepted import Accepted
 from api.door.refusals import rate_limited
 from api.door.sharing.single_flight import SingleFlight
-from headrace.batching import Batching, Call
+from headrace.batching import Batching
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
 from headrace.config import Settings
@@ -173,15 +173,13 @@ class ExactCache:
         except BrokerUnavailable as error:
             log.warning("webhooks_not_woken", extra={"error": str(error)})
 
-    def _search(self, calls: Sequence[Call[Question, Found]]) -> None:
-        found = cached_answers.search(self._store, [call.ask for call in calls])
-        for call in calls:
-            call.settle(found.get(call.ask.spec.id) or Found())
+    def _search(self, questions: Sequence[Question]) -> list[Found]:
+        found = cached_answers.search(self._store, questions)
+        return [found.get(question.spec.id) or Found() for question in questions]
 
-    def _insert(self, calls: Sequence[Call[Hit, _StartBy]]) -> None:
-        served = cached_answers.serve(self._store, [call.ask for call in calls])
-        for call in calls:
-            call.settle(served.get(call.ask.question.spec.id))
+    def _insert(self, hits: Sequence[Hit]) -> list[_StartBy]:
+        served = cached_answers.serve(self._store, hits)
+        return [served.get(hit.question.spec.id) for hit in hits]
 
 
 def _facts(spec: JobSpec, queue: str, caller: Caller) -> dict[str, str]:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from headrace.batching import Batching, Call
+from headrace.batching import Batching
 from headrace.broker.flights import Flights
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import JobSpec
@@ -50,7 +50,6 @@ class SingleFlight:
             # The choice expires by itself.
             log.warning("flight_not_released", extra={"job_id": show_id(spec.id), "error": str(error)})
 
-    def _insert(self, calls: Sequence[Call[Follower, _StartBy]]) -> None:
-        inserted = followers.follow(self._store, [call.ask for call in calls])
-        for call in calls:
-            call.settle(inserted.get(call.ask.spec.id))
+    def _insert(self, new: Sequence[Follower]) -> list[_StartBy]:
+        inserted = followers.follow(self._store, new)
+        return [inserted.get(follower.spec.id) for follower in new]

@@ -123,23 +123,9 @@ def test_what_is_not_plain_or_is_at_fault_is_left_alone(submit: Submit, door: An
 
 def test_one_at_fault_does_not_fail_its_share(plain: PlainJobs, app: App, door: Any) -> None:
     bodies = [b"{", json.dumps(BODY).encode(), b'{"prompt": ""}']
-    calls = [_Noted(Post(app, raw, "req_1")) for raw in bodies]
-    plain._serve(calls)  # type: ignore[arg-type]
-    assert [call.told is None for call in calls] == [True, False, True]
+    outcomes = plain._serve([Post(app, raw, "req_1") for raw in bodies])
+    assert [outcome is None for outcome in outcomes] == [True, False, True]
     assert len(door.inserted) == 1
-
-
-class _Noted:
-    """A call that notes how it ended."""
-
-    def __init__(self, ask: Post) -> None:
-        self.ask, self.told, self.error = ask, None, None
-
-    def settle(self, told: Any) -> None:
-        self.told = told
-
-    def fail(self, error: Any) -> None:
-        self.error = error
 
 
 def test_a_job_that_the_cache_may_serve_is_left_alone(submit: Submit, door: Any, app: App) -> None:
@@ -194,15 +180,15 @@ def test_a_server_that_does_not_answer_is_waited_for_once(
         clock.now_s += SLOW_S + 0.1
         raise StoreUnavailable("It does not answer.")
 
-    calls = [_Noted(Post(app, json.dumps(BODY).encode(), "req_1")) for _ in range(5)]
+    post = Post(app, json.dumps(BODY).encode(), "req_1")
     with monkeypatch.context() as outage:
         outage.setattr(plain._submitter.catalogue, "find", find)
-        plain._serve(calls)  # type: ignore[arg-type]
-    assert ([call.told for call in calls], len(asked)) == ([None] * 5, 1)
-    assert plain.submit(calls[0].ask) is None
+        assert plain._serve([post] * 5) == [None] * 5
+    assert len(asked) == 1
+    assert plain.submit(post) is None
     assert door.steps == []
     clock.now_s += OFF_S
-    assert plain.submit(calls[0].ask) is not None
+    assert plain.submit(post) is not None
 
 
 def test_answers_that_take_long_are_made_by_the_requests_themselves(
@@ -212,8 +198,7 @@ def test_answers_that_take_long_are_made_by_the_requests_themselves(
         clock.now_s += SLOW_S + 0.1
 
     monkeypatch.setattr(type(submitter.forecast), "expected_wait_s", slow)
-    calls = [_Noted(Post(app, json.dumps(BODY).encode(), "req_1")) for _ in range(3)]
-    plain._serve(calls)  # type: ignore[arg-type]
-    assert [isinstance(call.told, Answer) for call in calls] == [True, False, False]
-    answers = [plain._answer(*call.told) for call in calls[1:]]  # type: ignore[misc]
+    outcomes = plain._serve([Post(app, json.dumps(BODY).encode(), "req_1")] * 3)
+    assert [isinstance(outcome, Answer) for outcome in outcomes] == [True, False, False]
+    answers = [plain._answer(*outcome) for outcome in outcomes[1:]]  # type: ignore[misc]
     assert all(json.loads(answer.body)["status"] == "queued" for answer in answers)

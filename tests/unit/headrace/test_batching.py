@@ -1,4 +1,4 @@
-"""Threads that wait for batches: each is told its own, early where it can be, and nobody waits for ever."""
+"""Threads that wait for batches: each gets its own outcome, and none waits for ever."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -6,31 +6,32 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from headrace.batching import CROWD, CROWD_S, Batching, Call, Gathering
-from headrace.errors import StoreUnavailable
+from headrace.batching import CROWD, CROWD_S, Batching, Gathering
+from headrace.errors import StoreBusy, StoreUnavailable
 
 DEADLINE_S = 10.0
-Numbers = Sequence[Call[int, int]]
 
 
 class Held:
-    """Doubles numbers. The first batch waits until `go` is set; `error` is what each batch ends with."""
+    """Doubles numbers. The first batch waits until `go` is set; `error` is what each batch raises.
+
+    Attributes:
+        error_up_to_ten: the outcome of each number up to ten.
+    """
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.batches: list[list[int]] = []
         self.entered, self.go = threading.Event(), threading.Event()
         self.error = error
+        self.error_up_to_ten: BaseException | None = None
 
-    def serve(self, calls: Numbers) -> None:
-        self.batches.append([call.ask for call in calls])
+    def serve(self, asks: Sequence[int]) -> list[int | BaseException]:
+        self.batches.append(list(asks))
         self.entered.set()
         assert self.go.wait(DEADLINE_S)
-        for call in calls:
-            # Those above ten are settled whatever comes of the rest.
-            if self.error is None or call.ask > 10:
-                call.settle(2 * call.ask)
         if self.error is not None:
             raise self.error
+        return [(ask <= 10 and self.error_up_to_ten) or 2 * ask for ask in asks]
 
 
 def gathered(
@@ -64,13 +65,32 @@ def test_what_comes_meanwhile_goes_together_and_then_nobody_leads() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3)], ids=repr)
-def test_an_error_is_told_to_those_of_the_batch_that_were_told_nothing_yet(error: BaseException) -> None:
-    held = Held(error)
+def test_an_error_of_some_calls_fails_no_others(error: BaseException) -> None:
+    held = Held()
+    held.error_up_to_ten = error
     batching = Batching(held.serve, most=8)
     with ThreadPoolExecutor(8) as threads:
         first, *others = gathered(held, batching, threads, [1, 2, 20])
     assert [first.exception(), others[0].exception()] == [error, error]
     assert others[1].result() == 40
+    assert batching.is_idle
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3)], ids=repr)
+def test_what_a_batch_raises_reaches_each_of_its_calls(error: BaseException) -> None:
+    held = Held(error)
+    batching = Batching(held.serve, most=8)
+    with ThreadPoolExecutor(8) as threads:
+        calls = gathered(held, batching, threads, [1, 2, 20])
+    assert [call.exception() for call in calls] == [error] * 3
+    assert len(held.batches) == 2
+    assert batching.is_idle
+
+
+def test_a_batch_without_an_outcome_for_each_call_fails() -> None:
+    batching = Batching[int, int](lambda asks: [], most=8)
+    with pytest.raises(AssertionError):
+        batching.call(1)
     assert batching.is_idle
 
 
@@ -84,6 +104,34 @@ def test_who_waits_behind_a_server_that_says_nothing_is_told_at_once(
     with ThreadPoolExecutor(8) as threads:
         calls = gathered(held, batching, threads, [1, 2, 3, 4, 5])
     assert [type(call.exception()) for call in calls] == [StoreUnavailable] * 5
+    assert len(held.batches) == batches
+    assert batching.is_idle
+
+
+@pytest.mark.parametrize(
+    ("error", "asks", "batches"),
+    [
+        (StoreUnavailable("gone"), [1, 20, 30, 40], 2),
+        (StoreBusy("locked"), [1, 20, 30, 40], 3),
+        (StoreBusy("locked"), [1, 2, 30, 40], 2),
+    ],
+    ids=["an outage of one", "a locked row", "every row is locked"],
+)
+def test_an_outcome_says_that_a_server_is_silent_unless_the_others_got_through(
+    monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable, asks: Sequence[int], batches: int
+) -> None:
+    monkeypatch.setattr("headrace.batching.SILENCE_S", 0.0)
+    held = Held()
+    held.error_up_to_ten = error
+    batching = Batching(held.serve, most=2)
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(batching.call, 50)]
+        assert held.entered.wait(DEADLINE_S)
+        for number, ask in enumerate(asks, 1):
+            calls.append(threads.submit(batching.call, ask))
+            until(lambda number=number: batching.waiting == number)  # type: ignore[misc]
+        held.go.set()
+    assert [call.exception() for call in calls[3:]] == ([None, None] if batches == 3 else [error, error])
     assert len(held.batches) == batches
     assert batching.is_idle
 

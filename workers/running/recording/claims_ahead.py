@@ -6,9 +6,9 @@ claim and be woken once more, and the first of them would claim alone.
 With `ends_behind.py` it gives 2,379 jobs a second in place of 1,466 (`benchmarks/drain.py`, two cores, 2026-11-28).
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -16,10 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from headrace.batching import Call
 from workers.running.recording.commits import Commit
-
-log = logging.getLogger(__name__)
 
 #: Seconds that `end` waits for a statement under way: longer than Postgres may take for one.
 END_TIMEOUT_S = 10.0
@@ -39,44 +36,16 @@ class ClaimedRow(NamedTuple):
     commit: Commit
 
 
-class ClaimCall(Call[Message, ClaimedRow]):
-    """The claim of one message. Its thread can be started once it is settled.
+class ClaimCall(Future[ClaimedRow]):
+    """The claim of one message. Its thread can be started once it is done.
 
     Attributes:
         is_alone: True if no other job was taken with this one, or waited for its claim then.
     """
 
     def __init__(self, message: Message, *, is_alone: bool = False) -> None:
-        super().__init__(message, None)
-        self.is_alone = is_alone
-        self._lock = threading.Lock()
-        self._starts = list[Start]()
-
-    def settle(self, outcome: ClaimedRow) -> None:
-        super().settle(outcome)
-        self._start()
-
-    def fail(self, error: BaseException) -> None:
-        super().fail(error)
-        self._start()
-
-    def then(self, start: Start) -> None:
-        """Call `start` once the call has ended, from the thread that ends it; at once if it has."""
-        with self._lock:
-            if not self.is_settled:
-                self._starts.append(start)
-                return
-        start()
-
-    def _start(self) -> None:
-        with self._lock:
-            starts, self._starts = self._starts, []
-        for start in starts:
-            try:
-                start()
-            except Exception:
-                # The other jobs of this statement must start.
-                log.exception("start_fault")
+        super().__init__()
+        self.message, self.is_alone = message, is_alone
 
 
 class ClaimsAhead:
@@ -86,7 +55,7 @@ class ClaimsAhead:
         """Claim nothing before `begin`.
 
         Args:
-            serve: settles or fails each of these calls.
+            serve: ends each of these calls. If it raises, the calls that have not ended get that error.
         """
         self._serve = serve
         self._changed = threading.Condition()
@@ -111,7 +80,7 @@ class ClaimsAhead:
             new = [message for message in asked.items() if message not in self._calls]
             is_alone = len(asked) == 1 and not self._calls
             calls = [ClaimCall(message, is_alone=is_alone) for message in new]
-            self._calls |= {call.ask: call for call in calls}
+            self._calls |= {call.message: call for call in calls}
         if calls:
             self._asked.put(calls)
 
@@ -130,7 +99,7 @@ class ClaimsAhead:
         if (call := self._calls.get((job_id, enqueue_no))) is None or call.is_alone:
             start()
         else:
-            call.then(start)
+            call.add_done_callback(lambda _: start())
 
     def expects(self, job_id: UUID, enqueue_no: int) -> bool:
         """True if this message's job is claimed, or being claimed, and its claim was not fetched."""
@@ -158,5 +127,5 @@ class ClaimsAhead:
                 self._serve(calls)
         except BaseException as error:
             for call in calls:
-                if not call.is_settled:
-                    call.fail(error)
+                if not call.done():
+                    call.set_exception(error)

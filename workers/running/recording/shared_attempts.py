@@ -88,7 +88,7 @@ class SharedAttempts:
     def _claim_ahead(self, calls: Sequence[ClaimCall]) -> None:
         """Claim for these calls: those that come alone before they are on disk.
 
-        Raises: StoreUnavailable. A call that was settled hears of it from its commit.
+        Raises: StoreUnavailable. A call that has ended hears of it from its commit.
         """
         lull_s, self._claimed_at = time.monotonic() - self._claimed_at, time.monotonic()
         claim = self._claim_early if lull_s > LULL_S else self._claim_together
@@ -97,15 +97,18 @@ class SharedAttempts:
         except Exception as error:
             if is_outage(error) or (len(calls) == 1 and isinstance(error, StoreBusy)):
                 raise
-            apart([call for call in calls if not call.is_settled], lambda call: self._claim_together([call]))
+            left = [call for call in calls if not call.done()]
+            for call, outcome in zip(left, apart(left, lambda call: self._claim_together([call])), strict=True):
+                if outcome is not None:
+                    call.set_exception(outcome)
 
     def _claim_early(self, calls: Sequence[ClaimCall]) -> None:
-        """Settle the calls before the claims are on disk: their engines compute while it writes."""
+        """End the calls before the claims are on disk: their engines compute while it writes."""
         commit = Commit()
         try:
-            rows = self._claim_all(dict(call.ask for call in calls), is_before_disk=True)
+            rows = self._claim_all(dict(call.message for call in calls), is_before_disk=True)
             for call in calls:
-                call.settle(ClaimedRow(rows.get(call.ask[0]), commit))
+                call.set_result(ClaimedRow(rows.get(call.message[0]), commit))
             self._store.wait_for_disk()
         except BaseException as error:
             commit.fail(error)
@@ -113,9 +116,9 @@ class SharedAttempts:
         commit.succeed()
 
     def _claim_together(self, calls: Sequence[ClaimCall]) -> None:
-        rows = self._claim_all(dict(call.ask for call in calls))
+        rows = self._claim_all(dict(call.message for call in calls))
         for call in calls:
-            call.settle(ClaimedRow(rows.get(call.ask[0]), ON_DISK))
+            call.set_result(ClaimedRow(rows.get(call.message[0]), ON_DISK))
 
     def _claim_all(self, asked: Mapping[UUID, int], *, is_before_disk: bool = False) -> Mapping[UUID, Row[Any]]:
         return attempts.claim_all(self._store, asked, self._worker_id, self._engine, is_before_disk=is_before_disk)

@@ -380,3 +380,11 @@ def test_a_batch_of_jobs_whose_queue_was_just_full_asks_for_nothing(intake: Inta
 def test_the_error_of_a_batch_is_the_outcome_of_each_job(intake: Intake, servers: Servers, step: str) -> None:
     error = servers.failures[step] = StoreUnavailable("It is down.")
     assert accept_all(intake, [make_spec(), make_spec()]) == [error, error]
+
+
+def test_a_refusal_holds_where_postgres_fails_the_others(intake: Intake, servers: Servers) -> None:
+    good, refused = make_spec(), make_spec()
+    servers.answers = {refused.id: REFUSAL}
+    error = servers.failures["insert"] = StoreUnavailable("It is down.")
+    assert accept_all(intake, [good, refused]) == [error, REFUSAL]
+    assert servers.left == [(good.id, 1)]

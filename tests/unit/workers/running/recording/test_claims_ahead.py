@@ -30,12 +30,12 @@ class Claiming:
         self.open.set()
 
     def serve(self, calls: Sequence[ClaimCall]) -> None:
-        self.batches.append([call.ask[0] for call in calls])
+        self.batches.append([call.message[0] for call in calls])
         assert self.open.wait(DEADLINE_S)
         if self.error is not None:
             raise self.error
         for call in calls:
-            call.settle(call.ask)  # type: ignore[arg-type]
+            call.set_result(call.message)  # type: ignore[arg-type]
 
 
 @pytest.fixture
