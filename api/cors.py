@@ -1,12 +1,11 @@
-"""Cross-origin requests: which web pages may call the API from a browser. Without a setting, none may.
+"""Cross-origin requests: which web pages may call the API from a browser. Without a setting, none may. Pure.
 
 Keys are sent in a header, not in a cookie, so a page can only use a key that it has.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection
 
-from flask import Flask, Response, request
+from api.call import Call
 
 #: Lets every page call.
 ANY = "*"
@@ -25,24 +24,17 @@ EXPOSED = (
 )
 
 
-def register(app: Flask, origins: Sequence[str]) -> None:
-    """Let pages of these origins call. Costs a request nothing where there are none."""
-    if origins:
-        app.after_request(partial(_allow, frozenset(origins)))
-
-
-def _allow(origins: frozenset[str], response: Response) -> Response:
-    origin = request.headers.get("Origin")
-    if ANY not in origins:
-        # A cache must not give one origin the answer to another.
-        response.headers.add("Vary", "Origin")
+def cors_headers(origins: Collection[str], call: Call) -> dict[str, str]:
+    """The headers by which a browser lets pages of these origins read the reply; none for other pages."""
+    origin = call.headers.get("Origin")
+    # A cache must not give one origin the reply to another.
+    headers = {} if ANY in origins else {"Vary": "Origin"}
     if origin is None or not (ANY in origins or origin in origins):
-        return response
-    response.headers["Access-Control-Allow-Origin"] = ANY if ANY in origins else origin
-    response.headers["Access-Control-Expose-Headers"] = EXPOSED
-    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        wanted = request.headers.get("Access-Control-Request-Headers")
-        response.headers["Access-Control-Allow-Methods"] = METHODS
-        response.headers["Access-Control-Allow-Headers"] = wanted or ALLOWED
-        response.headers["Access-Control-Max-Age"] = str(MAX_AGE_S)
-    return response
+        return headers
+    headers["Access-Control-Allow-Origin"] = ANY if ANY in origins else origin
+    headers["Access-Control-Expose-Headers"] = EXPOSED
+    if call.method == "OPTIONS" and call.headers.get("Access-Control-Request-Method") is not None:
+        headers["Access-Control-Allow-Methods"] = METHODS
+        headers["Access-Control-Allow-Headers"] = call.headers.get("Access-Control-Request-Headers") or ALLOWED
+        headers["Access-Control-Max-Age"] = str(MAX_AGE_S)
+    return headers

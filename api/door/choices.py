@@ -25,20 +25,6 @@ CHARS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A draft with a model.
-
-    Attributes:
-        reason: why this model; empty for the caller's own choice.
-        is_last: no other choice follows.
-    """
-
-    draft: Draft
-    reason: str = ""
-    is_last: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Chooser:
     """Finds the choices of a draft of one app."""
 
@@ -46,16 +32,16 @@ class Chooser:
     forecast: Forecast
     tariff: Tariff
 
-    def choices(self, draft: Draft, app: str) -> tuple[Choice, ...]:
-        """At least one choice, the best first. Args: app: its name."""
+    def choices(self, draft: Draft, app: str) -> tuple[Draft, ...]:
+        """The draft with each model that may answer it, the best first; at least one. Args: app: its name."""
         settings = self.settings
         if draft.model != AUTO or not settings.rules:
-            return (Choice(draft),)
+            return (draft,)
         found = matching(settings.rules, self._traits(draft, app))
         if found is None:
             of_kind = (name for name, pool in settings.pools.items() if pool.is_embedding == draft.is_embedding)
             first = next(of_kind, next(iter(settings.pools)))
-            return (Choice(replace(draft, model=settings.pools[first].model), f"no rule matches: {first}"),)
+            return (self._choice(draft, first, f"no rule matches: {first}"),)
         name, rule = found
         pools = self._open_pools(draft, rule)
         draft = replace(draft, rule=name)
@@ -71,18 +57,18 @@ class Chooser:
         stays = [pool for pool in rule.pools if not (stays_here and pools[pool].is_paid)]
         return stays or rule.pools
 
-    def _ranked(self, draft: Draft, name: str, pools: Sequence[str]) -> Iterator[Choice]:
+    def _ranked(self, draft: Draft, name: str, pools: Sequence[str]) -> Iterator[Draft]:
         offers = cheapest_first(self._offer(draft, pool) for pool in pools)
         for no, offer in enumerate(offers):
             reason = offer_reason(name, offer, (each.pool for each in offers[:no]))
-            yield self._choice(draft, offer.pool, reason, is_last=no == len(offers) - 1)
+            yield self._choice(draft, offer.pool, reason)
 
-    def _in_order(self, draft: Draft, name: str, pools: Sequence[str]) -> Iterator[Choice]:
+    def _in_order(self, draft: Draft, name: str, pools: Sequence[str]) -> Iterator[Draft]:
         for no, pool in enumerate(pools):
-            yield self._choice(draft, pool, cascade_reason(name, pool, pools[:no]), is_last=no == len(pools) - 1)
+            yield self._choice(draft, pool, cascade_reason(name, pool, pools[:no]))
 
-    def _choice(self, draft: Draft, pool: str, reason: str, *, is_last: bool = True) -> Choice:
-        return Choice(replace(draft, model=self.settings.pools[pool].model), reason, is_last)
+    def _choice(self, draft: Draft, pool: str, reason: str) -> Draft:
+        return replace(draft, model=self.settings.pools[pool].model, choice_reason=reason)
 
     def _traits(self, draft: Draft, app: str) -> Traits:
         kind = (draft.response_format or {}).get("type", "text")

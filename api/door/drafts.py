@@ -1,6 +1,6 @@
 """The draft: a checked request in the core's terms, before its model is looked up and its prompt counted. Pure.
 
-`specify` turns it into a JobSpec. Knows neither HTTP nor the spellings of a request.
+`specify` turns it into a JobSpec, which then bids for a place. Knows neither HTTP nor the spellings of a request.
 """
 
 import json
@@ -10,8 +10,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from headrace.domain.apps import App
 from headrace.domain.compression import NO_CHOICE, CompressChoice
 from headrace.domain.embeddings.inputs import are_inputs
+from headrace.domain.jobs import JobSpec
+from headrace.domain.places import Ask
 from headrace.domain.prompts import CacheChoice, Message, Quality, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import ExtraSampling
 from headrace.domain.prompts.plain import is_plain
@@ -70,6 +73,7 @@ class Draft:
         messages: a conversation, or the inputs of an embedding job; of a continuation, empty until it is composed.
         is_stored: False if its texts are erased once they are delivered.
         rule: the rule by which its model was chosen; None for the caller's own choice.
+        choice_reason: why the rules chose this model; empty for the caller's own choice.
         tools: the functions that the model may call; None without any.
         n: how many answers to make, each of `max_tokens` at most.
         default_max_tokens: in place of the pool's, where its API has its own.
@@ -104,6 +108,7 @@ class Draft:
     compress: CompressChoice = NO_CHOICE
     quality: Quality | None = None
     rule: str | None = None
+    choice_reason: str = ""
     tools: Tools | None = None
     n: int = 1
     default_max_tokens: int | None = None
@@ -124,3 +129,17 @@ class Draft:
     def is_plain(self) -> bool:
         """True if it has a text, or token ids, to be continued without a chat template."""
         return is_plain(self.messages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bid(Ask):
+    """A job that asks to be accepted: what admission control must know of it, and what its caller is told by.
+
+    Attributes:
+        request_id: of the HTTP request, for the log.
+    """
+
+    spec: JobSpec
+    draft: Draft
+    app: App
+    request_id: str = ""

@@ -7,18 +7,18 @@ while its row is on the way to the disk. Knows no HTTP.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
-from typing import NamedTuple
 from uuid import UUID
 
+from api.door.drafts import Bid
 from api.door.refusals import ALIKE_FOR_ALL, RefusalMemory, Wish, wish
 from headrace.batching import Batching
 from headrace.broker.admission import Admission
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Inserted, JobSpec, Placement
-from headrace.domain.places import Ask, Place, Refusal
+from headrace.domain.places import Place, Refusal
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.logging import named
@@ -36,35 +36,8 @@ FAILPOINT_PUBLISHED = "api.published"
 BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """An accepted job's place."""
-
-    place: Place
-    start_by: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """The job that an earlier request with the same Idempotency-Key made."""
-
-    job_id: UUID
-
-
-class Bid(NamedTuple):
-    """A job that asks to be accepted.
-
-    Attributes:
-        app, request_id: the app's name and the HTTP request's id, for the log.
-    """
-
-    spec: JobSpec
-    ask: Ask
-    app: str = ""
-    request_id: str = ""
-
-
-Outcome = Admitted | Replayed | Refusal
+#: A place; the job that an earlier request with the same Idempotency-Key made; or why there is no place.
+Outcome = Place | Inserted | Refusal
 
 
 class Intake:
@@ -82,13 +55,13 @@ class Intake:
 
         Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
         """
-        if refusal := self.refusals.recall(wish(bid.ask)):
+        if refusal := self.refusals.recall(wish(bid)):
             return refusal
         return self.batching.call(bid)
 
     def accept_all(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
         """Accept jobs as a batch of their own, in this thread. Returns each one's outcome, or its error, in order."""
-        remembered = [self.refusals.recall(wish(bid.ask)) for bid in bids]
+        remembered = [self.refusals.recall(wish(bid)) for bid in bids]
         fresh = [bid for bid, refusal in zip(bids, remembered, strict=True) if refusal is None]
         try:
             served: Iterator[Outcome | BaseException] = iter(self._serve(fresh) if fresh else ())
@@ -98,22 +71,22 @@ class Intake:
 
     def _serve(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
         asked_at = time.monotonic()
-        taken = self.admission.reserve([bid.ask for bid in bids])
+        taken = self.admission.reserve(bids)
         placed = []
         for bid, each in zip(bids, taken, strict=True):
             if isinstance(each, Place):
-                self.refusals.forget(wish(bid.ask))
+                self.refusals.forget(wish(bid))
                 placed.append((bid, each))
             elif each.reason in ALIKE_FOR_ALL:
                 # Here, not in the caller's thread: it may run much later.
-                self.refusals.remember(wish(bid.ask), each, asked_at)
+                self.refusals.remember(wish(bid), each, asked_at)
         try:
             durable: Iterator[Outcome | BaseException] = iter(self._make_durable(placed) if placed else ())
         except Exception as error:  # A refusal holds whatever becomes of the other jobs.
             durable = repeat(error)
         return [each if isinstance(each, Refusal) else next(durable) for each in taken]
 
-    def _make_durable(self, placed: Sequence[tuple[Bid, Place]]) -> list[Admitted | Replayed | HeadraceError]:
+    def _make_durable(self, placed: Sequence[tuple[Bid, Place]]) -> list[Place | Inserted | HeadraceError]:
         rows = [(bid.spec, _placement(place)) for bid, place in placed]
         is_early = _may_start_early([bid.spec for bid, _ in placed])
         try:
@@ -165,7 +138,7 @@ def _facts(bid: Bid, place: Place) -> dict[str, str]:
     """The log's fields for an accepted job."""
     return {
         "job_id": show_id(bid.spec.id),
-        "app": bid.app,
+        "app": bid.app.name,
         "queue": place.candidate.queue,
         "request_id": bid.request_id,
     }
@@ -180,10 +153,9 @@ def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:
     return outcome.start_by if isinstance(outcome, Inserted) else None
 
 
-def _outcome(place: Place, inserted: Inserted | HeadraceError) -> Admitted | Replayed | HeadraceError:
-    if isinstance(inserted, HeadraceError):
-        return inserted
-    return Replayed(inserted.job_id) if inserted.start_by is None else Admitted(place, inserted.start_by)
+def _outcome(place: Place, inserted: Inserted | HeadraceError) -> Place | Inserted | HeadraceError:
+    start_by = _start_by(inserted)
+    return inserted if start_by is None else replace(place, start_by=start_by)
 
 
 def _ticket(spec: JobSpec, place: Place, start_by: datetime) -> Ticket:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from api.door.drafts import Draft
+from api.door.drafts import Bid
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.config import Settings
@@ -99,11 +99,12 @@ class Refusals:
     _early: "RefusalMemory[Looks, Examined]" = field(default_factory=lambda: RefusalMemory[Looks, Examined]())
     _knocked_at: dict[tuple[UUID, str], float] = field(default_factory=dict)
 
-    def error(self, refusal: Refusal, spec: JobSpec, ask: Ask, draft: Draft, app: App) -> Refused:
+    def error(self, refusal: Refusal, bid: Bid) -> Refused:
         """The error for a job that got no place. Jobs that look like it are refused early from now on."""
+        spec, app = bid.spec, bid.app
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
             return rate_limited(refusal, spec.kv_tokens, app.limits)
-        candidate, goal = ask.candidates[0], self.forecast.latency_goal(spec)
+        candidate, goal = bid.candidates[0], self.forecast.latency_goal(spec)
         queue, position, ahead_tokens = candidate.queue, refusal.depth + 1, refusal.expected_tokens
         wait_s = or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, candidate, wait_s)
@@ -118,9 +119,9 @@ class Refusals:
             retry_after_s=retry_after_s,
             rates_left=refusal.rates_left,
         )
-        asked_at = self.memory.asked_at(wish(ask))
-        if asked_at is not None and refusal.depth and self._holds_for_its_looks(refusal, spec, draft, app):
-            self._early.remember(_looks(draft, app), Examined(error, self._counted(spec, refusal.reason)), asked_at)
+        asked_at = self.memory.asked_at(wish(bid))
+        if asked_at is not None and refusal.depth and self._holds_for_its_looks(refusal, bid):
+            self._early.remember(_looks(bid), Examined(error, self._counted(spec, refusal.reason)), asked_at)
         return error
 
     def count(self, spec: JobSpec, reason: str) -> None:
@@ -151,9 +152,9 @@ class Refusals:
         self.counts.add(*examined.counted)
         return examined.error
 
-    def had_room(self, draft: Draft, app: App) -> None:
+    def had_room(self, bid: Bid) -> None:
         """Refuse no more jobs early that look like this one, which was accepted."""
-        self._early.forget(_looks(draft, app))
+        self._early.forget(_looks(bid))
 
     def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
         """Seconds until there will likely be a place; None when that is too long for a Retry-After."""
@@ -163,12 +164,13 @@ class Refusals:
         drained_s = or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
         return RETRY_BLINDLY_S if drained_s is None else _retry_after(drained_s)
 
-    def _holds_for_its_looks(self, refusal: Refusal, spec: JobSpec, draft: Draft, app: App) -> bool:
+    def _holds_for_its_looks(self, refusal: Refusal, bid: Bid) -> bool:
         """True if each job that looks like this one would be refused, too."""
+        draft = bid.draft
         # Any other job could find room at the paid API, or an answer in the cache.
         has_one_queue = draft.overflow is Overflow.NEVER or self.settings.openai_api_key is None
         is_own_choice = draft.rule is None and not draft.is_embedding
-        may_be_served = exact.may_serve(app, self.settings.pools[spec.pool])
+        may_be_served = exact.may_serve(bid.app, self.settings.pools[bid.spec.pool])
         return refusal.reason in ALIKE_FOR_ALL and has_one_queue and is_own_choice and not may_be_served
 
     def _counted(self, spec: JobSpec, reason: str) -> tuple[RefusalKey, RefusalCount]:
@@ -337,8 +339,8 @@ def wish(ask: Ask) -> Wish:
     return ask.app_id, ask.candidates
 
 
-def _looks(draft: Draft, app: App) -> Looks:
-    return Looks(app.id, draft.model, draft.lane, draft.overflow)
+def _looks(bid: Bid) -> Looks:
+    return Looks(bid.app.id, bid.draft.model, bid.draft.lane, bid.draft.overflow)
 
 
 def _looks_of(app_id: UUID, raw: bytes) -> Looks | None:

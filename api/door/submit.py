@@ -10,10 +10,10 @@ from api.door.accepted import Accepted
 from api.door.cached.confined_apps import ConfinedApps, check_room
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
-from api.door.choices import Choice, Chooser
+from api.door.choices import Chooser
 from api.door.compose import composed
-from api.door.drafts import Draft
-from api.door.intake import Admitted, Bid, Intake, Replayed
+from api.door.drafts import Bid, Draft
+from api.door.intake import Intake
 from api.door.refusals import Refusals, or_unknown, start_within_s
 from api.door.sharing.exact_cache import Caller, ExactCache
 from api.door.specify import specify
@@ -25,8 +25,8 @@ from headrace.config import Settings
 from headrace.config.rules import AUTO
 from headrace.domain.apps import App
 from headrace.domain.attempts import Usage
-from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.places import Ask, Refusal
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec
+from headrace.domain.places import Place, Refusal
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.errors import (
@@ -94,12 +94,12 @@ class Submitter:
         if draft.model != AUTO:
             if draft.quality is not None:
                 raise InvalidRequest(NO_QUALITY, param=f"{draft.spelling.own_prefix}quality")
-            return self._submit_as(Choice(draft), app, idempotency, request_id)
+            return self._submit_as(draft, app, idempotency, request_id)
         *others, last = Chooser(self.settings, self.forecast, self.tariff()).choices(draft, app.name)
-        full: Choice | None = None
+        full: Draft | None = None
         for choice in others:
             try:
-                return self._submit_as(choice, app, idempotency, request_id)
+                return self._submit_as(choice, app, idempotency, request_id, is_last=False)
             except NOT_PASSED_ON:
                 raise
             except PASSED_ON as error:
@@ -110,30 +110,47 @@ class Submitter:
             if full is None:
                 raise
         # The last pool can never take this job. A pool that can, once it has room, gives the refusal.
-        return self._submit_as(replace(full, is_last=True), app, idempotency, request_id)
+        return self._submit_as(full, app, idempotency, request_id)
 
     def bid(self, draft: Draft, app: App, request_id: str) -> Bid | None:
         """The bid of a plain job: not continued, no rule's, without an Idempotency-Key; None if the cache may serve it.
         None also if its app is confined.
 
-        For a share of jobs that one thread submits: the intake accepts the bid, and `admitted` follows. Nothing is
-        asked for yet. Raises: as `submit`.
+        For a share of jobs that one thread submits: the intake accepts the bid, and `accepted` or `refused` follows.
+        Nothing is asked for yet. Raises: as `submit`.
         """
         spec = specify(draft, app, self.catalogue, self.settings)
         self.poison.check(spec)
         if exact.may_serve(app, self.settings.pools[spec.pool]) or self.confined.find(app.id, spec.pool):
             return None
-        return self._bid(Choice(draft), app, spec, request_id)
+        return self._bid(draft, app, spec, request_id)
 
-    def admitted(self, draft: Draft, app: App, spec: JobSpec, admitted: Admitted) -> Accepted:
-        """Note a job that found a place, and tell its caller."""
-        self.refusals.had_room(draft, app)
-        if route_of(admitted.place.candidate.queue) is Route.OVERFLOW:
-            self.wallet.let_in(app, self.tariff().ceiling_usd(spec.model, spec.messages, spec.sampling))
-        return self._accepted(spec, admitted)
+    def accepted(self, bid: Bid, place: Place) -> Accepted:
+        """Note a job that is durable in its place, and tell its caller."""
+        spec, queue, position, ahead_tokens = bid.spec, place.candidate.queue, place.position, place.ahead_tokens
+        assert place.start_by is not None
+        self.refusals.had_room(bid)
+        if route_of(queue) is Route.OVERFLOW:
+            self.wallet.let_in(bid.app, self.tariff().ceiling_usd(spec.model, spec.messages, spec.sampling))
+        return Accepted(
+            spec.id,
+            JobState.QUEUED,
+            spec.lane,
+            queue,
+            place.start_by,
+            spec.sampling.max_tokens,
+            spec.max_wait_s,
+            position,
+            place.depth,
+            or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
+            place.rates_left,
+            cache="miss" if spec.is_cache_miss else None,
+        )
 
-    def _submit_as(self, choice: Choice, app: App, idempotency: Idempotency | None, request_id: str) -> Accepted:
-        draft = choice.draft
+    def _submit_as(
+        self, draft: Draft, app: App, idempotency: Idempotency | None, request_id: str, *, is_last: bool = True
+    ) -> Accepted:
+        """Submit a draft with its model. Args: is_last: no other model follows, so a refusal counts."""
         spec = specify(draft, app, self.catalogue, self.settings, idempotency)
         self.poison.check(spec)
         confinement = self.confined.find(app.id, spec.pool)
@@ -144,33 +161,42 @@ class Submitter:
             spec = served
             if confinement is not None and spec.overflow is not Overflow.ONLY:
                 check_room(confinement)
-            bid = self._bid(choice, app, spec, request_id)
+            bid = self._bid(draft, app, spec, request_id)
             outcome = self.intake.accept(bid)
             if isinstance(outcome, Refusal):
-                raise self.refusals.error(outcome, spec, bid.ask, draft, app)
+                raise self.refusals.error(outcome, bid)
         except Refused as error:
-            if not choice.is_last:
+            if not is_last:
                 raise
-            self.refusals.knock(app, error, spec.kv_tokens)
             # Not counted if found: the other request's job counts.
             if idempotency and (found := self._look_again(app, idempotency)):
                 return found
-            self.refusals.count(spec, error.reason)
+            self._note_refused(spec, app, error)
             raise
         finally:
             self.cache.release(spec)
-        if isinstance(outcome, Replayed):
+        if isinstance(outcome, Inserted):
             return self._replayed(app, outcome.job_id)
-        accepted = self.admitted(draft, app, spec, outcome)
+        accepted = self.accepted(bid, outcome)
         is_held = confinement is not None and route_of(accepted.queue) is Route.POOL
         return replace(accepted, confined_until=confinement.until) if confinement and is_held else accepted
 
-    def _bid(self, choice: Choice, app: App, spec: JobSpec, request_id: str) -> Bid:
-        options = self._candidates(spec, app, choice.draft, self.tariff())
-        if choice.reason:
-            options = tuple(replace(each, reason=f"{choice.reason}; {each.reason}") for each in options)
-        ask = Ask(spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec))
-        return Bid(spec, ask, app.name, request_id)
+    def refused(self, bid: Bid, refusal: Refusal) -> Refused:
+        """Note a job that found no place; returns the error for its caller."""
+        refused = self.refusals.error(refusal, bid)
+        self._note_refused(bid.spec, bid.app, refused)
+        return refused
+
+    def _note_refused(self, spec: JobSpec, app: App, refused: Refused) -> None:
+        self.refusals.knock(app, refused, spec.kv_tokens)
+        self.refusals.count(spec, refused.reason)
+
+    def _bid(self, draft: Draft, app: App, spec: JobSpec, request_id: str) -> Bid:
+        options = self._candidates(spec, app, draft, self.tariff())
+        if draft.choice_reason:
+            options = tuple(replace(each, reason=f"{draft.choice_reason}; {each.reason}") for each in options)
+        needs = spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec)
+        return Bid(*needs, spec=spec, draft=draft, app=app, request_id=request_id)
 
     def _look_again(self, app: App, idempotency: Idempotency) -> Accepted | None:
         """The job of a concurrent request with the same key, which may just have taken the last room."""
@@ -235,21 +261,3 @@ class Submitter:
         expected = Usage(spec.prompt_tokens, (spec.kv_tokens if tokens is None else tokens) - spec.prompt_tokens)
         is_cheaper = tariff.api_is_cheaper(spec.pool, spec.model, expected)
         return self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane), is_cheaper=is_cheaper)
-
-    def _accepted(self, spec: JobSpec, admitted: Admitted) -> Accepted:
-        place = admitted.place
-        queue, position, ahead_tokens = place.candidate.queue, place.position, place.ahead_tokens
-        return Accepted(
-            spec.id,
-            JobState.QUEUED,
-            spec.lane,
-            queue,
-            admitted.start_by,
-            spec.sampling.max_tokens,
-            spec.max_wait_s,
-            position,
-            place.depth,
-            or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
-            place.rates_left,
-            cache="miss" if spec.is_cache_miss else None,
-        )

@@ -89,7 +89,7 @@ class Waits:
     @contextmanager
     def hold(self, kind: Kind, app_id: UUID) -> Iterator[Slot]:
         """Hold a slot for an app's synchronous request, or for a stream, which takes it over. Raises: SlotsFull."""
-        slot = self._slots[kind].take(app_id)
+        slot = self.take(kind, app_id)
         if slot is None:
             message = "This server holds as many requests of this app open as it may now. Try again."
             raise SlotsFull(message, reason=f"{kind}_slots", retry_after_s=1)
@@ -99,25 +99,16 @@ class Waits:
             if not slot.is_handed_over:
                 slot.release()
 
-    def until_ended(
-        self, app_id: UUID, job_id: UUID, read: Callable[[], Job], wait_s: float, peer: Peer | None = None
-    ) -> Job:
-        """The job from `read`, as soon as it has ended, or as it stands after `wait_s`.
-
-        Without a free slot for the app this returns at once, and the client polls again.
-        """
-        slot = self._slots["wait"].take(app_id) if wait_s > 0 else None
-        if slot is None:
-            return read()
-        try:
-            return self.follow(job_id, read, wait_s, peer)
-        except ClientGone:
-            return read()
-        finally:
-            slot.release()
+    def take(self, kind: Kind, app_id: UUID) -> Slot | None:
+        """A slot, which the caller must release; None without a free one for the app."""
+        return self._slots[kind].take(app_id)
 
     def follow(self, job_id: UUID, read: Callable[[], Job], wait_s: float, peer: Peer | None = None) -> Job:
-        """As `until_ended`, for a caller that holds a slot already. Raises: ClientGone."""
+        """The job from `read`, as soon as it has ended, or as it stands after `wait_s`. The caller holds a slot.
+
+        Args: peer: the client that waits, if it is known.
+        Raises: ClientGone. StoreUnavailable. NotFound.
+        """
         until = time.monotonic() + wait_s
         with self.watch(job_id, peer) as watch:
             job = read()

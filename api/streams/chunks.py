@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from api.errors.job_error import job_error
+from api.reading.job_error import job_error
 from api.schemas.chat.body import ChatUsage, UsageIn, finish_reason_of, usage_so_far
 from api.schemas.completions.body import PREFIX, CompletionLogprobs
 from api.schemas.logprobs import Fragments

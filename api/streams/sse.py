@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from flask import Response, g
-
 from api.abandoned import cancel_unless_wanted
-from api.deps import WebDeps, deps
+from api.call import Call, Reply
+from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.watch import Watch
@@ -31,39 +30,54 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = b": keep-alive\n\n"
 #: A reader that has not renewed its hold for so many keep-alives has gone.
 HELD_LOOKS = 3
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
 
 def response_stream(
-    job: Job, slot: Slot, *, starting_after: int | None = None, accepted: Accepted | None = None
-) -> Response:
+    web: WebDeps,
+    call: Call,
+    job: Job,
+    slot: Slot,
+    *,
+    starting_after: int | None = None,
+    accepted: Accepted | None = None,
+) -> Reply:
     """Events of the Responses API, those after the given number; takes the slot over.
 
     Raises: InvalidRequest, code stream_not_available: the job has no stream, or none any more. BrokerUnavailable.
     """
-    web = deps()
     _check_has_stream(job)
     after = -1 if starting_after is None else starting_after
     if after > BEFORE_ENTRIES and not can_resume(web.streams.read(job.stream_id), after):
         raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
     teller = ResponseEvents(job, after=after, accepted=accepted)
-    return _respond(JobStream(web, job, teller, slot, is_first=accepted is not None and not accepted.is_replay), named)
+    is_first = accepted is not None and not accepted.is_replay
+    return _reply(call, JobStream(web, job, teller, slot, is_first=is_first), named)
 
 
-def chat_stream(job: Job, slot: Slot, accepted: Accepted, *, usage_in: UsageIn | None = None) -> Response:
+def chat_stream(
+    web: WebDeps, call: Call, job: Job, slot: Slot, accepted: Accepted, *, usage_in: UsageIn | None = None
+) -> Reply:
     """Chunks of a chat completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
     teller = ChatChunks(job, usage_in=usage_in)
-    return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
+    return _reply(call, JobStream(web, job, teller, slot, is_first=not accepted.is_replay), unnamed)
 
 
 def completion_stream(
-    job: Job, slot: Slot, accepted: Accepted, *, echoed: str = "", usage_in: UsageIn | None = None
-) -> Response:
+    web: WebDeps,
+    call: Call,
+    job: Job,
+    slot: Slot,
+    accepted: Accepted,
+    *,
+    echoed: str = "",
+    usage_in: UsageIn | None = None,
+) -> Reply:
     """Chunks of a completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
     teller = CompletionChunks(job, echoed=echoed, usage_in=usage_in)
-    return _respond(JobStream(deps(), job, teller, slot, is_first=not accepted.is_replay), unnamed)
+    return _reply(call, JobStream(web, job, teller, slot, is_first=not accepted.is_replay), unnamed)
 
 
 def named(event: Event) -> str:
@@ -87,12 +101,11 @@ def _not_available(job: Job, why: str) -> InvalidRequest:
     return InvalidRequest(f"{why} {remedy}", code="stream_not_available", param="stream")
 
 
-def _respond(stream: "JobStream", write: Callable[[Event], str]) -> Response:
-    response = Response(stream.chunks(write), mimetype="text/event-stream", headers=HEADERS)
-    response.call_on_close(stream.close)
+def _reply(call: Call, stream: "JobStream", write: Callable[[Event], str]) -> Reply:
+    call.kind = "stream"
     stream.slot.hand_over()
-    stream.log_hops()
-    return response
+    stream.log_hops(call.began)
+    return Reply(200, stream.chunks(write), dict(HEADERS), on_close=[stream.close])
 
 
 class JobStream:
@@ -112,10 +125,10 @@ class JobStream:
         self._is_told = False
         self._hold_again_at = 0.0
 
-    def log_hops(self) -> None:
-        """Log that the request came, and that its job is accepted."""
+    def log_hops(self, began: float) -> None:
+        """Log that the request came, and that its job is accepted. Args: began: when it came."""
         if hops.are_logged():
-            hops.reach("request", self._job.id, g.began)
+            hops.reach("request", self._job.id, began)
             hops.reach("accepted", self._job.id)
 
     def chunks(self, write: Callable[[Event], str]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Places in capped queues: what a job asks admission control for, and the reply."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, TypedDict, get_args
 from uuid import UUID
 
@@ -47,6 +48,7 @@ class Place:
         depth: jobs that wait in the queue, this one included.
         ahead_tokens: estimate of the tokens that the jobs ahead will use: their number times the queue's mean.
         free: free slots of the queue's pool.
+        start_by: the latest time of the job's first start; None until the job is durable.
     """
 
     candidate: Candidate
@@ -55,6 +57,7 @@ class Place:
     ahead_tokens: int
     rates_left: RatesLeft
     free: int = 0
+    start_by: datetime | None = None
 
 
 class Bound(TypedDict, total=False):

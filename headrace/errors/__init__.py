@@ -49,6 +49,7 @@ from headrace.errors.refusals import (
 )
 from headrace.errors.requests import (
     BodyTimeout,
+    BodyTooLarge,
     ContextLengthExceeded,
     IdempotencyInProgress,
     IdempotencyKeyReused,
@@ -58,6 +59,7 @@ from headrace.errors.requests import (
     PermissionDenied,
     PoisonPrompt,
     Unauthenticated,
+    UnsupportedEncoding,
 )
 from headrace.errors.webhooks import DeliveryFailed
 
@@ -67,6 +69,7 @@ __all__ = [
     "AppLimited",
     "BodiesFull",
     "BodyTimeout",
+    "BodyTooLarge",
     "BrokerUnavailable",
     "BudgetExceeded",
     "ConfigError",
@@ -109,6 +112,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownPrice",
+    "UnsupportedEncoding",
     "WaitTimeout",
     "WorkerFault",
 ]

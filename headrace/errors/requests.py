@@ -73,3 +73,15 @@ class BodyTimeout(HeadraceError):
 
     code = "body_timeout"
     retryable = True
+
+
+class BodyTooLarge(HeadraceError):
+    """The request's body is larger than this server takes."""
+
+    code = "request_too_large"
+
+
+class UnsupportedEncoding(HeadraceError):
+    """The request's body is packed in a way that this server does not read."""
+
+    code = "unsupported_encoding"

@@ -33,6 +33,8 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     errors.JobNotEnded: Shape(409, "conflict_error", {"Retry-After": "1"}),
     # The rest of the body is not read, so the connection cannot carry another request.
     errors.BodyTimeout: Shape(408, "invalid_request_error", {"Connection": "close"}),
+    errors.BodyTooLarge: Shape(413, "invalid_request_error"),
+    errors.UnsupportedEncoding: Shape(415, "invalid_request_error"),
     # Headrace has retried by itself, and the output is paid for: the SDK must not retry.
     errors.Unanswered: Shape(502, "server_error", {"x-should-retry": "false"}),
     errors.JobOverdue: Shape(504, "server_error", {"x-should-retry": "false"}),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -13,14 +14,12 @@ from flask import Flask, Response, jsonify
 from werkzeug.test import EnvironBuilder
 
 from api.app import create_app
-from api.deps import EXTENSION, WebDeps, answer
+from api.deps import EXTENSION, WebDeps
 from api.door.drafts import Draft
-from api.door.intake import Admitted
 from api.door.specify import specify
-from api.routes.submission import headers_of
+from api.handlers.jobs import accepted_reply
 from api.schemas.body import parse_object, validated
 from api.schemas.job_request import JobRequest
-from api.schemas.jobs import AcceptedBody
 from api.wsgi import SWITCH_S
 from bed.steps.meter import Meter
 from bed.testbed import Testbed, bearer
@@ -41,8 +40,6 @@ AT_ONCE, POLL, BY_FLASK = f"whole, {THREADS} at once", f"poll, {THREADS} at once
 PROMPT = "Explain in plain words why the sky is blue. " * 22
 BODY = json.dumps({"prompt": PROMPT, "max_tokens": 64, "metadata": {"source": "benchmark"}}).encode()
 FULL_BODY = json.dumps({"prompt": PROMPT, "max_tokens": 64, "lane": "high", "metadata": {"source": "x"}}).encode()
-#: Leaves a request to Flask, and says nothing else.
-BY_ROUTES = {"Content-Encoding": "identity"}
 ROOMY = LaneSettings(depth_cap=10**8, backlog_cap_tokens=10**12, max_wait_s=86_400)
 SHUT = LaneSettings(depth_cap=1, backlog_cap_tokens=10**12, max_wait_s=86_400)
 
@@ -131,30 +128,25 @@ class Door:
         meter.step(
             "insert share", jobs, lambda: [inserted.extend(insert_batch(self._parts.store, s)) for s in _shares(rows)]
         )
-        admitted = [Admitted(place, _start_by(each)) for place, each in zip(places, inserted, strict=True)]
+        places = [replace(place, start_by=_start_by(each)) for place, each in zip(places, inserted, strict=True)]
         tickets = [
-            Ticket(s.id, s.app_id, a.place.candidate.queue, s.lane, s.prompt_tokens, s.sampling.max_tokens, a.start_by)
-            for s, a in zip(specs, admitted, strict=True)
+            Ticket(s.id, s.app_id, p.candidate.queue, s.lane, s.prompt_tokens, s.sampling.max_tokens, p.start_by)
+            for s, p in zip(specs, places, strict=True)
         ]
         meter.step("commit share", jobs, lambda: [admission.commit(share) for share in _shares(tickets)])
-        last = admitted[-1]
-        meter.each("forecast", jobs, lambda: self._submitter._accepted(specs[-1], last))
-        accepted = self._submitter._accepted(specs[-1], last)
-        meter.each(
-            "answer", jobs, lambda: _body_of(answer(AcceptedBody.of(accepted), 202, headers=headers_of(accepted)))
-        )
+        bid = self._submitter._bid(self._draft, self._app, specs[-1], "req_1")
+        meter.each("forecast", jobs, lambda: self._submitter.accepted(bid, places[-1]))
+        accepted = self._submitter.accepted(bid, places[-1])
+        meter.each("answer", jobs, lambda: accepted_reply(accepted))
 
     def _whole(self, meter: Meter, jobs: int) -> None:
-        """Whole requests, without the HTTP server. These bodies are plain, so most do not reach Flask.
-
-        Polls reach it only with a slash at the end of their path.
-        """
+        """Whole requests, without the HTTP server. They reach Flask only with a slash at the end of their path."""
         hello = Wsgi(_hello(), "/hello", b"", self._key, 200)
         submit = Wsgi(self._web, "/v1/jobs", BODY, self._key, 202)
-        by_routes = Wsgi(self._web, "/v1/jobs", BODY, {**self._key, **BY_ROUTES}, 202)
+        by_flask = Wsgi(self._web, "/v1/jobs/", BODY, self._key, 202)
         full = Wsgi(self._web, "/v1/jobs", FULL_BODY, self._key, 429)
         job = f"/v1/jobs/{json.loads(submit())['id']}"
-        poll, poll_by_routes = (Wsgi(self._web, path, b"", self._key, 200) for path in (job, f"{job}/"))
+        poll, poll_by_flask = (Wsgi(self._web, path, b"", self._key, 200) for path in (job, f"{job}/"))
         meter.each("frame: a Flask hello", jobs, hello)
         self._refuse(full)
         meter.each("whole, refused", jobs, full)
@@ -162,9 +154,9 @@ class Door:
         with ThreadPoolExecutor(THREADS) as threads:
             steps = {
                 POLL: poll,
-                POLL + BY_FLASK: poll_by_routes,
+                POLL + BY_FLASK: poll_by_flask,
                 AT_ONCE: submit,
-                AT_ONCE + BY_FLASK: by_routes,
+                AT_ONCE + BY_FLASK: by_flask,
             }
             for name, each in steps.items():
                 meter.step(name, jobs, lambda each=each: list(threads.map(lambda _: each(), range(jobs))))  # type: ignore[misc]
@@ -211,7 +203,3 @@ def _placed(outcomes: Sequence[Any]) -> Sequence[Place]:
 def _start_by(inserted: Any) -> Any:
     assert isinstance(inserted, Inserted), inserted
     return inserted.start_by
-
-
-def _body_of(response: Response) -> bytes:
-    return response.get_data()

@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.calls import CALL_BYTES
+from api.callers import CALL_BYTES
 from headrace.config import Settings
 from headrace.domain.apps import Changes
 from headrace.store import Store

@@ -501,7 +501,7 @@ def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confir
 def test_a_cancel_that_no_worker_confirms_answers_with_the_job_as_it_stands(
     client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.routes.existing.CONFIRMED_WITHIN_S", 0.1)
+    monkeypatch.setattr("api.handlers.existing.CONFIRMED_WITHIN_S", 0.1)
     job_id = submitted(client)
     claimed(store, job_id)
     assert client.post(f"/v1/jobs/job_{job_id.hex}/cancel").get_json()["status"] == "running"

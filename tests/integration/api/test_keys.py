@@ -50,7 +50,7 @@ def test_a_key_that_may_only_read_submits_cancels_and_deletes_nothing(
 
     assert [reader.get(path).status_code for path in ("/v1/jobs", f"/v1/jobs/{job_id}", "/v1/models")] == [200] * 3
     for rule in web.url_map.iter_rules():
-        if rule.endpoint.startswith("health."):
+        if rule.rule == "/ping":
             continue  # It needs no key.
         for method in (rule.methods or set()) & {"POST", "DELETE", "PUT", "PATCH"}:
             path = re.sub(r"<[^>]+>", job_id, rule.rule)

@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager
 import pytest
 from redis import Redis
 
-from api.door.intake import Admitted, Bid, Intake
+from api.door.drafts import Bid, Draft, Spelling
+from api.door.intake import Intake
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
+from headrace.domain.apps import App
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
-from headrace.domain.places import Ask
+from headrace.domain.places import Place
 from headrace.domain.queues import Candidate
 from headrace.store import Store, attempts
 from headrace.store.fleet import workers
@@ -25,7 +27,8 @@ QUEUE = Candidate("chat.normal", 500, 1_000_000, None, "own pool")
 
 
 def bid(spec: JobSpec) -> Bid:
-    return Bid(spec, Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)))
+    draft, app = Draft(Spelling("prompt"), spec.messages), App(spec.app_id, "app", "whsec_test")
+    return Bid(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,), spec=spec, draft=draft, app=app)
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
@@ -44,7 +47,7 @@ def test_a_lone_streams_message_is_in_its_queue_before_its_row_is_on_disk_but_no
             until(lambda: waiting_for_disk(store) == 1, "it waits for the disk")
             assert redis.llen(list_key(QUEUE.queue)) == is_stream
             assert not accepted.done()
-        assert isinstance(accepted.result(DEADLINE_S), Admitted)
+        assert isinstance(accepted.result(DEADLINE_S), Place)
     assert redis.llen(list_key(QUEUE.queue)) == 1
 
 
@@ -70,4 +73,4 @@ def test_a_worker_claims_such_a_job_and_its_claim_waits_for_the_disk_too(
             claimed = threads.submit(claim)
             until(lambda: waiting_for_disk(store) == 2, "the worker waits for the disk")
         assert claimed.result(DEADLINE_S)
-        assert isinstance(accepted.result(DEADLINE_S), Admitted)
+        assert isinstance(accepted.result(DEADLINE_S), Place)

@@ -32,10 +32,10 @@ def changes(cluster: Cluster) -> list[str]:
     """What was changed since the last look: `cost`, `replicas` or `delete`."""
     kinds = [
         "delete" if method == "DELETE" else "replicas" if path.endswith("/scale") else "cost"
-        for method, path, _ in cluster.api.calls
+        for method, path, _ in cluster.api.callers
         if method != "GET"
     ]
-    cluster.api.calls.clear()
+    cluster.api.callers.clear()
     return kinds
 
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
-from api.door.choices import Choice, Chooser
+from api.door.choices import Chooser
 from api.door.drafts import Draft, Spelling
 from api.door.submit import Submitter
 from headrace.broker.admission import Admission
@@ -62,8 +62,8 @@ def chooser(door: Any, catalogue: Catalogue, settings: Settings) -> Chooser:
     return Chooser(settings, Forecast(cast(Admission, door), catalogue.read_fleets, settings), Tariff.of(settings))
 
 
-def models(choices: tuple[Choice, ...]) -> list[str | None]:
-    return [choice.draft.model for choice in choices]
+def models(choices: tuple[Draft, ...]) -> list[str | None]:
+    return [choice.model for choice in choices]
 
 
 CLASSIFY = replace(DRAFT, metadata={"task": "classify"})
@@ -73,17 +73,16 @@ AS_JSON = replace(DRAFT, response_format={"type": "json_object"})
 def test_a_model_that_the_caller_names_is_the_only_choice(chooser: Chooser, settings: Settings) -> None:
     for model in ("small", None, "unknown"):
         asked = replace(CLASSIFY, model=model)
-        assert chooser.choices(asked, "shop") == (Choice(asked),)
+        assert chooser.choices(asked, "shop") == (asked,)
     without = replace(chooser, settings=settings.model_copy(update={"rules": {}}))
-    assert without.choices(DRAFT, "shop") == (Choice(DRAFT),)
+    assert without.choices(DRAFT, "shop") == (DRAFT,)
 
 
 def test_the_pools_of_the_rule_are_tried_by_price(chooser: Chooser) -> None:
     choices = chooser.choices(CLASSIFY, "shop")
 
     assert models(choices) == ["small", "large"]
-    assert [choice.is_last for choice in choices] == [False, True]
-    assert [choice.reason for choice in choices] == [
+    assert [choice.choice_reason for choice in choices] == [
         "rule 'short': fast costs least",
         "rule 'short': chat, after fast had no place",
     ]
@@ -94,7 +93,7 @@ def test_own_slots_that_are_free_come_before_any_price(chooser: Chooser, door: A
     fleet["chat"] = Fleet("chat", 1, 1, 8, 5, None, None)
     fleet["fast"] = Fleet("fast", 1, 1, 8, 8, None, None)
     assert models(chooser.choices(CLASSIFY, "shop")) == ["large", "small"]
-    assert chooser.choices(AS_JSON, "shop")[0].reason == "rule 'json': chat has free slots"
+    assert chooser.choices(AS_JSON, "shop")[0].choice_reason == "rule 'json': chat has free slots"
 
 
 def test_slots_that_the_waiting_jobs_will_take_are_not_free(
@@ -107,7 +106,7 @@ def test_slots_that_the_waiting_jobs_will_take_are_not_free(
 
 def test_a_job_that_no_rule_matches_goes_to_the_first_pool(chooser: Chooser) -> None:
     [choice] = chooser.choices(DRAFT, "shop")
-    assert (choice.draft.model, choice.reason, choice.is_last) == ("large", "no rule matches: chat", True)
+    assert (choice.model, choice.choice_reason) == ("large", "no rule matches: chat")
 
 
 def cascade(chooser: Chooser, settings: Settings, *pools: str) -> Chooser:
@@ -119,9 +118,8 @@ def test_a_cascade_is_tried_in_the_order_of_its_rule(chooser: Chooser, settings:
     choices = cascade(chooser, settings, "chat", "fast", "paid").choices(DRAFT, "shop")
 
     assert models(choices) == ["large", "small", "gpt-4o-mini"]
-    assert [choice.draft.rule for choice in choices] == ["all"] * 3
-    assert [choice.is_last for choice in choices] == [False, False, True]
-    assert [choice.reason for choice in choices] == [
+    assert [choice.rule for choice in choices] == ["all"] * 3
+    assert [choice.choice_reason for choice in choices] == [
         "rule 'all': chat answers first",
         "rule 'all': fast, after chat had no place",
         "rule 'all': paid, after chat, fast had no place",
@@ -131,31 +129,30 @@ def test_a_cascade_is_tried_in_the_order_of_its_rule(chooser: Chooser, settings:
 def test_a_stream_of_a_cascade_goes_to_the_best_pool_at_once(chooser: Chooser, settings: Settings) -> None:
     streamed = replace(DRAFT, stream=True)
     [choice] = cascade(chooser, settings, "fast", "chat", "paid").choices(streamed, "shop")
-    assert (choice.draft.model, choice.reason, choice.is_last) == (
+    assert (choice.model, choice.choice_reason) == (
         "gpt-4o-mini",
         "rule 'all': paid, for a stream",
-        True,
     )
     [choice] = cascade(chooser, settings, "fast", "chat", "paid").choices(
         replace(streamed, overflow=Overflow.NEVER), "shop"
     )
-    assert choice.draft.model == "large", "the best that it may go to"
+    assert choice.model == "large", "the best that it may go to"
     assert models(chooser.choices(replace(CLASSIFY, stream=True), "shop")) == ["small", "large"], "no cascade"
 
 
 def test_several_answers_of_a_cascade_come_from_the_best_pool(chooser: Chooser, settings: Settings) -> None:
     several = replace(DRAFT, n=2)
     [choice] = cascade(chooser, settings, "fast", "chat").choices(several, "shop")
-    assert (choice.draft.model, choice.reason) == ("large", "rule 'all': chat, for several answers")
+    assert (choice.model, choice.choice_reason) == ("large", "rule 'all': chat, for several answers")
     assert models(chooser.choices(replace(CLASSIFY, n=2), "shop")) == ["small", "large"], "no cascade"
 
 
 def test_a_job_of_high_quality_goes_to_the_last_pool_of_its_rule_alone(chooser: Chooser, settings: Settings) -> None:
     best = replace(CLASSIFY, quality="high")
     [choice] = chooser.choices(best, "shop")
-    assert (choice.draft.model, choice.reason) == ("small", "rule 'short': fast, for quality 'high'")
+    assert (choice.model, choice.choice_reason) == ("small", "rule 'short': fast, for quality 'high'")
     [choice] = cascade(chooser, settings, "fast", "chat").choices(best, "shop")
-    assert choice.draft.model == "large"
+    assert choice.model == "large"
 
 
 def test_a_quality_is_for_the_model_auto(submitter: Submitter, app: App) -> None:
@@ -232,8 +229,8 @@ def test_without_rules_there_is_no_model_auto(submitter: Submitter, settings: Se
 
 def test_a_job_with_parameters_that_the_paid_api_lacks_goes_to_an_own_pool(chooser: Chooser) -> None:
     wants_json = replace(DRAFT, response_format={"type": "json_object"})
-    plain = [choice.draft.model for choice in chooser.choices(wants_json, "app")]
-    kept = [choice.draft.model for choice in chooser.choices(replace(wants_json, extra_sampling={"top_k": 5}), "app")]
+    plain = [choice.model for choice in chooser.choices(wants_json, "app")]
+    kept = [choice.model for choice in chooser.choices(replace(wants_json, extra_sampling={"top_k": 5}), "app")]
     assert (set(plain), kept) == ({"gpt-4o-mini", "large"}, ["large"])
 
 
@@ -284,6 +281,6 @@ def test_a_prompt_that_has_killed_an_engine_is_not_passed_on_to_another(
 def test_a_job_that_no_rule_matches_goes_to_the_first_pool_of_its_kind(chooser: Chooser, settings: Settings) -> None:
     pools = {"embed": pool("embeds", "1", serves="embeddings"), **settings.pools}
     chooser = replace(chooser, settings=settings.model_copy(update={"pools": pools}))
-    assert chooser.choices(DRAFT, "shop")[0].draft.model == "large"
+    assert chooser.choices(DRAFT, "shop")[0].model == "large"
     inputs = replace(DRAFT, messages=(text_input("A text"),))
-    assert chooser.choices(inputs, "shop")[0].draft.model == "embeds"
+    assert chooser.choices(inputs, "shop")[0].model == "embeds"

@@ -11,8 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from api.door.intake import FAILPOINT_INSERTED, FAILPOINT_PUBLISHED, Admitted, Bid, Intake, Outcome, Replayed
+from api.door.drafts import Bid, Draft, Spelling
+from api.door.intake import FAILPOINT_INSERTED, FAILPOINT_PUBLISHED, Intake, Outcome
 from headrace.broker.admission import Admission
+from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
 from headrace.domain.limits.rates import NO_RATES
@@ -136,11 +138,13 @@ def intake(servers: Servers) -> Intake:
 
 
 def accept(intake: Intake, spec: JobSpec) -> Outcome:
-    return intake.accept(Bid(spec, _ask(spec), "app", "req_1"))
+    return intake.accept(_bid(spec))
 
 
-def _ask(spec: JobSpec) -> Ask:
-    return Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,))
+def _bid(spec: JobSpec) -> Bid:
+    draft, app = Draft(Spelling("prompt"), spec.messages), App(spec.app_id, "app", "whsec_test")
+    needs = spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)
+    return Bid(*needs, spec=spec, draft=draft, app=app, request_id="req_1")
 
 
 def at_once(
@@ -181,7 +185,7 @@ def is_idle(intake: Intake) -> bool:
 def test_one_accept_is_a_place_a_row_and_a_message(intake: Intake, servers: Servers) -> None:
     spec = make_spec()
     outcome = accept(intake, spec)
-    assert outcome == Admitted(Place(QUEUE, 1, 1, 0, NO_RATES), start_by_of(spec.id))
+    assert outcome == Place(QUEUE, 1, 1, 0, NO_RATES, start_by=start_by_of(spec.id))
     assert servers.steps == ["reserve", "insert", FAILPOINT_INSERTED, "commit"]
     [ticket] = servers.committed
     assert (ticket.job_id, ticket.app_id, ticket.queue) == (spec.id, APP, "chat.normal")
@@ -222,8 +226,8 @@ def test_a_streams_key_is_told_to_nobody_before_it_is_on_disk(intake: Intake, se
 
 
 def test_streams_that_come_together_share_the_wait_for_the_disk(intake: Intake, servers: Servers) -> None:
-    outcomes = intake.accept_all([Bid(spec, _ask(spec)) for spec in (replace(make_spec(), stream=True),) * 2])
-    assert all(isinstance(outcome, Admitted) for outcome in outcomes)
+    outcomes = intake.accept_all([_bid(spec) for spec in (replace(make_spec(), stream=True),) * 2])
+    assert all(isinstance(outcome, Place) for outcome in outcomes)
     assert servers.steps == ["reserve", "insert", FAILPOINT_INSERTED, "commit"]
 
 
@@ -231,7 +235,7 @@ def test_all_that_come_at_once_are_accepted_together_each_as_itself(intake: Inta
     specs = [make_spec() for _ in range(THREADS)]
     outcomes = pile_up(intake, servers, specs)
 
-    assert [cast(Admitted, each.result()).start_by for each in outcomes] == [start_by_of(spec.id) for spec in specs]
+    assert [cast(Place, each.result()).start_by for each in outcomes] == [start_by_of(spec.id) for spec in specs]
     assert Counter(job for batch in servers.batches for job in batch) == Counter(spec.id for spec in specs)
     assert Counter(ticket.job_id for ticket in servers.committed) == Counter(spec.id for spec in specs)
     # The leader takes what is there when it comes; all others share the batches after.
@@ -247,7 +251,7 @@ def test_no_batch_is_larger_than_its_bound(
     monkeypatch.setattr(intake.batching, "_most", bound)
     specs = [make_spec() for _ in range(THREADS)]
     outcomes = pile_up(intake, servers, specs)
-    assert all(isinstance(each.result(), Admitted) for each in outcomes)
+    assert all(isinstance(each.result(), Place) for each in outcomes)
     assert max(map(len, servers.batches)) <= bound
     assert max(map(len, servers.inserted)) <= bound
     assert sum(map(len, servers.batches)) == THREADS
@@ -259,7 +263,7 @@ def test_threads_that_come_again_and_again_all_get_through(intake: Intake, serve
     done = 0
     for _ in range(20):
         outcomes = at_once(intake, [make_spec() for _ in range(16)])
-        done += sum(isinstance(each.result(), Admitted) for each in outcomes)
+        done += sum(isinstance(each.result(), Place) for each in outcomes)
     assert done == len(servers.committed) == 320
     assert is_idle(intake)
 
@@ -278,7 +282,7 @@ def test_what_fails_a_batch_reaches_everyone_in_it_and_the_next_is_served(
         assert (outcome.exception() is None) if is_accepted else (outcome.exception() is failure)
     assert is_idle(intake)
     servers.failures.clear()
-    assert isinstance(accept(intake, make_spec()), Admitted)
+    assert isinstance(accept(intake, make_spec()), Place)
 
 
 @pytest.mark.parametrize("way", ["raises", "says so of each row"])
@@ -299,7 +303,7 @@ def test_who_waits_behind_a_server_that_says_nothing_is_told_so_with_the_first(
     assert len(servers.batches) <= 2
     assert is_idle(intake)
     servers.failures.clear()
-    assert isinstance(accept(intake, make_spec()), Admitted)
+    assert isinstance(accept(intake, make_spec()), Place)
 
 
 def test_the_places_are_given_back_when_the_insert_fails(intake: Intake, servers: Servers) -> None:
@@ -331,9 +335,9 @@ def test_one_bad_request_does_not_fail_the_others(intake: Intake, servers: Serve
     assert outcomes[0].result() == REFUSAL
     assert outcomes[1].exception() is servers.answers[unstorable]
     assert outcomes[2].exception() is servers.answers[in_progress]
-    assert outcomes[3].result() == Replayed(first)
+    assert outcomes[3].result() == Inserted(first, None)
     others = {spec.id for spec in specs[4:]}
-    assert all(isinstance(each.result(), Admitted) for each in outcomes[4:])
+    assert all(isinstance(each.result(), Place) for each in outcomes[4:])
     assert {ticket.job_id for ticket in servers.committed} == others
     assert {job for job, _ in servers.left} == {unstorable, in_progress, replay}, "a refused one has no place"
     assert refused not in {spec.id for rows in servers.inserted for spec, _ in rows}
@@ -353,7 +357,7 @@ def test_a_row_says_where_its_job_was_put_and_why(intake: Intake, servers: Serve
 
 
 def accept_all(intake: Intake, specs: Sequence[JobSpec]) -> list[Outcome | BaseException]:
-    return intake.accept_all([Bid(spec, Ask(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,))) for spec in specs])
+    return intake.accept_all([_bid(spec) for spec in specs])
 
 
 def test_jobs_that_come_as_a_batch_share_each_step_and_each_has_its_outcome(intake: Intake, servers: Servers) -> None:
@@ -362,7 +366,7 @@ def test_jobs_that_come_as_a_batch_share_each_step_and_each_has_its_outcome(inta
 
     outcomes = accept_all(intake, [good, bad, refused])
 
-    assert outcomes[0] == Admitted(Place(QUEUE, 1, 1, 0, NO_RATES), start_by_of(good.id))
+    assert outcomes[0] == Place(QUEUE, 1, 1, 0, NO_RATES, start_by=start_by_of(good.id))
     assert outcomes[1:] == [servers.answers[bad.id], REFUSAL]
     assert servers.batches == [[good.id, bad.id, refused.id]]
     assert [ticket.job_id for ticket in servers.committed] == [good.id]

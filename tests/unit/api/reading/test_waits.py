@@ -159,7 +159,7 @@ class Waiter:
         assert reads.has_begun.wait(5)
 
     def _wait(self, waits: Waits, reads: Reads) -> None:
-        self.job = waits.until_ended(APP, self.job_id, reads, 60)
+        self.job = waits.follow(self.job_id, reads, 60)
 
     def state(self) -> JobState:
         """Of the job that the wait returned with."""
@@ -188,7 +188,7 @@ without_recheck = pytest.mark.parametrize("recheck_s", [3600], indirect=True)
 
 def test_an_ended_job_is_answered_at_once(waits: Waits) -> None:
     reads = Reads(JobState.SUCCEEDED)
-    assert waits.until_ended(APP, new_id(), reads, 60).state is JobState.SUCCEEDED
+    assert waits.follow(new_id(), reads, 60).state is JobState.SUCCEEDED
     assert reads.count == 1
 
 
@@ -230,24 +230,17 @@ def test_a_wait_outlasts_an_outage_of_both_servers(waits: Waits, redis: FakeRedi
 
 
 def test_nobody_is_asked_about_when_nobody_waits(waits: Waits, store: FakeStore) -> None:
-    waits.until_ended(APP, new_id(), Reads(JobState.RUNNING), 0.05)
+    waits.follow(new_id(), Reads(JobState.RUNNING), 0.05)
     asked = len(store.asked)
-    waits.until_ended(APP, new_id(), Reads(JobState.SUCCEEDED), 60)
+    waits.follow(new_id(), Reads(JobState.SUCCEEDED), 60)
     assert len(store.asked) <= asked + 1
     assert not any(asked == [] for asked in store.asked)
 
 
 def test_a_wait_ends_at_its_time_with_the_job_as_it_stands(waits: Waits) -> None:
     reads = Reads(JobState.QUEUED, JobState.RUNNING)
-    assert waits.until_ended(APP, new_id(), reads, 0.05).state is JobState.RUNNING
+    assert waits.follow(new_id(), reads, 0.05).state is JobState.RUNNING
     assert reads.count == 2
-
-
-def test_without_a_free_slot_a_long_poll_is_answered_at_once(waits: Waits) -> None:
-    reads = Reads(JobState.RUNNING)
-    with waits.hold("wait", APP), waits.hold("wait", APP):
-        assert waits.until_ended(APP, new_id(), reads, 60).state is JobState.RUNNING
-    assert reads.count == 1
 
 
 def test_the_process_holds_no_more_than_its_slots(waits: Waits) -> None:
@@ -369,7 +362,7 @@ def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> N
 
 def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
     with pytest.raises(StoreUnavailable):
-        waits.until_ended(APP, new_id(), Reads(JobState.RUNNING, None), 0.3)
+        waits.follow(new_id(), Reads(JobState.RUNNING, None), 0.3)
 
 
 PEER = Peer(bytes([10, 0, 0, 7]), 8000)
@@ -389,7 +382,7 @@ def test_what_breaks_under_the_reader_is_a_failure_unless_the_process_stops(
 
     monkeypatch.setattr(redis, "get_message", get_message)
     before = {*threading.enumerate()}  # Those of other tests may still end.
-    waits.until_ended(APP, new_id(), Reads(JobState.SUCCEEDED), 60)
+    waits.follow(new_id(), Reads(JobState.SUCCEEDED), 60)
     assert reads.wait(5)
     [reader] = [each for each in {*threading.enumerate()} - before if each.name == "waits-reader"]
     if stops:
@@ -437,13 +430,6 @@ def test_a_call_whose_client_was_missing_twice_in_a_row_is_abandoned(seen: Calla
     with pytest.raises(ClientGone):
         seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 60, PEER)
     assert kernel.looks == 5
-
-
-def test_an_abandoned_long_poll_gives_its_slot_back(seen: Callable[..., Waits]) -> None:
-    waits = seen(Kernel(GONE))
-    assert waits.until_ended(APP, new_id(), Reads(JobState.RUNNING), 60, PEER).state is JobState.RUNNING
-    with waits.hold("wait", APP):
-        pass
 
 
 @pytest.mark.parametrize("kernel", [Kernel(PRESENT), Kernel(None)], ids=["present", "unseen"])

@@ -1,7 +1,7 @@
 """A stream as bytes: what is written when, when it ends, and that its slot, or its job, goes with it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,9 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from flask import Flask
 
-from api.deps import EXTENSION, WebDeps
+from api.call import Call, Reply
+from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.reading.slots import Slot
 from api.reading.watch import MOST_PIECES, Watch
@@ -495,94 +495,94 @@ def test_the_slot_comes_back_whatever_becomes_of_the_cancel(
     assert world.places.released == 1
 
 
-@pytest.fixture
-def flask_app(world: World) -> Flask:
-    app = Flask("test")
-    app.extensions[EXTENSION] = world.deps
-    return app
+def call() -> Call:
+    return Call("GET", "/v1/responses", "", {})
 
 
-def test_a_response_is_a_stream_that_no_proxy_may_hold_back(flask_app: Flask, world: World) -> None:
-    with flask_app.test_request_context():
-        response = response_stream(DONE_JOB, world.slot, accepted=ACCEPTED)
-    assert response.mimetype == "text/event-stream"
-    assert (response.headers["Cache-Control"], response.headers["X-Accel-Buffering"]) == ("no-store", "no")
+def respond(world: World, job: Job, **more: Any) -> Reply:
+    return response_stream(world.deps, call(), job, world.slot, **more)
+
+
+def told_to(world: World, job: Job, **more: Any) -> list[dict[str, Any]]:
+    """The events of a whole stream."""
+    return events(b"".join(cast(Iterable[bytes], respond(world, job, **more).body)))
+
+
+def test_a_response_is_a_stream_that_no_proxy_may_hold_back(world: World) -> None:
+    reply = respond(world, DONE_JOB, accepted=ACCEPTED)
+    assert reply.headers["Content-Type"].startswith("text/event-stream")
+    assert reply.headers["X-Accel-Buffering"] == "no"
     assert world.slot.is_handed_over
-    assert kinds(response.get_data())[-1] == "response.completed"
-    response.close()
+    assert kinds(b"".join(cast(Iterable[bytes], reply.body)))[-1] == "response.completed"
+    for close in reply.on_close:
+        close()
     assert world.places.released == 1
 
 
-def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(flask_app: Flask, world: World) -> None:
-    flask_app.add_url_rule("/", view_func=lambda: response_stream(QUEUED, world.slot, accepted=ACCEPTED))
-    with flask_app.test_client().head("/") as response:
-        assert response.status_code == 200
+def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(world: World) -> None:
+    [close] = respond(world, QUEUED, accepted=ACCEPTED).on_close
+    close()
     assert world.places.released == 1
     assert world.cancelled == [QUEUED.id]
 
 
 @pytest.mark.parametrize("make", [response_stream, chat_stream])
-def test_a_job_that_was_not_made_as_a_stream_has_none(flask_app: Flask, world: World, make: Any) -> None:
-    with flask_app.test_request_context(), pytest.raises(InvalidRequest) as raised:
-        make(replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)
+def test_a_job_that_was_not_made_as_a_stream_has_none(world: World, make: Any) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        make(world.deps, call(), replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)
     assert (raised.value.code, raised.value.param) == ("stream_not_available", "stream")
     assert f"GET /v1/responses/resp_{QUEUED.id.hex}" in str(raised.value)
     assert not world.slot.is_handed_over
 
 
 @pytest.mark.parametrize("after", [BEFORE_ENTRIES, BEFORE_ENTRIES + 1, BEFORE_ENTRIES + 40])
-def test_a_place_in_a_stream_that_is_gone_cannot_be_resumed(flask_app: Flask, world: World, after: int) -> None:
-    with flask_app.test_request_context():
-        if after == BEFORE_ENTRIES:
-            assert response_stream(DONE_JOB, world.slot, starting_after=after).status_code == 200
-        else:
-            with pytest.raises(InvalidRequest) as raised:
-                response_stream(DONE_JOB, world.slot, starting_after=after)
-            assert raised.value.code == "stream_not_available"
-            assert not world.slot.is_handed_over
-
-
-def test_a_stream_whose_beginning_redis_lost_is_resumed_only_where_it_goes_on(flask_app: Flask, world: World) -> None:
-    world.entries = [StreamEvent(1_000_001, "restart", ""), StreamEvent(1_000_007, "delta", "Because of ")]
-    with flask_app.test_request_context():
+def test_a_place_in_a_stream_that_is_gone_cannot_be_resumed(world: World, after: int) -> None:
+    if after == BEFORE_ENTRIES:
+        assert respond(world, DONE_JOB, starting_after=after).status == 200
+    else:
         with pytest.raises(InvalidRequest) as raised:
-            response_stream(DONE_JOB, world.slot, starting_after=9)
+            respond(world, DONE_JOB, starting_after=after)
         assert raised.value.code == "stream_not_available"
-        rest = events(response_stream(DONE_JOB, world.slot, starting_after=1_000_005).get_data())
+        assert not world.slot.is_handed_over
+
+
+def test_a_stream_whose_beginning_redis_lost_is_resumed_only_where_it_goes_on(world: World) -> None:
+    world.entries = [StreamEvent(1_000_001, "restart", ""), StreamEvent(1_000_007, "delta", "Because of ")]
+    with pytest.raises(InvalidRequest) as raised:
+        respond(world, DONE_JOB, starting_after=9)
+    assert raised.value.code == "stream_not_available"
+    rest = told_to(world, DONE_JOB, starting_after=1_000_005)
     assert rest[0]["sequence_number"] == 1_000_011
 
 
-def test_a_stream_that_has_less_than_was_told_is_told_anew_at_its_end(flask_app: Flask, world: World) -> None:
+def test_a_stream_that_has_less_than_was_told_is_told_anew_at_its_end(world: World) -> None:
     for piece in ("Because of ", "Rayleigh ", "scattering."):
         world.say(piece)
-    with flask_app.test_request_context():
-        whole = events(response_stream(DONE_JOB, world.slot).get_data())
-        del world.entries[1:]
-        for had in whole[7:]:
-            rest = events(response_stream(DONE_JOB, world.slot, starting_after=had["sequence_number"]).get_data())
-            assert rest[0]["code"] == "stream_restarted"
-            assert [event["delta"] for event in rest if "delta" in event] == [TEXT]
-            assert rest[-1]["type"] == "response.completed"
-            assert all(event["sequence_number"] > had["sequence_number"] for event in rest)
+    whole = told_to(world, DONE_JOB)
+    del world.entries[1:]
+    for had in whole[7:]:
+        rest = told_to(world, DONE_JOB, starting_after=had["sequence_number"])
+        assert rest[0]["code"] == "stream_restarted"
+        assert [event["delta"] for event in rest if "delta" in event] == [TEXT]
+        assert rest[-1]["type"] == "response.completed"
+        assert all(event["sequence_number"] > had["sequence_number"] for event in rest)
 
 
-def test_a_reader_whose_place_is_unknown_is_told_to_come_back_where_it_was(flask_app: Flask, world: World) -> None:
+def test_a_reader_whose_place_is_unknown_is_told_to_come_back_where_it_was(world: World) -> None:
     world.entries = [StreamEvent(1, "delta", "Because of "), StreamEvent(1_000_001, "begin", "")]
     world.entries.append(StreamEvent(1_000_002, "delta", "Mie "))
     world.is_closed = True
-    with flask_app.test_request_context():
-        [last] = events(response_stream(QUEUED, world.slot, starting_after=7).get_data())
+    [last] = told_to(world, QUEUED, starting_after=7)
     assert (last["code"], last["sequence_number"]) == ("stream_interrupted", 7)
 
 
-def test_a_stream_is_resumed_after_the_last_that_was_heard(flask_app: Flask, world: World) -> None:
+def test_a_stream_is_resumed_after_the_last_that_was_heard(world: World) -> None:
     for piece in ("Because of ", "Rayleigh ", "scattering."):
         world.say(piece)
-    with flask_app.test_request_context():
-        whole = events(response_stream(DONE_JOB, world.slot).get_data())
-        for number in range(len(whole)):
-            rest = events(response_stream(DONE_JOB, world.slot, starting_after=number).get_data())
-            assert rest == whole[number + 1 :]
-        beyond = events(response_stream(DONE_JOB, world.slot, starting_after=10_000).get_data())
-        assert beyond[0]["code"] == "stream_restarted", "what its reader has is unknown"
-        assert beyond[-1]["type"] == "response.completed"
+    whole = told_to(world, DONE_JOB)
+    for number in range(len(whole)):
+        rest = told_to(world, DONE_JOB, starting_after=number)
+        assert rest == whole[number + 1 :]
+    beyond = told_to(world, DONE_JOB, starting_after=10_000)
+    assert beyond[0]["code"] == "stream_restarted", "what its reader has is unknown"
+    assert beyond[-1]["type"] == "response.completed"

@@ -1,0 +1,137 @@
+"""`/v1/jobs`: submit, read, list, cancel and delete jobs, in Headrace's own format."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.bodies.in_flight import SMALL_BYTES
+from api.call import Call, Reply, Wait
+from api.deps import WebDeps
+from api.door.accepted import Accepted
+from api.door.drafts import Draft
+from api.handlers import existing
+from api.handlers.operation import QUESTION, SCHEMA, SUBMIT, Operation
+from api.handlers.problems import problem
+from api.handlers.submitting import accept, headers_of, headers_of_job, idempotency_key, json_body, query, reply_of
+from api.schemas.body import parse_object, validated
+from api.schemas.job_request import JobRequest
+from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQuery, WaitQuery
+from headrace.config.rules import AUTO
+from headrace.domain.ids import parse_id, show_id
+from headrace.domain.jobs import Job
+from headrace.errors import InvalidRequest, NotFound, QueueFull
+from headrace.store import jobs
+
+
+def submit(web: WebDeps, call: Call) -> Reply:
+    """202, and the job's place in its queue."""
+    if idempotency_key(call) is None:
+        if (refused := _refused_early(web, call)) is not None:
+            return problem(refused, call.id)
+        if (accepted := web.plain_jobs.submit(call)) is not None:
+            call.calls_due = 0
+            return accepted
+    return accepted_reply(accept(web, call, validated(JobRequest, json_body(web, call)).to_draft()))
+
+
+def _refused_early(web: WebDeps, call: Call) -> QueueFull | None:
+    refusals = web.submitter.refusals
+    looks = refusals.refuses_early and len(call.body) <= SMALL_BYTES
+    return refusals.early(call.app.id, call.body) if looks else None
+
+
+#: The fields of a plain body. They are cheap to check, and none of them needs anything but a place and a row.
+PLAIN_FIELDS = frozenset(
+    {
+        *("model", "prompt", "messages", "max_tokens", "lane", "max_wait", "deadline", "overflow", "max_cost_usd"),
+        *("temperature", "top_p", "stop", "seed", "metadata", "webhook", "end_user"),
+    }
+)
+
+
+def plain_draft(body: bytes) -> Draft | None:
+    """The draft of a plain job; None for any other body. Raises: InvalidRequest."""
+    given = parse_object(body)
+    if not PLAIN_FIELDS.issuperset(given) or given.get("model") == AUTO:
+        return None
+    return validated(JobRequest, given).to_draft()
+
+
+def accepted_reply(accepted: Accepted) -> Reply:
+    """The reply to an accepted job."""
+    return reply_of(AcceptedBody.of(accepted), 202, headers_of(accepted))
+
+
+def read(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
+    """The job, by any spelling of its id; with `?wait=` once it has ended."""
+    return existing.when_ended(web, call, parse_id(public_id), query(WaitQuery, call).wait, job_reply)
+
+
+def job_reply(job: Job) -> Reply:
+    """The job as it stands."""
+    return reply_of(JobBody.of(job), headers=headers_of_job(job))
+
+
+def delete(web: WebDeps, call: Call, public_id: str) -> Reply:
+    """Erase the job's texts. The job is not found any more, and its cost is kept."""
+    job_id = parse_id(public_id)
+    existing.erase(web, call, job_id)
+    return reply_of(DeletedJob(id=show_id(job_id)), headers={"x-job-id": show_id(job_id)})
+
+
+def cancel(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
+    """The job as it stands after the request; safe to repeat."""
+    return existing.cancelled(web, call, parse_id(public_id), job_reply)
+
+
+def list_newest(web: WebDeps, call: Call) -> Reply:
+    """A page of the caller's jobs."""
+    asked = query(JobsQuery, call)
+    try:
+        after = parse_id(asked.after) if asked.after else None
+    except NotFound as error:
+        raise InvalidRequest("Invalid 'after': it is not the id of a job.", param="after") from error
+    with web.store.begin() as db:
+        found = jobs.newest(db, call.app.id, state=asked.status, after=after, limit=asked.limit + 1)
+    return reply_of(JobList.of(found, asked.limit))
+
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "prompt": {"prompt": QUESTION, "lane": "high", "max_tokens": 64, "metadata": {"order": "17"}},
+    "conversation": {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
+        "lane": "low",
+        "max_wait": 3600,
+        "overflow": "never",
+        "temperature": 0.2,
+    },
+    "json": {
+        "prompt": "What colour is the sky?",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
+        "end_user": "u-42",
+    },
+    "embeddings": {"input": [QUESTION, "What colour is the sky?"], "lane": "low"},
+}
+SUBMIT_JOB = Operation(
+    *("post", "/v1/jobs", submit, "jobs", "Submit a prompt", AcceptedBody, 202),
+    body=JobRequest,
+    examples=EXAMPLES,
+    refusals=SUBMIT,
+)
+READ_JOB = Operation(
+    *("get", "/v1/jobs/{public_id}", read, "jobs", "Read a job, or wait for its end", JobBody),
+    query=WaitQuery,
+    refusals=(400, 404),
+)
+OPERATIONS = (
+    SUBMIT_JOB,
+    Operation(
+        *("get", "/v1/jobs", list_newest, "jobs", "List your jobs, newest first", JobList),
+        query=JobsQuery,
+        refusals=(400,),
+    ),
+    READ_JOB,
+    Operation(
+        "delete", "/v1/jobs/{public_id}", delete, "jobs", "Erase an ended job's texts", DeletedJob, refusals=(404, 409)
+    ),
+    Operation("post", "/v1/jobs/{public_id}/cancel", cancel, "jobs", "Cancel a job", JobBody, refusals=(404,)),
+)

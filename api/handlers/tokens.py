@@ -1,0 +1,82 @@
+"""`/tokenize` and `/detokenize`: a text's tokens by a model's own tokenizer, and back, as in vLLM's own server."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from api.call import Call, Reply
+from api.deps import WebDeps
+from api.door.catalogue import Model
+from api.handlers.operation import QUESTION, READ_BODY, Operation
+from api.handlers.submitting import json_body, reply_of
+from api.schemas.body import validated
+from api.schemas.tokens import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
+from headrace.domain.apps import App
+from headrace.domain.prompts import storable
+from headrace.errors import InvalidRequest
+from headrace.policies.tokens import LONG_CHARS, InputTokenizer, PromptTokenizer
+
+
+def tokenize(web: WebDeps, call: Call) -> Reply:
+    """The tokens of a text, or of a conversation as the model is given it."""
+    asked = validated(TokenizeRequest, json_body(web, call))
+    model, tokenizer = _of(web, asked.model)
+    with _in_turn(web, call.app, asked.chars):
+        if asked.messages is None:
+            ids = tokenizer.encode_text(asked.prompt or "", adds_special=asked.add_special_tokens)
+        else:
+            ids = tokenizer.encode(asked.turns, None, asked.variables)
+        spelled = list(map(storable, tokenizer.spell(ids))) if asked.return_token_strs else None
+    return reply_of(TokenizeBody(count=len(ids), max_model_len=model.max_model_tokens, tokens=ids, token_strs=spelled))
+
+
+def detokenize(web: WebDeps, call: Call) -> Reply:
+    """The text of these tokens."""
+    asked = validated(DetokenizeRequest, json_body(web, call))
+    _, tokenizer = _of(web, asked.model)
+    with _in_turn(web, call.app, len(asked.tokens)):
+        tokenizer.spell(asked.tokens)  # Raises for an id that the model does not have.
+        text = tokenizer.decode(asked.tokens)
+    return reply_of(DetokenizeBody(prompt=storable(text)))
+
+
+def _of(web: WebDeps, name: str | None) -> tuple[Model, PromptTokenizer]:
+    """The model and its tokenizer. Raises: InvalidRequest: its tokens are not known here. ModelNotFound."""
+    model = web.catalogue.find(name)
+    if isinstance(model.tokenizer, InputTokenizer):
+        message = f"The model '{model.name}' makes embeddings: the usage of POST /v1/embeddings has its tokens."
+        raise InvalidRequest(message, param="model")
+    if web.settings.pools[model.pool].is_paid:
+        message = f"The paid API alone answers for '{model.name}', and does not tell its tokens."
+        raise InvalidRequest(message, param="model")
+    return model, model.tokenizer
+
+
+@contextmanager
+def _in_turn(web: WebDeps, app: App, size: int) -> Iterator[None]:
+    """A few long texts at once, apps in turn, as where prompts are counted."""
+    if size <= LONG_CHARS:
+        yield
+        return
+    with web.catalogue.long_counts.hold(app.id):
+        yield
+
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "text": {"prompt": QUESTION, "return_token_strs": True},
+    "conversation": {"messages": [{"role": "user", "content": QUESTION}]},
+}
+OPERATIONS = (
+    Operation(
+        *("post", "/tokenize", tokenize, "vLLM", "Turn a text into a model's tokens", TokenizeBody),
+        body=TokenizeRequest,
+        examples=EXAMPLES,
+        refusals=READ_BODY,
+    ),
+    Operation(
+        *("post", "/detokenize", detokenize, "vLLM", "Turn a model's tokens into a text", DetokenizeBody),
+        body=DetokenizeRequest,
+        examples={"text": {"tokens": [72, 105]}},
+        refusals=READ_BODY,
+    ),
+)

@@ -1,0 +1,70 @@
+"""OpenAI's paths that are not served: each reply says so, and what to do instead.
+
+The status is 404, because OpenAI's SDK raises it at once as NotFoundError. It would send a request three times on 501.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from api.call import Call, Reply
+from api.deps import WebDeps
+from api.handlers.operation import Operation
+from headrace.errors import NotFound
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+ONE_BY_ONE = "Send each request to POST /v1/responses with background=true; job.lane 'batch' is for work that can wait."
+HOOK = "Name a URL in job.webhook of each request."
+READ_JOB = "Read the job at GET /v1/jobs/{id}; its id is in the header x-job-id."
+TEXT_ONLY = "Text is answered and embedded here, and nothing else."
+WHOLE = "Send the whole conversation as 'input' of POST /v1/responses."
+
+#: The first part of a path under /v1, and what to do instead.
+FAMILIES: Mapping[str, str] = {
+    "assistants": WHOLE,
+    "audio": TEXT_ONLY,
+    "batches": ONE_BY_ONE,
+    "containers": TEXT_ONLY,
+    "conversations": WHOLE,
+    "evals": TEXT_ONLY,
+    "files": ONE_BY_ONE,
+    "fine_tuning": TEXT_ONLY,
+    "images": TEXT_ONLY,
+    "moderations": TEXT_ONLY,
+    "realtime": "Send stream=true to POST /v1/responses.",
+    "threads": WHOLE,
+    "uploads": ONE_BY_ONE,
+    "vector_stores": TEXT_ONLY,
+    "videos": TEXT_ONLY,
+    "webhook_endpoints": HOOK,
+    "webhook_event_types": HOOK,
+}
+#: Single calls of families that are served: (method, path), and what to do instead.
+CALLS: Mapping[tuple[str, str], str] = {
+    ("GET", "chat/completions"): "GET /v1/jobs lists your jobs.",
+    ("GET", "chat/completions/{rest}"): READ_JOB,
+    ("POST", "chat/completions/{rest}"): READ_JOB,
+    ("DELETE", "chat/completions/{rest}"): "DELETE /v1/jobs/{id} erases the job; its id is in x-job-id.",
+    ("GET", "embeddings"): "GET /v1/jobs lists your jobs.",
+    ("POST", "responses/compact"): WHOLE,
+    ("POST", "responses/input_tokens"): "The usage of each answer has them.",
+    ("DELETE", "models/{rest}"): "The operator of this service sets up its models.",
+}
+
+
+def _refuse(remedy: str, _web: WebDeps, _call: Call, _rest: str = "") -> Reply:
+    raise NotFound(f"This is not served here. {remedy}", code="not_supported")
+
+
+def _operations() -> Iterator[Operation]:
+    calls = {
+        **{(method, path): advice for path, advice in FAMILIES.items() for method in METHODS},
+        **{(method, f"{path}/{{rest}}"): advice for path, advice in FAMILIES.items() for method in METHODS},
+        **CALLS,
+    }
+    for (method, path), advice in calls.items():
+        refuse = partial(_refuse, advice)
+        yield Operation(method.lower(), f"/v1/{path}", refuse, takes_slashes=True, is_refusal=True)
+
+
+OPERATIONS = tuple(_operations())

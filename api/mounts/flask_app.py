@@ -1,0 +1,136 @@
+"""The Flask app: a route for each operation, and replies to what has none."""
+
+import http
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn
+
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import MapAdapter
+
+from api.call import Call, Reply
+from api.deps import EXTENSION, WebDeps
+from api.handlers import documentation, unsupported
+from api.handlers.operation import Operation
+from api.handlers.problems import problem, problem_reply
+from api.mounts.serving import call_of, finished, serve
+
+log = logging.getLogger(__name__)
+
+#: Where `web` once served the operators' pages.
+OPS_PATH = "/ops"
+CODES = {http.HTTPStatus.NOT_FOUND: "not_found", http.HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+#: The endpoints of operations that are only refused begin with this.
+REFUSING = "refused: "
+OPERATIONS = (*documentation.DESCRIBED, *documentation.OPERATIONS, *unsupported.OPERATIONS)
+
+
+class WebApp(Flask):
+    """The Flask app. None of its functions is a coroutine, so that none need be looked at before it is called."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself."""
+        return func
+
+    def make_default_options_response(self) -> Response:
+        """The reply to OPTIONS. A call that is only refused is none of its methods."""
+        return _finished(_web(), call_of(request.environ), Reply(204, b"", {"Allow": ", ".join(allowed_methods())}))
+
+
+def make_flask_app(web: WebDeps) -> WebApp:
+    """The app with every route."""
+    app = WebApp(__name__, static_folder=None)
+    app.url_map.merge_slashes = False
+    # A path means the same with a slash at its end.
+    app.url_map.strict_slashes = False
+    app.extensions[EXTENSION] = web
+    for operation in OPERATIONS:
+        endpoint = f"{REFUSING if operation.is_refusal else ''}{operation.method} {operation.path}"
+        view = partial(_view, web, operation)
+        app.add_url_rule(_rule(operation), endpoint, view, methods=[operation.method.upper()])
+    app.register_error_handler(HTTPException, partial(_http_error, web))
+    app.register_error_handler(Exception, partial(_bug, web))
+    return app
+
+
+def _rule(operation: Operation) -> str:
+    """The path as Flask spells it."""
+    return operation.path.replace("{", "<path:" if operation.takes_slashes else "<").replace("}", ">")
+
+
+def _view(web: WebDeps, operation: Operation, **names: str) -> Response:
+    if operation.is_refusal and request.method == "HEAD" and set(allowed_methods()) - {"OPTIONS"}:
+        # Flask adds HEAD to a refused GET. The path is served: by other methods.
+        operation = replace(operation, handle=_refuse_method)
+    return _response(serve(web, operation, request.environ, *names.values()))
+
+
+def _refuse_method(*_: object) -> NoReturn:
+    raise MethodNotAllowed
+
+
+def _response(reply: Reply) -> Response:
+    response = Response(reply.body, reply.status, reply.headers)
+    for close in reply.on_close:
+        response.call_on_close(close)
+    if "ETag" in reply.headers:
+        response.make_conditional(request)
+    return response
+
+
+def _web() -> WebDeps:
+    web: WebDeps = current_app.extensions[EXTENSION]
+    return web
+
+
+def _finished(web: WebDeps, call: Call, reply: Reply) -> Response:
+    """The reply to a request that reached no handler."""
+    return _response(finished(web, None if request.url_rule is None else request.url_rule.rule, call, reply))
+
+
+def _http_error(web: WebDeps, error: HTTPException) -> Response:
+    """The reply to what Flask refuses: an unknown path, a wrong method, a redirect."""
+    call, status = call_of(request.environ), error.code or http.HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < http.HTTPStatus.BAD_REQUEST:
+        redirect = error.get_response(request.environ)
+        return _finished(web, call, Reply(status, b"", dict(redirect.headers)))
+    kind = "invalid_request_error" if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    reply = problem_reply(status, _message(error), kind, CODES.get(http.HTTPStatus(status), "invalid_request"))
+    if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        reply.headers["Allow"] = ", ".join(allowed_methods())
+    return _finished(web, call, reply)
+
+
+def _bug(web: WebDeps, error: Exception) -> Response:
+    call = call_of(request.environ)
+    return _finished(web, call, problem(error, call.id))
+
+
+def _message(error: HTTPException) -> str:
+    path = request.path[:80]
+    if error.code == http.HTTPStatus.NOT_FOUND:
+        if request.path == OPS_PATH or request.path.startswith(f"{OPS_PATH}/"):
+            return "The process 'ops' serves the operators' pages, at an address of its own: see docs/ops.md."
+        return f"There is no path {path}. GET /docs shows what there is."
+    if error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"{path} does not know the method {request.method}. It knows {', '.join(allowed_methods())}."
+    return error.description or "The request is not valid HTTP."
+
+
+def allowed_methods() -> list[str]:
+    """The methods that this request's path answers, sorted, as the header `Allow` lists them."""
+    adapter = current_app.create_url_adapter(request)
+    if adapter is None:
+        return []
+    return sorted(method for method in adapter.allowed_methods() if not _is_refused(adapter, method))
+
+
+def _is_refused(adapter: MapAdapter, method: str) -> bool:
+    try:
+        endpoint, _ = adapter.match(method=method)
+    except HTTPException:
+        return False
+    return endpoint.startswith(REFUSING) and method != "OPTIONS"

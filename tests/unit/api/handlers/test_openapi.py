@@ -1,0 +1,160 @@
+"""The document says what the app serves, and nothing else."""
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from api.app import create_app
+from api.handlers.documentation import DESCRIBED
+from api.handlers.openapi import document as made_of
+from api.mounts.flask_app import REFUSING
+from headrace.config import Settings
+from headrace.http.shapes import SHAPES
+
+#: For people, not for programs.
+PAGES = {"/", "/openapi.json", "/docs/", "/docs/<name>"}
+
+
+@cache
+def document() -> dict[str, Any]:
+    return made_of(DESCRIBED)
+
+
+@pytest.fixture
+def flask_app(settings: Settings) -> Flask:
+    return create_app(settings)
+
+
+def test_every_route_is_described(flask_app: Flask) -> None:
+    served = {
+        (method.lower(), re.sub(r"<[^>]*>", "{id}", rule.rule))
+        for rule in flask_app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        # What OpenAI has and this service has not is told to who asks for it, and not advertised.
+        if rule.rule not in PAGES and not rule.endpoint.startswith(REFUSING)
+    }
+    described = {(method, path) for path, item in document()["paths"].items() for method in item}
+    assert described == served
+
+
+def test_every_reference_leads_somewhere() -> None:
+    text = json.dumps(document())
+    named = set(re.findall(r'"#/components/(\w+)/([\w-]+)"', text))
+    assert {kind for kind, _ in named} == {"schemas", "headers"}
+    for kind, name in named:
+        assert name in document()["components"][kind]
+
+
+def resolved(node: Any) -> Any:
+    """A part of the document, with what it refers to in place of the reference."""
+    while isinstance(node, dict) and "$ref" in node:
+        _, *path = node["$ref"].split("/")
+        node = document()
+        for part in path:
+            node = node[part]
+    return node
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [(method, path, made) for path, item in document()["paths"].items() for method, made in item.items()]
+
+
+def test_every_error_looks_as_its_class_is_answered() -> None:
+    shapes = {(shape.status, shape.type) for shape in SHAPES.values()}
+    for method, path, made in operations():
+        for status, answer in made["responses"].items():
+            content = answer["content"]["application/json"]
+            if int(status) < 400 or path == "/readyz":
+                continue
+            error = content["example"]["error"]
+            assert (int(status), error["type"]) in shapes, (method, path, status)
+            assert {"x-request-id", "openai-processing-ms"} <= set(answer["headers"])
+
+
+def test_every_status_that_an_error_can_have_is_described() -> None:
+    described = {int(status) for *_, made in operations() for status in made["responses"]}
+    assert {shape.status for shape in SHAPES.values()} <= described
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    names = [made["operationId"] for *_, made in operations()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_query_has_no_null_for_there_is_none_in_a_url() -> None:
+    for method, path, made in operations():
+        for parameter in made["parameters"]:
+            assert "null" not in json.dumps(resolved(parameter["schema"])), (method, path, parameter["name"])
+
+
+def test_each_parameter_is_described() -> None:
+    for method, path, made in operations():
+        for parameter in made["parameters"]:
+            assert parameter["description"], (method, path, parameter["name"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields"),
+    [
+        ("AcceptedBody", {"queue", "position", "depth", "expected_wait_s", "start_by", "max_tokens", "max_wait"}),
+        ("JobBody", {"finish_reason", "attempts", "wait_s", "run_s", "created_at", "start_by", "deadline"}),
+        ("JobBody", {"started_at", "ended_at", "route", "engine"}),
+        ("JobView", {"attempts", "wait_s", "run_s", "max_tokens", "max_wait"}),
+        ("JobOptions", {"lane", "max_wait", "deadline", "webhook", "overflow", "max_cost_usd"}),
+        ("QueueBody", {"depth", "backlog_tokens", "expected_wait_s", "workers", "running", "slots"}),
+    ],
+)
+def test_what_its_name_does_not_say_of_a_field_is_described(schema: str, fields: set[str]) -> None:
+    properties = document()["components"]["schemas"][schema]["properties"]
+    assert fields <= {name for name, kind in properties.items() if kind.get("description")}
+
+
+def test_what_a_body_may_hold_has_examples() -> None:
+    with_body = [made for *_, made in operations() if "requestBody" in made]
+    assert len(with_body) == 7
+    for made in with_body:
+        content = made["requestBody"]["content"]["application/json"]
+        fields = resolved(content["schema"])["properties"]
+        assert content["examples"]
+        for example in content["examples"].values():
+            assert set(example["value"]) <= set(fields)
+
+
+def test_everything_under_v1_asks_for_a_key(flask_app: Flask) -> None:
+    client = flask_app.test_client()
+    for path, item in document()["paths"].items():
+        for method in item:
+            if path.startswith("/v1"):
+                response = client.open(path.replace("{id}", "job_" + "0" * 32), method=method.upper())
+                assert response.status_code == 401, (method, path)
+
+
+def test_the_page_loads_its_own_files_alone_under_a_strict_policy(flask_app: Flask) -> None:
+    client = flask_app.test_client()
+    page = client.get("/docs/")
+    links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert len(links) == 5
+    assert not re.search(r"<script>|<style|style=|onload", page.text), "the policy would forbid it"
+    for link in ["/docs/", "/docs/no-such-file", *links]:
+        assert link.startswith("/docs/")
+        asset = client.get(link)
+        assert asset.status_code == (404 if "no-such" in link else 200)
+        policy = dict(each.split(maxsplit=1) for each in asset.headers["Content-Security-Policy"].split("; "))
+        assert (policy["default-src"], policy["frame-ancestors"]) == ("'none'", "'none'")
+        assert policy["script-src"] == policy["connect-src"] == "'self'"
+        assert asset.headers["X-Content-Type-Options"] == "nosniff"
+    start = client.get("/docs/start.js").text
+    assert "validatorUrl: null" in start
+    assert "persistAuthorization: false" in start
+
+
+def test_a_browser_that_has_a_file_is_sent_no_other(flask_app: Flask) -> None:
+    client = flask_app.test_client()
+    for path in ("/docs/", "/docs/swagger-ui-bundle.js", "/openapi.json"):
+        etag = client.get(path).headers["ETag"]
+        again = client.get(path, headers={"If-None-Match": etag})
+        assert (again.status_code, again.data) == (304, b"")

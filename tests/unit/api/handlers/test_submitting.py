@@ -1,0 +1,96 @@
+"""What a submit's headers say: the key, how long to hold on, and what an accept adds to its reply."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from werkzeug.datastructures import Headers
+
+from api.call import Call
+from api.door.accepted import Accepted
+from api.handlers.submitting import headers_of, idempotency, preferred_wait_s, query
+from api.schemas.jobs import JobsQuery
+from headrace.domain.ids import new_id
+from headrace.domain.limits.rates import RateLeft, RatesLeft
+from headrace.domain.queues import Lane
+from headrace.domain.states import JobState
+from headrace.errors import InvalidRequest
+
+LIMIT_S = 60.0
+
+
+def call(headers: Mapping[str, str], body: bytes = b"{}", path: str = "/v1/jobs", query: str = "") -> Call:
+    return Call("POST", path, query, Headers(headers), body=body)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "wait_s"),
+    [
+        ("", LIMIT_S),
+        ("respond-async", LIMIT_S),
+        ("wait=5", 5.0),
+        ("wait = 5", 5.0),
+        ('WAIT="7"', 7.0),
+        ("wait=0", 0.0),
+        ("respond-async, wait=10", 10.0),
+        ("wait=3, wait=9", 3.0),
+        ("wait=61", LIMIT_S),
+        ("wait=999999999", LIMIT_S),
+    ],
+)
+def test_a_wait_is_as_long_as_preferred_and_no_longer_than_the_limit(prefer: str, wait_s: float) -> None:
+    assert preferred_wait_s(LIMIT_S, call({"Prefer": prefer})) == wait_s
+
+
+@pytest.mark.parametrize("prefer", ["wait", "wait=", "wait=-1", "wait=1.5", "wait=x", "wait=٣", "wait=" + "9" * 5000])
+def test_a_wait_that_is_no_whole_number_is_refused(prefer: str) -> None:
+    # As a server passes bytes on that are not ASCII.
+    header = prefer.encode().decode("latin-1")
+    with pytest.raises(InvalidRequest) as raised:
+        preferred_wait_s(LIMIT_S, call({"Prefer": header}))
+    assert raised.value.param == "Prefer"
+
+
+def keyed(key: str = "a", body: bytes = b"{}", path: str = "/v1/jobs") -> Any:
+    return idempotency(call({"Idempotency-Key": key}, body, path))
+
+
+def test_a_key_stands_for_its_path_and_body() -> None:
+    assert keyed() == keyed('"a"') == keyed(" a ")
+    assert keyed().key == "a"
+    assert keyed() == keyed(path="/v1/jobs/")
+    assert len({keyed().request_hash, keyed(body=b"{ }").request_hash, keyed(path="/v1/responses").request_hash}) == 3
+
+
+def test_without_the_header_there_is_no_key() -> None:
+    assert idempotency(call({})) is None
+
+
+@pytest.mark.parametrize("key", ["", '""', "x" * 256, "a\tb", "ü"])
+def test_a_key_that_cannot_be_kept_is_refused(key: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        keyed(key.encode().decode("latin-1"))
+    assert raised.value.param == "Idempotency-Key"
+
+
+@pytest.mark.parametrize(
+    ("text", "param"), [("limit=1&limit=2", "limit"), ("limit=x", "limit"), ("other=1", "other"), ("%ff=1", "\ufffd")]
+)
+def test_a_query_string_that_is_wrong_is_refused(text: str, param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        query(JobsQuery, call({}, query=text))
+    assert raised.value.param == param
+
+
+def accepted(**changes: Any) -> Accepted:
+    return Accepted(new_id(), JobState.QUEUED, Lane.NORMAL, "chat.normal", datetime.now(UTC), 64, 30.0, **changes)
+
+
+def test_an_accept_names_its_job_and_the_rates_that_are_limited() -> None:
+    plain = accepted()
+    assert headers_of(plain) == {"x-job-id": f"job_{plain.job_id.hex}"}
+    limited = headers_of(accepted(rates_left=RatesLeft(RateLeft(60, 59))))
+    assert limited["x-ratelimit-remaining-requests"] == "59"
+    assert "Idempotent-Replayed" not in limited
+    assert headers_of(accepted(is_replay=True))["Idempotent-Replayed"] == "true"

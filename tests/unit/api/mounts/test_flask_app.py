@@ -1,0 +1,64 @@
+"""What reaches no handler is answered in the shape of all errors, and what a browser has already is not sent again."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from headrace.config import Settings
+
+
+@pytest.fixture
+def flask_app(settings: Settings) -> Flask:
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(flask_app: Flask) -> FlaskClient:
+    return flask_app.test_client()
+
+
+def test_unknown_paths_and_methods_answer_in_the_same_shape(client: FlaskClient) -> None:
+    missing, wrong = client.get("/nope"), client.get("/v1/jobs/job_1/cancel")
+    assert (missing.status_code, missing.get_json()["error"]["code"]) == (404, "not_found")
+    assert (wrong.status_code, wrong.get_json()["error"]["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["Allow"] == "OPTIONS, POST"
+    told = wrong.get_json()["error"]["message"]
+    assert told == "/v1/jobs/job_1/cancel does not know the method GET. It knows OPTIONS, POST."
+    for response in (missing, wrong):
+        assert response.headers["x-request-id"].startswith("req_")
+
+
+def test_allow_lists_what_answers_and_not_what_is_only_refused(client: FlaskClient) -> None:
+    # GET is one of the calls that are only refused.
+    wrong = client.delete("/v1/embeddings")
+    assert wrong.headers["Allow"] == "OPTIONS, POST"
+    assert "It knows OPTIONS, POST." in wrong.get_json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/ops", "/ops/login"])
+def test_the_operators_pages_are_elsewhere(client: FlaskClient, path: str) -> None:
+    assert "see docs/ops.md" in client.get(path).get_json()["error"]["message"]
+
+
+def test_a_bug_outside_the_handlers_tells_nothing_but_the_log(
+    flask_app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("api.mounts.flask_app.serve", broken)
+    response = client.get("/healthz")
+    assert (response.status_code, response.get_json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
+    assert "secret detail" in caplog.text
+
+
+def test_a_page_that_a_browser_has_is_not_sent_again(client: FlaskClient) -> None:
+    for path in ("/openapi.json", "/docs/", "/docs/swagger-ui.css"):
+        first = client.get(path)
+        again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+        assert (first.status_code, again.status_code, again.data) == (200, 304, b"")
+    assert client.get("/docs/nope").status_code == 404
