@@ -21,7 +21,7 @@ from headrace.broker.forecast import Forecast
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import Settings
 from headrace.domain.fleet import Fleet
-from headrace.http.request_metrics import Handled, RequestMetrics
+from headrace.http.request_metrics import RequestMetrics
 from headrace.store import Store
 from headrace.store.fleet import workers
 from ops import gate, problems, shown
@@ -118,8 +118,9 @@ def _begin() -> None:
 
 def _count(response: Response) -> Response:
     rule = None if request.url_rule is None else PATH + request.url_rule.rule
-    handled = Handled(request.method, rule, response.status_code, "plain", g.get("refusal"))
-    deps().metrics.note(handled, time.monotonic() - g.began)
+    deps().metrics.note(request.method, rule, response.status_code, time.monotonic() - g.began)
+    if (reason := g.get("refusal")) is not None:
+        deps().metrics.note_refusal(reason)
     return response
 
 

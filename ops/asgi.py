@@ -21,7 +21,6 @@ from werkzeug.wrappers import Response
 
 from headrace import heap, startup
 from headrace.endpoint import Endpoint
-from headrace.http.request_metrics import Handled
 from headrace.logging import configure
 from ops.app import FORM_BYTES_MAX, create_app
 from ops.deps import EXTENSION
@@ -68,8 +67,8 @@ class Server:
             address = self._client(scope)
             response = await self._answer(_environ(scope, address, await self._body(scope, receive)))
         except _Refusal as refusal:
-            handled = Handled(scope["method"], None, refusal.status, "plain", refusal.reason)
-            self._metrics.note(handled, time.monotonic() - began)
+            self._metrics.note(scope["method"], None, refusal.status, time.monotonic() - began)
+            self._metrics.note_refusal(refusal.reason)
             response = _refused(refusal)
         await send(
             {

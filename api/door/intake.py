@@ -17,12 +17,11 @@ from api.door.refusals import ALIKE_FOR_ALL, RefusalMemory, Wish, wish
 from headrace.batching import Batching
 from headrace.broker.admission import Admission
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.places import Place, Refusal
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.logging import named
-from headrace.policies.routing import route_of
 from headrace.store import Store
 from headrace.store.jobs.insertion import insert_batch
 
@@ -87,7 +86,7 @@ class Intake:
         return [each if isinstance(each, Refusal) else next(durable) for each in taken]
 
     def _make_durable(self, placed: Sequence[tuple[Bid, Place]]) -> list[Place | Inserted | HeadraceError]:
-        rows = [(bid.spec, _placement(place)) for bid, place in placed]
+        rows = [(bid.spec, place.candidate) for bid, place in placed]
         is_early = _may_start_early([bid.spec for bid, _ in placed])
         try:
             inserted = insert_batch(self._store, rows, is_before_disk=is_early)
@@ -142,10 +141,6 @@ def _facts(bid: Bid, place: Place) -> dict[str, str]:
         "queue": place.candidate.queue,
         "request_id": bid.request_id,
     }
-
-
-def _placement(place: Place) -> Placement:
-    return Placement(place.candidate.queue, route_of(place.candidate.queue), place.candidate.reason)
 
 
 def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:

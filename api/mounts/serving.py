@@ -15,7 +15,6 @@ from api.mounts.body import Body
 from api.reading.peers import Peer, peer_of
 from api.reading.waits import ClientGone
 from headrace.errors import StoreUnavailable
-from headrace.http.request_metrics import Handled
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -85,5 +84,7 @@ def finished(web: WebDeps, path: str | None, call: Call, reply: Reply) -> Reply:
         reply.headers["Cache-Control"] = "no-store"
     if origins := web.settings.cors.origins:
         reply.headers |= cors_headers(origins, call)
-    web.metrics.note(Handled(call.method, path, reply.status, call.kind, reply.refusal), took_s)
+    web.metrics.note(call.method, path, reply.status, took_s, kind=call.kind)
+    if reply.refusal is not None:
+        web.metrics.note_refusal(reply.refusal)
     return reply

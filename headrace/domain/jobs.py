@@ -206,15 +206,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Where admission put a job: the queue, its route, and why."""
-
-    queue: str
-    route: Route
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Inserted:
     """The outcome of an insert: the job that answers the request.
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -22,21 +22,6 @@ NO_ROUTE = "none"
 RequestKind = Literal["plain", "wait", "stream"]
 
 
-class Handled(NamedTuple):
-    """An answered request.
-
-    Attributes:
-        rule: the route's template; None where the path leads nowhere.
-        refusal: the bound that was met, if it was refused.
-    """
-
-    method: str
-    rule: str | None
-    status: int
-    kind: RequestKind
-    refusal: str | None = None
-
-
 class RequestMetrics(Collector):
     """Counts from the start of the process. The values of a label are bounded: routes are templates, never paths."""
 
@@ -47,13 +32,14 @@ class RequestMetrics(Collector):
         self._requests = Durations(f"{prefix}_request_seconds", about, labels, BOUNDS_S)
         self._refusals = Counts(f"{prefix}_refusals", "Refused requests, by the bound that was met.", ["reason"])
 
-    def note(self, handled: Handled, took_s: float) -> None:
-        """Count a request."""
-        method = handled.method if handled.method in METHODS else OTHER
-        route = NO_ROUTE if handled.rule is None else _route(handled.rule)
-        self._requests.add(method, route, str(handled.status), handled.kind, seconds=took_s)
-        if handled.refusal is not None:
-            self._refusals.add(handled.refusal)
+    def note(self, method: str, rule: str | None, status: int, took_s: float, *, kind: RequestKind = "plain") -> None:
+        """Count an answered request. Args: rule: the route's template; None where the path leads nowhere."""
+        route = NO_ROUTE if rule is None else _route(rule)
+        self._requests.add(method if method in METHODS else OTHER, route, str(status), kind, seconds=took_s)
+
+    def note_refusal(self, reason: str) -> None:
+        """Count a refused request. Args: reason: the bound that was met."""
+        self._refusals.add(reason)
 
     def collect(self) -> Iterator[Metric]:
         """Every metric. Asks no server."""

@@ -18,10 +18,10 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import JobSpec, Placement
+from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Route, Ticket
+from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs
 from headrace.store.clients import apps
@@ -49,7 +49,7 @@ class Meaning:
         messages, sampling = (Message("user", text),), Sampling(max_tokens=16, temperature=0.0)
         where = new_id(), self._app.id, "test-model", "chat", Lane.NORMAL
         spec = JobSpec(*where, messages, sampling, prompt_tokens=8, max_wait_s=60.0, cache_key=text.encode())
-        insert_batch(self._deps.store, [(spec, Placement("chat.normal", Route.POOL, "test"))])
+        insert_batch(self._deps.store, [(spec, Candidate("chat.normal", 1, 1, None, "test"))])
         with self._deps.store.begin() as db:
             ticket = jobs.find(db, self._app.id, spec.id).ticket
         self._deps.admission.commit([ticket], {spec.id: "embed"})

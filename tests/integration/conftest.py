@@ -23,9 +23,9 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import sessions
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Route, Ticket
+from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.store import Store, jobs
 from headrace.store.clients import apps
 from headrace.store.jobs.idempotency import until_settled
@@ -203,7 +203,7 @@ def insert_job(store: Store) -> Callable[[JobSpec], Inserted]:
     """Inserts one job as `queued`, with no message, as patiently as the API does."""
 
     def insert(spec: JobSpec) -> Inserted:
-        (outcome,) = insert_batch(store, [(spec, Placement(f"{spec.pool}.{spec.lane}", Route.POOL, "test"))])
+        (outcome,) = insert_batch(store, [(spec, Candidate(f"{spec.pool}.{spec.lane}", 1, 1, None, "test"))])
         if isinstance(outcome, Inserted):
             return outcome
         raise outcome

@@ -31,10 +31,10 @@ from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
-from headrace.domain.jobs import Idempotency, JobSpec, Placement
+from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Route
+from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.stack.servers.postgres import Postgres
@@ -123,7 +123,7 @@ def live(deps: ControlDeps, recorder: Recorder) -> None:
         app = apps.ensure(db, "old")
         key = keys.make(db, app.id, "pepper")
         keys.authenticate(db, key, "pepper")
-    place = Placement("chat.normal", Route.POOL, "own pool")
+    place = Candidate("chat.normal", 1, 1, None, "own pool")
     for name, job_id, changes in (
         ("insert plain", PLAIN, {}),
         ("insert hooked", HOOKED, {"webhook_url": "https://r.example", "idempotency": Idempotency("k", b"hash")}),

@@ -18,10 +18,10 @@ from alembic.config import Config
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Inserted, Job, JobSpec, Placement
+from headrace.domain.jobs import Inserted, Job, JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Route
+from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs
 from headrace.store.attempts.claims import claim_of
@@ -83,7 +83,7 @@ def insert(store: Store, job_id: UUID) -> None:
         prompt_tokens=8,
         max_wait_s=30.0,
     )
-    [outcome] = insert_batch(store, [(spec, Placement("chat.normal", Route.POOL, "own pool"))])
+    [outcome] = insert_batch(store, [(spec, Candidate("chat.normal", 1, 1, None, "own pool"))])
     assert isinstance(outcome, Inserted)
 
 

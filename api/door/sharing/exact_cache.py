@@ -28,7 +28,6 @@ from headrace.domain.queues import wanted_queue
 from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable
 from headrace.policies.caching import exact, semantic
-from headrace.policies.routing import route_of
 from headrace.store import Store
 from headrace.store.jobs import cached_answers
 from headrace.store.jobs.cached_answers import Found, Hit, Question
@@ -125,7 +124,7 @@ class ExactCache:
     def _following(self, spec: JobSpec, leader_id: UUID, caller: Caller) -> Accepted | None:
         """Let the job follow; None if the leader has ended meanwhile."""
         left, queue = self._use_request(caller.app), self._queue(spec)
-        start_by = self._flight.follow(Follower(spec, leader_id, queue, route_of(queue)))
+        start_by = self._flight.follow(Follower(spec, leader_id, queue))
         if start_by is None:
             self._return_request(caller.app)
             return None
@@ -139,7 +138,7 @@ class ExactCache:
         """Serve the job; None if the answer has gone meanwhile."""
         spec = question.spec
         left, queue = self._use_request(caller.app), self._queue(spec)
-        start_by = self._inserts.call(Hit(question, job_id, queue, route_of(queue)))
+        start_by = self._inserts.call(Hit(question, job_id, queue))
         if start_by is None:
             self._return_request(caller.app)
             return None

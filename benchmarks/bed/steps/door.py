@@ -25,10 +25,9 @@ from bed.steps.meter import Meter
 from bed.testbed import Testbed, bearer
 from headrace.config import LaneSettings, Settings
 from headrace.domain.apps import App
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.places import Ask, Place
 from headrace.domain.queues import Lane, Ticket
-from headrace.policies.routing import route_of
 from headrace.store.jobs.insertion import insert_batch
 
 #: Jobs that share a step's round trip, as they do under 32 connections.
@@ -120,10 +119,7 @@ class Door:
         ]
         places: list[Place] = []
         meter.step("reserve share", jobs, lambda: [places.extend(_placed(admission.reserve(s))) for s in _shares(asks)])
-        rows = [
-            (spec, Placement(place.candidate.queue, route_of(place.candidate.queue), place.candidate.reason))
-            for spec, place in zip(specs, places, strict=True)
-        ]
+        rows = [(spec, place.candidate) for spec, place in zip(specs, places, strict=True)]
         inserted: list[Any] = []
         meter.step(
             "insert share", jobs, lambda: [inserted.extend(insert_batch(self._parts.store, s)) for s in _shares(rows)]

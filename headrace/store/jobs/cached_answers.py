@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, FromClause, Select
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import oldest_id, show_id
-from headrace.domain.jobs import JobSpec, Placement
+from headrace.domain.jobs import JobSpec
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
@@ -80,13 +80,12 @@ class Hit:
     """A new job, and the job whose answer it is given.
 
     Attributes:
-        queue, route: those in which it would have waited.
+        queue: in which it would have waited.
     """
 
     question: Question
     job_id: UUID
     queue: str
-    route: Route
 
 
 def search(store: Store, questions: Sequence[Question]) -> dict[UUID, Found]:
@@ -138,8 +137,7 @@ def _wanted(question: Question) -> dict[str, object]:
 
 
 def _row(hit: Hit) -> dict[str, object]:
-    placement = Placement(hit.queue, hit.route, f"cache: the answer of {show_id(hit.job_id)}")
-    row = row_of(hit.question.spec, placement)
+    row = row_of(hit.question.spec, hit.queue, f"cache: the answer of {show_id(hit.job_id)}")
     return {**row, **_asked(hit.question), "cache": "hit", "state": JobState.SUCCEEDED, "source_id": str(hit.job_id)}
 
 

@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import JobSpec, Placement
-from headrace.domain.queues import Lane, Route
+from headrace.domain.jobs import JobSpec
+from headrace.domain.queues import Lane
 from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
 from headrace.store.jobs.cached_answers import ENDED_WELL
@@ -54,13 +54,12 @@ class Follower:
     """A new job, and the job under way that it follows.
 
     Attributes:
-        queue, route: those in which it would wait otherwise.
+        queue: in which it would wait otherwise.
     """
 
     spec: JobSpec
     leader_id: UUID
     queue: str
-    route: Route
 
 
 class Settled(NamedTuple):
@@ -112,8 +111,7 @@ def serve(db: Connection, found: Sequence[Row[Any]]) -> list[UUID]:
 
 
 def _row(follower: Follower) -> dict[str, object]:
-    placement = Placement(follower.queue, follower.route, f"follows {show_id(follower.leader_id)}")
-    row = row_of(follower.spec, placement)
+    row = row_of(follower.spec, follower.queue, f"follows {show_id(follower.leader_id)}")
     return {**row, "cache": "shared", "state": JobState.WAITING, "leader_id": str(follower.leader_id)}
 
 

@@ -11,10 +11,12 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.prompts.payloads import stored_messages, stored_sampling
+from headrace.domain.queues import Candidate
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
+from headrace.policies.routing import route_of
 from headrace.store.bad_rows import told
 from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL, find_replays, key_reused
 from headrace.store.session import Store
@@ -37,7 +39,7 @@ class _Row:
 
 
 def insert_batch(
-    store: Store, rows: Sequence[tuple[JobSpec, Placement]], *, is_before_disk: bool = False
+    store: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool = False
 ) -> list[Inserted | HeadraceError]:
     """Insert jobs as `queued`. Returns once they are durable, with the outcome of each, in order.
 
@@ -50,8 +52,8 @@ def insert_batch(
     outcomes: list[Inserted | HeadraceError] = []
     batch: list[_Row] = []
     size_bytes = 0
-    for spec, placement in rows:
-        row = _Row(spec, _encode(row_of(spec, placement)))
+    for spec, candidate in rows:
+        row = _Row(spec, _encode(row_of(spec, candidate.queue, candidate.reason)))
         size_bytes += len(row.text)
         if batch and (size_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
             outcomes += _insert(store, batch, is_before_disk)
@@ -107,8 +109,11 @@ def _not_stored(error: DBAPIError) -> HeadraceError:
     return HeadraceError(f"Postgres refused the job: {told(error)}")
 
 
-def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
-    """The JSON object of one job, as `sql/insert.sql` and its like read it. A column that it lacks is NULL."""
+def row_of(spec: JobSpec, queue: str, reason: str) -> dict[str, object]:
+    """The JSON object of one job, as `sql/insert.sql` and its like read it. A column that it lacks is NULL.
+
+    Args: queue, reason: where admission put it, and why.
+    """
     idempotency = spec.idempotency
     cached = {"cache": "miss"} if spec.is_cache_miss else {}
     cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}
@@ -122,9 +127,9 @@ def row_of(spec: JobSpec, placement: Placement) -> dict[str, object]:
         "state": JobState.QUEUED,
         "lane": spec.lane,
         "pool": spec.pool,
-        "queue": placement.queue,
-        "route": placement.route,
-        "route_reason": placement.reason,
+        "queue": queue,
+        "route": route_of(queue),
+        "route_reason": reason,
         "overflow": spec.overflow,
         "model_requested": spec.model,
         "rule": spec.rule,

@@ -34,10 +34,10 @@ from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, Reroute, Usage
 from headrace.domain.fleet import NO_WORKER, WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Route
+from headrace.domain.queues import Candidate, Lane, Route
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import LockHeld
 from headrace.store import Store, attempts, jobs
@@ -313,8 +313,8 @@ class Actors:
             deadline=datetime.now(UTC) + timedelta(hours=1),
             webhook_url=HOOK if has_hook else None,
         )
-        where = ("overflow.normal", Route.OVERFLOW) if is_paid else ("chat.normal", Route.POOL)
-        (inserted,) = insert_batch(self.store, [(spec, Placement(*where, "test"))])
+        queue = "overflow.normal" if is_paid else "chat.normal"
+        (inserted,) = insert_batch(self.store, [(spec, Candidate(queue, 1, 1, None, "test"))])
         assert isinstance(inserted, Inserted)
         return spec.id
 

@@ -10,10 +10,10 @@ import pytest
 
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim
-from headrace.domain.jobs import JobSpec, Placement
+from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.places import ROOM_REASONS, RefusalCount
-from headrace.domain.queues import Overflow, Route, Ticket
+from headrace.domain.queues import Candidate, Overflow, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
 from headrace.store.fleet import observations
@@ -52,7 +52,7 @@ def at_the_door(store: Store, make_spec: Callable[..., JobSpec]) -> Callable[...
 
     def insert(**changes: Any) -> None:
         spec = make_spec(**changes)
-        insert_batch(store, [(spec, Placement(f"overflow.{spec.lane}", Route.OVERFLOW, "own queue full"))])
+        insert_batch(store, [(spec, Candidate(f"overflow.{spec.lane}", 1, 1, None, "own queue full"))])
 
     return insert
 
@@ -169,6 +169,6 @@ def test_a_job_that_the_cache_serves_is_no_demand_and_no_work_done(
     assert sampled("offered, arrivals, started, finished") == (1, 1, 1, 1)
 
     question = Question(make_spec(cache_key=b"key"), 60.0, datetime.now(UTC))
-    assert cached_answers.serve(store, [Hit(question, ticket.job_id, QUEUE, Route.POOL)])
+    assert cached_answers.serve(store, [Hit(question, ticket.job_id, QUEUE)])
 
     assert sampled("offered, arrivals, started, finished") == (0, 0, 0, 0)

@@ -12,7 +12,7 @@ from redis import Redis
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Cost
-from headrace.domain.queues import KEY_PREFIX, Lane, Route, Ticket
+from headrace.domain.queues import KEY_PREFIX, Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs
 from headrace.store.jobs import followers, texts
@@ -40,7 +40,7 @@ def follow(store: Store, make_spec: Callable[..., JobSpec], leader: Ticket) -> F
     def insert(**changes: Any) -> UUID:
         spec = make_spec(**changes)
         queue = f"chat.{spec.lane}"
-        assert followers.follow(store, [Follower(spec, leader.job_id, queue, Route.POOL)]).keys() == {spec.id}
+        assert followers.follow(store, [Follower(spec, leader.job_id, queue)]).keys() == {spec.id}
         return spec.id
 
     return insert
@@ -284,6 +284,6 @@ def test_nobody_follows_a_job_that_has_ended_or_follows_itself_or_is_another_app
     make_spec: Callable[..., JobSpec],
 ) -> None:
     first = follow()
-    assert followers.follow(store, [Follower(make_spec(), first, "chat.normal", Route.POOL)]) == {}
+    assert followers.follow(store, [Follower(make_spec(), first, "chat.normal")]) == {}
     finish(leader.job_id)
-    assert followers.follow(store, [Follower(make_spec(), leader.job_id, "chat.normal", Route.POOL)]) == {}
+    assert followers.follow(store, [Follower(make_spec(), leader.job_id, "chat.normal")]) == {}

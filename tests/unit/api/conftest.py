@@ -27,11 +27,11 @@ from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Inserted, JobSpec, Placement
+from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.limits.budgets import Account, Balances, SpendingLimits
 from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Ask, Load, Place, Refusal, RefusalCount, RefusalKey
-from headrace.domain.queues import Ticket
+from headrace.domain.queues import Candidate, Ticket
 from headrace.errors import HeadraceError
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import EstimatingTokenizer
@@ -59,7 +59,7 @@ class FakeDoor:
         self.refusal: Refusal | None = None
         self.outcome: Inserted | HeadraceError | None = None
         self.asked: list[list[Ask]] = []
-        self.inserted: list[tuple[JobSpec, Placement]] = []
+        self.inserted: list[tuple[JobSpec, Candidate]] = []
         self.committed: list[Ticket] = []
         self.lookups: dict[UUID, str] = {}
         self.left: list[tuple[UUID, int]] = []
@@ -81,7 +81,7 @@ class FakeDoor:
         return [self.refusal or Place(ask.candidates[0], 3, 4, 500, NO_RATES) for ask in asks]
 
     def insert_batch(
-        self, _: Store, rows: Sequence[tuple[JobSpec, Placement]], *, is_before_disk: bool
+        self, _: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool
     ) -> list[Inserted | HeadraceError]:
         self._step("insert")
         self.inserted += rows

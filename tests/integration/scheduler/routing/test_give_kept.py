@@ -162,7 +162,7 @@ def test_the_followers_of_an_escalated_job_are_given_the_better_answer(
 ) -> None:
     leader = escalated(cache_key=b"key")
     spec = make_spec(rule="short", pool="fast", model="small")
-    assert followers.follow(store, [Follower(spec, leader, "fast.normal", Route.POOL)])
+    assert followers.follow(store, [Follower(spec, leader, "fast.normal")])
     assert settle_followers(deps) == 0
 
     held = claim(leader, queued_again(leader).enqueue_no)

@@ -19,7 +19,7 @@ from headrace.domain.attempts import Claim
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import KEY_PREFIX, Overflow, Route, Ticket
+from headrace.domain.queues import KEY_PREFIX, Overflow, Ticket
 from headrace.errors import EngineUnavailable
 from headrace.store import Store
 from headrace.store.clients import apps
@@ -291,7 +291,7 @@ def test_jobs_that_follow_a_served_one_get_its_answer(
     entry()
     leader = ask(SAME)
     spec = make_spec()
-    followers.follow(store, [Follower(spec, leader.job_id, "chat.normal", Route.POOL)])
+    followers.follow(store, [Follower(spec, leader.job_id, "chat.normal")])
     matcher.look_up()
     with store.begin() as db:
         followers.settle(db, followers.of_ended_leaders(db))

@@ -181,9 +181,9 @@ def test_the_row_says_the_rule_and_the_route(submitter: Submitter, door: Any, ap
     accepted = submitter.submit(CLASSIFY, app)
 
     assert accepted.queue == "fast.normal"
-    [(spec, placement)] = door.inserted
+    [(spec, candidate)] = door.inserted
     assert (spec.model, spec.pool) == ("small", "fast")
-    assert placement.reason == "rule 'short': fast costs least; own pool"
+    assert candidate.reason == "rule 'short': fast costs least; own pool"
 
 
 def test_a_full_pool_passes_the_job_on_and_its_refusal_is_not_counted(

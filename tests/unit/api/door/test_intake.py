@@ -16,7 +16,7 @@ from api.door.intake import FAILPOINT_INSERTED, FAILPOINT_PUBLISHED, Intake, Out
 from headrace.broker.admission import Admission
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec
 from headrace.domain.limits.rates import NO_RATES
 from headrace.domain.places import Ask, Place, Refusal
 from headrace.domain.prompts import Message, Sampling
@@ -47,7 +47,7 @@ class Servers:
         self.answers: dict[UUID, Refusal | Inserted | HeadraceError] = {}
         self.failures: dict[str, BaseException] = {}
         self.batches: list[list[UUID]] = []
-        self.inserted: list[list[tuple[JobSpec, Placement]]] = []
+        self.inserted: list[list[tuple[JobSpec, Candidate]]] = []
         self.committed: list[Ticket] = []
         self.left: list[tuple[UUID, int]] = []
         self.steps: list[str] = []
@@ -79,7 +79,7 @@ class Servers:
         return answer if isinstance(answer, Refusal) else Place(ask.candidates[0], number, number, 0, NO_RATES)
 
     def insert_batch(
-        self, _: Store, rows: Sequence[tuple[JobSpec, Placement]], *, is_before_disk: bool
+        self, _: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool
     ) -> list[Inserted | HeadraceError]:
         self._step("insert before disk" if is_before_disk else "insert")
         self.inserted.append(list(rows))
@@ -352,8 +352,8 @@ def test_a_batch_that_is_refused_as_a_whole_reaches_no_database(intake: Intake, 
 
 def test_a_row_says_where_its_job_was_put_and_why(intake: Intake, servers: Servers) -> None:
     accept(intake, make_spec())
-    [[(_, placement)]] = servers.inserted
-    assert (placement.queue, placement.route, placement.reason) == ("chat.normal", "pool", "own pool")
+    [[(_, candidate)]] = servers.inserted
+    assert (candidate.queue, candidate.reason) == ("chat.normal", "own pool")
 
 
 def accept_all(intake: Intake, specs: Sequence[JobSpec]) -> list[Outcome | BaseException]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -17,7 +17,6 @@ from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id
 from headrace.errors import QueueFull, Unauthenticated
-from headrace.http.request_metrics import Handled
 from headrace.store import Store
 
 BODY = b'{"prompt": "Hi"}'
@@ -27,6 +26,15 @@ LIMIT_S = 60.0
 BODY_LIMIT = 100_000
 APP = App(new_id(), "test", "whsec_test", scopes=frozenset({Scope.SUBMIT, Scope.READ}))
 FULL = QueueFull("It is full.", queue="chat.normal", reason="depth", depth=5, cap=5, retry_after_s=3)
+
+
+class Noted(NamedTuple):
+    """What the metrics were told of a request."""
+
+    method: str
+    rule: str | None
+    status: int
+    kind: str
 
 
 class World:
@@ -40,7 +48,7 @@ class World:
         failure: what a read of a job raises.
         waited: the job and the seconds of each wait.
         released: slots that were given back.
-        noted: what the metrics were told.
+        noted, noted_refusals: what the metrics were told.
         by_flask: the path of each request that Flask got.
     """
 
@@ -51,13 +59,14 @@ class World:
         self.accepted: Reply | Exception | None = Reply(202, b'{"id": "job_1"}\n', {"x-job-id": "job_1"})
         self.failure: Exception | None = None
         self.asked, self.posted, self.waited = list[bytes](), list[Call](), list[Any]()
-        self.noted, self.by_flask, self.released = list[Handled](), list[str](), 0
+        self.noted, self.by_flask, self.released = list[Noted](), list[str](), 0
+        self.noted_refusals = list[str]()
         rates, store = cast(AppRates, None), cast(Store, None)
         self.bodies = Bodies(rates, store, in_flight_bytes=10**6, grace_s=20)
         self.web = SimpleNamespace(
             bodies=self.bodies,
             callers=Callers(cast(Authenticator, self), CallRates(CALLS_PER_MINUTE)),
-            metrics=SimpleNamespace(note=lambda handled, took_s: self.noted.append(handled)),
+            metrics=SimpleNamespace(note=self._note, note_refusal=self.noted_refusals.append),
             plain_jobs=SimpleNamespace(submit=self._submit),
             reader=self,
             settings=SimpleNamespace(
@@ -89,6 +98,9 @@ class World:
 
     def take(self, *_: object) -> Any:
         return SimpleNamespace(release=self._release)
+
+    def _note(self, method: str, rule: str | None, status: int, _took_s: float, *, kind: str) -> None:
+        self.noted.append(Noted(method, rule, status, kind))
 
     def _release(self) -> None:
         self.released += 1

@@ -82,7 +82,7 @@ def test_an_answer_of_calls_alone_is_kept_and_serves_an_identical_job(
     question = Question(make_spec(cache_key=KEY), 60.0, datetime.now(UTC))
     found = cached_answers.search(store, [question])[question.spec.id]
     assert found.job_id == claim.job_id
-    cached_answers.serve(store, [Hit(question, claim.job_id, "chat.normal", Route.POOL)])
+    cached_answers.serve(store, [Hit(question, claim.job_id, "chat.normal")])
     with store.begin() as db:
         served = jobs.find(db, question.spec.app_id, question.spec.id)
     assert (served.cache, served.finish_reason, served.tool_calls) == ("hit", "tool_calls", STORED)

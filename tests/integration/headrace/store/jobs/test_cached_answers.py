@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import JobSpec, Placement
+from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message
-from headrace.domain.queues import Route
+from headrace.domain.queues import Candidate
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
 from headrace.store.clients import apps
@@ -41,7 +41,7 @@ def answered(store: Store, make_spec: Make) -> Callable[..., UUID]:
 
     def insert(text: str = "Water.", **changes: Any) -> UUID:
         spec = make_spec(**{"cache_key": KEY, **changes})
-        insert_batch(store, [(spec, Placement("chat.normal", Route.POOL, "test"))])
+        insert_batch(store, [(spec, Candidate("chat.normal", 1, 1, None, "test"))])
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 30)
@@ -70,7 +70,7 @@ def find(store: Store, question: Question) -> Found:
 
 
 def hit(question: Question, job_id: UUID) -> Hit:
-    return Hit(question, job_id, "chat.normal", Route.POOL)
+    return Hit(question, job_id, "chat.normal")
 
 
 def answers(store: Store, *job_ids: UUID) -> list[str | None]:
@@ -102,7 +102,7 @@ def test_the_newest_answer_serves_and_one_under_way_is_told(
     answered("Old.")
     new = answered("New.")
     assert find(store, question()) == Found(new)
-    insert_batch(store, [(make_spec(cache_key=KEY), Placement("chat.normal", Route.POOL, "test"))])
+    insert_batch(store, [(make_spec(cache_key=KEY), Candidate("chat.normal", 1, 1, None, "test"))])
     assert find(store, question()) == Found(new, is_pending=True)
 
 
@@ -161,7 +161,7 @@ def test_a_search_reads_the_newest_jobs_of_its_key_alone(
     source = answered()
     for number in (CANDIDATES - 1, 1):
         specs = [make_spec(cache_key=KEY) for _ in range(number)]
-        insert_batch(store, [(spec, Placement("chat.normal", Route.POOL, "test")) for spec in specs])
+        insert_batch(store, [(spec, Candidate("chat.normal", 1, 1, None, "test")) for spec in specs])
         expected = source if number > 1 else None
         assert find(store, question()) == Found(expected, is_pending=True)
 

@@ -9,16 +9,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec
 from headrace.domain.prompts import Message
-from headrace.domain.queues import Route
+from headrace.domain.queues import Candidate
 from headrace.errors import HeadraceError, IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable
 from headrace.store import Store
 from headrace.store.jobs.idempotency import PATIENCE_S, find_replays
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import idempotency_keys, jobs
 
-OWN = Placement("chat.normal", Route.POOL, "own pool")
+OWN = Candidate("chat.normal", 1, 1, None, "own pool")
 DEADLINE_S = 10
 
 MakeSpec = Callable[..., JobSpec]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.domain.jobs import Idempotency, Inserted, JobSpec, Placement
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.queues import Candidate, Lane, Overflow
 from headrace.errors import HeadraceError, StoreUnavailable
 from headrace.store import Store
 from headrace.store.clients import apps
@@ -25,7 +25,7 @@ from tests.waiting import until
 
 DEADLINE_S = 20
 
-OWN = Placement("chat.normal", Route.POOL, "own pool")
+OWN = Candidate("chat.normal", 1, 1, None, "own pool")
 
 
 def count(store: Store, table: sa.Table) -> int:
@@ -225,7 +225,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
 
     insert_batch(
         store,
-        [(make_spec(**{name: value for name, (value, _) in stored.items()}), Placement("q", Route.OVERFLOW, "r"))],
+        [(make_spec(**{name: value for name, (value, _) in stored.items()}), Candidate("overflow.q", 1, 1, None, "r"))],
     )
 
     with store.begin() as db:
@@ -234,7 +234,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         tables = texts.join(idempotency_keys, keys.job_id == jobs.c.id)
         row = db.execute(sa.select(jobs, job_texts, keys.key, keys.request_hash).select_from(tables)).one()
     expected = {name: value for _, columns in stored.values() for name, value in columns.items()}
-    expected |= {"state": "queued", "queue": "q", "route": "overflow", "route_reason": "r"}
+    expected |= {"state": "queued", "queue": "overflow.q", "route": "overflow", "route_reason": "r"}
     assert {name: row._mapping[name] for name in expected} == expected
     of_statement = {"job_id", "queued_at", "start_by", "overflow_at", "expires_at"}
     given = inserted_into("jobs") | inserted_into("job_texts") | inserted_into("idempotency_keys")
