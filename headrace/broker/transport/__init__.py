@@ -1,11 +1,8 @@
-"""kombu's Redis transport, with four differences.
+"""kombu's Redis transport, with three differences.
 
 A server that takes no writes is an outage (`outages.py`): the consumer connects again. An error would end it.
 
 A lost acknowledgement costs a consumer no place (`acks.py`).
-
-A channel keeps one client object. kombu makes a new `redis.Redis` for each publish, and each first fills a table of
-callbacks for 169 commands (redis-py#3624). redis-py's clients are safe for threads, so one serves all of them.
 
 A worker with a `Taker` asks it for each message, instead of blocking in a BRPOP. BRPOP removes a job before the worker
 knows whether the job fits its engine, and an unread reply keeps the job from idle workers. Instead the worker blocks on
@@ -16,15 +13,13 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, cached_property
+from collections.abc import Callable, Sequence
+from functools import cache
 from queue import Empty
 from typing import Any, Protocol
 
 import kombu.transport
 from kombu.transport import redis
-from redis import Redis
 
 from headrace import connections
 from headrace.broker.transport.acks import QoS
@@ -141,7 +136,7 @@ class Taker(ABC):
 
 
 class Channel(redis.Channel):
-    """A channel that keeps its publishing client, and may have a taker."""
+    """A channel that may have a taker."""
 
     QoS: Any = QoS
     connection_class: Any = DroppedConnection
@@ -154,23 +149,6 @@ class Channel(redis.Channel):
     _brpop_sent_at: Any = None
     #: The id of the last bell entry that was read.
     _last_ring = "0"
-
-    @contextmanager
-    def conn_or_acquire(self, client: Redis | None = None) -> Iterator[Redis]:
-        """The given client, or the channel's own."""
-        yield client or self._kept
-
-    @cached_property
-    def _kept(self) -> Redis:
-        client: Redis = self._create_client()
-        return client
-
-    def _disconnect_pools(self) -> None:
-        # Drop the client last, so that the next one uses the new pool, also if another thread asks meanwhile.
-        try:
-            super()._disconnect_pools()
-        finally:
-            self.__dict__.pop("_kept", None)
 
     def take(self) -> None:
         """Deliver the taker's messages while a look is due and a slot is free."""

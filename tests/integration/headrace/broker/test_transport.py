@@ -38,29 +38,6 @@ def test_every_app_of_ours_uses_it(connection: Connection) -> None:
     assert connection.transport.driver_type == "redis", "what Celery and Flower ask for"
 
 
-def test_a_channel_keeps_the_client_that_it_publishes_with(connection: Connection) -> None:
-    channel = connection.default_channel
-    with (
-        channel.conn_or_acquire() as first,
-        channel.conn_or_acquire() as second,
-        channel.conn_or_acquire(first) as given,
-    ):
-        assert first is second is given
-
-
-def test_a_channel_whose_pools_were_dropped_makes_a_client_on_the_next(connection: Connection, redis: Redis) -> None:
-    channel = connection.default_channel
-    with channel.conn_or_acquire() as before:
-        assert before.ping()
-
-    channel._disconnect_pools()
-
-    with channel.conn_or_acquire() as after:
-        assert after is not before
-        assert after.connection_pool is channel.pool
-        assert after.ping()
-
-
 def test_a_consumer_with_one_place_takes_the_next_message_after_an_ack_was_lost(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
