@@ -3,22 +3,22 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from api.door.catalogue import Catalogue
 from headrace.broker.admission import Admission
 from headrace.cached_value import CachedValue
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import Settings
 from headrace.domain.limits.budgets import SHUT
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
 from headrace.policies.pricing import no_price
 from headrace.store import Store
 from headrace.store.money import budgets, tariffs
+from headrace.tables import revisions
 
 log = logging.getLogger(__name__)
 
@@ -93,18 +93,9 @@ def _failure(check: Callable[[], None]) -> str | None:
 
 
 def _check_postgres(store: Store) -> None:
-    """A schema that is newer than this code passes: during a roll-out, old and new code run side by side."""
-    known, newest = _revisions()
     with store.begin() as db:
-        applied = set(MigrationContext.configure(db).get_current_heads())
+        applied = MigrationContext.configure(db).get_current_revision()
         if applied:
             db.execute(_WRITE)
-    if not applied or (applied <= known and applied != newest):
-        raise StoreUnavailable("Migrations are missing; run 'alembic upgrade head'.")
-
-
-@cache
-def _revisions() -> tuple[frozenset[str], frozenset[str]]:
-    """The revisions that this code knows, and the newest. Loads every migration: 24 ms, once for each process."""
-    scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"))
-    return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())
+    if reason := revisions.lacking(applied):
+        raise StoreUnavailable(f"Postgres {reason}")

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from bed.draining import INSTANT, Backlog
 from bed.load import Outcome, drive, request
-from bed.months import make_past_months
 from bed.past import PAST_DAYS, drop_indexes, make_past, vacuum
 from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
 
@@ -51,7 +50,7 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        months: whole ones of the past, each with partitions of its own; 0: the past is in the first partitions.
+        months: of the past, each with partitions of its own; 0: the past is `PAST_DAYS` long.
         requests: of each kind to each system in one round.
         drains: rounds in which each system drains a queue of `drained` jobs.
     """
@@ -194,10 +193,10 @@ def measure(plan: Plan, without_indexes: bool) -> Found:
     without = [name for name in BARE if name != "control"]
     env = ROOMY | INSTANT | {"HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS)}
     with Testbed(env, without) as empty_bed, Testbed(env, without) as grown_bed:
-        parts = make_past_months(grown_bed, plan.months) if plan.months else "the first"
         console.rule(f"empty, and {plan.jobs:,} finished jobs of {plan.apps} apps in {plan.days} days")
+        empty, grown = System(empty_bed, PAGE_JOBS, 1, PAST_DAYS), System(grown_bed, plan.jobs, plan.apps, plan.days)
+        [(parts,)] = grown_bed.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'jobs'::regclass")
         console.print(f"partitions of each table: {parts}", style="dim")
-        empty, grown = System(empty_bed, PAGE_JOBS, 1, plan.days), System(grown_bed, plan.jobs, plan.apps, plan.days)
         grown.fill()
         for system in (empty, grown):
             vacuum(system.bed)
@@ -291,8 +290,8 @@ def main(most: float, off: str | None, file: Path | None, **sizes: int) -> None:
 
     Starts two systems in temporary folders: Postgres, Valkey, the sweeps and one API process each, and no worker. One
     gets the past, by SQL: finished jobs of many apps over 30 days, each with its texts, its attempt, its ledger entry
-    and its delivered webhook. With --months it gets so many months of them, and the partitions that a system of that
-    age has. The app that polls and lists has one page of them, at the beginning of that time. The low lane is then
+    and its delivered webhook. With --months the past is so many months long. Each system has the partitions of its
+    months. The app that polls and lists has one page of them, at the beginning of that time. The low lane is then
     filled to the cap of 500, and the normal lane, where the measured submits go, with 500 jobs. The other system has
     that page alone, and nothing waits. Both are vacuumed. Another app submits, and what it submits is cancelled after
     each round. A poll goes by the primary key, so that dropping the indexes does not concern it. Then each system

@@ -22,11 +22,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from headrace import connections, hops
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
 from headrace.connections.outages import Outage
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable, Unavailable
 from headrace.logging import configure
+from headrace.tables import revisions
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,6 @@ _LOGIN_REFUSED = (
 )
 #: The server answered but refused for now: it starts or stops, has no free connection, or takes no writes.
 _NOT_READY = ("FATAL:", "session is read-only", "server is in hot standby mode")
-_MIGRATE = "run the Procfile's 'release' ('alembic upgrade head')"
 
 
 def check_postgres(settings: Settings) -> None:
@@ -138,21 +138,15 @@ def _explain(error: psycopg.OperationalError, where: str) -> None:
 
 
 def _check_migrations(db: psycopg.Connection[Any], where: str) -> None:
-    """Raises: ConfigError: the tables are older than this code. Newer tables pass: a release is in progress."""
-    head = max(file.name[:4] for file in (PROJECT_ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+    """Raises: ConfigError: the tables are older than this code."""
     try:
         row = db.execute("SELECT max(version_num) FROM alembic_version").fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
     except psycopg.errors.InsufficientPrivilege:
         return  # Only the database user of the release step may read this table.
-    if row is None or row[0] is None:
-        message = f"Postgres at {where} has no tables of Headrace: {_MIGRATE}."
-    elif row[0] < head:
-        message = f"Postgres at {where} is at migration {row[0]} and this code needs {head}: {_MIGRATE}."
-    else:
-        return
-    raise ConfigError(message, param="database_url")
+    if reason := revisions.lacking(row[0] if row else None):
+        raise ConfigError(f"Postgres at {where} {reason}", param="database_url")
 
 
 #: Run in this order.

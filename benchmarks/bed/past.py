@@ -4,10 +4,19 @@ The first app has come and gone: its few jobs are among the oldest, where nobody
 tables and nothing of what is measured on them.
 """
 
-from bed.testbed import Testbed
+from contextlib import suppress
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from bed.testbed import Testbed, wait_until
+from headrace.errors import LockHeld
+from headrace.store import clock, locks, months
 
 #: How far back the oldest job lies, by default.
 PAST_DAYS = 30
+#: How long another process may make months.
+LOCK_LIMIT_S = 60.0
 #: Characters of a prompt and of an answer.
 PROMPT_CHARS, ANSWER_CHARS = 1000, 400
 
@@ -78,8 +87,21 @@ def make_past(bed: Testbed, jobs: int, apps: int, first: int, days: int = PAST_D
 
     Args: first: all that `app-1` has, at the beginning of that time.
     """
+    engine = sa.create_engine(bed.stack.report.database_url)
+    wait_until(lambda: _make_months(engine, days), LOCK_LIMIT_S, "Another process makes months.")
+    engine.dispose()
     steps = (_APPS, _PAST, _JOBS, _TEXTS, _ATTEMPTS, _LEDGER, _DELIVERIES)
     bed.sql_together([step.format(jobs=jobs, apps=apps, first=first, days=days) for step in steps])
+
+
+def _make_months(engine: sa.Engine, days: int) -> bool:
+    """Make the partitions that a system of this age has. Returns: False if another process makes some now."""
+    with suppress(LockHeld), engine.begin() as db:
+        locks.take(db, "months")
+        now = clock.now(db)
+        months.make(db, now, now - timedelta(days=days))
+        return True
+    return False
 
 
 def drop_indexes(bed: Testbed) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from headrace.errors import ConfigError
+from headrace.store.views import VIEWS
 from headrace.tables import metadata
 
 #: The comment of a role that was made here. Any other role has rights and a password of its own, which must stay.
@@ -36,13 +37,6 @@ _LOCKS = "^pg_(try_)?advisory_(xact_)?lock|^pg_logical_emit_message$"
 #: Analysts' connections at once, of those that Postgres has for all.
 CONNECTIONS = 10
 
-#: The views, whose columns may all be read.
-VIEWS = (
-    *("budget_run_rate", "cache_per_day", "charges", "compression_per_day", "cost_elasticity", "cost_per_day"),
-    *("cost_per_request", "cost_per_user_day", "cost_per_user_month", "cost_reconciliation", "gpu_hours"),
-    *("operator_actions", "routing_per_day"),
-    *("savings_per_day", "semantic_cache_per_day", "split_options", "split_point", "waits_per_hour"),
-)
 #: Columns that an analyst may not read: what apps and providers write is in them, or what signs and opens.
 HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -110,8 +104,7 @@ def readable() -> dict[str, tuple[str, ...]]:
 def allow(db: Connection, role: str, password: str) -> bool:
     """Make a role that may log in and read; or give one that was made so before a new password and the present rights.
 
-    Repeat it after a release, which may add tables. Takes from all roles what analysts have no use for, as far as the
-    database's own user may.
+    Takes from all roles what analysts have no use for, as far as the database's own user may.
     Returns: False if a superuser must do the rest of that; see docs/analytics.md.
     Raises: ConfigError: another role has this name, or the database's own user may not make roles.
     """
@@ -156,12 +149,25 @@ def _statements(role: str, password: str, database: str, *, is_new: bool) -> lis
         ("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %I", role),
         ("GRANT USAGE ON SCHEMA public TO %I", role),
     ]
-    rights += [("GRANT SELECT ON %I TO %I", view, role) for view in VIEWS]
-    for table, columns in readable().items():
-        rights += [(f"GRANT SELECT ({', '.join(columns)}) ON %I TO %I", table, role)]
+    rights += _reading(role)
     # So that the control process sees its sessions, and may end them.
     rights.append(("GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET FALSE", role))
     return rights
+
+
+def _reading(role: str) -> list[tuple[str, ...]]:
+    """What lets a role read, likewise."""
+    rights: list[tuple[str, ...]] = [("GRANT SELECT ON %I TO %I", view, role) for view in VIEWS]
+    for table, columns in readable().items():
+        rights += [(f"GRANT SELECT ({', '.join(columns)}) ON %I TO %I", table, role)]
+    return rights
+
+
+def renew(db: Connection) -> None:
+    """Let this database's analysts read the views and tables of now."""
+    for role in db.scalars(_ROLES, {"mark": MARK}).all():
+        for statement in _reading(role):
+            db.exec_driver_sql(_formatted(db, *statement).replace("%", "%%"))
 
 
 def _takings(role: str, database: str, own: Row[Any]) -> list[tuple[str, ...]]:
@@ -218,6 +224,14 @@ _END_SESSIONS = sa.text(
     WHERE shobj_description(usesysid, 'pg_authid') = :mark AND pg_has_role(usesysid, 'USAGE')
       AND (xact_start < now() - :longest
            OR EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid AND locktype = 'advisory'))
+    """
+)
+#: `allow` gives each of them settings in its database.
+_ROLES = sa.text(
+    """
+    SELECT rolname FROM pg_roles r JOIN pg_db_role_setting s ON s.setrole = r.oid
+    JOIN pg_database d ON d.oid = s.setdatabase
+    WHERE shobj_description(r.oid, 'pg_authid') = :mark AND datname = current_database()
     """
 )
 _OUT_OF_REACH = sa.text(

@@ -21,8 +21,6 @@ AHEAD = 2
 LEAVING = ("job_texts", "attempts", "deliveries", "jobs")
 #: Tables whose key is `id`. Where that is not the job's id, each partition has a key of its own.
 _OWN_KEYS = frozenset({"jobs", "ledger", "deliveries"})
-#: The name of what was there before the first month.
-FIRST = "first"
 #: The states of a job that has not ended.
 OPEN = tuple(state for state in JobState if not state.is_terminal)
 #: The tables whose partitions refer to that of `jobs` of their month.
@@ -46,7 +44,7 @@ class Month:
     """A partition of each table.
 
     Attributes:
-        name: what its partitions' names end with: `2027_01`, or `first` for all times before the first month.
+        name: what its partitions' names end with, such as `2027_01`.
         until: the smallest id after it.
     """
 
@@ -60,18 +58,22 @@ def found(db: Connection) -> list[Month]:
     return sorted(months, key=lambda month: month.until)
 
 
-def make(db: Connection, at: datetime) -> list[str]:
+def make(db: Connection, at: datetime, since: datetime | None = None) -> list[str]:
     """Make the missing months up to `AHEAD` after the time `at`. Returns their names.
 
     Readers and writers go on: only the attaching itself takes a lock, on tables that are new or small.
+    Args: since: a time of the first month of all; by default, where there is none, that before the time `at`. A host
+        whose clock is behind makes ids of that month.
     """
-    since = time_of(found(db)[-1].until)
+    present = found(db)
+    begins = month_start(since or (time_of(present[-1].until) if present else at), 0 if since or present else -1)
     made = []
-    while since < month_start(at, AHEAD + 1):
-        until = month_start(since, 1)
-        db.exec_driver_sql("; ".join((_LOCK_TIMEOUT, *_making(since, until))))
-        made.append(_name(since))
-        since = until
+    while begins < month_start(at, AHEAD + 1):
+        ends = month_start(begins, 1)
+        if oldest_id(ends) not in {month.until for month in present}:
+            db.exec_driver_sql("; ".join((_LOCK_TIMEOUT, *_making(begins, ends))))
+            made.append(_name(begins))
+        begins = ends
     return made
 
 
@@ -108,9 +110,7 @@ def detach(db: Connection, month: Month) -> str | None:
     db.exec_driver_sql(f"{_LOCK_TIMEOUT}; LOCK TABLE ONLY jobs, ONLY job_texts, ONLY attempts, ONLY deliveries")
     if open_rows := _open_in(db, month):
         return open_rows
-    # The first partition of the webhooks also has those that are about no job: it stays.
-    leaving = [table for table in LEAVING if (table, month.name) != ("deliveries", FIRST)]
-    db.exec_driver_sql("; ".join(f"ALTER TABLE {table} DETACH PARTITION {table}_{month.name}" for table in leaving))
+    db.exec_driver_sql("; ".join(f"ALTER TABLE {table} DETACH PARTITION {table}_{month.name}" for table in LEAVING))
     for row in db.execute(_REFERENCES, {"of": f"jobs_{month.name}"}).all():
         db.exec_driver_sql(f"ALTER TABLE {row.name} DROP CONSTRAINT {row.rule}")
     db.execute(sa.text("DELETE FROM job_retries WHERE job_id < :until"), {"until": month.until})

@@ -25,7 +25,6 @@ deliveries = sa.Table(
     sa.Column("last_error", sa.Text),
     created_at(),
     sa.Column("next_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
-    moment("published_at"),  # Unused; the next contract migration drops it.
     moment("delivered_at"),
     sa.Column(
         "tries_before",

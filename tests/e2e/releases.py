@@ -1,8 +1,8 @@
 """Two releases to run side by side: an older and a newer tree of this project.
 
 Before the first release, the newer one is a copy of the present tree that adds a field to each format that processes
-share. Once there is a release, name its tag in `RELEASE`: the older tree is then that release, the newer one the
-present tree.
+share, and a migration. Once there is a release, name its tag in `RELEASE`: the older tree is then that release, the
+newer one the present tree.
 """
 
 import shutil
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config import PROJECT_ROOT
+from headrace.tables import revisions
 
 #: The tag of the last release; None before the first.
 RELEASE: str | None = None
@@ -64,6 +65,17 @@ _NEWER: Mapping[str, Mapping[str, str]] = {
         ),
     },
 }
+#: A migration that adds to a table, and to what a view reads.
+_MIGRATION = """
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0999", {head!r}, None, None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE jobs ADD COLUMN later int")
+    op.execute("ALTER TABLE apps ALTER COLUMN name TYPE varchar")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +110,6 @@ def _newer(folder: Path) -> Path:
             assert text.count(old) == 1, f"{name} has changed: change what tests/e2e/releases.py replaces: {old!r}"
             text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
+    migration = folder / "migrations" / "versions" / "0999_later.py"
+    migration.write_text(_MIGRATION.format(head=revisions.newest()), encoding="utf-8")
     return folder

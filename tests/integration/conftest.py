@@ -31,6 +31,7 @@ from headrace.store.clients import apps
 from headrace.store.jobs.idempotency import until_settled
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import metadata
+from tests.integration.months_of_jobs import make_past_months
 from tests.waiting import until
 
 
@@ -219,6 +220,8 @@ def queued(
 
     def insert(**changes: Any) -> Ticket:
         spec = make_spec(**changes)
+        with store.begin() as db:
+            make_past_months(db, spec.id)
         insert_job(spec)
         with store.begin() as db:
             return jobs.find(db, spec.app_id, spec.id).ticket

@@ -47,7 +47,9 @@ def with_next(config: Config, tmp_path: Path) -> Callable[[str], Config]:
         folder = tmp_path / "migrations"
         shutil.copytree(PROJECT_ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
         head = ScriptDirectory.from_config(config).get_current_head()
-        lines = ("import sqlalchemy as sa", "from alembic import op", "from headrace.tables import concurrently")
+        lines = ["import sqlalchemy as sa", "from alembic import op"]
+        if "concurrently" in body:
+            lines.append("from headrace.tables import concurrently")
         ids = ("revision = 'next'", f"down_revision = {head!r}", "branch_labels = depends_on = None")
         text = "\n".join((*lines, *ids, "def upgrade():", f"    {body}", "def downgrade(): ...", ""))
         (folder / "versions" / "next.py").write_text(text)

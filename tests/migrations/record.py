@@ -2,7 +2,7 @@
 
 In a checkout of that release, with the number of its last migration as the file's name, in place of the one before:
 
-    .venv/bin/python tests/migrations/record.py > 0011.sql
+    .venv/bin/python tests/migrations/record.py > 0100.sql
 
 Every statement is the version's own, from its own use cases, with its parameters written in.
 """
@@ -18,7 +18,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
@@ -31,6 +30,7 @@ from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
+from headrace.domain.ids import time_of
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
@@ -39,7 +39,7 @@ from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey
-from headrace.store import Store, attempts, jobs
+from headrace.store import Store, attempts, clock, jobs, months
 from headrace.store.attempts import claims
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import workers
@@ -53,25 +53,37 @@ from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
 
 WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
-PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
+PLAIN, HOOKED, LOST = (UUID(int=0x01A21000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
 SEPARATOR = "\n-- ;\n"
 TERMS = Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
 
 
 class Recorder:
-    """Writes down the statements of an engine, part by part."""
+    """Writes down the statements that the driver gets, part by part."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, environment: pytest.MonkeyPatch) -> None:
         self.parts: list[tuple[str, list[str]]] = []
-        sa.event.listen(engine, "before_cursor_execute", self._note)
+        execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
+
+        def noted(cursor: Any, query: Any, given: Any = None, **how: Any) -> Any:
+            self._note(cursor, query, given)
+            return execute(cursor, query, given, **how)
+
+        def noted_many(cursor: Any, query: Any, given: Any, **how: Any) -> Any:
+            for each in given:
+                self._note(cursor, query, each)
+            return executemany(cursor, query, given, **how)
+
+        environment.setattr(psycopg.Cursor, "execute", noted)
+        environment.setattr(psycopg.Cursor, "executemany", noted_many)
 
     def part(self, name: str) -> None:
         self.parts.append((name, []))
 
-    def _note(self, db: sa.Connection, _: object, statement: str, given: Any, _context: object, is_many: bool) -> None:
-        driver = psycopg.ClientCursor(db.connection.driver_connection)
-        for parameters in given if is_many else [given]:
-            self.parts[-1][1].append(driver.mogrify(statement, parameters or None))
+    def _note(self, cursor: Any, query: Any, given: Any) -> None:
+        # What makes a connection, before the first part, is no statement of a use case.
+        if self.parts:
+            self.parts[-1][1].append(psycopg.ClientCursor(cursor.connection).mogrify(query, given))
 
     def text(self) -> str:
         text = "\n".join(
@@ -173,7 +185,9 @@ def main() -> None:
         engine = connections.postgres(settings)
         admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
         deps = ControlDeps(settings, Store(engine), admission, Pace(redis))
-        recorder = Recorder(engine)
+        with deps.store.begin() as db:
+            months.make(db, clock.now(db), time_of(PLAIN))
+        recorder = Recorder(environment)
         live(deps, recorder)
         print(recorder.text(), end="")
         engine.dispose()

@@ -17,13 +17,13 @@ from alembic.config import Config
 
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
+from headrace.domain.ids import new_id, time_of
 from headrace.domain.jobs import Inserted, Job, JobSpec
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, jobs
+from headrace.store import Store, attempts, clock, jobs, months
 from headrace.store.attempts.claims import claim_of
 from headrace.store.fleet import workers
 from headrace.store.jobs.insertion import insert_batch
@@ -33,7 +33,7 @@ from headrace.tables import apps, ledger
 (RECORDING,) = Path(__file__).parent.glob("*.sql")
 SEPARATOR = "\n-- ;\n"
 #: The jobs of the recording.
-PLAIN, HOOKED, LOST = (UUID(int=0x01900000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
+PLAIN, HOOKED, LOST = (UUID(int=0x01A21000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
 
 Old = Callable[..., None]
 
@@ -61,6 +61,12 @@ def old(engine: sa.Engine) -> Iterator[Old]:
 
     yield say
     connection.close()
+
+
+def make_months(store: Store) -> None:
+    """Make the months since the recording."""
+    with store.begin() as db:
+        months.make(db, clock.now(db), time_of(PLAIN))
 
 
 def find(store: Store, job_id: UUID) -> Job:
@@ -103,10 +109,11 @@ def test_every_statement_of_the_last_release_works_on_the_schema_of_now(
     config: Config, engine: sa.Engine, old: Old
 ) -> None:
     command.upgrade(config, "head")
+    store = Store(engine)
+    make_months(store)
 
     old(*parts())
 
-    store = Store(engine)
     assert [find(store, job_id).state for job_id in (PLAIN, HOOKED, LOST)] == [JobState.SUCCEEDED] * 3
     with store.begin() as db:
         kinds = list(db.scalars(sa.select(ledger.c.kind).order_by(ledger.c.id)))
@@ -116,6 +123,7 @@ def test_every_statement_of_the_last_release_works_on_the_schema_of_now(
 def test_two_versions_run_side_by_side_through_an_upgrade(config: Config, engine: sa.Engine, old: Old) -> None:
     store = Store(engine)
     command.upgrade(config, RECORDING.stem)
+    make_months(store)
     old("app", "insert plain", "insert hooked", "worker")
 
     command.upgrade(config, "head")

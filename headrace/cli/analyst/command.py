@@ -29,8 +29,7 @@ def analyst(role: str, writes: bool, as_json: bool) -> None:
     query may take 5 minutes: then Postgres stops it, or the control process ends its session.
 
     Each call gives the role a new password, so that an earlier URL stops working. On the stack of this machine the role
-    exists already and keeps its password. Run it again after a release, which may add tables. The database's user needs
-    CREATEROLE.
+    exists already and keeps its password. The database's user needs CREATEROLE.
     """
     settings = operator_settings()
     if writes:

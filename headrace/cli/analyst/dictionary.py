@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from headrace.store.analyst import VIEWS, Relation
+from headrace.store.analyst import Relation
+from headrace.store.views import VIEWS
 
 #: From the root of a checkout.
 PAGE = "docs/dictionary.md"

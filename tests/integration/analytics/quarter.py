@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from headrace.config import CostSettings
 from headrace.domain.ids import oldest_id
 from headrace.policies.costing import TokenPrices
+from headrace.store import clock, months
 from headrace.store.clients import apps as app_store
 from headrace.store.money import cost_days, cost_hours
 from headrace.tables import apps, attempts, hosts, jobs, ledger, own_prices
@@ -50,6 +51,7 @@ class Request:
 
 def fill(db: Connection) -> None:
     """Write all of it, and close its hours and days."""
+    months.make(db, clock.now(db), MONTHS[0][0])
     ids = {name: app_store.ensure(db, name).id for name in ("support", "reports")}
     db.execute(sa.update(apps).where(apps.c.name == "support").values(month_usd=Decimal("1.00")))
     prices = TokenPrices.of(USD_PER_HOUR, TOKENS_PER_S * WORK_PER_TOKEN, COSTS)

@@ -18,6 +18,7 @@ from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from headrace.stack.ports import free_port
 from headrace.stack.processes import procfile
 from headrace.stack.processes.child import Child, Command
+from headrace.tables import revisions
 
 DEADLINE_S = 60.0
 ABSENT = "redis://:secret@127.0.0.1:1/0"
@@ -161,17 +162,26 @@ def test_wrong_postgres_address_is_told_within_three_seconds_without_the_passwor
     assert "\n" not in str(told_.value)
 
 
-def test_tables_older_than_the_code_are_refused_and_newer_ones_pass(settings: Settings, engine: sa.Engine) -> None:
+def test_tables_older_than_the_code_are_refused_and_newer_ones_pass(
+    settings: Settings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def turn(version: str) -> str:
         with engine.begin() as db:
             before = str(db.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
             db.execute(sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version})
         return before
 
-    head = turn("0001")
+    head = turn("0070")
     try:
-        with pytest.raises(ConfigError, match=f"is at migration 0001 and this code needs {head}: run the Procfile's"):
+        with pytest.raises(
+            ConfigError, match=r"is at migration 0070, which is older than 0\.1\.0: move its rows .*--help"
+        ):
             startup.check_postgres(settings)
+        turn(head)
+        with monkeypatch.context() as patch:
+            patch.setattr(revisions, "newest", lambda: "0999")
+            with pytest.raises(ConfigError, match=f"is at migration {head} and this code needs 0999: run the Procfile"):
+                startup.check_postgres(settings)
         turn("9999")
         startup.check_postgres(settings)
     finally:

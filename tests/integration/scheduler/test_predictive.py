@@ -54,12 +54,12 @@ FROM generate_series(1, 12) n, LATERAL (SELECT now() - n * interval '3 hours' AS
 """
 PAID = """
 INSERT INTO ledger (kind, job_id, pool, prompt_tokens, output_tokens, usd)
-SELECT 'api', overlay(gen_random_uuid()::text PLACING '0190' FROM 1)::uuid, 'chat', 200, 50, 0.02
+SELECT 'api', overlay(gen_random_uuid()::text PLACING :now FROM 1)::uuid, 'chat', 200, 50, 0.02
 FROM generate_series(1, 30)
 """
 OWN = """
 INSERT INTO ledger (kind, job_id, pool, prompt_tokens, output_tokens, usd)
-SELECT 'compute', overlay(gen_random_uuid()::text PLACING '0190' FROM 1)::uuid, 'chat', 200, 50, 0.001
+SELECT 'compute', overlay(gen_random_uuid()::text PLACING :now FROM 1)::uuid, 'chat', 200, 50, 0.001
 FROM generate_series(1, 120)
 """
 DAY_OF_SAMPLES = 17_280
@@ -112,7 +112,7 @@ def test_hosts_are_ordered_for_what_past_days_announce(
     query(ROLLED)
     query(SAMPLED, count=DAY_OF_SAMPLES)
     query(LEASES)
-    query(PAID)
+    query(PAID, now=new_id().hex[:8])
     made = autoscale(active)["chat"]
 
     seen = from_json(row()["inputs"])
@@ -139,7 +139,7 @@ def test_scaling_and_routing_agree_on_what_is_cheaper(
     query(ROLLED)
     query(SAMPLED, count=DAY_OF_SAMPLES)
     query(LEASES)
-    query(OWN)
+    query(OWN, now=new_id().hex[:8])
     api = Price(input_usd_per_mtok=Decimal(usd_per_mtok), output_usd_per_mtok=Decimal(0), source="test", version="1")
     deps = replace(active, settings=active.settings.model_copy(update={"prices": {"gpt-4o-mini": api}}))
     assert price_tokens(deps) == 1

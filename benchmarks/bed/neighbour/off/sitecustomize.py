@@ -90,5 +90,5 @@ if "logins" in OFF:
 if "readiness" in OFF:
     from api import readiness
 
-    readiness._revisions = readiness._revisions.__wrapped__  # type: ignore[assignment]
+    readiness.revisions.newest = readiness.revisions.newest.__wrapped__  # type: ignore[assignment]
     readiness.Readiness.report = readiness.Readiness.check  # type: ignore[method-assign]

@@ -91,7 +91,7 @@ def grow(store: Store, queued: Callable[..., Ticket]) -> None:
         columns = ", ".join(column["name"] for column in sa.inspect(db).get_columns("jobs") if column["name"] != "id")
         many = (
             f"INSERT INTO jobs (id, {columns})"
-            f" SELECT overlay(gen_random_uuid()::text PLACING '0190' FROM 1)::uuid, {columns}"
+            f" SELECT overlay(gen_random_uuid()::text PLACING left(id::text, 8) FROM 1)::uuid, {columns}"
             " FROM jobs, generate_series(1, 5000)"
         )
         db.execute(sa.text(many))

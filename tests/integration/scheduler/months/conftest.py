@@ -15,7 +15,7 @@ from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import time_of
 from headrace.domain.queues import Ticket
 from headrace.store import Store, months
-from tests.integration.job_ids import id_at
+from tests.integration.months_of_jobs import id_at
 
 Admin = Callable[[str], None]
 
@@ -67,16 +67,23 @@ def migrated_url(database_url: str, admin: Admin, template: str) -> Iterator[str
 
 @pytest.fixture
 def fresh_url(database_url: str, admin: Admin, template: str) -> Iterator[str]:
-    """A database for one test, whose months are all yet to be made."""
+    """A database for one test, with the months that a release makes."""
     with copied(database_url, admin, template) as url:
         yield url
 
 
 @pytest.fixture
 def first_until(store: Store) -> datetime:
-    """The end of the first partition."""
+    """The end of the oldest month: the start of the present one."""
     with store.begin() as db:
         return time_of(months.found(db)[0].until)
+
+
+@pytest.fixture
+def last_until(store: Store) -> datetime:
+    """The end of the newest month."""
+    with store.begin() as db:
+        return time_of(months.found(db)[-1].until)
 
 
 @pytest.fixture

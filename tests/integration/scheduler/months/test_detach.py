@@ -33,7 +33,7 @@ def deps(deps: ControlDeps) -> ControlDeps:
 
 @pytest.fixture
 def later(deps: ControlDeps, first_until: datetime, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], datetime]:
-    """Makes it some months after the end of the first partition, for the sweeps; returns the time."""
+    """Makes it some months after the end of the oldest month, for the sweeps; returns the time."""
 
     def turn(by: int) -> datetime:
         months_on = first_until.year * 12 + first_until.month - 1 + by
@@ -96,7 +96,8 @@ def test_a_detached_month_is_whole_and_can_be_archived_and_dropped(
     with pytest.raises(sa.exc.DatabaseError, match="violates foreign key"), store.begin() as db:
         db.execute(sa.text(f"UPDATE attempts_{name} SET job_id = gen_random_uuid()"))
     query(f"DROP TABLE jobs_{name}, job_texts_{name}, attempts_{name}, deliveries_{name}")
-    query("DROP TABLE jobs_first, job_texts_first, attempts_first")
+    oldest = f"{first_until - timedelta(days=1):%Y_%m}"
+    query(f"DROP TABLE jobs_{oldest}, job_texts_{oldest}, attempts_{oldest}, deliveries_{oldest}")
     assert counts(query)["jobs"] == 1
 
 

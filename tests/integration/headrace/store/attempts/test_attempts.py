@@ -28,6 +28,7 @@ from headrace.store.jobs.transitions import transition
 from headrace.store.webhooks import outbox
 from headrace.tables import attempts as attempts_table
 from headrace.tables import deliveries, ledger
+from tests.integration.months_of_jobs import with_whole_indexes
 
 DONE = AttemptEnd(
     "succeeded",
@@ -279,8 +280,10 @@ def test_second_bill_for_a_job_is_refused_by_the_database(
         attempts.finish(db, claimed, JobState.SUCCEEDED, DONE)
 
     again = sa.insert(ledger).values(kind="compute", job_id=claimed.job_id, attempt=1, usd=1)
-    with pytest.raises(DatabaseError, match="uq_ledger_bill"), store.begin() as db:
+    with pytest.raises(DatabaseError, match="duplicate key") as raised, store.begin() as db:
         db.execute(again)
+    with store.begin() as db:
+        assert "uq_ledger_bill" in with_whole_indexes(db, str(raised.value))
 
 
 @pytest.mark.parametrize("change", ["UPDATE ledger SET usd = 0", "DELETE FROM ledger"])

@@ -27,7 +27,7 @@ from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL
 from headrace.store.jobs.insertion import insert_batch
 from headrace.store.sql import Statement
 from headrace.tables import job_texts, jobs
-from tests.integration.job_ids import id_at
+from tests.integration.months_of_jobs import id_at
 
 KEY = b"k" * 32
 KEEP_S = 60.0

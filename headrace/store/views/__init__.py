@@ -1,0 +1,138 @@
+"""The views, functions and comments of the database. A release makes them anew, after its migrations.
+
+Each view and function is one file here, `NAME.sql`, with its comments: it can be pasted into psql. The comments of
+tables stand in `headrace.tables`. Migrations change tables only.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.schema import SetColumnComment, SetTableComment
+
+from headrace.tables import metadata
+
+log = logging.getLogger(__name__)
+
+#: Functions of triggers. A release replaces and never drops them, since tables use them.
+OF_TRIGGERS = ("note_job_retry", "refuse_audit_change", "refuse_ledger_change")
+#: Each reads only tables and what stands before it.
+MADE = (
+    *("request_work", "full_usd", "charges", "costs_by_day", "users_by_day"),
+    *("cost_per_day", "cost_per_user_day", "cost_elasticity", "cost_per_user_month", "cost_per_request"),
+    *("gpu_hours", "cost_reconciliation", "savings_per_day", "split_point", "split_options", "budget_run_rate"),
+    *("waits_per_hour", "cache_per_day", "semantic_cache_per_day", "compression_per_day", "routing_per_day"),
+    "operator_actions",
+)
+FUNCTIONS = ("request_work", "full_usd", "costs_by_day", "users_by_day")
+VIEWS = tuple(sorted(set(MADE).difference(FUNCTIONS)))
+
+_RIGHTS = sa.text(
+    """
+    SELECT format('GRANT %s ON %I TO %s%s', kind, view, coalesce(nullif(role, 0)::regrole::text, 'PUBLIC'),
+                  CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+    FROM (
+        SELECT c.relname AS view, privilege_type AS kind, grantee AS role, is_grantable
+        FROM pg_class c, aclexplode(c.relacl)
+        WHERE c.oid = ANY (CAST(:views AS regclass[])) AND grantee <> c.relowner
+        UNION ALL
+        SELECT c.relname, format('%s (%I)', privilege_type, a.attname), grantee, is_grantable
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid, aclexplode(a.attacl)
+        WHERE c.oid = ANY (CAST(:views AS regclass[])) AND grantee <> c.relowner
+    ) given
+    """
+)
+_COMMENTS = sa.text(
+    """
+    SELECT relname, NULL AS attname, obj_description(oid, 'pg_class') AS text
+    FROM pg_class WHERE oid = ANY (CAST(:tables AS regclass[]))
+    UNION ALL
+    SELECT relname, attname, col_description(c.oid, attnum)
+    FROM pg_class c JOIN pg_attribute ON attrelid = c.oid
+    WHERE c.oid = ANY (CAST(:tables AS regclass[])) AND attnum > 0 AND NOT attisdropped
+    """
+)
+
+
+def text(name: str) -> str:
+    """The SQL that makes a view or function."""
+    return (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def are_made(db: Connection) -> bool:
+    """Whether the last release here had the same views, functions and comments."""
+    return bool(db.scalar(sa.text("SELECT obj_description(to_regclass('alembic_version'))")) == _version())
+
+
+def make_functions_of_triggers(db: Connection) -> None:
+    """Make what migrations need before they make a trigger."""
+    for name in OF_TRIGGERS:
+        _run(db, text(name))
+
+
+def drop(db: Connection) -> Sequence[str]:
+    """Drop the views and functions, so that migrations can change the tables.
+
+    Returns: statements that give roles the rights to the views again.
+    Raises: ProgrammingError: a view that is not Headrace's reads one of them.
+    """
+    present = (
+        "SELECT to_regclass(name)::text FROM unnest(CAST(:names AS text[])) name WHERE to_regclass(name) IS NOT NULL"
+    )
+    views = list(db.scalars(sa.text(present), {"names": list(VIEWS)}))
+    rights = db.scalars(_RIGHTS, {"views": views}).all()
+    # Readers first: a query locks a view before those that the view reads, so neither side waits for the other.
+    for name in reversed(MADE):
+        kind = "FUNCTION" if name in FUNCTIONS else "VIEW"
+        db.exec_driver_sql(f"DROP {kind} IF EXISTS {name}")
+    return rights
+
+
+def make(db: Connection, rights: Sequence[str] = ()) -> None:
+    """Make the views, functions and comments on tables of now. Args: rights: from `drop`."""
+    for name in MADE:
+        _run(db, text(name))
+    for right in rights:
+        try:
+            with db.begin_nested():
+                db.exec_driver_sql(right)
+        except DatabaseError as error:  # The view or its column is no longer there.
+            log.warning("A right to a view is gone: %s: %s", right, error.orig)
+    _comment(db)
+    _run(db, f"COMMENT ON TABLE alembic_version IS '{_version()}'")
+
+
+def _comment(db: Connection) -> None:
+    """Write the comments that differ. A comment waits for a vacuum of its table, but for no reader or writer."""
+    names = [table.name for table in metadata.sorted_tables]
+    present = {(row.relname, row.attname): row.text for row in db.execute(_COMMENTS, {"tables": names})}
+    for table in metadata.sorted_tables:
+        if present[table.name, None] != table.comment:
+            db.execute(SetTableComment(table))
+        for column in table.columns:
+            if present[table.name, column.name] != column.comment:
+                db.execute(SetColumnComment(column))
+
+
+def _run(db: Connection, sql: str) -> None:
+    # Without parameters, a percent sign is doubled for the driver.
+    db.exec_driver_sql(sql.replace("%", "%%"))
+
+
+@cache
+def _version() -> str:
+    """A digest of all that `make` makes, which changes with it."""
+    digest = hashlib.sha256("\n".join(_texts()).encode()).hexdigest()
+    return f"views {digest[:16]}"
+
+
+def _texts() -> Iterator[str]:
+    yield from map(text, (*OF_TRIGGERS, *MADE))
+    for table in metadata.sorted_tables:
+        for item in (table, *table.columns):
+            yield f"{item} {item.comment}"
