@@ -7,8 +7,8 @@ choice. Reads the forecast and the prices; takes no place.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from api.door.checks.extra_sampling import must_stay
 from api.door.drafts import Draft
+from api.door.specify import must_stay
 from headrace.broker.forecast import Forecast
 from headrace.config import Settings
 from headrace.config.rules import AUTO, RuleSettings

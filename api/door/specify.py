@@ -3,22 +3,21 @@
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from api.door.catalogue import Catalogue, Model
-from api.door.checks.choices import check_choices
-from api.door.checks.extra_sampling import check_min_tokens, overflow_of
-from api.door.checks.tools import check_tools
 from api.door.drafts import Draft
-from api.door.embedding import check_kind, count_inputs
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.compression import Compression
+from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.prompts import Message, ReasoningEffort, Sampling, template_variables
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling, has_calls, template_variables
+from headrace.domain.prompts.extra_sampling import ours_alone
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.compression import chosen
@@ -31,6 +30,9 @@ MOST_LOGPROBS_IN_ALL = 500_000
 LONG_PROMPT_CHARS = 16_384
 #: Characters that a chat template adds around one message, as in ChatML.
 TEMPLATE_CHARS = 32
+#: Below it vLLM takes the likeliest token each time. Source: `SamplingParams` of vLLM 0.32.
+GREEDY_BELOW = 1e-5
+TOOLS_NOT_SUPPORTED = "tools_not_supported"
 #: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 
@@ -46,7 +48,9 @@ def specify(
     _check_deadline(draft)
     _check_webhook(draft, settings)
     model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
-    _check_abilities(draft, model)
+    _check_kind(draft, model)
+    _check_tools(draft, model)
+    _check_effort(draft, model)
     prompt_tokens, max_tokens = _measure(draft, model, app, catalogue, settings)
     job_id, rule = new_id(), settings.rules.get(draft.rule or "")
     return JobSpec(
@@ -61,7 +65,7 @@ def specify(
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
-        overflow=_overflow(draft, model, settings),
+        overflow=_overflow(draft, is_paid=not draft.is_embedding and settings.pools[model.pool].is_paid),
         max_cost_usd=draft.max_cost_usd,
         metadata=draft.metadata,
         webhook_url=draft.webhook_url,
@@ -75,21 +79,17 @@ def specify(
     )
 
 
-def _check_abilities(draft: Draft, model: Model) -> None:
-    check_kind(draft, model)
-    check_tools(draft, model.name, has_template=model.has_tool_template, has_parser=model.has_tool_parser)
-    _check_effort(draft, model)
-
-
 def _measure(draft: Draft, model: Model, app: App, catalogue: Catalogue, settings: Settings) -> tuple[int, int]:
     """The tokens of the prompt and the most of one answer, once both are known to fit."""
-    prompt_tokens = _count_in_turn(draft, model, app, catalogue)
+    # Only a few long prompts are counted at once, apps in turn. A short prompt does not wait for them.
+    with catalogue.long_counts.hold(app.id) if is_long(draft) else nullcontext():
+        prompt_tokens = _count(draft, model)
     max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
-    check_min_tokens(draft, max_tokens)
+    _check_min_tokens(draft, max_tokens)
     _check_logprobs(draft, model, draft.n * max_tokens)
     if draft.n > 1:
         is_paid, kv_tokens = settings.pools[model.pool].is_paid, catalogue.fleet(model.pool).kv_tokens
-        check_choices(draft, prompt_tokens, max_tokens, kv_tokens=kv_tokens, is_paid=is_paid)
+        _check_choices(draft, prompt_tokens, max_tokens, kv_tokens=kv_tokens, is_paid=is_paid)
     return prompt_tokens, max_tokens
 
 
@@ -101,14 +101,6 @@ def _may_be_shadowed(draft: Draft) -> bool:
 def is_long(draft: Draft) -> bool:
     """True if few such prompts are counted at once."""
     return _chars(draft) > LONG_CHARS
-
-
-def _count_in_turn(draft: Draft, model: Model, app: App, catalogue: Catalogue) -> int:
-    if not is_long(draft):
-        return _count(draft, model)
-    # Only a few long prompts are counted at once, apps in turn. A short prompt does not wait for them.
-    with catalogue.long_counts.hold(app.id):
-        return _count(draft, model)
 
 
 def _default_max_wait_s(draft: Draft, pool: str, settings: Settings) -> float:
@@ -146,10 +138,29 @@ def _sampling(draft: Draft, max_tokens: int, compression: Compression | None) ->
     )
 
 
-def _overflow(draft: Draft, model: Model, settings: Settings) -> Overflow:
+def must_stay(draft: Draft, *, names_paid_tokens: bool) -> str | None:
+    """The field for which the paid API has no word; None if it may answer. Args: as of `ours_alone`."""
+    if draft.is_plain:
+        return draft.spelling.prompt
+    return next(iter(ours_alone(draft.extra_sampling, names_paid_tokens=names_paid_tokens)), None)
+
+
+def _overflow(draft: Draft, *, is_paid: bool) -> Overflow:
+    """Whether the paid API may answer: never, if the draft asks for what it has no word for.
+
+    Args: is_paid: the paid API alone answers for the model.
+    Raises: InvalidRequest that names the field, if the paid API would have to answer.
+    """
     if draft.is_embedding:
         return Overflow.NEVER  # The paid API gets prompts alone.
-    return overflow_of(draft, is_paid=settings.pools[model.pool].is_paid)
+    field = must_stay(draft, names_paid_tokens=is_paid)
+    if field is not None and (is_paid or draft.overflow is Overflow.ONLY):
+        if draft.is_plain:
+            message = "The paid API, which would answer, continues no plain text: send it to POST /v1/chat/completions."
+            raise InvalidRequest(message, code="unsupported_parameter", param=field)
+        message = f"Unsupported parameter: '{field}'. The paid API, which would answer, has no such parameter."
+        raise InvalidRequest(f"{message} Leave it out.", code="unsupported_parameter", param=field)
+    return draft.overflow if field is None else Overflow.NEVER
 
 
 def _check_lane(draft: Draft, app: App) -> None:
@@ -187,6 +198,78 @@ def _check_effort(draft: Draft, model: Model) -> None:
         raise InvalidRequest(
             f"{who} cannot be told how much to think: leave '{draft.spelling.effort}' out.", param=draft.spelling.effort
         )
+
+
+def _check_kind(draft: Draft, model: Model) -> None:
+    """Refuse a prompt for a model that makes embeddings, and inputs for a model that answers prompts.
+
+    Raises: InvalidRequest that names the field.
+    """
+    tokenizer, param = model.tokenizer, draft.spelling.prompt
+    if not draft.is_embedding:
+        if isinstance(tokenizer, InputTokenizer):
+            message = f"The model '{model.name}' makes embeddings, and answers no prompts: name another model."
+            raise InvalidRequest(message, param=param)
+        return
+    if not isinstance(tokenizer, InputTokenizer):
+        message = f"The model '{model.name}' answers prompts, and makes no embeddings: name another model."
+        raise InvalidRequest(message, param=param)
+    if draft.overflow is Overflow.ONLY:
+        message = "No paid API makes embeddings here: leave 'overflow' out."
+        raise InvalidRequest(message, param=f"{draft.spelling.own_prefix}overflow")
+    if draft.dimensions is not None and not tokenizer.is_matryoshka:
+        message = f"The vectors of '{model.name}' have one length, which is lost by cutting: leave 'dimensions' out."
+        raise InvalidRequest(message, param="dimensions")
+
+
+def _check_tools(draft: Draft, model: Model) -> None:
+    """Without this, a template without tools would silently leave them out of the prompt.
+
+    Raises: InvalidRequest that names the field: the model cannot use the tools, or read the calls of earlier turns.
+    """
+    param = "tools" if draft.tools is not None else draft.spelling.prompt
+    if draft.tools is None and not has_calls(draft.messages):
+        return
+    if not model.has_tool_template:
+        message = (
+            f"The model '{model.name}' calls no tools: its chat template has no word for them. Leave out 'tools' and "
+            "turns with calls, or name another model. The operator can set the pool's 'chat_template'."
+        )
+        raise InvalidRequest(message, code=TOOLS_NOT_SUPPORTED, param=param)
+    if draft.tools is not None and draft.tools.choice != "none" and not model.has_tool_parser:
+        message = (
+            f"The calls of the model '{model.name}' are not read: its pool has no 'tool_parser'. Leave 'tools' out, or "
+            "name another model."
+        )
+        raise InvalidRequest(message, code=TOOLS_NOT_SUPPORTED, param=param)
+
+
+def _check_choices(draft: Draft, prompt_tokens: int, max_tokens: int, *, kv_tokens: int | None, is_paid: bool) -> None:
+    """Check that all of several answers can be made, and held at once.
+
+    Args:
+        kv_tokens: the KV cache of the pool's workers; None while it is unknown, or the paid API answers.
+        is_paid: the paid API alone answers for the model.
+    Raises: InvalidRequest.
+    """
+    if not is_paid and draft.temperature is not None and draft.temperature < GREEDY_BELOW:
+        message = f"With temperature 0 all {draft.n} answers are the same: leave 'n' out, or give a temperature."
+        raise InvalidRequest(f"Invalid 'n': {message}", param="n")
+    if kv_tokens is not None and (needed := prompt_tokens + draft.n * max_tokens) > kv_tokens:
+        raise InvalidRequest(
+            f"Invalid 'n': {draft.n} answers of {max_tokens} tokens and a prompt of {prompt_tokens} take {needed} "
+            f"tokens, and a worker holds {kv_tokens} at once: ask for fewer answers, or lower "
+            f"{draft.spelling.max_tokens}.",
+            param="n",
+        )
+
+
+def _check_min_tokens(draft: Draft, max_tokens: int) -> None:
+    """Raises: InvalidRequest: the answer would have to be longer than it may be."""
+    least = (draft.extra_sampling or {}).get("min_tokens", 0)
+    if least > max_tokens:
+        message = f"Invalid 'min_tokens': {least} is more than the answer may have, {max_tokens}."
+        raise InvalidRequest(message, param="min_tokens")
 
 
 def _check_logprobs(draft: Draft, model: Model, max_tokens: int) -> None:
@@ -231,7 +314,7 @@ def _count(draft: Draft, model: Model) -> int:
     tokenizer, limit = model.tokenizer, model.max_model_tokens
     asked = draft.messages, draft.reasoning_effort, template_variables(draft.extra_sampling, draft.tools)
     if isinstance(tokenizer, InputTokenizer):
-        return count_inputs(draft, tokenizer, limit)
+        return _count_inputs(draft, tokenizer, limit)
     try:
         if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
             is_fault_of_tools = draft.tools is not None and tokenizer.least(*_without_tools(draft)) < limit
@@ -247,6 +330,23 @@ def _count(draft: Draft, model: Model) -> int:
         is_fault_of_tools = draft.tools is not None and tokenizer.count(*_without_tools(draft)) < limit
         raise _too_long(draft, f"{counted} prompt tokens", limit, is_fault_of_tools=is_fault_of_tools)
     return counted
+
+
+def _count_inputs(draft: Draft, tokenizer: InputTokenizer, limit: int | None) -> int:
+    """The tokens of all inputs together.
+
+    Args: limit: of one input; None where it is unknown, so that the engine decides.
+    Raises: ContextLengthExceeded for an input that is too long, and for too many tokens in all.
+    """
+    param, counts = draft.spelling.prompt, tokenizer.count_each(draft.messages)
+    for number, count in enumerate(counts):
+        if limit is not None and count > limit:
+            where = f"{param}.{number}" if len(counts) > 1 else param
+            raise ContextLengthExceeded.beyond(limit, f", and this input has {count}: shorten it.", where)
+    if (total := sum(counts)) > MOST_TOKENS:
+        message = f"All inputs together have {total} tokens, and may have {MOST_TOKENS}: send several requests."
+        raise ContextLengthExceeded(message, param=param)
+    return total
 
 
 def _without_tools(draft: Draft) -> tuple[Sequence[Message], ReasoningEffort | None, Mapping[str, Any]]:

@@ -63,26 +63,21 @@ def insert_batch(
 
 
 def _insert(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[Inserted | HeadraceError]:
+    given = f"[{','.join(row.text for row in rows)}]"
     try:
-        return _insert_together(store, rows, is_before_disk)
+        inserted = _INSERT.run(store, given=given, key_ttl=IDEMPOTENCY_TTL, is_before_disk=is_before_disk)
     except StoreUnavailable as error:
         return [error] * len(rows)
     except DBAPIError as error:
         if len(rows) == 1:
             return [_not_stored(error)]
-    # One bad row fails the whole statement; halving finds it in a few steps.
-    half = len(rows) // 2
-    return _insert(store, rows[:half], is_before_disk) + _insert(store, rows[half:], is_before_disk)
-
-
-def _insert_together(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[Inserted | HeadraceError]:
-    given = f"[{','.join(row.text for row in rows)}]"
-    inserted = _INSERT.run(store, given=given, key_ttl=IDEMPOTENCY_TTL, is_before_disk=is_before_disk)
+        # One bad row fails the whole statement; halving finds it in a few steps.
+        half = len(rows) // 2
+        return _insert(store, rows[:half], is_before_disk) + _insert(store, rows[half:], is_before_disk)
     start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
-    specs = [row.spec for row in rows]
-    others = [spec for spec in specs if spec.id not in start_by]
+    others = [row.spec for row in rows if row.spec.id not in start_by]
     outcomes = _settle(store, others) if others else {}
-    return [outcomes.get(spec.id) or Inserted(spec.id, start_by[spec.id]) for spec in specs]
+    return [outcomes.get(row.spec.id) or Inserted(row.spec.id, start_by[row.spec.id]) for row in rows]
 
 
 def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | HeadraceError]:

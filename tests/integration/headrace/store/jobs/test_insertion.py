@@ -73,13 +73,13 @@ def test_batch_is_split_when_its_texts_are_long(
     store: Store, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements: list[int] = []
-    together = insertion._insert_together
+    together = insertion._insert
 
     def count_rows(*args: Any) -> list[Inserted | HeadraceError]:
         statements.append(len(args[1]))
         return together(*args)
 
-    monkeypatch.setattr(insertion, "_insert_together", count_rows)
+    monkeypatch.setattr(insertion, "_insert", count_rows)
     monkeypatch.setattr(insertion, "BATCH_BYTES", 5_000)
     specs = [make_spec(messages=(Message("user", "x" * length),)) for length in (1_000, 9_000, 2_000, 2_000, 1_000)]
 

@@ -1,1 +1,0 @@
-"""What the door checks of a draft once its model is known."""
