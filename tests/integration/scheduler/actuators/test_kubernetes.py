@@ -32,10 +32,10 @@ def changes(cluster: Cluster) -> list[str]:
     """What was changed since the last look: `cost`, `replicas` or `delete`."""
     kinds = [
         "delete" if method == "DELETE" else "replicas" if path.endswith("/scale") else "cost"
-        for method, path, _ in cluster.api.callers
+        for method, path, _ in cluster.api.calls
         if method != "GET"
     ]
-    cluster.api.callers.clear()
+    cluster.api.calls.clear()
     return kinds
 
 
