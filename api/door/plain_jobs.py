@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
+from uuid import UUID
 
 from api.call import Call
 from api.door.accepted import Accepted
@@ -17,6 +18,7 @@ from api.door.intake import Outcome
 from api.door.specify import is_long
 from api.door.submit import Submitter
 from headrace.batching import Batching
+from headrace.domain.apps import App
 from headrace.domain.places import Place, Refusal
 
 #: What a submitted job is answered with.
@@ -30,6 +32,8 @@ SHARE = 64
 #: for the next seconds the requests' own threads take all steps.
 SLOW_S = 0.25
 OFF_S = 1.0
+#: Seconds for which the jobs of an app that was refused take their own threads: to say why costs more than to accept.
+REFUSED_S = 1.0
 
 
 class PlainJobs(Generic[Answer]):
@@ -52,19 +56,28 @@ class PlainJobs(Generic[Answer]):
         self.batching = Batching[Call, Answer | partial[Answer] | None](self._serve, SHARE)
         #: Until then the requests' own threads take all steps.
         self._off_until = -math.inf
+        #: Until when the jobs of an app that was refused are submitted by their own threads.
+        self._refused_until: dict[UUID, float] = {}
 
     def submit(self, call: Call) -> Answer | None:
         """Submit one job; returns once it is durable. None: it is not plain, and nothing was done for it.
 
         Raises: as `Submitter.submit`. The job may exist, so it must not be submitted again.
         """
-        if len(call.body) > PLAIN_BYTES or self._is_off():
+        if len(call.body) > PLAIN_BYTES or self._is_off() or self._was_refused(call.app):
             return None
         answer = self.batching.call(call)
         return answer() if isinstance(answer, partial) else answer
 
     def _is_off(self) -> bool:
         return self._clock() < self._off_until
+
+    def _was_refused(self, app: App) -> bool:
+        until = self._refused_until.get(app.id)
+        if until is not None and self._clock() >= until:
+            self._refused_until.pop(app.id, None)
+            return False
+        return until is not None
 
     def _serve(self, calls: Sequence[Call]) -> list[Answer | partial[Answer] | BaseException | None]:
         bids = [self._bid(call) for call in calls]
@@ -91,6 +104,7 @@ class PlainJobs(Generic[Answer]):
             if isinstance(outcome, BaseException):
                 return outcome
             if isinstance(outcome, Refusal):
+                self._refused_until[bid.app.id] = self._clock() + REFUSED_S
                 return self._submitter.refused(bid, outcome)
             assert isinstance(outcome, Place), "A plain job has no Idempotency-Key."
             answer = partial(self._answer, bid, outcome)

@@ -13,10 +13,11 @@ import pytest
 
 from api.call import Call, Reply
 from api.door.intake import FAILPOINT_INSERTED
-from api.door.plain_jobs import OFF_S, PLAIN_BYTES, SLOW_S, PlainJobs
+from api.door.plain_jobs import OFF_S, PLAIN_BYTES, REFUSED_S, SLOW_S, PlainJobs
 from api.door.submit import Submitter
 from api.handlers.jobs import accepted_reply, plain_draft
 from headrace.domain.apps import App
+from headrace.domain.ids import new_id
 from headrace.domain.limits.rates import NO_RATES, RateLeft, RatesLeft
 from headrace.domain.places import Place, Refusal
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, PoisonPrompt, QueueFull, StoreUnavailable
@@ -171,7 +172,19 @@ def test_a_job_without_a_place_is_refused_and_counted(submit: Submit, door: Any)
         submit()
     assert (raised.value.reason, raised.value.queue) == ("tokens", "chat.normal")
     assert (door.steps, len(door.refused)) == (["reserve", "knock"], 1)
-    door.refusal = None
+
+
+def test_the_jobs_of_a_refused_app_take_their_own_threads_for_a_while(
+    submit: Submit, door: Any, clock: SimpleNamespace
+) -> None:
+    door.refusal = FULL
+    with pytest.raises(QueueFull):
+        submit()
+    door.refusal, steps = None, len(door.steps)
+    assert submit() is None
+    assert len(door.steps) == steps
+    assert submit(App(new_id(), "other", "whsec_test")) is not None
+    clock.now_s += REFUSED_S
     assert submit() is not None
 
 
