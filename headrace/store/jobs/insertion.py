@@ -105,10 +105,7 @@ def _not_stored(error: DBAPIError) -> HeadraceError:
 
 
 def row_of(spec: JobSpec, queue: str, reason: str) -> dict[str, object]:
-    """The JSON object of one job, as `sql/insert.sql` and its like read it. A column that it lacks is NULL.
-
-    Args: queue, reason: where admission put it, and why.
-    """
+    """The JSON object of one job in its queue, as `sql/insert.sql` and its like read it. A missing column is NULL."""
     idempotency = spec.idempotency
     cached = {"cache": "miss"} if spec.is_cache_miss else {}
     cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}
