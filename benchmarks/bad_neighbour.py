@@ -43,7 +43,10 @@ OFF_BY_SETTINGS: Mapping[str, Mapping[str, str]] = {
     },
 }
 #: The mechanisms that `neighbour/off` takes away, and those that settings do.
-OFF = ("encoding", "values", "checksum", "waits", "judge", "process", "logins", "readiness", *OFF_BY_SETTINGS)
+OFF = (
+    *("encoding", "values", "checksum", "waits", "judge", "checking", "process", "logins", "readiness"),
+    *OFF_BY_SETTINGS,
+)
 #: The own pool, and the length of an answer that nothing cuts short.
 SLOTS, TOKENS_PER_S, ANSWER_TOKENS = 32, 100, 200
 #: The model's limit, and the longest text of one of its tokens: a prompt with fewer characters than one times the other
@@ -328,6 +331,7 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     bin/headrace python benchmarks/bad_neighbour.py --only silent_logins --off process
     bin/headrace python benchmarks/bad_neighbour.py --only login_floods --off logins --off process
     bin/headrace python benchmarks/bad_neighbour.py --only wrong_bodies --off calls
+    bin/headrace python benchmarks/bad_neighbour.py --off checking
     bin/headrace python benchmarks/bad_neighbour.py --only readiness --off readiness
     """
     arms = run(seconds, off, {name: rate if not only or name in only else 0.0 for name, rate in RATES.items()})

@@ -41,7 +41,8 @@ class Bodies:
     Attributes:
         threads: read the bodies.
         grace_s: how far a client may fall behind the minimum rate while it sends a body.
-        parsing: held while a body is parsed. Parsing keeps the GIL, so at most one body at a time competes for it.
+        checking: held while a body of some KB or more is parsed and checked. That keeps the GIL, so at most one body
+            at a time competes for it.
     """
 
     def __init__(self, rates: AppRates, store: Store, in_flight_bytes: int, grace_s: float) -> None:
@@ -52,7 +53,7 @@ class Bodies:
         #: Each app's readers whose bodies timed out. Their clients may keep the connections open.
         self._late: dict[UUID, list[BodyReader]] = {}
         self._lock = threading.Lock()
-        self.parsing = FairSemaphore(1)
+        self.checking = FairSemaphore(1)
 
     def reading_small(self, app_id: UUID) -> SmallRead:
         """Counts a small body while it is read. Yields: whether the read needs a deadline. Raises: BodiesFull."""

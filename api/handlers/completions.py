@@ -8,9 +8,8 @@ from api.call import Call, Reply, Wait
 from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.handlers.operation import SUBMIT, Operation
-from api.handlers.submitting import headers_of, json_body, reply_of, submitted, wait_for
+from api.handlers.submitting import checked_body, headers_of, reply_of, submitted, wait_for
 from api.reading.job_error import job_error
-from api.schemas.body import validated
 from api.schemas.completions.body import CompletionBody
 from api.schemas.completions.request import CompletionRequest
 from api.streams.sse import completion_stream
@@ -20,7 +19,7 @@ from headrace.domain.states import JobState
 
 def create(web: WebDeps, call: Call) -> Reply | Wait:
     """200 and the continuation, once the job has succeeded; or a stream of its chunks."""
-    asked = validated(CompletionRequest, json_body(web, call))
+    asked = checked_body(CompletionRequest, web, call)
     if not asked.stream:
         return wait_for(web, call, asked.to_draft(), partial(_reply, asked.echoed))
     with web.waits.hold("stream", call.app.id) as slot:

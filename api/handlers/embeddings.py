@@ -8,9 +8,8 @@ from api.call import Call, Reply, Wait
 from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.handlers.operation import QUESTION, SUBMIT, Operation
-from api.handlers.submitting import headers_of, json_body, reply_of, wait_for
+from api.handlers.submitting import checked_body, headers_of, reply_of, wait_for
 from api.reading.job_error import job_error
-from api.schemas.body import validated
 from api.schemas.embeddings import EmbeddingList, EmbeddingRequest, EncodingFormat
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
@@ -18,7 +17,7 @@ from headrace.domain.states import JobState
 
 def create(web: WebDeps, call: Call) -> Reply | Wait:
     """200 and the vectors, once the job has succeeded."""
-    asked = validated(EmbeddingRequest, json_body(web, call))
+    asked = checked_body(EmbeddingRequest, web, call)
     return wait_for(web, call, asked.to_draft(), partial(_reply, asked.encoding_format or "float"))
 
 

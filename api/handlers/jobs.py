@@ -11,7 +11,7 @@ from api.door.drafts import Draft
 from api.handlers import existing
 from api.handlers.operation import QUESTION, SCHEMA, SUBMIT, Operation
 from api.handlers.problems import problem
-from api.handlers.submitting import accept, headers_of, headers_of_job, idempotency_key, json_body, query, reply_of
+from api.handlers.submitting import accept, checked_body, headers_of, headers_of_job, idempotency_key, query, reply_of
 from api.schemas.body import parse_object, validated
 from api.schemas.job_request import JobRequest
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQuery, WaitQuery
@@ -30,7 +30,7 @@ def submit(web: WebDeps, call: Call) -> Reply:
         if (accepted := web.plain_jobs.submit(call)) is not None:
             call.calls_due = 0
             return accepted
-    return accepted_reply(accept(web, call, validated(JobRequest, json_body(web, call)).to_draft()))
+    return accepted_reply(accept(web, call, checked_body(JobRequest, web, call).to_draft()))
 
 
 def _refused_early(web: WebDeps, call: Call) -> QueueFull | None:

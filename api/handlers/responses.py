@@ -11,8 +11,7 @@ from api.door.accepted import Accepted
 from api.door.drafts import Draft
 from api.handlers import existing
 from api.handlers.operation import QUESTION, SUBMIT, Operation
-from api.handlers.submitting import headers_of, headers_of_job, json_body, query, read, reply_of, submitted, wait_for
-from api.schemas.body import validated
+from api.handlers.submitting import checked_body, headers_of, headers_of_job, query, read, reply_of, submitted, wait_for
 from api.schemas.input_items import InputItemList, InputItemsQuery
 from api.schemas.response_body import DeletedResponse, ResponseBody
 from api.schemas.responses import ResponseQuery, ResponseRequest
@@ -25,7 +24,7 @@ from headrace.store.jobs import texts
 
 def create(web: WebDeps, call: Call) -> Reply | Wait:
     """200, and the response: at once in the background, else once it has ended, or as a stream of events."""
-    draft = validated(ResponseRequest, json_body(web, call)).to_draft()
+    draft = checked_body(ResponseRequest, web, call).to_draft()
     if draft.stream:
         return _stream(web, call, draft)
     reply = partial(_created, web, draft.is_stored)

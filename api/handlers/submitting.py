@@ -4,15 +4,15 @@ import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from api.abandoned import cancel_unless_wanted
-from api.bodies.in_flight import SMALL_BYTES
 from api.call import Call, Reply, Wait
+from api.callers import CALL_BYTES
 from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
@@ -25,6 +25,7 @@ from headrace.domain.jobs import CacheUse, Idempotency, Job
 from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
 
 Query = TypeVar("Query", bound=BaseModel)
+Checked = TypeVar("Checked", bound=BaseModel)
 #: Makes the reply to a submit from the accept and the job as it stands.
 Replying = Callable[[Accepted, Job], Reply]
 
@@ -33,12 +34,14 @@ KEY_CHARS_LIMIT = 255
 WAIT_DIGITS_LIMIT = 9
 
 
-def json_body(web: WebDeps, call: Call) -> dict[str, Any]:
-    """The request's JSON object. Raises: InvalidRequest."""
-    if len(call.body) <= SMALL_BYTES:
-        return parse_object(call.body)
-    with web.bodies.parsing.hold(call.app.id):
-        return parse_object(call.body)
+def checked_body(schema: type[Checked], web: WebDeps, call: Call) -> Checked:
+    """The request's JSON object as a model. Raises: InvalidRequest. AppLimited: those before it used up the calls."""
+    if len(call.body) < CALL_BYTES:
+        return validated(schema, parse_object(call.body))
+    with web.bodies.checking.hold(call.app.id):
+        # The bodies that were checked while this one waited.
+        web.callers.rates.check(call.app)
+        return validated(schema, parse_object(call.body))
 
 
 def query(schema: type[Query], call: Call) -> Query:

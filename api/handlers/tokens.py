@@ -8,8 +8,7 @@ from api.call import Call, Reply
 from api.deps import WebDeps
 from api.door.catalogue import Model
 from api.handlers.operation import QUESTION, READ_BODY, Operation
-from api.handlers.submitting import json_body, reply_of
-from api.schemas.body import validated
+from api.handlers.submitting import checked_body, reply_of
 from api.schemas.tokens import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
 from headrace.domain.apps import App
 from headrace.domain.prompts import storable
@@ -19,7 +18,7 @@ from headrace.policies.tokens import LONG_CHARS, InputTokenizer, PromptTokenizer
 
 def tokenize(web: WebDeps, call: Call) -> Reply:
     """The tokens of a text, or of a conversation as the model is given it."""
-    asked = validated(TokenizeRequest, json_body(web, call))
+    asked = checked_body(TokenizeRequest, web, call)
     model, tokenizer = _of(web, asked.model)
     with _in_turn(web, call.app, asked.chars):
         if asked.messages is None:
@@ -32,7 +31,7 @@ def tokenize(web: WebDeps, call: Call) -> Reply:
 
 def detokenize(web: WebDeps, call: Call) -> Reply:
     """The text of these tokens."""
-    asked = validated(DetokenizeRequest, json_body(web, call))
+    asked = checked_body(DetokenizeRequest, web, call)
     _, tokenizer = _of(web, asked.model)
     with _in_turn(web, call.app, len(asked.tokens)):
         tokenizer.spell(asked.tokens)  # Raises for an id that the model does not have.

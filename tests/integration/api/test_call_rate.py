@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.callers import CALL_BYTES
+from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.domain.apps import Changes
+from headrace.domain.ids import new_id
 from headrace.store import Store
 from headrace.store.clients import apps
+from tests.waiting import until
 
 #: A bucket of ten calls, which fills by one a second.
 LIMIT = 60
@@ -117,6 +121,17 @@ def test_a_large_body_that_makes_no_job_counts_as_many_calls(limited: Client, pa
     wrong = {"unknown": "x" * (20 * CALL_BYTES)}
     assert client.post(path, json=wrong).status_code == 400
     assert is_limited(client.post(path, json=wrong))
+
+
+def test_a_large_body_is_not_checked_once_those_before_it_used_up_the_calls(limited: Client, web: Flask) -> None:
+    client, parts = limited("crowd"), web.extensions[EXTENSION]
+    app = parts.callers.authenticator.authenticate(client.environ_base["HTTP_AUTHORIZATION"])
+    wrong = {"unknown": "x" * CALL_BYTES}
+    with ThreadPoolExecutor(1) as pool, parts.bodies.checking.hold(new_id()):
+        answer = pool.submit(client.post, "/v1/jobs", json=wrong)
+        until(lambda: bool(parts.bodies.checking._waiting))
+        parts.callers.rates.charge(app, 2 * LIMIT)
+    assert is_limited(answer.result())
 
 
 def test_a_gzip_that_breaks_off_counts_as_the_largest_body(limited: Client, settings: Settings) -> None:
