@@ -40,14 +40,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class NoListPrice:
     """Why a model has no list price that the ledger can use."""
 
     model: str
     reason: str
 
 
-def look_up(model: str, base_url: str | None, provider: str | None, now: datetime) -> Found | Refused:
+def look_up(model: str, base_url: str | None, provider: str | None, now: datetime) -> Found | NoListPrice:
     """The list price of a model at the provider of this URL.
 
     Args:
@@ -58,9 +58,9 @@ def look_up(model: str, base_url: str | None, provider: str | None, now: datetim
         listing, info = _find(model, base_url or OPENAI_URL, provider)
     except LookupError as error:
         remedy = "" if provider else " Name the provider with --provider, as for a gateway to one."
-        return Refused(model, f"not in the list of {PACKAGE} {version(PACKAGE)}: {error}.{remedy}")
+        return NoListPrice(model, f"not in the list of {PACKAGE} {version(PACKAGE)}: {error}.{remedy}")
     if reason := _unusable(model, info, now):
-        return Refused(model, reason)
+        return NoListPrice(model, reason)
     amounts = _amounts(info, now, {})
     tiers, notes = _tiers(info, now, amounts)
     source = f"{PACKAGE} {version(PACKAGE)}: {listing.id}/{info.id}"

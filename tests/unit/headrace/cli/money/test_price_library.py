@@ -19,7 +19,7 @@ from genai_prices.types import (
 )
 
 from headrace.cli.money import price_library
-from headrace.cli.money.price_library import Found, Refused, look_up
+from headrace.cli.money.price_library import Found, NoListPrice, look_up
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 AMOUNTS = {"input_mtok": Decimal("1"), "cache_read_mtok": Decimal("0.1"), "output_mtok": Decimal("4")}
@@ -33,7 +33,7 @@ def listed(model: str, base_url: str | None = None, provider: str | None = None)
 
 def refused(model: str, base_url: str | None = None, provider: str | None = None) -> str:
     found = look_up(model, base_url, provider, NOW)
-    assert isinstance(found, Refused), found
+    assert isinstance(found, NoListPrice), found
     return found.reason
 
 
@@ -130,7 +130,7 @@ class Snapshot:
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What is found of a model with these prices."""
 
-    def of(prices: Any, variants: list[PriceVariant] | None = None) -> Found | Refused:
+    def of(prices: Any, variants: list[PriceVariant] | None = None) -> Found | NoListPrice:
         info = ModelInfo("m", ClauseEquals("m"), prices=prices, price_variants=variants)
         monkeypatch.setattr(price_library, "_snapshot", lambda: Snapshot(info))
         return look_up("m", None, None, NOW)
@@ -156,7 +156,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_model_that_charges_by_more_is_refused(looked_up: Any, more: dict[str, Any], reason: str) -> None:
     found = looked_up(ModelPrice(**{**AMOUNTS, **more}))
 
-    assert isinstance(found, Refused)
+    assert isinstance(found, NoListPrice)
     assert reason in found.reason
 
 
