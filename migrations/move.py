@@ -72,8 +72,9 @@ def main() -> None:
     compares each table's contents with the old one's. If anything fails, nothing has changed. The disk must have room
     for a second copy of the rows.
 
-    Afterwards run the release ('alembic upgrade head') and start the processes. Rights that you granted on tables, and
-    views of your own, belong to the old tables: make them again. Once all is well, drop the old tables:
+    Afterwards run the release ('alembic upgrade head') and start the processes. Roles have the rights to the new tables
+    and views that they had to the old ones. Views of your own belong to the old tables: make them again. Once all is
+    well, drop the old tables:
 
     \b
         DROP SCHEMA before_0_1_0 CASCADE
@@ -109,8 +110,10 @@ def move(db: Connection) -> list[Moved]:
     _check(db)
     config = Config(toml_file=PROJECT_ROOT / "pyproject.toml", attributes={"connection": db})
     tables = ScriptDirectory.from_config(config).get_revision(revisions.BASELINE).module.TABLES
+    rights = views.rights_to(db, [*tables, *views.VIEWS, "alembic_version"])
     _set_aside(db, tables)
     command.upgrade(config, revisions.BASELINE)
+    views.give(db, rights)
     _make_months(db)
     # The rows that it would make are among the copied ones.
     db.exec_driver_sql("ALTER TABLE jobs DISABLE TRIGGER job_is_retried_once")

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import postgres
+from headrace.domain.ids import new_id
 
 
 @pytest.fixture
@@ -36,6 +37,17 @@ def engine(config: Config) -> Iterator[sa.Engine]:
     engine = postgres(Settings.load())
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def role(engine: sa.Engine) -> Iterator[str]:
+    """A role that an operator made, without any right."""
+    name = f"reader_{new_id().hex}"
+    with engine.begin() as db:
+        db.exec_driver_sql(f"CREATE ROLE {name}")
+    yield name
+    with engine.begin() as db:
+        db.exec_driver_sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 @pytest.fixture

@@ -155,6 +155,34 @@ def test_a_job_is_found_with_its_text_and_its_bill(config: Config, old: sa.Engin
         assert db.scalar(bill, {"id": job.id}) == job.usd > Decimal(0)
 
 
+def test_roles_have_the_rights_that_they_had(
+    config: Config, old: sa.Engine, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with old.begin() as db:
+        db.exec_driver_sql(
+            f"GRANT SELECT, UPDATE ON jobs, alembic_version TO {role}; GRANT SELECT ON charges TO {role}"
+        )
+        db.exec_driver_sql(f"GRANT SELECT (id, usd) ON ledger TO {role} WITH GRANT OPTION")
+        db.exec_driver_sql(f"GRANT SELECT (published_at) ON deliveries TO {role}")
+    old.dispose()
+
+    assert run().exit_code == 0
+    command.upgrade(config, "head")
+
+    # The column is gone.
+    [gone] = [record.getMessage() for record in caplog.records if record.name == "headrace.store.views"]
+    assert f"GRANT SELECT (published_at) ON deliveries TO {role}" in gone
+    with old.begin() as db:
+        db.exec_driver_sql(f"SET LOCAL ROLE {role}")
+        assert db.execute(sa.text("UPDATE jobs SET end_user = end_user")).rowcount > 0
+        for readable in ("version_num FROM alembic_version", "count(usd) FROM ledger", "count(*) FROM charges"):
+            assert db.scalar(sa.text(f"SELECT {readable}"))
+        for closed in ("kind FROM ledger", "* FROM apps", "* FROM gpu_hours"):
+            with pytest.raises(DatabaseError, match="permission denied"), db.begin_nested():
+                db.execute(sa.text(f"SELECT {closed}"))
+        assert db.scalar(sa.text("SELECT has_column_privilege('ledger', 'usd', 'SELECT WITH GRANT OPTION')"))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -1,7 +1,7 @@
 """Views, functions and comments have one text each. Each release makes them anew, with the rights that roles have."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,6 @@ from headrace.store import analyst, views
 
 FOLDER = Path(views.__file__).parent
 WithNext = Callable[[str], Config]
-
-
-@pytest.fixture
-def role(engine: sa.Engine) -> Iterator[str]:
-    name = f"reader_{new_id().hex}"
-    with engine.begin() as db:
-        db.exec_driver_sql(f"CREATE ROLE {name}")
-    yield name
-    with engine.begin() as db:
-        db.exec_driver_sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def oids(engine: sa.Engine) -> dict[str, int]:

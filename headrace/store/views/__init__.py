@@ -34,16 +34,16 @@ VIEWS = tuple(sorted(set(MADE).difference(FUNCTIONS)))
 
 _RIGHTS = sa.text(
     """
-    SELECT format('GRANT %s ON %I TO %s%s', kind, view, coalesce(nullif(role, 0)::regrole::text, 'PUBLIC'),
+    SELECT format('GRANT %s ON %I TO %s%s', kind, name, coalesce(nullif(role, 0)::regrole::text, 'PUBLIC'),
                   CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
     FROM (
-        SELECT c.relname AS view, privilege_type AS kind, grantee AS role, is_grantable
+        SELECT c.relname AS name, privilege_type AS kind, grantee AS role, is_grantable
         FROM pg_class c, aclexplode(c.relacl)
-        WHERE c.oid = ANY (CAST(:views AS regclass[])) AND grantee <> c.relowner
+        WHERE c.oid = ANY (CAST(:names AS regclass[])) AND grantee <> c.relowner
         UNION ALL
         SELECT c.relname, format('%s (%I)', privilege_type, a.attname), grantee, is_grantable
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid, aclexplode(a.attacl)
-        WHERE c.oid = ANY (CAST(:views AS regclass[])) AND grantee <> c.relowner
+        WHERE c.oid = ANY (CAST(:names AS regclass[])) AND grantee <> c.relowner
     ) given
     """
 )
@@ -75,17 +75,31 @@ def make_functions_of_triggers(db: Connection) -> None:
         _run(db, text(name))
 
 
-def drop(db: Connection) -> Sequence[str]:
-    """Drop the views and functions, so that migrations can change the tables.
-
-    Returns: statements that give roles the rights to the views again.
-    Raises: ProgrammingError: a view that is not Headrace's reads one of them.
-    """
+def rights_to(db: Connection, names: Sequence[str]) -> Sequence[str]:
+    """Statements that give roles the rights that they have to these views and tables, as far as these exist."""
     present = (
         "SELECT to_regclass(name)::text FROM unnest(CAST(:names AS text[])) name WHERE to_regclass(name) IS NOT NULL"
     )
-    views = list(db.scalars(sa.text(present), {"names": list(VIEWS)}))
-    rights = db.scalars(_RIGHTS, {"views": views}).all()
+    return db.scalars(_RIGHTS, {"names": list(db.scalars(sa.text(present), {"names": list(names)}))}).all()
+
+
+def give(db: Connection, rights: Sequence[str]) -> None:
+    """Give roles their rights again. Args: rights: from `rights_to`."""
+    for right in rights:
+        try:
+            with db.begin_nested():
+                db.exec_driver_sql(right)
+        except DatabaseError as error:  # The view or table, or its column, is no longer there.
+            log.warning("A right is gone: %s: %s", right, error.orig)
+
+
+def drop(db: Connection) -> Sequence[str]:
+    """Drop the views and functions, so that migrations can change the tables.
+
+    Returns: the rights that roles had to the views, for `give`.
+    Raises: ProgrammingError: a view that is not Headrace's reads one of them.
+    """
+    rights = rights_to(db, VIEWS)
     # Readers first: a query locks a view before those that the view reads, so neither side waits for the other.
     for name in reversed(MADE):
         kind = "FUNCTION" if name in FUNCTIONS else "VIEW"
@@ -97,12 +111,7 @@ def make(db: Connection, rights: Sequence[str] = ()) -> None:
     """Make the views, functions and comments on tables of now. Args: rights: from `drop`."""
     for name in MADE:
         _run(db, text(name))
-    for right in rights:
-        try:
-            with db.begin_nested():
-                db.exec_driver_sql(right)
-        except DatabaseError as error:  # The view or its column is no longer there.
-            log.warning("A right to a view is gone: %s: %s", right, error.orig)
+    give(db, rights)
     _comment(db)
     _run(db, f"COMMENT ON TABLE alembic_version IS '{_version()}'")
 
