@@ -27,12 +27,12 @@ from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.apps import App
-from headrace.domain.attempts import AttemptEnd, Usage
+from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import time_of
 from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits.budgets import Cost, SpendingLimits
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
@@ -43,6 +43,9 @@ from headrace.store import Store, attempts, clock, jobs, months
 from headrace.store.attempts import claims
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import workers
+from headrace.store.jobs import cached_answers, followers
+from headrace.store.jobs.cached_answers import Hit, Question
+from headrace.store.jobs.followers import Follower, Settled
 from headrace.store.jobs.insertion import insert_batch
 from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
@@ -53,7 +56,11 @@ from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
 
 WORKER, SECOND = UUID(int=0xA1), UUID(int=0xA2)
-PLAIN, HOOKED, LOST = (UUID(int=0x01A21000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
+PLAIN, HOOKED, LOST, LEADER, FOLLOWER, ANSWERED = (
+    UUID(int=0x01A21000_0000_7000_8000_000000000000 + number) for number in range(1, 7)
+)
+#: Of the last three, whose prompts are alike.
+CACHE_KEY = b"k" * 32
 SEPARATOR = "\n-- ;\n"
 TERMS = Terms(most=1, per_app=1, per_receiver=1, max_tries=9, lease_s=60)
 
@@ -81,9 +88,11 @@ class Recorder:
         self.parts.append((name, []))
 
     def _note(self, cursor: Any, query: Any, given: Any) -> None:
-        # What makes a connection, before the first part, is no statement of a use case.
-        if self.parts:
-            self.parts[-1][1].append(psycopg.ClientCursor(cursor.connection).mogrify(query, given))
+        statement = psycopg.ClientCursor(cursor.connection).mogrify(query, given)
+        # What makes a connection, before the first part, is no statement of a use case. Each one is tried by itself,
+        # outside of a transaction.
+        if self.parts and not statement.startswith("SAVEPOINT"):
+            self.parts[-1][1].append(statement)
 
     def text(self) -> str:
         text = "\n".join(
@@ -162,13 +171,42 @@ def live(deps: ControlDeps, recorder: Recorder) -> None:
         assert jobs.enqueue_due(db)
     recorder.part("finish lost")
     finish(store, LOST, WORKER, 2)
+    share(store, app, recorder)
     recorder.part("look")
     with store.begin() as db:
-        for job_id in (PLAIN, HOOKED, LOST):
+        for job_id in (PLAIN, HOOKED, LOST, LEADER, FOLLOWER, ANSWERED):
             assert jobs.find(db, app.id, job_id).state is JobState.SUCCEEDED
     for run in (sweep.publish_due, sweep.expire, sweep.forget_keys, observe, autoscale, watch_budgets):
         recorder.part(f"sweep {run.__name__}")
         run(deps)
+
+
+def share(store: Store, app: App, recorder: Recorder) -> None:
+    """The paid API fails a job, which is retried. Its answer serves a job that follows it, and one that comes later."""
+    recorder.part("insert leader")
+    paid = Candidate("overflow.normal", 1, 1, None, "the pool is full")
+    insert_batch(store, [(spec(app, LEADER, cache_key=CACHE_KEY, is_cache_miss=True), paid)])
+    recorder.part("follow")
+    follower = Follower(spec(app, FOLLOWER, cache_key=CACHE_KEY), LEADER, "chat.normal")
+    assert FOLLOWER in followers.follow(store, [follower])
+    with store.begin() as db:
+        assert jobs.find(db, app.id, FOLLOWER).state is JobState.WAITING
+    recorder.part("retry")
+    [row] = attempts.claim_all(store, {LEADER: 1}, WORKER, "openai").values()
+    with store.begin() as db:
+        claim = attempts.reserve(db, claims.claim_of(row), Decimal("0.01"), SpendingLimits(Decimal(5), None))
+        assert isinstance(claim, Claim)
+    failed = AttemptEnd("failed", 0.5, Cost(Decimal(0), "old-1"), "waste", error_code="engine_error")
+    with store.begin() as db:
+        assert attempts.retry(db, claim, failed, 0.0) is JobState.WAITING
+        assert jobs.enqueue_due(db)
+    recorder.part("finish leader")
+    finish(store, LEADER, WORKER, 2)
+    with store.begin() as db:
+        assert followers.settle(db, followers.of_ended_leaders(db)) == [Settled(FOLLOWER, True)]
+    recorder.part("answer")
+    question = Question(spec(app, ANSWERED, cache_key=CACHE_KEY), 3600.0, time_of(LEADER))
+    assert ANSWERED in cached_answers.serve(store, [Hit(question, LEADER, "chat.normal")])
 
 
 def main() -> None:

@@ -5,6 +5,9 @@ from the insert of a job to its bill, its webhook and its rescue, with their par
 history, its own packages and its own servers; what of it can break is its SQL.
 """
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +18,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from headrace.config import PROJECT_ROOT
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, time_of
@@ -23,7 +27,7 @@ from headrace.domain.limits.budgets import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, clock, jobs, months
+from headrace.store import Store, attempts, clock, jobs, months, sql
 from headrace.store.attempts.claims import claim_of
 from headrace.store.fleet import workers
 from headrace.store.jobs.insertion import insert_batch
@@ -31,9 +35,11 @@ from headrace.tables import apps, ledger
 
 #: Of the last release; its name is the schema that it was made for.
 (RECORDING,) = Path(__file__).parent.glob("*.sql")
+RECORDER = Path(__file__).with_name("record.py")
 SEPARATOR = "\n-- ;\n"
 #: The jobs of the recording.
-PLAIN, HOOKED, LOST = (UUID(int=0x01A21000_0000_7000_8000_000000000000 + number) for number in (1, 2, 3))
+ALL = tuple(UUID(int=0x01A21000_0000_7000_8000_000000000000 + number) for number in range(1, 7))
+PLAIN, HOOKED, LOST = ALL[:3]
 
 Old = Callable[..., None]
 
@@ -114,10 +120,20 @@ def test_every_statement_of_the_last_release_works_on_the_schema_of_now(
 
     old(*parts())
 
-    assert [find(store, job_id).state for job_id in (PLAIN, HOOKED, LOST)] == [JobState.SUCCEEDED] * 3
+    assert [find(store, job_id).state for job_id in ALL] == [JobState.SUCCEEDED] * len(ALL)
     with store.begin() as db:
         kinds = list(db.scalars(sa.select(ledger.c.kind).order_by(ledger.c.id)))
-    assert sorted(kinds) == ["compute", "compute", "compute", "waste"]
+    assert sorted(kinds) == [*["cache"] * 2, *["compute"] * 4, *["waste"] * 2]
+
+
+def test_a_recording_has_every_hot_statement_also_those_that_the_driver_runs_alone() -> None:
+    done = subprocess.run([sys.executable, RECORDER], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert re.findall("^-- part: .*$", done.stdout, re.MULTILINE) == [f"-- part: {name}" for name in parts()]
+    for file in Path(sql.__file__).parent.glob("*.sql"):
+        between_parameters = re.split(r"%\(\w+\)s", sql.text_of(file.stem).replace("%%", "%"))
+        assert [piece for piece in between_parameters if piece.strip() not in done.stdout] == [], file.name
 
 
 def test_two_versions_run_side_by_side_through_an_upgrade(config: Config, engine: sa.Engine, old: Old) -> None:
