@@ -132,7 +132,11 @@ class Batching(Generic[Argument, Result]):
             self._gathering.wait()
         batch = self._next_batch()
         began = time.monotonic()
-        outcomes = self._outcomes(batch)
+        try:
+            outcomes = self._serve([call.ask for call in batch])
+            assert len(outcomes) == len(batch), "Each call must have an outcome."
+        except BaseException as error:
+            outcomes = [error] * len(batch)
         if time.monotonic() - began >= SILENCE_S and (outage := _outage(outcomes)) is not None:
             with self._lock:
                 late, self._waiting = self._waiting, []
@@ -145,14 +149,6 @@ class Batching(Generic[Argument, Result]):
                 self._waiting[0].inbox.put(_Turn.LEAD)
             else:
                 self._is_led = False
-
-    def _outcomes(self, batch: Sequence[_Call[Argument, Result]]) -> Sequence[Result | BaseException]:
-        try:
-            outcomes = self._serve([call.ask for call in batch])
-            assert len(outcomes) == len(batch), "Each call must have an outcome."
-        except BaseException as error:
-            return [error] * len(batch)
-        return outcomes
 
     def _next_batch(self) -> list[_Call[Argument, Result]]:
         with self._lock:

@@ -12,12 +12,10 @@ from typing import Any
 
 from headrace.domain.apps import App
 from headrace.domain.compression import NO_CHOICE, CompressChoice
-from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Ask
 from headrace.domain.prompts import CacheChoice, Message, Quality, ReasoningEffort
 from headrace.domain.prompts.extra_sampling import ExtraSampling
-from headrace.domain.prompts.plain import is_plain
 from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
 
@@ -71,6 +69,8 @@ class Draft:
 
     Attributes:
         messages: a conversation, or the inputs of an embedding job; of a continuation, empty until it is composed.
+        is_embedding: its answer is vectors.
+        is_plain: it has a text, or token ids, to be continued without a chat template.
         is_stored: False if its texts are erased once they are delivered.
         rule: the rule by which its model was chosen; None for the caller's own choice.
         choice_reason: why the rules chose this model; empty for the caller's own choice.
@@ -81,6 +81,8 @@ class Draft:
 
     spelling: Spelling
     messages: tuple[Message, ...]
+    is_embedding: bool = False
+    is_plain: bool = False
     model: str | None = None
     max_tokens: int | None = None
     lane: Lane = Lane.NORMAL
@@ -114,21 +116,11 @@ class Draft:
     default_max_tokens: int | None = None
 
     @property
-    def is_embedding(self) -> bool:
-        """True if its answer is vectors."""
-        return are_inputs(self.messages)
-
-    @property
     def chars(self) -> int:
         """The length of all its texts, tools and calls included, in characters."""
         tools = 0 if self.tools is None else len(json.dumps(self.tools.specs))
         calls = (call for message in self.messages for call in message.tool_calls)
         return tools + sum(len(each.content) for each in self.messages) + sum(len(call.arguments) for call in calls)
-
-    @property
-    def is_plain(self) -> bool:
-        """True if it has a text, or token ids, to be continued without a chat template."""
-        return is_plain(self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,8 @@ while its row is on the way to the disk. Knows no HTTP.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from itertools import repeat
 from uuid import UUID
 
@@ -94,20 +93,39 @@ class Intake:
             self._give_back([bid for bid, _ in placed])
             raise
         self._fail_at(FAILPOINT_INSERTED)
-        made = [(*pair, each) for pair, each in zip(placed, inserted, strict=True)]
-        fresh = [(bid, place, start_by) for bid, place, each in made if (start_by := _start_by(each))]
-        tickets = [_ticket(bid.spec, place, start_by) for bid, place, start_by in fresh]
-        specs = (bid.spec for bid, _, _ in fresh)
-        self._publish(tickets, {spec.id: spec.looked_up_by for spec in specs if spec.looked_up_by is not None})
-        self._give_back([bid for bid, _, each in made if not _start_by(each)])
+        outcomes = [
+            replace(place, start_by=made.start_by) if isinstance(made, Inserted) and made.start_by else made
+            for (_, place), made in zip(placed, inserted, strict=True)
+        ]
+        told = [(bid, outcome) for (bid, _), outcome in zip(placed, outcomes, strict=True)]
+        fresh = [(bid, place) for bid, place in told if isinstance(place, Place)]
+        self._publish(fresh)
+        self._give_back([bid for bid, outcome in told if not isinstance(outcome, Place)])
         if is_early and fresh:
             self._fail_at(FAILPOINT_PUBLISHED)
             self._store.wait_for_disk()
         if fresh:
-            log.info("job_accepted", extra={"each": [_facts(bid, place) for bid, place, _ in fresh]})
-        return [_outcome(place, each) for _, place, each in made]
+            told_of = [
+                {
+                    "job_id": show_id(bid.job_id),
+                    "app": bid.app.name,
+                    "queue": place.candidate.queue,
+                    "request_id": bid.request_id,
+                }
+                for bid, place in fresh
+            ]
+            log.info("job_accepted", extra={"each": told_of})
+        return outcomes
 
-    def _publish(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
+    def _publish(self, accepted: Sequence[tuple[Bid, Place]]) -> None:
+        tickets, lookups = list[Ticket](), dict[UUID, str]()
+        for bid, place in accepted:
+            spec, sampling = bid.spec, bid.spec.sampling
+            assert place.start_by is not None
+            where = spec.id, spec.app_id, place.candidate.queue, spec.lane
+            tickets.append(Ticket(*where, spec.prompt_tokens, sampling.max_tokens, place.start_by, n=sampling.n))
+            if spec.looked_up_by is not None:
+                lookups[spec.id] = spec.looked_up_by
         try:
             self.admission.commit(tickets, lookups)
         except BrokerUnavailable as error:
@@ -131,29 +149,3 @@ def _may_start_early(specs: Sequence[JobSpec]) -> bool:
     Idempotency-Key would be told of the job earlier. Of several jobs, the extra round trip would cost the others.
     """
     return len(specs) == 1 and specs[0].stream and specs[0].idempotency is None
-
-
-def _facts(bid: Bid, place: Place) -> dict[str, str]:
-    """The log's fields for an accepted job."""
-    return {
-        "job_id": show_id(bid.spec.id),
-        "app": bid.app.name,
-        "queue": place.candidate.queue,
-        "request_id": bid.request_id,
-    }
-
-
-def _start_by(outcome: Inserted | HeadraceError) -> datetime | None:
-    """The new job's `start_by`; None where none was made."""
-    return outcome.start_by if isinstance(outcome, Inserted) else None
-
-
-def _outcome(place: Place, inserted: Inserted | HeadraceError) -> Place | Inserted | HeadraceError:
-    start_by = _start_by(inserted)
-    return inserted if start_by is None else replace(place, start_by=start_by)
-
-
-def _ticket(spec: JobSpec, place: Place, start_by: datetime) -> Ticket:
-    return Ticket(
-        spec.id, spec.app_id, place.candidate.queue, spec.lane, spec.prompt_tokens, spec.sampling.max_tokens, start_by
-    )

@@ -39,6 +39,7 @@ class EmbeddingRequest(Request):
         return Draft(
             spelling=Spelling("input", own_prefix="job.", lane="job.lane"),
             messages=self.input,
+            is_embedding=True,
             model=self.model,
             lane=Lane(self.job.lane or Lane.NORMAL),
             max_wait_s=self.job.max_wait,

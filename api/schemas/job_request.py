@@ -159,6 +159,7 @@ class JobRequest(ExtraSamplingRequest, ToolsRequest):
         return Draft(
             spelling=self._spelling,
             messages=self._turns,
+            is_embedding=self.input is not None,
             dimensions=self.dimensions,
             model=self.model,
             max_tokens=self.max_tokens,

@@ -97,6 +97,7 @@ class CompletionRequest(OpenAIRequest):
             **self.shared(),
             spelling=Spelling("prompt", "max_tokens", "job.", self.lane_param),
             messages=(self.prompt,),
+            is_plain=True,
             max_tokens=self.max_tokens,
             default_max_tokens=DEFAULT_MAX_TOKENS,
             stop=tuple(self.stop or ()),

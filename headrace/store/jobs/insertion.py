@@ -5,7 +5,6 @@ The main cost of a durable accept is the commit's fsync. A batch of a few reques
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -30,14 +29,6 @@ _INSERT = Statement("insert")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One job, and its JSON object for the statement."""
-
-    spec: JobSpec
-    text: str
-
-
 def insert_batch(
     store: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool = False
 ) -> list[Inserted | HeadraceError]:
@@ -50,34 +41,39 @@ def insert_batch(
     first. A row that Postgres refuses fails alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
     """
     outcomes: list[Inserted | HeadraceError] = []
-    batch: list[_Row] = []
+    specs, texts = list[JobSpec](), list[str]()
     size_bytes = 0
     for spec, candidate in rows:
-        row = _Row(spec, _encode(row_of(spec, candidate.queue, candidate.reason)))
-        size_bytes += len(row.text)
-        if batch and (size_bytes > BATCH_BYTES or len(batch) == BATCH_ROWS):
-            outcomes += _insert(store, batch, is_before_disk)
-            batch, size_bytes = [], len(row.text)
-        batch.append(row)
-    return outcomes + _insert(store, batch, is_before_disk) if batch else outcomes
+        text = _encode(row_of(spec, candidate.queue, candidate.reason))
+        size_bytes += len(text)
+        if specs and (size_bytes > BATCH_BYTES or len(specs) == BATCH_ROWS):
+            outcomes += _insert(store, specs, texts, is_before_disk)
+            specs, texts, size_bytes = [], [], len(text)
+        specs.append(spec)
+        texts.append(text)
+    return outcomes + _insert(store, specs, texts, is_before_disk) if specs else outcomes
 
 
-def _insert(store: Store, rows: Sequence[_Row], is_before_disk: bool) -> list[Inserted | HeadraceError]:
-    given = f"[{','.join(row.text for row in rows)}]"
+def _insert(
+    store: Store, specs: Sequence[JobSpec], texts: Sequence[str], is_before_disk: bool
+) -> list[Inserted | HeadraceError]:
+    """Args: texts: the JSON object of each job, for the statement."""
+    given = f"[{','.join(texts)}]"
     try:
         inserted = _INSERT.run(store, given=given, key_ttl=IDEMPOTENCY_TTL, is_before_disk=is_before_disk)
     except StoreUnavailable as error:
-        return [error] * len(rows)
+        return [error] * len(specs)
     except DBAPIError as error:
-        if len(rows) == 1:
+        if len(specs) == 1:
             return [_not_stored(error)]
         # One bad row fails the whole statement; halving finds it in a few steps.
-        half = len(rows) // 2
-        return _insert(store, rows[:half], is_before_disk) + _insert(store, rows[half:], is_before_disk)
+        half = len(specs) // 2
+        first = _insert(store, specs[:half], texts[:half], is_before_disk)
+        return first + _insert(store, specs[half:], texts[half:], is_before_disk)
     start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
-    others = [row.spec for row in rows if row.spec.id not in start_by]
+    others = [spec for spec in specs if spec.id not in start_by]
     outcomes = _settle(store, others) if others else {}
-    return [outcomes.get(row.spec.id) or Inserted(row.spec.id, start_by[row.spec.id]) for row in rows]
+    return [outcomes.get(spec.id) or Inserted(spec.id, start_by[spec.id]) for spec in specs]
 
 
 def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | HeadraceError]:

@@ -282,5 +282,5 @@ def test_a_job_that_no_rule_matches_goes_to_the_first_pool_of_its_kind(chooser: 
     pools = {"embed": pool("embeds", "1", serves="embeddings"), **settings.pools}
     chooser = replace(chooser, settings=settings.model_copy(update={"pools": pools}))
     assert chooser.choices(DRAFT, "shop")[0].model == "large"
-    inputs = replace(DRAFT, messages=(text_input("A text"),))
+    inputs = replace(DRAFT, messages=(text_input("A text"),), is_embedding=True)
     assert chooser.choices(inputs, "shop")[0].model == "embeds"

@@ -193,6 +193,15 @@ def test_one_accept_is_a_place_a_row_and_a_message(intake: Intake, servers: Serv
     assert is_idle(intake)
 
 
+def test_the_message_of_several_answers_takes_as_much_kv_cache_as_was_reserved(
+    intake: Intake, servers: Servers
+) -> None:
+    spec = replace(make_spec(), sampling=Sampling(max_tokens=16, n=3))
+    accept(intake, spec)
+    [ticket] = servers.committed
+    assert (ticket.kv_tokens, ticket.n) == (spec.kv_tokens, 3)
+
+
 def test_a_lone_streams_message_is_pushed_while_its_row_is_on_the_way_to_the_disk(
     intake: Intake, servers: Servers
 ) -> None:

@@ -249,7 +249,9 @@ def test_a_plain_prompt_is_not_compressed(catalogue: Catalogue, settings: Settin
     """Nothing of it could go: what is continued is all of it."""
     pools = {"chat": settings.pools["chat"].model_copy(update={"compress": "plain"})}
     compressing = settings.model_copy(update={"pools": pools})
-    plain = replace(draft(10), messages=(plain_text("The sky is"),), spelling=Spelling("prompt", own_prefix="job."))
+    plain = replace(
+        draft(10), messages=(plain_text("The sky is"),), is_plain=True, spelling=Spelling("prompt", own_prefix="job.")
+    )
     assert specify(draft(10), APP, catalogue, compressing).sampling.compression is not None
     assert specify(plain, APP, catalogue, compressing).sampling.compression is None
     assert specify(replace(plain, compress=CompressChoice("off")), APP, catalogue, settings)
@@ -406,7 +408,7 @@ def test_an_answer_need_not_be_longer_than_it_may_be(catalogue: Catalogue, setti
 
 
 def test_a_plain_prompt_is_continued_by_own_models_alone(catalogue: Catalogue, settings: Settings) -> None:
-    plain = replace(draft(10), messages=(plain_text("x" * 40),))
+    plain = replace(draft(10), messages=(plain_text("x" * 40),), is_plain=True)
     spec = specify(plain, APP, catalogue, settings)
     assert (spec.prompt_tokens, spec.overflow) == (10, Overflow.NEVER)
     with pytest.raises(InvalidRequest, match="continues no plain text") as raised:

@@ -41,7 +41,8 @@ def both(fleet: dict[str, Any]) -> Catalogue:
 
 
 def embedding(*messages: Message, **changes: Any) -> Draft:
-    return replace(Draft(Spelling("input", own_prefix="job."), messages or (text_input("hi"),)), **changes)
+    inputs = Draft(Spelling("input", own_prefix="job."), messages or (text_input("hi"),), is_embedding=True)
+    return replace(inputs, **changes)
 
 
 PROMPT = Draft(Spelling("messages"), (Message("user", "hi"),))
