@@ -26,6 +26,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _torch_cache() -> Iterator[None]:
+    """Importing torch's compiler makes a cache folder among the temporary files, and leaves it."""
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """An empty database on a real Postgres."""

@@ -18,14 +18,6 @@ from headrace.stack.models.package import EMBEDDING_MODEL
 from tests.contracts.adapter import write_adapter
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _torch_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Importing torch's compiler makes a cache folder among the temporary files, and leaves it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("torch")))
-        yield
-
-
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model with random weights, which loads fast and talks nonsense."""
