@@ -58,7 +58,13 @@ class Body:
             self._admit(call, size)
             return self._read_in_time(call.app, told)
         with self._bodies.reading_small(call.app.id) as needs_deadline:
-            return self._read_in_time(call.app, told) if needs_deadline else _read_whole(self._stream(), size)
+            if needs_deadline:
+                return self._read_in_time(call.app, told)
+            stream = self._stream()
+            raw = stream.read(size)
+            while len(raw) < size and (more := stream.read(size - len(raw))):
+                raw += more
+            return _checked(raw, size)
 
     def _read_packed(self, call: Call, told: int | None) -> bytes:
         """What a gzip contains. It counts as the largest body while its content's size is unknown."""
@@ -104,15 +110,8 @@ class Body:
         return BodyTooLarge(f"The body is larger than {self._limit} bytes.")
 
 
-def _read_whole(stream: IO[bytes], size: int) -> bytes:
-    """A body of this size. Raises: InvalidRequest: the client has sent less, and closed the connection."""
-    raw = stream.read(size)
-    while len(raw) < size and (more := stream.read(size - len(raw))):
-        raw += more
-    return _checked(raw, size)
-
-
 def _checked(raw: bytes, told: int | None) -> bytes:
+    """A body of the size that was told. Raises: InvalidRequest: the client has sent less, and closed the connection."""
     if told is not None and len(raw) < told:
         raise InvalidRequest(f"The body ends after {len(raw)} of {told} bytes.", code="invalid_json")
     return bytes(raw)

@@ -39,13 +39,19 @@ class Statement:
 
     name: str
 
-    def run(self, where: Connection | Store, **parameters: Any) -> Sequence[Any]:
+    def run(
+        self, where: Connection | Store, month: tuple[UUID, UUID] | None = None, /, **parameters: Any
+    ) -> Sequence[Any]:
         """Run it. Returns: rows with its columns as attributes.
 
         Args:
             where: a transaction; or a store, where the statement is a transaction by itself.
+            month: the jobs'; see `text_of`.
         """
-        return _run(where, text_of(self.name), parameters)
+        sql = text_of(self.name, month)
+        if isinstance(where, Store):
+            return where.run(sql, parameters)
+        return where.exec_driver_sql(sql, parameters).all()
 
     def run_by_month(
         self, where: Connection | Store, given: Iterable[Mapping[str, Any]], **parameters: Any
@@ -61,14 +67,8 @@ class Statement:
         in_order = sorted(given, key=lambda each: each["job_id"])
         rows: list[Any] = []
         for month, of_it in groupby(in_order, key=lambda each: month_of(each["job_id"])):
-            rows += _run(where, text_of(self.name, month), {"given": _encode(list(of_it)), **parameters})
+            rows += self.run(where, month, given=_encode(list(of_it)), **parameters)
         return rows
-
-
-def _run(where: Connection | Store, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-    if isinstance(where, Store):
-        return where.run(sql, parameters)
-    return where.exec_driver_sql(sql, dict(parameters)).all()
 
 
 @lru_cache(maxsize=256)
