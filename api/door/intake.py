@@ -122,8 +122,18 @@ class Intake:
         for bid, place in accepted:
             spec, sampling = bid.spec, bid.spec.sampling
             assert place.start_by is not None
-            where = spec.id, spec.app_id, place.candidate.queue, spec.lane
-            tickets.append(Ticket(*where, spec.prompt_tokens, sampling.max_tokens, place.start_by, n=sampling.n))
+            tickets.append(
+                Ticket(
+                    job_id=spec.id,
+                    app_id=spec.app_id,
+                    queue=place.candidate.queue,
+                    lane=spec.lane,
+                    prompt_tokens=spec.prompt_tokens,
+                    max_tokens=sampling.max_tokens,
+                    n=sampling.n,
+                    start_by=place.start_by,
+                )
+            )
             if spec.looked_up_by is not None:
                 lookups[spec.id] = spec.looked_up_by
         try:

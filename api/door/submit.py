@@ -133,17 +133,19 @@ class Submitter:
         if route_of(queue) is Route.OVERFLOW:
             self.wallet.let_in(bid.app, self.tariff().ceiling_usd(spec.model, spec.messages, spec.sampling))
         return Accepted(
-            spec.id,
-            JobState.QUEUED,
-            spec.lane,
-            queue,
-            place.start_by,
-            spec.sampling.max_tokens,
-            spec.max_wait_s,
-            position,
-            place.depth,
-            or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)),
-            place.rates_left,
+            job_id=spec.id,
+            state=JobState.QUEUED,
+            lane=spec.lane,
+            queue=queue,
+            start_by=place.start_by,
+            max_tokens=spec.sampling.max_tokens,
+            max_wait_s=spec.max_wait_s,
+            position=position,
+            depth=place.depth,
+            expected_wait_s=or_unknown(
+                lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, place.free)
+            ),
+            rates_left=place.rates_left,
             cache="miss" if spec.is_cache_miss else None,
         )
 
@@ -195,8 +197,18 @@ class Submitter:
         options = self._candidates(spec, app, draft, self.tariff())
         if draft.choice_reason:
             options = tuple(replace(each, reason=f"{draft.choice_reason}; {each.reason}") for each in options)
-        needs = spec.id, app.id, spec.kv_tokens, options, app.limits, self.forecast.expected_tokens(spec)
-        return Bid(*needs, spec=spec, draft=draft, app=app, request_id=request_id)
+        return Bid(
+            job_id=spec.id,
+            app_id=app.id,
+            tokens=spec.kv_tokens,
+            candidates=options,
+            limits=app.limits,
+            expected_tokens=self.forecast.expected_tokens(spec),
+            spec=spec,
+            draft=draft,
+            app=app,
+            request_id=request_id,
+        )
 
     def _look_again(self, app: App, idempotency: Idempotency) -> Accepted | None:
         """The job of a concurrent request with the same key, which may just have taken the last room."""
@@ -218,8 +230,17 @@ class Submitter:
 
     def _replayed(self, app: App, job_id: UUID) -> Accepted:
         job = read(self.store, self.intake.admission, app.id, job_id)
-        where = job.id, job.state, job.lane, job.queue, job.start_by
-        return Accepted(*where, job.max_tokens, job.max_wait_s, is_replay=True, cache=job.cache)
+        return Accepted(
+            job_id=job.id,
+            state=job.state,
+            lane=job.lane,
+            queue=job.queue,
+            start_by=job.start_by,
+            max_tokens=job.max_tokens,
+            max_wait_s=job.max_wait_s,
+            is_replay=True,
+            cache=job.cache,
+        )
 
     def _candidates(self, spec: JobSpec, app: App, draft: Draft, tariff: Tariff) -> tuple[Candidate, ...]:
         # A key is not enough: without a worker on the overflow queues, a job there would never start.

@@ -181,9 +181,19 @@ class Matcher:
                 continue
             pool = self.settings.pools[each.pool]
             scope = semantic.scope_of(each, pool, self.settings, embedder)
-            text = texts[each.job_id]
-            where = each.job_id, each.app_id, each.pool, text, scope, semantic.fingerprints_of(text, scope)
-            made.append(Sought(*where, vector, self._keep_s(each), each.overflow))
+            made.append(
+                Sought(
+                    job_id=each.job_id,
+                    app_id=each.app_id,
+                    pool=each.pool,
+                    text=texts[each.job_id],
+                    scope=scope,
+                    fingerprints=semantic.fingerprints_of(texts[each.job_id], scope),
+                    embedding=vector,
+                    keep_s=self._keep_s(each),
+                    overflow=each.overflow,
+                )
+            )
         return made
 
     def _text(self, question: Question) -> str | None:

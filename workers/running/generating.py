@@ -41,9 +41,17 @@ class Generating:
         claim, commit = claimed
         with self._published(claimed) as (prefix, on_delta):
             hops.reach("begin", claim.job_id)
-            asked = (claim.request_id, claim.sent, claim.sampling, claim.lane.priority, claim.model)
-            salt = None if self.shares_prefixes else claim.app_id.hex
-            request = GenerationRequest(*asked, prefix, claim.adapter, tier, salt)
+            request = GenerationRequest(
+                request_id=claim.request_id,
+                messages=claim.sent,
+                sampling=claim.sampling,
+                priority=claim.lane.priority,
+                model=claim.model,
+                prefix=prefix,
+                adapter=claim.adapter,
+                tier=tier,
+                cache_salt=None if self.shares_prefixes else claim.app_id.hex,
+            )
             started = time.monotonic()
             self.kv_budget.running(claim.job_id, claim.request_id)
             try:

@@ -20,7 +20,7 @@ from headrace.broker.app_rates import AppRates
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import CacheUse, JobSpec
+from headrace.domain.jobs import JobSpec
 from headrace.domain.limits.rates import NO_RATES, RatesLeft
 from headrace.domain.places import Refusal
 from headrace.domain.prompts import CacheChoice
@@ -187,6 +187,14 @@ def _facts(spec: JobSpec, queue: str, caller: Caller) -> dict[str, str]:
 
 
 def _accepted(spec: JobSpec, state: JobState, queue: str, start_by: datetime, left: RatesLeft) -> Accepted:
-    where = spec.id, state, spec.lane, queue, start_by
-    use: CacheUse = "hit" if state is JobState.SUCCEEDED else "shared"
-    return Accepted(*where, spec.sampling.max_tokens, spec.max_wait_s, rates_left=left, cache=use)
+    return Accepted(
+        job_id=spec.id,
+        state=state,
+        lane=spec.lane,
+        queue=queue,
+        start_by=start_by,
+        max_tokens=spec.sampling.max_tokens,
+        max_wait_s=spec.max_wait_s,
+        rates_left=left,
+        cache="hit" if state is JobState.SUCCEEDED else "shared",
+    )

@@ -50,8 +50,9 @@ class PaidAnswer:
             case _:
                 raise billed(EngineFault(f"The paid API's answer is cut off: it ended with {self.finish_reason!r}."))
         # An API may ignore the request for log probabilities.
-        said = "".join(self.pieces), finish_reason, tuple(self.logprobs) or None, "".join(self.reasoning)
-        return Choice(*said, joined(self.tool_calls))
+        logprobs = tuple(self.logprobs) or None
+        reasoning, calls = "".join(self.reasoning), joined(self.tool_calls)
+        return Choice("".join(self.pieces), finish_reason, logprobs, reasoning, calls)
 
 
 @dataclass(slots=True)

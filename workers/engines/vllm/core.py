@@ -51,11 +51,13 @@ class Core:
     @property
     def limits(self) -> EngineLimits:
         cache = self._llm.vllm_config.cache_config
-        most = self._llm.model_config.max_model_len, self._llm.vllm_config.scheduler_config.max_num_seqs
+        max_model_tokens = self._llm.model_config.max_model_len
+        max_running = self._llm.vllm_config.scheduler_config.max_num_seqs
         if self._llm.model_config.runner_type == "pooling":
-            return EngineLimits(*most, kv_tokens=MOST_TOKENS, kv_block_tokens=1)
+            return EngineLimits(max_model_tokens, max_running, kv_tokens=MOST_TOKENS, kv_block_tokens=1)
         return EngineLimits(
-            *most,
+            max_model_tokens,
+            max_running,
             kv_tokens=(cache.num_gpu_blocks - 1) * cache.block_size,  # Block 0 is never handed out.
             kv_block_tokens=cache.block_size,
             shares_prompts=bool(cache.enable_prefix_caching),
