@@ -1,4 +1,4 @@
-"""Composition root of the control processes: worker and beat. Only wiring.
+"""Composition root of the control processes: worker and beat. Only wiring, and the two tasks that beat names.
 
 celery -A scheduler.app worker -Q control
 celery -A scheduler.app beat
@@ -6,6 +6,7 @@ celery -A scheduler.app beat
 
 import logging
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from headrace.broker.watchdog import watch
 from headrace.config import Settings
 from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.endpoint import Endpoint
+from headrace.errors import LockHeld, Unavailable
 from headrace.logging import configure
 from headrace.store import Store, jobs
 from headrace.store.attempts import escalations
@@ -31,30 +33,26 @@ from headrace.store.jobs import followers, idempotency, shadows, texts
 from headrace.store.money import cost_days, cost_hours, reservations
 from headrace.store.reuse import entries, matches
 from headrace.store.webhooks import deliveries
-from scheduler import actuators, sweep, tasks
+from scheduler import actuators, sweep
+from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
-from scheduler.end_analysts import AnalystsEnder
 from scheduler.fleet.move_hosts import HostMover
 from scheduler.fleet.note_hosts import note_hosts
 from scheduler.fleet.pace import Timing
 from scheduler.fleet.retire_pools import PoolRetirer
 from scheduler.fleet.watch_scaling import watch_scaling
 from scheduler.learn import forget_entries, judge_matches
-from scheduler.measuring.budget_metrics import BudgetMetrics
-from scheduler.measuring.cache_metrics import CacheMetrics
-from scheduler.measuring.queue_metrics import QueueMetrics
-from scheduler.measuring.scaling_metrics import ScalingMetrics
-from scheduler.money.close_days import close_days
-from scheduler.money.close_hours import close_hours
-from scheduler.money.price_tokens import price_tokens
-from scheduler.money.watch_budgets import watch_budgets
-from scheduler.months import detach_months, make_months
+from scheduler.measuring import BudgetMetrics, CacheMetrics, QueueMetrics, ScalingMetrics
+from scheduler.money import close_days, close_hours, price_tokens, watch_budgets
+from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
-from scheduler.routing.give_kept import give_kept
-from scheduler.routing.shadows import compare_shadows, start_shadows
+from scheduler.routing import compare_shadows, give_kept, start_shadows
 from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
+from scheduler.sweep import AnalystsEnder, detach_months, make_months
 from scheduler.sweeper import Sweep, Sweeper
+
+log = logging.getLogger(__name__)
 
 #: The expiry sweep runs at least this often, so that an expiry shows within a second of its time.
 EXPIRE_EVERY_S = 0.5
@@ -217,6 +215,31 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
     celery.steps["consumer"].add(ShowEndsStep)
 
 
+def add_tasks(celery: Celery, deps: ControlDeps) -> None:
+    """Let workers of `celery` run the tasks that beat names."""
+
+    # A beat of a newer release may send arguments that this release does not know.
+    def run_observe(**_newer: object) -> None:
+        _tick(OBSERVE, lambda: observe(deps))
+
+    def run_autoscale(**_newer: object) -> None:
+        _tick(AUTOSCALE, lambda: autoscale(deps))
+
+    # Their events would fill Flower's pages, which are for jobs.
+    celery.task(run_observe, name=OBSERVE, shared=False, send_events=False)
+    celery.task(run_autoscale, name=AUTOSCALE, shared=False, send_events=False)
+
+
+def _tick(name: str, work: Callable[[], object]) -> None:
+    """Do the work, unless another process does. An outage does not fail the task: the next tick tries again."""
+    try:
+        work()
+    except LockHeld:
+        return
+    except Unavailable as error:
+        log.warning("tick_skipped", extra={"task": name, "error": str(error)})
+
+
 def log_as_json(loglevel: int, **_: object) -> None:
     """Replace Celery's own set-up of logging."""
     configure(logging.getLevelName(loglevel))
@@ -257,7 +280,7 @@ def _app() -> Celery:
     celery = make_app(settings)
     deps = make_deps(celery, settings)
     add_steps(celery, deps)
-    tasks.register(celery, deps)
+    add_tasks(celery, deps)
     cancel_here(partial(sweep.cancel, deps))
     return celery
 

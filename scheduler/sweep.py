@@ -1,4 +1,4 @@
-"""The sweeps: each closes one window in which a job could be left behind.
+"""The sweeps: each closes one window in which a job could be left behind, or removes what is old.
 
 Every sweep may run twice, and on two machines at once: one holds the lock and works, the other raises LockHeld. Changes
 in Redis are safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
@@ -19,7 +19,7 @@ from headrace.domain.operators.actions import Actor, Source
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.logging import named
-from headrace.store import actions, jobs, locks
+from headrace.store import actions, analyst, clock, jobs, locks, months
 from headrace.store.audit import acting
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import observations, workers
@@ -318,3 +318,66 @@ def forget_texts(deps: ControlDeps) -> int:
         locks.take(db, "forget_texts")
         old = 0 if keep_days is None else texts.forget_old(db, keep_days)
         return old + texts.forget_unstored(db, UNSTORED_S)
+
+
+def make_months(deps: ControlDeps) -> int:
+    """Make the partitions of the months up to `months.AHEAD` after the present one.
+
+    Bound: the month's predecessors, less one sweep. A sweep that does not get its locks gives way to the next one.
+    Returns: months that were made.
+    """
+    with deps.store.begin() as db:
+        locks.take(db, "months")
+        made = months.make(db, clock.now(db))
+    if made:
+        log.info("months_made", extra={"months": made})
+    return len(made)
+
+
+def detach_months(deps: ControlDeps) -> int:
+    """Detach the oldest month, once it ended `keep_jobs_months` months before the present one began.
+
+    Bound: one sweep after that, and one for each further month, once its jobs have ended, its webhooks are delivered
+    and its texts are erased, by their apps or by `forget_texts`. Without `keep_jobs_months` nothing is detached.
+    Returns: months that were detached.
+    """
+    keep_months = deps.settings.keep_jobs_months
+    if keep_months is None:
+        return 0
+    with deps.store.begin() as db:
+        locks.take(db, "months")
+        month = months.oldest(db, clock.now(db), keep_months)
+        if month is None:
+            return 0
+        open_rows = months.detach(db, month)
+    if open_rows:
+        log.warning("month_kept", extra={"month": month.name, "has": open_rows})
+        return 0
+    log.info("month_detached", extra={"month": month.name})
+    return 1
+
+
+class AnalystsEnder:
+    """Ends sessions of the roles that `headrace analyst` made, whatever limits a session has set itself."""
+
+    def __init__(self, deps: ControlDeps) -> None:
+        self._deps = deps
+        self._told: frozenset[str] = frozenset()
+
+    def __call__(self) -> int:
+        """End the sessions that `analyst.end_sessions` finds. Two processes may do so at once.
+
+        Bound: one sweep after the limit.
+        Returns: sessions that were ended.
+        Raises: StoreUnavailable.
+        """
+        with self._deps.store.begin() as db:
+            ended = analyst.end_sessions(db)
+            beyond = frozenset(analyst.out_of_reach(db))
+        for row in ended:
+            facts = {"role": row.role, "pid": row.pid, "transaction_s": row.seconds and round(float(row.seconds), 1)}
+            log.warning("analyst_ended", extra=facts)
+        for role in sorted(beyond - self._told):
+            log.warning("analyst_out_of_reach", extra={"role": role, "remedy": "run 'headrace analyst' again"})
+        self._told = beyond
+        return len(ended)

@@ -51,7 +51,7 @@ from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
-from scheduler.money.watch_budgets import watch_budgets
+from scheduler.money import watch_budgets
 from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
 

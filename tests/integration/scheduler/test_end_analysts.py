@@ -16,8 +16,8 @@ from headrace.domain.queues import Ticket
 from headrace.store import Store, analyst
 from scheduler import sweep
 from scheduler.deps import ControlDeps
-from scheduler.end_analysts import AnalystsEnder
 from scheduler.rescue import Patience, rescue
+from scheduler.sweep import AnalystsEnder
 from tests.waiting import until
 
 ROLE, PASSWORD = "analyst of the sweeps", "of-the-tests"

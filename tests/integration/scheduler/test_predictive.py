@@ -21,7 +21,7 @@ from headrace.store.fleet import workers
 from headrace.store.money import budgets, tariffs
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
-from scheduler.money.price_tokens import price_tokens
+from scheduler.money import price_tokens
 
 #: From 16 minutes on, three times as much is offered for three hours, each day at this time.
 ROLLED = """

@@ -29,8 +29,7 @@ from headrace.store.fleet import workers
 from scheduler import sweep
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
-from scheduler.routing.give_kept import give_kept
-from scheduler.routing.shadows import compare_shadows, start_shadows
+from scheduler.routing import compare_shadows, give_kept, start_shadows
 from scheduler.spill import MOST_JOBS, spill
 
 #: What makes a payload unreadable, and what is said of it.

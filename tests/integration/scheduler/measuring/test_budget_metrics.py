@@ -16,9 +16,9 @@ from headrace.domain.ids import new_id
 from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.tables import budgets
+from scheduler import measuring
 from scheduler.deps import ControlDeps
-from scheduler.measuring import budget_metrics
-from scheduler.measuring.budget_metrics import BudgetMetrics
+from scheduler.measuring import BudgetMetrics
 
 Serve = Callable[..., Callable[[], list[str]]]
 
@@ -57,7 +57,7 @@ def test_the_used_share_of_each_budget_with_a_limit(limited: ControlDeps, serve:
 def test_of_thousands_of_apps_those_with_the_fullest_budgets_are_told(
     limited: ControlDeps, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget_metrics, "MOST_OF_APPS", 2)
+    monkeypatch.setattr(measuring, "MOST_OF_APPS", 2)
     for number in range(5):
         with limited.store.begin() as db:
             app = apps.ensure(db, f"app-{number}")

@@ -11,7 +11,7 @@ from headrace.config.caches import SemanticCacheSettings
 from headrace.domain.queues import Ticket
 from scheduler.deps import ControlDeps
 from scheduler.learn import judge_matches
-from scheduler.measuring.cache_metrics import CacheMetrics
+from scheduler.measuring import CacheMetrics
 from scheduler.observe import observe
 
 Serve = Callable[..., Callable[[], list[str]]]

@@ -15,7 +15,7 @@ from headrace.domain.places import Ask
 from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.store import Store
 from scheduler.deps import ControlDeps
-from scheduler.measuring.queue_metrics import QueueMetrics
+from scheduler.measuring import QueueMetrics
 from scheduler.observe import observe
 
 Serve = Callable[..., Callable[[], list[str]]]

@@ -7,7 +7,7 @@ from headrace.store.fleet import alerts
 from headrace.store.fleet.alerts import AlertKey
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
-from scheduler.measuring.scaling_metrics import ScalingMetrics
+from scheduler.measuring import ScalingMetrics
 
 Serve = Callable[..., Callable[[], list[str]]]
 

@@ -14,7 +14,7 @@ from headrace.domain.queues import Ticket
 from headrace.store.money import cost_days, cost_hours
 from headrace.tables import closed_days, hosts, ledger
 from scheduler.deps import ControlDeps
-from scheduler.money.close_days import close_days
+from scheduler.money import close_days
 
 DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
 #: Every column of the two views that read closed days.

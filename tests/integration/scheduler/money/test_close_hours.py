@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from headrace.domain.ids import new_id
 from headrace.tables import cost_hours, hosts, ledger
 from scheduler.deps import ControlDeps
-from scheduler.money.close_hours import close_hours
+from scheduler.money import close_hours
 
 HOUR = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
 

@@ -15,7 +15,7 @@ from headrace.store.money import own_prices
 from headrace.store.money.own_prices import ENOUGH
 from headrace.tables import ledger
 from scheduler.deps import ControlDeps
-from scheduler.money.price_tokens import price_tokens
+from scheduler.money import price_tokens
 
 Charge = Callable[..., None]
 

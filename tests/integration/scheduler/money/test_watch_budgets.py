@@ -21,7 +21,7 @@ from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.store.money import budgets
 from scheduler.deps import ControlDeps
-from scheduler.money.watch_budgets import watch_budgets
+from scheduler.money import watch_budgets
 
 HOOK = "https://operator.example/hook"
 TOLD = "SELECT data ->> 'app', data ->> 'period', (data ->> 'threshold_percent')::int FROM deliveries ORDER BY id"

@@ -13,7 +13,7 @@ from headrace.errors import LockHeld, StoreUnavailable
 from headrace.store import Store, months
 from headrace.store.jobs import texts
 from scheduler.deps import ControlDeps
-from scheduler.months import detach_months, make_months
+from scheduler.sweep import detach_months, make_months
 
 KEEP_MONTHS = 2
 ENDED = "UPDATE jobs SET state = 'succeeded', worker_id = NULL, ended_at = now()"

@@ -17,7 +17,7 @@ from headrace.errors import HeadraceError, LockHeld
 from headrace.store import Store, clock, months
 from headrace.tables import BY_MONTH
 from scheduler.deps import ControlDeps
-from scheduler.months import make_months
+from scheduler.sweep import make_months
 
 Make = Callable[[datetime], list[str]]
 

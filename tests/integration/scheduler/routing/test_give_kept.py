@@ -19,7 +19,7 @@ from headrace.store.jobs.followers import Follower
 from headrace.tables import jobs
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
-from scheduler.routing.give_kept import give_kept
+from scheduler.routing import give_kept
 from scheduler.sweep import publish_due, settle_followers
 
 USD = Decimal("0.25")

@@ -21,7 +21,7 @@ from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs
 from headrace.store.jobs import shadows, texts
 from scheduler.deps import ControlDeps
-from scheduler.routing.shadows import compare_shadows, start_shadows
+from scheduler.routing import compare_shadows, start_shadows
 from scheduler.sweep import publish_due
 
 USD = Decimal("0.25")

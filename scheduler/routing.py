@@ -1,9 +1,13 @@
-"""Shadows of rules: have another pool answer a sample of jobs too, and note how often both say the same."""
+"""The sweeps for the rules of the model `auto`: give answers that were kept, and compare shadows.
+
+A shadow is another pool's answer to a job of a sample; it is noted how often both say the same.
+"""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.config import Settings
 from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, queue_name
@@ -12,12 +16,36 @@ from headrace.logging import named
 from headrace.policies.agreement import agree
 from headrace.policies.routing.shadow import shadow_pool
 from headrace.store import apps, locks
-from headrace.store.jobs import shadows
+from headrace.store.attempts import escalations
+from headrace.store.bad_rows import BadRows
+from headrace.store.jobs import shadows, ticket_of
 from headrace.store.jobs.cached_answers import ENDED_WELL
 from headrace.store.jobs.shadows import Shadow, Verdict
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
+
+
+def give_kept(deps: ControlDeps, bad: BadRows | None = None) -> int:
+    """End the jobs that have an answer, and have waited for a better one until their `stand_by`.
+
+    Bound: one sweep after that, which is repeated at once where it found `escalations.STAND_ROWS`.
+    Args: bad: the jobs that Postgres refused in earlier batches.
+    Returns: jobs that were ended or refused.
+    """
+
+    def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
+        locks.take(db, "give_kept")
+        return escalations.overdue(db, *conditions)
+
+    bad = bad or BadRows("give_kept")
+    rows, tried = bad.move(deps.store, choose, escalations.stand, escalations.STAND_ROWS)
+    if rows:
+        ended = [row.id for row in rows]
+        log.info("kept_answers_given", extra=named(ended))
+        deps.admission.remove([ticket_of(row) for row in rows])
+        deps.tell_ended(ended)
+    return tried
 
 
 def start_shadows(deps: ControlDeps) -> int:
