@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from headrace.policies.reuse.lexicon import english, german
+from headrace.policies.reuse import english, german
 
 Span = tuple[int, int]
 

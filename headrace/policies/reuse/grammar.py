@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from types import ModuleType
 
 from headrace.policies.normal_form import normal_form
-from headrace.policies.reuse.lexicon import english, english_words, german, german_words
+from headrace.policies.reuse import english, german
 from headrace.policies.reuse.quantities import ordinal, spelled
 
 _VOWEL = re.compile(r"[aeiouy]")
@@ -53,16 +53,15 @@ class Grammar:
 @cache
 def grammar_of(is_german: bool) -> Grammar:
     """German or English."""
-    words = german_words if is_german else english_words
-    classes = [*_classes(words.ACTIONS), *_classes(words.CLASSES)]
-    vocabulary = frozenset(phrase for members in classes for phrase in members if len(_words(phrase)) == 1)
     language = german if is_german else english
+    classes = [*_classes(language.ACTIONS), *_classes(language.CLASSES)]
+    vocabulary = frozenset(phrase for members in classes for phrase in members if len(_words(phrase)) == 1)
     base = _german_base(language.IRREGULAR) if is_german else _english_base(language.IRREGULAR, vocabulary)
     concepts: dict[tuple[str, ...], str] = {}
     for members in classes:
         for phrase in members:
             concepts.setdefault(tuple(base(word) for word in _words(phrase)), members[0])
-    return _grammar(language, base, concepts, frozenset(members[0] for members in _classes(words.ACTIONS)))
+    return _grammar(language, base, concepts, frozenset(members[0] for members in _classes(language.ACTIONS)))
 
 
 def _grammar(

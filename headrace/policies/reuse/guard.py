@@ -4,7 +4,7 @@ Embeddings cannot decide this: MiniLM gives "turn on dark mode" and "turn off da
 paraphrases 0.65. So the guard does not look for signs of a difference, a list of which is never complete. It refuses
 unless it can read both texts as the same: the same kind of request about the same concepts in the same roles, with the
 same numbers, units, dates, negations and verbatim spans. Words that it does not know are concepts by themselves, and
-must be in both. The cost is hits: a paraphrase in words that `lexicon` does not join is refused.
+must be in both. The cost is hits: a paraphrase in words that no list joins is refused.
 
 Sources: identical content words beside the cosine, ankit373/hydra #945; order carries roles, #1010; possessives carry
 them too, #1035; reversed questions above every threshold, zilliztech/GPTCache #694; polarity,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from headrace.policies.reuse.lexicon import english_frames, german_frames
+from headrace.policies.reuse import english, german
 
 #: Kinds of requests that may be one: "give me a summary of" and "summarize", "when" and "in what year".
 _ALIKE = frozenset(
@@ -75,14 +75,14 @@ def is_alike(one: str, other: str) -> bool:
 
 @cache
 def _frames(is_german: bool) -> _Frames:
-    source = german_frames if is_german else english_frames
+    language = german if is_german else english
     flags = re.IGNORECASE
     return _Frames(
-        courtesy=re.compile(f"(?:{_one_line(source.COURTESY)})", flags),
-        farewell=re.compile(rf"(?:{_one_line(source.FAREWELL)})\s*$", flags),
+        courtesy=re.compile(f"(?:{_one_line(language.COURTESY)})", flags),
+        farewell=re.compile(rf"(?:{_one_line(language.FAREWELL)})\s*$", flags),
         openings=[
             (re.compile(rf"(?:{pattern})\s*", flags), kind, replacement)
-            for kind, pattern, replacement in _openings(source.FRAMES, source.PARTS)
+            for kind, pattern, replacement in _openings(language.FRAMES, language.PARTS)
         ],
     )
 

@@ -4,15 +4,15 @@ import re
 
 import pytest
 
+from headrace.policies.reuse import english, german
 from headrace.policies.reuse.grammar import grammar_of
 from headrace.policies.reuse.guard import compare
-from headrace.policies.reuse.lexicon import english_words, german_words
 
 LANGUAGES = pytest.mark.parametrize("is_german", [False, True], ids=["English", "German"])
 
 
 def classes(is_german: bool) -> list[list[str]]:
-    words = german_words if is_german else english_words
+    words = german if is_german else english
     lines = re.sub(r"(?<![,=])\n", ";", words.ACTIONS + words.CLASSES).replace("\n", " ").split(";")
     return [re.split(r"\s*[=,]\s*", line.strip()) for line in lines if line.strip()]
 

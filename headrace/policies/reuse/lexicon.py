@@ -1,4 +1,4 @@
-"""What the guard knows of languages, as data: word lists, openings of requests, and grammar. Pure."""
+"""How the word lists of `english` and `german` are written. Pure."""
 
 
 def words_of(text: str) -> frozenset[str]:
