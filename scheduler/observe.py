@@ -19,8 +19,7 @@ from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.policies.routing import route_of
 from headrace.store import clock, locks
-from headrace.store.fleet import demand, observations, presence, workers
-from headrace.store.fleet.history import timings
+from headrace.store.fleet import demand, history, observations, presence, workers
 from headrace.store.reuse import figures
 from scheduler.deps import ControlDeps
 from scheduler.tallies import BOUNDS_S
@@ -50,7 +49,7 @@ def observe(deps: ControlDeps) -> int:
         outputs = workers.expected_outputs(db)
         span = (last or at - every, at)
         flows, activity = _flows(db, deps, span, outputs), demand.activity(db, deps.queues, *span)
-        waits, ends = timings.waits(db, *span, BOUNDS_S), timings.ends(db, *span, BOUNDS_S)
+        waits, ends = history.waits(db, *span, BOUNDS_S), history.ends(db, *span, BOUNDS_S)
         fleets, hosts = workers.fleets(db), presence.count_hosts(db)
         served = figures.served(db, *span)
         samples = [
@@ -75,7 +74,7 @@ def observe(deps: ControlDeps) -> int:
 def _run_times(db: Connection, deps: ControlDeps, since: datetime) -> dict[str, float]:
     """Seconds for each token of an answer, of the pools that have a latency goal and answered a job lately."""
     with_goals = (name for name, pool in deps.settings.pools.items() if pool.latency_goal_s is not None)
-    found = {name: timings.run_s_per_token(db, name, since) for name in with_goals}
+    found = {name: history.run_s_per_token(db, name, since) for name in with_goals}
     return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 

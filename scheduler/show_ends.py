@@ -16,7 +16,7 @@ from headrace.domain.queues import EXECUTE, MOVED
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from headrace.store.jobs.reading import overview
+from headrace.store.jobs import overview
 
 log = logging.getLogger(__name__)
 

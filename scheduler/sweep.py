@@ -22,8 +22,7 @@ from headrace.logging import named
 from headrace.store import actions, analyst, clock, jobs, locks, months
 from headrace.store.audit import acting
 from headrace.store.bad_rows import BadRows
-from headrace.store.fleet import observations, workers
-from headrace.store.fleet.history import rollups
+from headrace.store.fleet import history, observations, workers
 from headrace.store.jobs import confinements, followers, poison, queued, texts
 from headrace.store.jobs.idempotency import forget_expired_keys
 from headrace.store.money import reservations
@@ -276,7 +275,7 @@ def roll_up_samples(deps: ControlDeps) -> int:
     """
     with deps.store.begin() as db:
         locks.take(db, "roll_up_samples")
-        return rollups.roll_up(db)
+        return history.roll_up(db)
 
 
 def forget_samples(deps: ControlDeps) -> int:

@@ -12,8 +12,7 @@ from headrace.cli.database import database, operating
 from headrace.cli.table import table
 from headrace.domain.ids import parse_id, show_id
 from headrace.store import actions
-from headrace.store.jobs.reading.history import History, history
-from headrace.store.jobs.reading.timeline import Event, message, plain, timeline
+from headrace.store.jobs.history import Event, History, history, message, plain, timeline
 
 #: The job's fields that are shown beside its events.
 _FACTS = (

@@ -16,8 +16,8 @@ from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.store import actions
 from headrace.store.clients import apps
-from headrace.store.jobs.reading import overview
-from headrace.store.jobs.reading.overview import ListedJob, Wanted
+from headrace.store.jobs import overview
+from headrace.store.jobs.overview import ListedJob, Wanted
 
 
 @click.group(invoke_without_command=True)

@@ -7,8 +7,7 @@ from headrace.store import attempts, jobs
 from headrace.store.attempts import escalations, losses
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import observations, workers
-from headrace.store.jobs import confinements, idempotency, insertion, poison, queued, retries, texts
-from headrace.store.jobs.reading import overview
+from headrace.store.jobs import confinements, idempotency, insertion, overview, poison, queued, retries, texts
 from headrace.store.money import budgets, reservations
 from headrace.store.session import Store
 from headrace.store.webhooks import deliveries, outbox

@@ -25,7 +25,7 @@ from headrace.store.audit import Audit, Deed
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import host_list
 from headrace.store.jobs import confinements, retries
-from headrace.store.jobs.reading.history import History, history
+from headrace.store.jobs.history import History, history
 from headrace.store.money import budgets, list_prices
 from headrace.store.money.list_prices import ListPrice
 from headrace.store.webhooks import deliveries

@@ -7,7 +7,7 @@ from typing import Any
 import pygal
 
 from headrace.domain.queues import Lane
-from headrace.store.fleet.history.trends import HostChange, PoolMoment, WaitMoment
+from headrace.store.fleet.history import HostChange, PoolMoment, WaitMoment
 from ops.charts.style import drawn, options
 
 #: The labels of the axis of time are a round step apart: the first of these that gives at most `LABELS`.

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 
 from headrace.errors import NotFound
 from headrace.store import clock
-from headrace.store.fleet.history import trends
+from headrace.store.fleet import history
 from headrace.store.money import trends as money_trends
 from ops.charts import money, pools
 from ops.deps import deps
@@ -28,7 +28,7 @@ def depth() -> Response:
     since, span = _period(form)
     with deps().store.read() as db:
         start = clock.now(db) - since
-        trend, changes = trends.pool_trend(db, pool, start, span), trends.host_changes(db, pool, start)
+        trend, changes = history.pool_trend(db, pool, start, span), history.host_changes(db, pool, start)
     return _picture(pools.depth(trend, changes))
 
 
@@ -38,7 +38,7 @@ def kv() -> Response:
     form, pool = _asked()
     since, span = _period(form)
     with deps().store.read() as db:
-        trend = trends.pool_trend(db, pool, clock.now(db) - since, span)
+        trend = history.pool_trend(db, pool, clock.now(db) - since, span)
     return _picture(pools.kv_use(trend))
 
 
@@ -47,7 +47,7 @@ def waits() -> Response:
     """The 95th percentile of the waits of each lane."""
     since, span = _period(checked(Periods(request.args)))
     with deps().store.read() as db:
-        found = trends.wait_trend(db, clock.now(db) - since, span * 2)
+        found = history.wait_trend(db, clock.now(db) - since, span * 2)
     return _picture(pools.waits(found))
 
 

@@ -16,11 +16,9 @@ from headrace.domain.states import JobState
 from headrace.errors import Unavailable
 from headrace.store import actions, clock
 from headrace.store.clients import apps
-from headrace.store.jobs import queued
-from headrace.store.jobs.reading import overview
-from headrace.store.jobs.reading.history import History, history
-from headrace.store.jobs.reading.overview import Wanted
-from headrace.store.jobs.reading.timeline import Event, timeline
+from headrace.store.jobs import overview, queued
+from headrace.store.jobs.history import Event, History, history, timeline
+from headrace.store.jobs.overview import Wanted
 from ops import shown, waiting
 from ops.deps import deps
 from ops.forms import JobFilter, checked

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from headrace.policies.reuse.languages import language_of
 from headrace.policies.reuse.lexicon import words_of
 from headrace.policies.reuse.order import same_roles
 from headrace.policies.reuse.questions import is_alike
@@ -63,7 +62,7 @@ def compare(asked: str, cached: str) -> GuardVerdict:
         return GuardVerdict(True, "same", "the words are the same")
     if max(len(asked), len(cached)) > MAX_CHARACTERS:
         return _refuse("length", f"texts above {MAX_CHARACTERS} characters must be identical")
-    languages = {language_of(asked), language_of(cached)} - {None}
+    languages = {_language_of(asked), _language_of(cached)} - {None}
     if len(languages) > 1:
         return _refuse("language", "the languages differ")
     if "other" in languages:
@@ -78,7 +77,7 @@ def fingerprints(text: str) -> tuple[str, ...]:
     The first is of the words as they stand, the others are of its reading. A text that is too short to show its
     language is read in both. Other word lists make other fingerprints.
     """
-    language = language_of(text)
+    language = _language_of(text)
     if language == "other" or len(text) > MAX_CHARACTERS:
         readings = []
     else:
@@ -212,3 +211,29 @@ def _owners_agree(one: frozenset[str], other: frozenset[str]) -> bool:
     return not (
         (one & mine and other & theirs and not other & mine) or (other & mine and one & theirs and not one & mine)
     )
+
+
+_ENGLISH = words_of(
+    "the of to is are how what does do i my you can and for with it on from this that when where which why who should "
+    "by about between tell me please at be your our an has have did not or if there would could was were"
+)
+_GERMAN = words_of(
+    "der die das den dem ist sind wie ich mein meine meinen ein eine einen einem einer und für mit von zu zum zur im "
+    "kann man nicht auf wann warum welche welcher welches mir bitte bei aus über wird haben hat gibt nach oder sie wer "
+    "wo dürfen können darf soll sollte muss müssen sollten kein keine auch zwischen viele viel erkläre nenne wieso "
+    "weshalb heißt kostet ohne"
+)
+_WORD = re.compile(r"[^\W\d_]+")
+#: A text of so many words has small words of its language; one without is in neither.
+_MIN_WORDS = 6
+
+
+def _language_of(text: str) -> str | None:
+    """`en` or `de`, as far as its small words show it; `other` for neither; None for a text that is too short."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    english, german = sum(word in _ENGLISH for word in words), sum(word in _GERMAN for word in words)
+    if german > english or (german == english and re.search("[äöüß]", text.lower())):
+        return "de"
+    if english > german:
+        return "en"
+    return "other" if len(words) >= _MIN_WORDS and not english else None

@@ -4,7 +4,6 @@
 """
 
 from headrace.policies.scaling.dispatch import VERSION, decide
-from headrace.policies.scaling.forecast.accuracy import error_profiles
-from headrace.policies.scaling.forecast.season import DayProfiles
+from headrace.policies.scaling.forecast import DayProfiles, error_profiles
 
 __all__ = ["VERSION", "DayProfiles", "decide", "error_profiles"]

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from headrace.domain.scaling import History, PoolHosts
 from headrace.policies.scaling.bounds import clamped, staleness
 from headrace.policies.scaling.calendar import Occurrence, occurrences_between
-from headrace.policies.scaling.forecast.outlook import expected_in_burst
-from headrace.policies.scaling.forecast.season import ratio
+from headrace.policies.scaling.forecast import expected_in_burst, ratio
 from headrace.policies.scaling.needs import View, whole
 from headrace.policies.scaling.predictive import lacking_of
 from headrace.policies.scaling.recent import in_order, observed_s, tokens_per_job

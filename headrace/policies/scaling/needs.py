@@ -9,9 +9,7 @@ from typing import Self
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import Forecast, History, PoolHosts
 from headrace.policies.scaling.calendar import events_between, tokens_per_s
-from headrace.policies.scaling.forecast.accuracy import upper
-from headrace.policies.scaling.forecast.level import BINS, Demand, demand_of
-from headrace.policies.scaling.forecast.outlook import expected, expected_in_burst
+from headrace.policies.scaling.forecast import BINS, Demand, demand_of, expected, expected_in_burst, upper
 from headrace.policies.scaling.recent import tokens_per_job
 from headrace.policies.scaling.worth import Worth
 

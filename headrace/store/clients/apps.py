@@ -19,7 +19,7 @@ from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import new_secret
 from headrace.store import clock
-from headrace.store.jobs.reading.finding import BILLED
+from headrace.store.jobs.finding import BILLED
 from headrace.tables import apps, jobs, ledger
 
 #: How far the clocks of the hosts that make ids may be behind the database's.

@@ -132,7 +132,7 @@ def answer_lengths(db: Connection, pool: str, models: Sequence[str]) -> list[Ans
 def forget_samples(db: Connection, keep_days: int) -> int:
     """Delete samples of workers, refusals and decisions older than `keep_days`; returns how many.
 
-    Up to `FORGET_ROWS` a table. Samples of queues are rolled up instead: see `headrace.store.fleet.history.rollups`.
+    Up to `FORGET_ROWS` a table. Samples of queues are rolled up instead: see `headrace.store.fleet.history`.
     """
     times = (worker_samples.c.taken_at, refusals.c.minute, decisions.c.at)
     return sum(delete_oldest(db, at, sa.func.now() - timedelta(days=keep_days)) for at in times)

@@ -25,9 +25,9 @@ from headrace.store.jobs.conditions import (
     START_IS_LATE,
     UNSTARTED,
 )
-from headrace.store.jobs.reading.finding import find as find
-from headrace.store.jobs.reading.finding import find_all as find_all
-from headrace.store.jobs.reading.finding import not_found as not_found
+from headrace.store.jobs.finding import find as find
+from headrace.store.jobs.finding import find_all as find_all
+from headrace.store.jobs.finding import not_found as not_found
 from headrace.store.jobs.transitions import transition
 from headrace.tables import jobs, workers
 

@@ -24,9 +24,9 @@ from headrace.domain.states import TERMINAL, JobState
 from headrace.store.bad_rows import told
 from headrace.store.jobs.cached_answers import ENDED_WELL
 from headrace.store.jobs.conditions import IS_WAITING
+from headrace.store.jobs.finding import SPELLED_BILLED
 from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL
 from headrace.store.jobs.insertion import row_of
-from headrace.store.jobs.reading.finding import SPELLED_BILLED
 from headrace.store.jobs.transitions import ANNOUNCED, announce, moving, transition
 from headrace.store.session import Store
 from headrace.store.sql import Statement

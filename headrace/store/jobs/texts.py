@@ -18,7 +18,7 @@ from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
 from headrace.store import clock
 from headrace.store.jobs.conditions import UNSTARTED
-from headrace.store.jobs.reading.finding import find, not_found
+from headrace.store.jobs.finding import find, not_found
 from headrace.store.jobs.transitions import transition
 from headrace.tables import cache_entries, job_texts, jobs
 

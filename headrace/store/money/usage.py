@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.apps import USAGE_GROUPS, AppUsage, UsageGroup
-from headrace.store.jobs.reading.finding import BILLED
+from headrace.store.jobs.finding import BILLED
 from headrace.tables import jobs, ledger
 
 #: A correction changes the amount and is no request. Wasted attempts are left out: the app does not pay for them.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from headrace.config import Settings
 from headrace.domain.queues import lane_queues
 from headrace.domain.scaling import History, Moment, PastNeed, PoolHosts
-from headrace.policies.scaling.forecast.level import BINS
+from headrace.policies.scaling.forecast import BINS
 from headrace.policies.scaling.moments import joined
 from headrace.store.scaling import outcomes, season
 from headrace.tables import decisions, queue_samples

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from headrace.domain.queues import lane_queues
 from headrace.domain.scaling import Season
 from headrace.policies.scaling import DayProfiles
-from headrace.policies.scaling.forecast.season import REACH_S, Offered
+from headrace.policies.scaling.forecast import REACH_S, Offered
 from headrace.tables import queue_rollups, queue_samples
 
 #: Five days of the weekend lie within so many days.

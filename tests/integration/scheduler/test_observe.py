@@ -22,8 +22,7 @@ from headrace.policies.forecasting import LaneRates, PoolRates, from_json
 from headrace.policies.scaling.replay import from_json as inputs_from_json
 from headrace.policies.scaling.replay import replay
 from headrace.store import Store
-from headrace.store.fleet import observations
-from headrace.store.fleet.history import timings
+from headrace.store.fleet import history, observations
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
@@ -201,7 +200,7 @@ def test_a_run_time_is_learned_only_from_answers_of_the_pool_s_own(
 
     def learned(since: datetime) -> float | None:
         with store.begin() as db:
-            return timings.run_s_per_token(db, "chat", since)
+            return history.run_s_per_token(db, "chat", since)
 
     now = datetime.now(UTC)
     assert learned(now - timedelta(minutes=1)) == pytest.approx(0.2)

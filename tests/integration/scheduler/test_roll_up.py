@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from headrace.config import PROJECT_ROOT
 from headrace.domain.fleet import QueueSample
 from headrace.store import Store
-from headrace.store.fleet import observations
-from headrace.store.fleet.history import rollups
+from headrace.store.fleet import history, observations
 from headrace.tables import queue_rollups, queue_samples
 from scheduler.deps import ControlDeps
 from scheduler.sweep import roll_up_samples
@@ -131,7 +130,7 @@ def test_hours_are_whole_hours_of_utc_in_each_time_zone(store: Store, put: Any, 
     put(sample(at + 10 * MINUTE), sample(at + 50 * MINUTE))
     with store.begin() as db:
         db.exec_driver_sql(f"SET LOCAL timezone = '{zone}'")
-        rollups.roll_up(db)
+        history.roll_up(db)
     assert [(row["span_s"], row["at"]) for row in rows()] == [(3600, at)]
 
 
@@ -162,7 +161,7 @@ def test_a_sweep_that_dies_half_way_changes_nothing(store: Store, put: Any, rows
 
     def die() -> None:
         with store.begin() as db:
-            assert rollups.roll_up(db) > 0
+            assert history.roll_up(db) > 0
             raise Died
 
     with pytest.raises(Died):
@@ -173,7 +172,7 @@ def test_a_sweep_that_dies_half_way_changes_nothing(store: Store, put: Any, rows
 def test_after_a_long_stop_batches_of_whole_spans_catch_up(
     deps: ControlDeps, put: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.fleet.history.rollups.FORGET_ROWS", 10)
+    monkeypatch.setattr("headrace.store.fleet.history.FORGET_ROWS", 10)
     start = ago(30 * DAY)
     put(
         *(
@@ -210,7 +209,7 @@ def test_old_rows_are_found_in_an_index(store: Store, query: Any) -> None:
     scans = "SELECT sum(seq_scan) FROM pg_stat_xact_user_tables WHERE relname ~ '^queue_'"
     with store.begin() as db:
         before = db.exec_driver_sql(scans).scalar()
-        assert rollups.roll_up(db) == 0
+        assert history.roll_up(db) == 0
         assert db.exec_driver_sql(scans).scalar() == before, "no scan of a whole table"
 
 
@@ -261,7 +260,7 @@ def test_sums_of_samples_are_those_of_minutes_and_of_hours(
         empty(db, [queue_samples, queue_rollups])
     # Batches of one minute each, so that the steps meet at every place.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headrace.store.fleet.history.rollups.FORGET_ROWS", batch)
+        patch.setattr("headrace.store.fleet.history.FORGET_ROWS", batch)
         put(*samples)
         before = sums(rows())
         while roll_up_samples(deps):

@@ -18,7 +18,7 @@ from headrace import connections
 from headrace.domain.queues import WEBHOOKS, Ticket, bell_key
 from headrace.errors import LockHeld
 from headrace.store import Store
-from headrace.store.fleet.history import rollups
+from headrace.store.fleet import history
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
@@ -137,7 +137,7 @@ def test_two_beats_make_one_sample_and_ask_for_one_change(
     assert query("SELECT target FROM decisions WHERE target <> hosts") == [(6,)]
 
 
-@pytest.mark.parametrize("work", [rollups.roll_up, sweep.roll_up_samples])
+@pytest.mark.parametrize("work", [history.roll_up, sweep.roll_up_samples])
 def test_samples_are_rolled_up_once_even_without_the_lock(
     twins: list[ControlDeps], query: Any, work: Callable[[Any], int]
 ) -> None:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from headrace.store.fleet.history.trends import HostChange, PoolMoment, WaitMoment
+from headrace.store.fleet.history import HostChange, PoolMoment, WaitMoment
 from headrace.store.money.trends import RouteDay, SplitPoint
 from ops.charts import money, pools
 

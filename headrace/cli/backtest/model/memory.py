@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from headrace.domain.scaling import Decision, ErrorProfile, Forecast, History, Moment, PastNeed, Season
 from headrace.policies.scaling import DayProfiles, error_profiles
-from headrace.policies.scaling.forecast.season import Offered
+from headrace.policies.scaling.forecast import Offered
 
 #: The season is made from spans of this length, as from the product's roll-ups.
 SPAN_S = 600.0

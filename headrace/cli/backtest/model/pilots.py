@@ -10,8 +10,7 @@ from headrace.cli.backtest.model.memory import Memory
 from headrace.cli.backtest.model.world import World
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import History, Moment, PoolHosts
-from headrace.policies.scaling import decide
-from headrace.policies.scaling.forecast import level
+from headrace.policies.scaling import decide, forecast
 
 #: The mechanisms of `predictive` that `--off` can leave out.
 MECHANISMS = ("season", "trend", "prices", "hold", "errors")
@@ -61,11 +60,11 @@ class ProductPilot:
 @contextmanager
 def _without_trend() -> Iterator[None]:
     """No trend is significant. The level is no input of a decision, so this cannot be taken from the inputs."""
-    sigmas, level.TREND_SIGMAS = level.TREND_SIGMAS, math.inf
+    sigmas, forecast.TREND_SIGMAS = forecast.TREND_SIGMAS, math.inf
     try:
         yield
     finally:
-        level.TREND_SIGMAS = sigmas
+        forecast.TREND_SIGMAS = sigmas
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.clients import apps
-from headrace.store.jobs.reading import overview
+from headrace.store.jobs import overview
 from headrace.tables import jobs
 from tests.integration.months_of_jobs import with_whole_indexes
 

@@ -10,7 +10,7 @@ from headrace.cli.backtest.model.world import World
 from headrace.cli.backtest.runs import CaseResult, PolicyCase, run
 from headrace.cli.backtest.trace import RateTrace
 from headrace.domain.scaling import Moment, PoolHosts
-from headrace.policies.scaling.forecast import level
+from headrace.policies.scaling import forecast
 
 WORLD = World(slots=5, tokens_per_s=1000, min_hosts=1)
 
@@ -43,12 +43,12 @@ def test_each_mechanism_that_is_switched_off_decides_something_else(mechanism: s
 
 
 def test_a_trend_that_is_switched_off_for_one_run_is_on_again_after_it() -> None:
-    before = level.TREND_SIGMAS
+    before = forecast.TREND_SIGMAS
     pilot = ProductPilot(settings_for(WORLD, "predictive", 1), ["trend"])
     now = LOAD.start
     pilot.target([Moment(now, 30.0, 1, 400, 0, 0, 0, 0, 0, 5)], PoolHosts(ready=1), now)
 
-    assert before == level.TREND_SIGMAS
+    assert before == forecast.TREND_SIGMAS
 
 
 def test_no_host_is_ordered_where_the_paid_api_is_cheaper_than_a_full_host() -> None:

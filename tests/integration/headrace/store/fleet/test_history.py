@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from headrace.domain.queues import Lane, Ticket
 from headrace.store import Store, clock
-from headrace.store.fleet.history import trends
+from headrace.store.fleet import history
 from headrace.tables import decisions, jobs, queue_rollups, queue_samples
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -38,7 +38,7 @@ def test_a_pool_s_depth_is_the_sum_of_its_lanes_means(store: Store, now: datetim
             sample("chat.high", start - MINUTE, 99),
         ):
             db.execute(sa.insert(queue_samples).values(**row))
-        found = trends.pool_trend(db, "chat", start, SPAN)
+        found = history.pool_trend(db, "chat", start, SPAN)
     assert [(each.at - start, each.depth, each.hosts, each.kv_use) for each in found] == [
         (timedelta(0), 13.0, 2.0, 0.6),
         (SPAN, 7.0, 3.0, None),
@@ -51,7 +51,7 @@ def test_a_pool_s_trend_goes_on_into_the_rollups(store: Store, now: datetime) ->
     with store.begin() as db:
         db.execute(sa.insert(queue_rollups).values(**sample("chat.low", start + HOUR, 5), **more))
         db.execute(sa.insert(queue_samples).values(**sample("chat.low", now - HOUR, 6)))
-        found = trends.pool_trend(db, "chat", start, HOUR)
+        found = history.pool_trend(db, "chat", start, HOUR)
     assert [each.depth for each in found] == [5.0, 6.0]
 
 
@@ -68,8 +68,8 @@ def test_waits_are_those_of_each_lane_until_the_first_start(
                 db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(**times))
     queued()
     with store.begin() as db:
-        found = trends.wait_trend(db, start, SPAN)
-        assert trends.wait_trend(db, now, SPAN) == []
+        found = history.wait_trend(db, start, SPAN)
+        assert history.wait_trend(db, now, SPAN) == []
     assert [(each.at, each.lane, each.jobs, round(each.p95_wait_s, 3)) for each in found] == [
         (start, "batch", 1, 100.0),
         (start, "high", 3, 2.9),
@@ -82,6 +82,6 @@ def test_only_decisions_that_move_hosts_are_marked(store: Store, now: datetime) 
         for minutes, action, target in ((50, "up", 3), (40, "hold", 3), (30, "down", 1), (90, "up", 9)):
             at = now - minutes * MINUTE
             db.execute(sa.insert(decisions).values(**common, at=at, action=action, target=target))
-        found = trends.host_changes(db, "chat", now - HOUR)
-        assert trends.host_changes(db, "fast", now - HOUR) == []
+        found = history.host_changes(db, "chat", now - HOUR)
+        assert history.host_changes(db, "fast", now - HOUR) == []
     assert [(each.action, each.target) for each in found] == [("up", 3), ("down", 1)]
