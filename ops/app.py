@@ -2,33 +2,39 @@
 
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, make_response, render_template, request
 from flask_wtf import CSRFProtect
 from jinja2 import StrictUndefined
+from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request
 from werkzeug.wrappers import Response as BaseResponse
 
-from headrace import connections
+from headrace import connections, errors
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import Settings
 from headrace.domain.fleet import Fleet
+from headrace.errors import HeadraceError
 from headrace.http.request_metrics import RequestMetrics
+from headrace.http.shapes import shape_of
 from headrace.store import Store
 from headrace.store.fleet import workers
-from ops import gate, problems, shown
+from ops import gate, shown
 from ops.deps import EXTENSION, OpsDeps, deps
 from ops.logins import Logins
 from ops.pages import apps, audit, budgets, caches, charts, cost, deliveries, hosts, jobs, login, queues
 from ops.sessions import COOKIE, PATH, LoopbackSessions
+
+log = logging.getLogger(__name__)
 
 #: To Postgres, at once. Queries over a month of jobs take seconds.
 CONNECTIONS = 4
@@ -69,7 +75,7 @@ def create_app(settings: Settings) -> Flask:
     gate.register(app)
     CSRFProtect(app)
     shown.register(app)
-    problems.register(app)
+    _handle_errors(app)
     app.after_request(_secure)
     for pages in (login, jobs, queues, hosts, deliveries, apps, budgets, caches, cost, audit, charts):
         app.register_blueprint(pages.blueprint)
@@ -133,3 +139,39 @@ def _secure(response: Response) -> Response:
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _handle_errors(app: Flask) -> None:
+    """Register the handlers for every error of the pages."""
+    app.register_error_handler(HeadraceError, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_bug)
+
+
+def _page(status: int, message: str) -> Response:
+    """The page of an error."""
+    # An error before the login, or of the login's own query, knows no operator.
+    template = "layout/error.html" if g.get("operator") else "layout/closed.html"
+    return make_response(render_template(template, status=status, message=message), status)
+
+
+def _answer(error: HeadraceError) -> Response:
+    shape = shape_of(error)
+    if shape.status == InternalServerError.code:
+        return _answer_bug(error)
+    message = str(error)
+    if isinstance(error, errors.Unavailable | errors.ConfigError):
+        log.warning("page_unavailable", extra={"code": error.code, "error": message})
+        message = error.public_cause
+    return _page(shape.status, message)
+
+
+def _answer_http(error: HTTPException) -> Response:
+    if error.code is not None and error.code < 400:
+        return make_response(error.get_response())
+    return _page(error.code or 500, error.description or error.name)
+
+
+def _answer_bug(error: Exception) -> Response:
+    log.error("page_failed", exc_info=error)
+    return _page(500, "This page has an error. The log of the ops process has its cause.")

@@ -4,18 +4,20 @@ The environment wins over the file. Every value has a default that works on a la
 """
 
 import os
+import re
 import socket
 import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from headrace.config.checks import check_pools, check_retention
-from headrace.config.file import PROJECT_ROOT, ConfigPath, toml_source
+from headrace.config.caches import check_semantic_caches
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings
-from headrace.config.rules import RuleSettings
+from headrace.config.rules import RuleSettings, check_rules
 from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
 from headrace.config.sections import (
     BudgetSettings,
@@ -28,9 +30,9 @@ from headrace.config.sections import (
     built_in_lanes,
     with_built_in,
 )
-from headrace.config.values import Days, DaysOrForever, Positive, PositiveInt
+from headrace.config.values import FOREVER, Days, DaysOrForever, Positive, PositiveInt
 from headrace.config.variables import check_names, named_error
-from headrace.domain.queues import Lane, Route
+from headrace.domain.queues import OVERFLOW, Lane, Route
 from headrace.errors import ConfigError
 
 __all__ = [
@@ -51,6 +53,81 @@ __all__ = [
 
 #: What stands for a pepper where none is set. Everyone can read it here, so that it protects nothing.
 NO_PEPPER = "development"
+
+#: A pool's name is part of entries in Redis, where a space ends it, of a shell's line, and of a log file's name.
+_POOL_NAME = re.compile(r"\w[\w.:-]{0,62}")
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+class ConfigPath(BaseSettings):
+    """`HEADRACE_CONFIG`: where the settings file is; the checkout's own by default."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_ignore_empty=True, extra="ignore")
+
+    config: Path = PROJECT_ROOT / "headrace.toml"
+
+
+def toml_source(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
+    """Read the file. Raises: ConfigError: the named file is absent, or it sets a name that no setting has."""
+    named = ConfigPath()
+    if "config" in named.model_fields_set and not named.config.is_file():
+        raise ConfigError(f"HEADRACE_CONFIG names {named.config}, where there is no file.", param="config")
+    file = TomlConfigSettingsSource(settings, toml_file=named.config)
+    for name in file.toml_data:
+        if name not in settings.model_fields:
+            near = get_close_matches(name, settings.model_fields, 1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
+    return file
+
+
+def _check_pools(rules: Mapping[str, RuleSettings], pools: Mapping[str, PoolSettings]) -> None:
+    """Check the pools' own names, and what the rules and the pools name. Raises: ConfigError."""
+    _check_pool_names(pools)
+    check_rules(rules, pools)
+    check_semantic_caches(pools)
+    _check_compression(pools)
+
+
+def _check_pool_names(names: Iterable[str]) -> None:
+    """Raises: ConfigError."""
+    for name in names:
+        if name == OVERFLOW:
+            message = f"No pool can be named '{name}', as the queues of the paid API are: give it another name."
+            raise ConfigError(message, param=f"pools.{name}")
+        if not _POOL_NAME.fullmatch(name):
+            message = (
+                f"No pool can be named '{name}': a name has up to 63 letters, digits and the characters . _ : -, and "
+                "begins with a letter or a digit."
+            )
+            raise ConfigError(message, param=f"pools.{name}")
+
+
+def _check_compression(pools: Mapping[str, PoolSettings]) -> None:
+    """Check each pool's `compress_by`. Raises: ConfigError: it names no pool whose own workers answer prompts."""
+    for name, pool in pools.items():
+        if pool.compress_by is None:
+            continue
+        param = f"pools.{name}.compress_by"
+        by = pools.get(pool.compress_by)
+        if by is None:
+            message = f"{param} names '{pool.compress_by}'; the pools: {', '.join(pools)}."
+            raise ConfigError(message, param=param)
+        if by.is_paid or by.is_embedding:
+            what = "the paid API answers alone" if by.is_paid else "makes embeddings"
+            message = f"{param} names '{pool.compress_by}', which {what}: name a pool with workers that answer prompts."
+            raise ConfigError(message, param=param)
+
+
+def _check_retention(keep_texts_days: int | None, keep_jobs_months: int | None) -> None:
+    """Raises: ConfigError: no month with texts is ever detached, and these texts never go."""
+    if keep_texts_days is None and keep_jobs_months is not None:
+        message = (
+            f"keep_texts_days = '{FOREVER}' and keep_jobs_months = {keep_jobs_months} exclude each other: the app of a "
+            "job in a detached month could not delete the job's texts any more. Set keep_texts_days to a number of "
+            "days, or remove keep_jobs_months."
+        )
+        raise ConfigError(message, param="keep_jobs_months")
 
 
 class Settings(BaseSettings):
@@ -241,8 +318,8 @@ class Settings(BaseSettings):
             raise ConfigError(message, param="overflow.effort_models")
         host_id = self.host_id or socket.gethostname()
         self.scaling.check([each for each, pool in pools.items() if not pool.is_paid], self.hosts)
-        check_pools(self.rules, pools)
-        check_retention(self.keep_texts_days, self.keep_jobs_months)
+        _check_pools(self.rules, pools)
+        _check_retention(self.keep_texts_days, self.keep_jobs_months)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
     def check_pepper(self) -> None:

@@ -27,16 +27,6 @@ from headrace.errors.jobs import (
     Unanswered,
     WaitTimeout,
 )
-from headrace.errors.operators import ConfigError, StackError, UnknownPrice
-from headrace.errors.outages import (
-    ActuatorUnavailable,
-    BrokerUnavailable,
-    LockHeld,
-    OverflowUnavailable,
-    StoreBusy,
-    StoreUnavailable,
-    Unavailable,
-)
 from headrace.errors.refusals import (
     AppConfined,
     AppLimited,
@@ -61,7 +51,6 @@ from headrace.errors.requests import (
     Unauthenticated,
     UnsupportedEncoding,
 )
-from headrace.errors.webhooks import DeliveryFailed
 
 __all__ = [
     "ActuatorUnavailable",
@@ -116,3 +105,81 @@ __all__ = [
     "WaitTimeout",
     "WorkerFault",
 ]
+
+
+class ConfigError(HeadraceError):
+    """A setting is missing or wrong."""
+
+    code = "invalid_configuration"
+
+
+class UnknownPrice(HeadraceError):
+    """No price is listed for this model; we never guess one."""
+
+    code = "unknown_price"
+
+
+class StackError(HeadraceError):
+    """The one-machine stack could not be brought up."""
+
+    code = "stack_error"
+
+
+class Unavailable(HeadraceError):
+    """A part of Headrace is down; nothing was lost."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """Postgres does not answer."""
+
+    code = "store_unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """Postgres answers, but a row that this statement needs stayed locked, or the statement took too long.
+
+    The same statement about other rows may succeed.
+    """
+
+
+class LockHeld(HeadraceError):
+    """Another process does the same work at this moment: this one has nothing to do."""
+
+    code = "lock_held"
+
+
+class BrokerUnavailable(Unavailable):
+    """Redis does not answer."""
+
+    code = "broker_unavailable"
+
+
+class OverflowUnavailable(Unavailable):
+    """The paid API does not let us in just now."""
+
+    code = "overflow_unavailable"
+
+
+class ActuatorUnavailable(Unavailable):
+    """What starts and ends hosts did not do what it was asked to, or not all of it. The call is repeated later."""
+
+    code = "actuator_unavailable"
+
+
+class DeliveryFailed(HeadraceError):
+    """A webhook's receiver did not answer with 2xx.
+
+    Attributes:
+        status: the receiver's HTTP status; None without an answer.
+        retry_after_s: the value of its Retry-After; None if it sent none.
+    """
+
+    code = "delivery_failed"
+    retryable = True
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
+from headrace import connections
 from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.domain.queues import OVERFLOW
@@ -22,7 +23,6 @@ from headrace.errors import StackError
 from headrace.policies.cpus import Place, give_out
 from headrace.stack import ports, readiness
 from headrace.stack.gpu_workers import GPU, GpuWorkers, pool_variables
-from headrace.stack.hosts.former_hosts import end_former_hosts
 from headrace.stack.hosts.local_hosts import HostBounds, HostProcess, LocalHosts
 from headrace.stack.hosts.scale import ScaleOptions, scaled, variables
 from headrace.stack.models.model import PreparedModel
@@ -32,6 +32,9 @@ from headrace.stack.processes.service import Service
 from headrace.stack.secret import persistent_secret
 from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey
+from headrace.store import Store
+from headrace.store.fleet import hosts, workers
+from headrace.store.fleet.removed_pools import removed_pools
 
 WEB_PORT, OPS_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 8600, 5555, 15_432, 16_379
 #: The port of each process's metrics.
@@ -336,3 +339,20 @@ class Machine:
         if self._workers.others:
             env = pool_variables(settings, self._options.models, env)
         return variables(settings, env) if self._options.scale else env
+
+
+def end_former_hosts(settings: Settings) -> None:
+    """End the leases of the hosts of an earlier run, and of their workers. None is left: the folder's lock says so.
+
+    Otherwise each would take the place of a new host for a minute: a silent host may only have lost its network.
+    Raises: StoreUnavailable.
+    """
+    store = Store(connections.postgres(settings, pool_size=1))
+    try:
+        with store.begin() as db:
+            # A pool that was removed from the settings has no hosts any more either.
+            for pool in (*settings.own_pools, *removed_pools(db, settings.own_pools)):
+                workers.retire_all(db, pool, "the stack was started again")
+                hosts.end_all(db, pool)
+    finally:
+        store.close()

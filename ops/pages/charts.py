@@ -8,7 +8,7 @@ from headrace.errors import NotFound
 from headrace.store import clock
 from headrace.store.fleet import history
 from headrace.store.money import trends as money_trends
-from ops.charts import money, pools
+from ops import charts
 from ops.deps import deps
 from ops.forms import MonthForm, Periods, checked
 from ops.pages.cost import after, month_of
@@ -29,7 +29,7 @@ def depth() -> Response:
     with deps().store.read() as db:
         start = clock.now(db) - since
         trend, changes = history.pool_trend(db, pool, start, span), history.host_changes(db, pool, start)
-    return _picture(pools.depth(trend, changes))
+    return _picture(charts.depth(trend, changes))
 
 
 @blueprint.get("/kv.svg")
@@ -39,7 +39,7 @@ def kv() -> Response:
     since, span = _period(form)
     with deps().store.read() as db:
         trend = history.pool_trend(db, pool, clock.now(db) - since, span)
-    return _picture(pools.kv_use(trend))
+    return _picture(charts.kv_use(trend))
 
 
 @blueprint.get("/waits.svg")
@@ -48,7 +48,7 @@ def waits() -> Response:
     since, span = _period(checked(Periods(request.args)))
     with deps().store.read() as db:
         found = history.wait_trend(db, clock.now(db) - since, span * 2)
-    return _picture(pools.waits(found))
+    return _picture(charts.waits(found))
 
 
 @blueprint.get("/routes.svg")
@@ -58,7 +58,7 @@ def routes() -> Response:
     with deps().store.read() as db:
         month = month_of(form.month.data, clock.now(db))
         found = money_trends.routes_per_day(db, month, after(month))
-    return _picture(money.routes(found, month, after(month)))
+    return _picture(charts.routes(found, month, after(month)))
 
 
 @blueprint.get("/split.svg")
@@ -71,7 +71,7 @@ def split() -> Response:
     found = [each for each in points if each.pool == form.pool.data]
     if not found:
         raise NotFound("This pool has no split point in this month.")
-    return _picture(money.split(found[0]))
+    return _picture(charts.split(found[0]))
 
 
 def _asked() -> tuple[Periods, str]:

@@ -21,7 +21,7 @@ from headrace.errors import ActuatorUnavailable, StoreUnavailable
 from headrace.store import clock
 from headrace.store.fleet import actors, decisions, hosts
 from headrace.store.fleet.hosts import HostPrice
-from headrace.store.fleet.write_off import write_off
+from headrace.store.fleet.provisioning import write_off
 from scheduler.actuators.base import Actuator, HostMachine
 from scheduler.deps import ControlDeps
 from scheduler.fleet.pace import CallPace, DrainHints, Timing

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Decision, History, PoolHosts
-from headrace.policies.scaling import fixed, predictive, reactive, schedule
-from headrace.policies.scaling.bounds import staleness, within_bounds
+from headrace.policies.scaling import predictive, reactive, schedule
+from headrace.policies.scaling.bounds import clamped, hold, move, staleness, within_bounds
 from headrace.policies.scaling.recent import in_order
 
 #: The version of the policies' code. A change that decides anything differently raises it.
@@ -15,12 +15,21 @@ VERSION = 1
 
 Policy = Callable[[History, PoolHosts, ScalingSettings, datetime], Decision]
 
+
+def _fixed(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
+    """The policy `fixed`: order what is missing, remove what is too much. Needs no observation to order hosts."""
+    target = clamped(policy.min_hosts if policy.fixed_hosts is None else policy.fixed_hosts, policy)
+    if target == hosts.count:
+        return hold(hosts, f"the pool has its {target} hosts")
+    return move(hosts, target, f"{target} hosts are fixed, and {hosts.count} are ready or on their way", policy)
+
+
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         "predictive": predictive.decide,
         "reactive": reactive.decide,
         "schedule": schedule.decide,
-        "fixed": fixed.decide,
+        "fixed": _fixed,
     }
 )
 

@@ -1,19 +1,26 @@
-"""How long hosts of an instance type take from their order to their first ready worker."""
+"""How long hosts of an instance type take from their order to their first ready worker, and may take."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.config import HostTypeSettings, Settings
+from headrace.domain.hosts import HostEnd
 from headrace.tables import hosts
 
+#: A host that takes so much longer than 99 % of its type did is written off.
+WRITE_OFF_FACTOR = 1.5
+#: The time doubles for each order in a row of which no host came, at most so often.
+MOST_DOUBLINGS = 3
 #: With fewer measured hosts the settings' time is used.
 ENOUGH = 10
 #: The newest hosts that are measured.
 NEWEST = 200
 #: How long a local process takes to start and to load a small model, beyond `scaling.local.provision_s`.
 LOCAL_START_S = 15.0
+_DEFAULT_S: float = HostTypeSettings.model_fields["provision_s"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +66,22 @@ def _as_set(count: int, settings: Settings, instance_type: str | None) -> Provis
     return Provisioning(count, _DEFAULT_S, _DEFAULT_S, _DEFAULT_S)
 
 
-_DEFAULT_S: float = HostTypeSettings.model_fields["provision_s"].default
+def write_off(db: Connection, settings: Settings, instance_type: str | None) -> timedelta:
+    """The time after which a host of this type that is not ready yet never will be.
+
+    A host that is written off is ended, so it is never measured. If hosts take longer than they used to, or than
+    `provision_s` says, all would be written off forever: that is why the time grows until one comes.
+    """
+    doublings = min(_failed_orders(db, instance_type), MOST_DOUBLINGS)
+    return timedelta(seconds=WRITE_OFF_FACTOR * provisioning(db, settings, instance_type).p99_s * 2**doublings)
+
+
+def _failed_orders(db: Connection, instance_type: str | None) -> int:
+    """The orders whose hosts were written off since the last of which one came. Hosts of an order share their time."""
+    is_of_type = (hosts.c.instance_type.is_not_distinct_from(instance_type), ~hosts.c.is_adopted)
+    came_at = sa.select(sa.func.max(hosts.c.requested_at)).where(*is_of_type, hosts.c.ready_at.is_not(None))
+    is_later = hosts.c.requested_at > sa.func.coalesce(came_at.scalar_subquery(), sa.text("'-infinity'::timestamptz"))
+    failed = sa.select(sa.func.count(hosts.c.requested_at.distinct())).where(
+        *is_of_type, is_later, hosts.c.ready_at.is_(None), hosts.c.end_reason == HostEnd.WRITTEN_OFF
+    )
+    return db.scalar(failed) or 0

@@ -1,6 +1,7 @@
 """The past of a pool, as its next scaling decision sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -11,7 +12,6 @@ from headrace.config import Settings
 from headrace.domain.queues import lane_queues
 from headrace.domain.scaling import History, Moment, PastNeed, PoolHosts
 from headrace.policies.scaling.forecast import BINS
-from headrace.policies.scaling.moments import joined
 from headrace.store.scaling import outcomes, season
 from headrace.tables import decisions, queue_samples
 
@@ -28,7 +28,7 @@ def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: d
     """
     policy = settings.scaling.of_pool(pool)
     window = timedelta(seconds=policy.window_s)
-    moments = _joined(_moments(db, pool, (now - WINDOWS * window, now), settings.observe_every_s), policy.window_s)
+    moments = _in_steps(_moments(db, pool, (now - WINDOWS * window, now), settings.observe_every_s), policy.window_s)
     if moments:
         outcomes.compare(db, pool, policy.window_s, moments[-1].at)
     errors = outcomes.errors(db, pool, hosts.tokens_per_s, now) if hosts.tokens_per_s else ()
@@ -43,12 +43,38 @@ def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: d
     )
 
 
-def _joined(moments: Sequence[Moment], window_s: float) -> tuple[Moment, ...]:
+def _in_steps(moments: Sequence[Moment], window_s: float) -> tuple[Moment, ...]:
     """The moments of the last window in steps, and the older ones, whose sums alone are looked at, as one."""
     window = timedelta(seconds=window_s)
     older = [each for each in moments if moments[-1].at - each.at >= window]
     last = moments[len(older) :]
     return joined(older, WINDOWS * window_s) + joined(last, min(STEP_S, window_s / BINS))
+
+
+def joined(moments: Iterable[Moment], step_s: float) -> tuple[Moment, ...]:
+    """Join moments into one for each step, counted back from the newest; steps without any are absent.
+
+    Each counts all that was offered in its step, and shows the pool as it stood at the newest moment's end.
+
+    Args: moments: in any order.
+    """
+    newest_first = sorted(moments, key=lambda moment: moment.at, reverse=True)
+    steps: dict[int, list[Moment]] = {}
+    for moment in newest_first:
+        age_s = (newest_first[0].at - moment.at).total_seconds()
+        steps.setdefault(int(age_s / step_s), []).append(moment)
+    return tuple(_together(steps[step]) for step in sorted(steps, reverse=True))
+
+
+def _together(newest_first: Sequence[Moment]) -> Moment:
+    return replace(
+        newest_first[0],
+        seconds=sum(moment.seconds for moment in newest_first),
+        offered_jobs=sum(moment.offered_jobs for moment in newest_first),
+        offered_tokens=sum(moment.offered_tokens for moment in newest_first),
+        refused_jobs=sum(moment.refused_jobs for moment in newest_first),
+        spilled_jobs=sum(moment.spilled_jobs for moment in newest_first),
+    )
 
 
 def _moments(db: Connection, pool: str, span: tuple[datetime, datetime], every_s: float) -> list[Moment]:

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.store.fleet.history import HostChange, PoolMoment, WaitMoment
 from headrace.store.money.trends import RouteDay, SplitPoint
-from ops.charts import money, pools
+from ops import charts
 
 START = datetime(2026, 3, 1, 22, 50, tzinfo=UTC)
 TREND = [PoolMoment(START + timedelta(minutes=5 * n), 30.0 + n, 2.0, n / 40) for n in range(40)]
@@ -18,15 +18,15 @@ WAITS = [WaitMoment(START + timedelta(minutes=5 * n), lane, 9, n * 1.5) for n in
 SPLIT = SplitPoint(START, "chat", Decimal("0.8"), Decimal("0.1"), Decimal(12), Decimal(8), Decimal(50), Decimal("0.66"))
 DAYS = [RouteDay(START.replace(hour=0, minute=0), route, 3, Decimal(2)) for route in ("pool", "overflow", None)]
 CHARTS = {
-    "depth": lambda: pools.depth(TREND, CHANGES),
-    "kv": lambda: pools.kv_use(TREND),
-    "waits": lambda: pools.waits(WAITS),
-    "routes": lambda: money.routes(DAYS, datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)),
-    "split": lambda: money.split(SPLIT),
-    "first depth": lambda: pools.depth(TREND[:1], []),
-    "first kv": lambda: pools.kv_use(TREND[:1]),
-    "first waits": lambda: pools.waits(WAITS[:1]),
-    "nothing": lambda: pools.depth([], []),
+    "depth": lambda: charts.depth(TREND, CHANGES),
+    "kv": lambda: charts.kv_use(TREND),
+    "waits": lambda: charts.waits(WAITS),
+    "routes": lambda: charts.routes(DAYS, datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)),
+    "split": lambda: charts.split(SPLIT),
+    "first depth": lambda: charts.depth(TREND[:1], []),
+    "first kv": lambda: charts.kv_use(TREND[:1]),
+    "first waits": lambda: charts.waits(WAITS[:1]),
+    "nothing": lambda: charts.depth([], []),
 }
 
 
@@ -61,14 +61,14 @@ def test_a_chart_names_what_it_shows(name: str, labels: set[str]) -> None:
     ("most", "top"), [(0, 4), (3.2, 4), (4, 4), (5, 8), (9, 20), (119, 200), (4_000_000, 4_000_000)]
 )
 def test_both_axes_have_five_round_labels(most: float, top: float) -> None:
-    labels = pools._scale(most)
+    labels = charts._scale(most)
     assert (len(labels), labels[0], labels[-1]) == (5, 0, top)
 
 
 def test_times_are_a_round_step_apart() -> None:
-    ticks = pools._ticks(START, START + timedelta(hours=7))
+    ticks = charts._ticks(START, START + timedelta(hours=7))
     assert [f"{at:%H:%M}" for at in ticks] == ["23:00", "00:00", "01:00", "02:00", "03:00", "04:00", "05:00"]
-    assert len(pools._ticks(START, START + timedelta(days=7))) <= pools.LABELS
+    assert len(charts._ticks(START, START + timedelta(days=7))) <= charts.LABELS
 
 
 @pytest.mark.parametrize("name", ["first depth", "first kv", "first waits"])

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 
 from headrace.config import HostTypeSettings, ScalingSettings, Settings
 from headrace.store import Store
-from headrace.store.fleet.provisioning import LOCAL_START_S, NEWEST, Provisioning, provisioning
-from headrace.store.fleet.write_off import write_off
+from headrace.store.fleet.provisioning import LOCAL_START_S, NEWEST, Provisioning, provisioning, write_off
 from headrace.tables import hosts
 
 NOW = datetime(2026, 11, 27, 9, 0, tzinfo=UTC)

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from headrace.config import Settings
-from headrace.stack.hosts.former_hosts import end_former_hosts
+from headrace.stack.machine import end_former_hosts
 from headrace.store import Store
 from headrace.tables import hosts
 
