@@ -37,7 +37,7 @@ BEFORE_ENTRIES = 4
 
 #: What the stream lacks in the end is numbered from here, or from the next multiple that its reader has not seen.
 FROM_ANSWER = 10**12
-#: Numbers before that of an entry, which its claim leaves to the events that open or close items (`publish.lua`).
+#: Numbers before that of an entry, which its claim leaves to events that open or close items (`publish_stream.lua`).
 BESIDES = 5
 #: Events that open a response and its items. The first item's come before any text.
 OPENING = frozenset(

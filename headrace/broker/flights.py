@@ -17,8 +17,8 @@ class Flights:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        lua = files("headrace.broker") / "lua" / "flights"
-        self._release = redis.register_script((lua / "release.lua").read_text())
+        lua = files("headrace.broker") / "lua"
+        self._release = redis.register_script((lua / "release_lead.lua").read_text())
 
     def lead(self, key: bytes, job_id: UUID) -> bool:
         """True if this job is to make the answer; False while another is. Raises: BrokerUnavailable."""

@@ -1,4 +1,4 @@
-"""News of jobs: which processes hear of a job, and that it has ended. Calls `lua/news/*.lua`.
+"""News of jobs: which processes hear of a job, and that it has ended. Calls `lua/announce.lua`.
 
 Each listening process has one channel. It hears of the jobs that it listens to, and of no others: what a stream costs
 does not grow with the number of processes. News may be lost; listeners look again by themselves.
@@ -73,7 +73,7 @@ class News:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._announce = redis.register_script((files("headrace.broker") / "lua" / "news" / "announce.lua").read_text())
+        self._announce = redis.register_script((files("headrace.broker") / "lua" / "announce.lua").read_text())
 
     def listen(self, job_ids: Iterable[UUID], channel: str) -> None:
         """Let this channel hear of these jobs from now on, for `LISTENS_S`. Raises: BrokerUnavailable."""

@@ -1,6 +1,6 @@
 """The pace of calls to a provider: the rate limits that its answers report, shared by all workers that call it.
 
-Calls `lua/pace/*.lua`. A wiped Redis loses the limits: no call then waits until the next answer reports them again.
+Calls `lua/*_pace.lua`. A wiped Redis loses the limits: no call then waits until the next answer reports them again.
 """
 
 import math
@@ -48,9 +48,9 @@ class Pace:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        scripts = files("headrace.broker") / "lua" / "pace"
+        scripts = files("headrace.broker") / "lua"
         self._ask, self._hear, self._left = (
-            redis.register_script((scripts / f"{name}.lua").read_text()) for name in ("ask", "hear", "left")
+            redis.register_script((scripts / f"{name}_pace.lua").read_text()) for name in ("ask", "hear", "left")
         )
 
     def ask(self, model: str, call: str, tokens: int) -> float:

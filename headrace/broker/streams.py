@@ -1,4 +1,4 @@
-"""Streams: a running job's text, published piece by piece for readers. Calls `lua/streams/*.lua`.
+"""Streams: a running job's text, published piece by piece for readers. Calls `lua/*_stream.lua`.
 
 A stream is a cache: Postgres gets the whole text at the job's end. If a stream is lost, its readers get the rest from
 Postgres. Knows nothing about engines or HTTP.
@@ -28,9 +28,9 @@ class Streams:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        scripts = files("headrace.broker") / "lua" / "streams"
+        scripts = files("headrace.broker") / "lua"
         self._begin, self._publish = (
-            redis.register_script((scripts / f"{name}.lua").read_text()) for name in ("begin", "publish")
+            redis.register_script((scripts / f"{name}_stream.lua").read_text()) for name in ("begin", "publish")
         )
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:

@@ -58,7 +58,7 @@ _NEWER: Mapping[str, Mapping[str, str]] = {
     },
     "scheduler/observe.py": {"LaneRates(": "LaneRates(7, "},
     # Streams: a field of each entry, and news of another kind.
-    "headrace/broker/lua/streams/publish.lua": {
+    "headrace/broker/lua/publish_stream.lua": {
         "'tokens', tokens)": "'tokens', tokens, 'later', '1')",
         "        for _, channel in ipairs(channels) do\n": (
             "        for _, channel in ipairs(channels) do\n          redis.call('PUBLISH', channel, 'later ' .. job)\n"

@@ -153,7 +153,7 @@ MEASURED_WHOLE = [
 
 THOUGHT = "Light, air and blue. So: "
 THOUGHTFUL = replace(SUCCEEDED, reasoning=THOUGHT, reasoning_tokens=4)
-#: As `streams/publish.lua` numbers them: five are left out where reasoning begins or ends.
+#: As `publish_stream.lua` numbers them: five are left out where reasoning begins or ends.
 THOUGHTFUL_WHOLE = [
     *(thought(7, "Light, air "), thought(8, "and blue. "), thought(9, "So: ")),
     *(delta(15, "Because of "), delta(16, "Rayleigh "), delta(17, "scattering.")),

@@ -1,6 +1,6 @@
 -- hear(rates): record the rates that an answer reported. A report older than the last recorded one is ignored.
 --
--- KEYS  as in `ask.lua`
+-- KEYS  as in `ask_pace.lua`
 -- ARGV  age of the report in ms, ms for which no call may be made, seconds the keys live, ms that a call may be on its
 --       way to the provider, then for each reported rate: its kind, limit, what is left, ms until it is full
 -- The report may not include calls made since, or calls that were on their way: these are subtracted.

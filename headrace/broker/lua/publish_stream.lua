@@ -1,6 +1,6 @@
 -- publish(pieces) -> {1 | 0, ...}: append each piece to its job's stream if its claim may still publish there.
 --
--- KEYS  per piece, the job's stream and the set of its listeners' channels, as `begin.lua` describes them
+-- KEYS  per piece, the job's stream and the set of its listeners' channels, as `begin_stream.lua` describes them
 -- ARGV  seconds a stream lives, then per piece: enqueue_no of its claim, bytes of the claim's pieces before it, its
 --       kind, its text, job id, tokens of the answer with it
 -- Effect  one entry per piece, and one message to each listener: the piece itself, as `headrace.broker.news` describes

@@ -1,6 +1,6 @@
 -- left() -> what calls may use now: {requests, tokens, capacity in tokens}; nil for a rate that was never reported.
 --
--- KEYS  as in `ask.lua`; the arithmetic is the same, but nothing is counted
+-- KEYS  as in `ask_pace.lua`; the arithmetic is the same, but nothing is counted
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 

@@ -2,7 +2,7 @@
 --
 -- KEYS  the job's stream of {kind, text, claim, bytes, tokens}: the entry's own text, the enqueue_no of the claim that
 --       wrote it, the bytes of all texts since the last restart, this entry included, and its answer's tokens by then;
---       an entry of begin.lua has no tokens. Its ids are N-0 with growing N.
+--       an entry of begin_stream.lua has no tokens. Its ids are N-0 with growing N.
 --       The set of the channels of the job's listeners.
 -- ARGV  enqueue_no of the claim, '1' to start anew or '0', seconds the stream lives, job id, numbers reserved for one
 --       claim
