@@ -2,7 +2,7 @@
 
 A server that takes no writes is an outage (`outages.py`): the consumer connects again. An error would end it.
 
-A lost acknowledgement costs a consumer no place (`acks.py`).
+A lost acknowledgement costs a consumer no place (`QoS`).
 
 A worker with a `Taker` asks it for each message, instead of blocking in a BRPOP. BRPOP removes a job before the worker
 knows whether the job fits its engine, and an unread reply keeps the job from idle workers. Instead the worker blocks on
@@ -19,10 +19,9 @@ from queue import Empty
 from typing import Any, Protocol
 
 import kombu.transport
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 
 from headrace import connections
-from headrace.broker.transport.acks import QoS
 from headrace.broker.watchdog import Pulse
 from headrace.config.redis_url import Sentinels
 from headrace.connections.outages import (
@@ -133,6 +132,23 @@ class Taker(ABC):
         self._wake = wake
         self.is_due = True
         self._wake()
+
+
+class QoS(redis.QoS):
+    """Counts the messages that a consumer holds, and keeps them in Redis until they are acknowledged."""
+
+    def ack(self, delivery_tag: Any) -> None:
+        """Acknowledge a message. If its connection breaks, the message is not held any more, but stays in Redis.
+
+        kombu would count it as held until the consumer's own connection breaks too, and that may never be: a consumer
+        with one place, such as a control worker, would take nothing more. Redis gives the message to a consumer again
+        after `visibility_timeout`. By then a tick has expired.
+        """
+        try:
+            super().ack(delivery_tag)
+        except self.channel.connection_errors:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
 
 
 class Channel(redis.Channel):
