@@ -4,21 +4,29 @@ import codecs
 import io
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def main() -> None:
     """Run the command line."""
-    # Ignored, as in a shell's background job, it stays ignored.
-    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_heard:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from headrace.cli import main as run
-
-    if is_heard:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with _ended_by_ctrl_c():
+        from headrace.cli import main as run
+    run.importing = _ended_by_ctrl_c
     for stream in (sys.stdout, sys.stderr):
         _escape_unknown(stream)
     run()
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once. Ignored, as in a shell's background job, it stays ignored."""
+    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    if is_heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _escape_unknown(stream: object) -> None:

@@ -1,36 +1,109 @@
-"""The command line: one module per command. Shows errors, and knows nothing else of the commands."""
+"""The command line: its commands, each imported when it is called. Shows errors, and knows nothing else of them."""
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Any, cast
 
 import click
 
-from headrace.cli.analyst.command import analyst
-from headrace.cli.apps import apps
-from headrace.cli.audit import audit
-from headrace.cli.backtest.command import backtest
-from headrace.cli.bench.command import bench
-from headrace.cli.calibrate.command import calibrate_
-from headrace.cli.client import cancel, get
-from headrace.cli.deliveries import deliveries
-from headrace.cli.demo.command import demo
-from headrace.cli.hosts import hosts
-from headrace.cli.jobs import jobs, retry
-from headrace.cli.keys import keys
-from headrace.cli.money.budgets import budgets
-from headrace.cli.money.costs import costs
-from headrace.cli.money.prices import prices
-from headrace.cli.operators.command import operators
-from headrace.cli.plan import plan_
-from headrace.cli.queues.command import queues
-from headrace.cli.scale.command import scale
-from headrace.cli.settings.command import settings
-from headrace.cli.submit.command import submit
-from headrace.cli.up import up
 from headrace.errors import HeadraceError
 
+#: Each command: its module, its name there, and its short help, which `--help` shows without an import.
+_COMMANDS = {
+    "demo": (
+        "headrace.cli.demo.command:demo",
+        "Start the whole system here, submit real prompts in every lane, and show the answers and their cost.",
+    ),
+    "up": ("headrace.cli.up:up", "Run the whole system on this machine until Ctrl-C."),
+    "submit": (
+        "headrace.cli.submit.command:submit",
+        "Submit PROMPT as a job and print its id and its place in the queue.",
+    ),
+    "get": ("headrace.cli.client:get", "Show the job ID: its status, its answer and its cost."),
+    "cancel": ("headrace.cli.client:cancel", "Cancel the job ID."),
+    "queues": (
+        "headrace.cli.queues.command:queues",
+        "Show how full each queue is, how fast its pool drains it, and how many workers the pool has.",
+    ),
+    "jobs": ("headrace.cli.jobs:jobs", "List the newest jobs of all apps, without prompts and answers."),
+    "retry": ("headrace.cli.jobs:retry", "Run failed jobs again."),
+    "deliveries": (
+        "headrace.cli.deliveries:deliveries",
+        "List the newest webhook deliveries of all apps, each with its URL, its tries and the last answer.",
+    ),
+    "apps": ("headrace.cli.apps:apps", "Make apps, set their limits, and see their activity."),
+    "keys": ("headrace.cli.keys:keys", "Make, list, rotate and end API keys."),
+    "budgets": (
+        "headrace.cli.money.budgets:budgets",
+        "Show the budgets of the paid API: the limits, and the spending of this day and this month.",
+    ),
+    "costs": (
+        "headrace.cli.money.costs:costs",
+        "Show what a month cost, and whether the shares of the requests add up to the hosts' bill.",
+    ),
+    "prices": (
+        "headrace.cli.money.prices:prices",
+        "Show the prices of tokens, in USD per million, which of them are in force, and since when.",
+    ),
+    "analyst": (
+        "headrace.cli.analyst.command:analyst",
+        "Make a role in Postgres that reads the figures, and print its URL.",
+    ),
+    "operators": (
+        "headrace.cli.operators.command:operators",
+        "Make, list and delete the accounts of the pages at /ops.",
+    ),
+    "audit": (
+        "headrace.cli.audit:audit",
+        "List what operators did, newest first: at /ops, in a terminal, and by Flower or 'celery control'.",
+    ),
+    "hosts": ("headrace.cli.hosts:hosts", "List the worker hosts that the autoscaler keeps leases of."),
+    "plan": ("headrace.cli.plan:plan_", "Size a model's KV cache on paper, before renting a GPU."),
+    "scale": (
+        "headrace.cli.scale.command:scale",
+        "Show what the autoscaler sees, what it wants and why, and what it expects of the next hours.",
+    ),
+    "settings": (
+        "headrace.cli.settings.command:settings",
+        "Print every setting: its variable, its values, its default and its meaning, as Markdown.",
+    ),
+    "calibrate": (
+        "headrace.cli.calibrate.command:calibrate_",
+        "Run labelled examples on pools, and print the cheapest rules for the model 'auto' within an error.",
+    ),
+    "backtest": (
+        "headrace.cli.backtest.command:backtest",
+        "Compare scaling policies on a load: waits, refusals, use of the hosts, and the bill.",
+    ),
+    "bench": (
+        "headrace.cli.bench.command:bench",
+        "Measure the project's claims, and record each figure with its commit.",
+    ),
+}
 
-class _Group(click.Group):
-    """Shows Headrace's own errors as one sentence and exits with status 1."""
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called, because all of them together take seconds.
+
+    `commands` holds a placeholder for each. It has what `--help`, the error for an unknown command and the shell's
+    completion show: the name and the short help. Headrace's own errors are shown as one sentence, with status 1.
+    """
+
+    #: Surrounds the import of a command.
+    importing: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and self.load(str(name)), rest
+
+    def load(self, name: str) -> click.Command:
+        """Import the command of this name."""
+        module, _, attribute = _COMMANDS[name][0].partition(":")
+        with self.importing():
+            return cast(click.Command, getattr(import_module(module), attribute))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -48,36 +121,11 @@ In a checkout, two more:
 """
 
 
-@click.group(cls=_Group, epilog=_OF_THE_CHECKOUT)
+@click.group(
+    cls=LazyGroup,
+    commands={name: click.Command(name, help=short_help) for name, (_, short_help) in _COMMANDS.items()},
+    epilog=_OF_THE_CHECKOUT,
+)
 @click.version_option(package_name="headrace")
 def main() -> None:
     """Headrace: asynchronous LLM jobs."""
-
-
-for command in (
-    demo,
-    up,
-    submit,
-    get,
-    cancel,
-    queues,
-    jobs,
-    retry,
-    deliveries,
-    apps,
-    keys,
-    budgets,
-    costs,
-    prices,
-    analyst,
-    operators,
-    audit,
-    hosts,
-    plan_,
-    scale,
-    settings,
-    calibrate_,
-    backtest,
-    bench,
-):
-    main.add_command(command)

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
-#: Starts the command line with a stand-in for it, which is interrupted while it is imported or while it runs.
+#: Starts the command line with a stand-in for it, which is interrupted while it or a command is imported, or runs.
 START = """
 import importlib.machinery, os, signal, sys, types
 from headrace import __main__ as start
 
 def main():
+    with main.importing():
+        interrupt("import of a command")
     try:
         interrupt("run")
     except KeyboardInterrupt:
@@ -45,8 +47,9 @@ def started(moment: str, handler: str = "signal.default_int_handler") -> subproc
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_ctrl_c_while_it_is_imported_ends_it_without_a_traceback() -> None:
-    done = started("import")
+@pytest.mark.parametrize("moment", ["import", "import of a command"])
+def test_ctrl_c_while_it_is_imported_ends_it_without_a_traceback(moment: str) -> None:
+    done = started(moment)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
@@ -55,7 +58,7 @@ def test_the_command_itself_hears_ctrl_c() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "the command hears of it\nwhole\n", "")
 
 
-@pytest.mark.parametrize("moment", ["import", "run"])
+@pytest.mark.parametrize("moment", ["import", "import of a command", "run"])
 def test_in_the_background_ctrl_c_stays_ignored(moment: str) -> None:
     done = started(moment, "signal.SIG_IGN")
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")

@@ -1,7 +1,6 @@
 """`headrace analyst` on a real Postgres: what its role reads, and what it cannot."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -181,8 +180,7 @@ def test_the_page_is_written_into_the_checkout(
     run: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "docs").mkdir()
-    # `headrace.cli.analyst` is the command, which hides the package's module of the same name.
-    monkeypatch.setattr(sys.modules["headrace.cli.analyst.command"], "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("headrace.cli.analyst.command.PROJECT_ROOT", tmp_path)
 
     result = run("analyst", "--page")
 

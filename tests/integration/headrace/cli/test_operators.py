@@ -1,6 +1,5 @@
 """`headrace operators`: accounts for the pages at /ops."""
 
-import importlib
 import json
 from collections.abc import Callable
 
@@ -30,8 +29,7 @@ def type_in(store: Store, settings: Settings) -> Run:
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("headrace.cli.operators.command")
-    monkeypatch.setattr(module, "_is_at_a_terminal", lambda: True)
+    monkeypatch.setattr("headrace.cli.operators.command._is_at_a_terminal", lambda: True)
 
 
 @pytest.mark.usefixtures("at_a_terminal")

@@ -1,16 +1,31 @@
-"""What all commands have in common."""
+"""What all commands have in common, and what is imported for them."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
-from headrace.cli import main
+from headrace.cli import LazyGroup, main
+
+#: Runs the command line, and says on standard error what it has imported.
+START = """
+import atexit, sys
+from headrace.__main__ import main
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+main()
+"""
+#: Libraries of some commands. Each takes a tenth of a second or more.
+HEAVY = ("celery", "flask", "httpx2", "openai", "pydantic", "redis", "rich", "sqlalchemy")
 
 
 def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command that does something, with its full name."""
-    for name, command in group.commands.items():
+    for name, listed in group.commands.items():
+        command = group.load(name) if isinstance(group, LazyGroup) else listed
         whole = f"{path} {name}".strip()
         if isinstance(command, click.Group):
             yield from leaves(command, whole)
@@ -21,3 +36,47 @@ def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Comm
 @pytest.mark.parametrize(("name", "command"), list(leaves(main)))
 def test_every_command_prints_its_outcome_as_json(name: str, command: click.Command) -> None:
     assert any("--json" in parameter.opts for parameter in command.params), name
+
+
+@pytest.mark.parametrize("name", main.commands)
+@pytest.mark.parametrize("limit", [20, 45, 1000])
+def test_the_list_of_commands_shows_what_each_says_of_itself(name: str, limit: int) -> None:
+    listed, command = main.commands[name], main.load(name)
+    assert command.name == listed.name == name
+    assert listed.get_short_help_str(limit) == command.get_short_help_str(limit) != ""
+    assert (listed.hidden, listed.deprecated) == (command.hidden, command.deprecated)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--version"], 0), (["--help"], 0), ([], 2), (["job"], 2), (["--unknown"], 2)]
+)
+def test_what_calls_no_command_imports_none(arguments: list[str], status: int) -> None:
+    assert imported(arguments, status) & {*HEAVY, "headrace.cli.jobs", "headrace.config"} == set()
+
+
+def test_a_command_is_imported_when_it_is_called() -> None:
+    modules = imported(["apps", "--help"], 0)
+    assert {"headrace.cli.apps", "sqlalchemy", "rich"} <= modules
+    assert modules & {"headrace.cli.up", "celery", "flask", "openai"} == set()
+
+
+def imported(arguments: list[str], status: int) -> set[str]:
+    """The modules that the command line imports with these arguments, before it exits with this status."""
+    command = [sys.executable, "-c", START, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_a_wrong_name_gets_the_near_ones() -> None:
+    shown = CliRunner().invoke(main, ["job"])
+    assert shown.exit_code == 2
+    assert "No such command 'job'" in shown.output
+    assert "jobs" in shown.output
+
+
+def test_the_shell_completes_the_commands_and_their_options() -> None:
+    shell = ShellComplete(main, {}, "headrace", "_HEADRACE_COMPLETE")
+    assert [item.value for item in shell.get_completions([], "co")] == ["costs"]
+    assert [item.value for item in shell.get_completions(["apps"], "li")] == ["limit", "list"]
+    assert "--max-error" in [item.value for item in shell.get_completions(["apps", "limit"], "--max")]

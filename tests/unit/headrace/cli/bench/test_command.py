@@ -75,7 +75,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setattr(sys.modules["headrace.cli.bench.command"], "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("headrace.cli.bench.command.PROJECT_ROOT", tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     yield Project(tmp_path)
     signal.signal(signal.SIGTERM, before)
