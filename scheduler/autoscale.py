@@ -6,24 +6,26 @@ out: nothing here calls a provider. Knows neither Celery nor how hosts are made.
 
 import logging
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
-from headrace.config import ScalingSettings
+from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
-from headrace.domain.hosts import HostEnd
+from headrace.domain.hosts import HostEnd, HostState
 from headrace.domain.limits.rates import MINUTE_S
-from headrace.domain.scaling import Decision, PoolHosts
+from headrace.domain.scaling import Action, Decision, PoolHosts
 from headrace.errors import BrokerUnavailable
 from headrace.policies import scaling
 from headrace.policies.scaling.replay import DecisionInputs, to_json
 from headrace.store import clock, locks
-from headrace.store.fleet import decisions, hosts
+from headrace.store.fleet import decisions, hosts, workers
 from headrace.store.fleet.hosts import HostPrice
+from headrace.store.fleet.provisioning import provisioning
 from headrace.store.scaling import history as past
-from headrace.store.scaling import pool_hosts
+from headrace.store.scaling import spill
+from headrace.store.scaling.capacity import capacity
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def _decide(
 ) -> tuple[Decision, dict[str, Any]]:
     """Decide and write the decision; returns it, and what was done about it."""
     policy, now = deps.settings.scaling.of_pool(pool), clock.now(db)
-    found = pool_hosts.load(db, deps.settings, pool, now, spill_tokens_per_s)
+    found = pool_hosts(db, deps.settings, pool, now, spill_tokens_per_s)
     history = past.load(db, deps.settings, pool, found, now)
     decision = scaling.decide(history, found, policy, now)
     inputs = to_json(DecisionInputs(history, found, policy, now))
@@ -66,6 +68,45 @@ def _decide(
     if policy.mode == "active":
         facts |= _intend(deps, db, pool, decision_id, decision.target - found.count)
     return decision, facts
+
+
+def pool_hosts(
+    db: Connection, settings: Settings, pool: str, now: datetime, spill_tokens_per_s: float | None = None
+) -> PoolHosts:
+    """The hosts of a pool, and all that a decision goes by beside its history.
+
+    Args: spill_tokens_per_s: tokens that the paid API can take; None if its limit is unknown.
+    """
+    policy = settings.scaling.of_pool(pool)
+    price = HostPrice.of(settings, pool)
+    measured = capacity(db, settings, pool, now)
+    spill_usd = spill.job_usd(db, settings, pool)
+    ready, requested, draining = _host_counts(db, pool, is_active=policy.mode == "active")
+    return PoolHosts(
+        ready,
+        requested,
+        draining,
+        tokens_per_s=measured.tokens_per_s,
+        slots_per_host=measured.slots_per_host,
+        provision_s=provisioning(db, settings, price.instance_type).p90_s,
+        usd_per_hour=None if price.usd_per_hour is None else float(price.usd_per_hour),
+        spill_usd=spill_usd,
+        spill_tokens_per_s=None if spill_usd is None else spill_tokens_per_s,
+        up_at=decisions.last_applied_at(db, pool, Action.UP),
+        down_at=decisions.last_applied_at(db, pool, Action.DOWN),
+    )
+
+
+def _host_counts(db: Connection, pool: str, *, is_active: bool) -> tuple[int, int, int]:
+    """Ready, requested and draining hosts. In the mode `advisory` hosts have no leases, only workers."""
+    if not is_active:
+        fleet = workers.fleets(db).get(pool)
+        return fleet.hosts if fleet else 0, 0, 0
+    states = [host.lease.state for host in hosts.work(db, pool) if not host.is_silent]
+    ready, requested, draining = (
+        states.count(state) for state in (HostState.READY, HostState.REQUESTED, HostState.DRAINING)
+    )
+    return ready, requested, draining
 
 
 def _record(

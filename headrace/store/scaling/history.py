@@ -24,7 +24,7 @@ WINDOWS = 2
 def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: datetime) -> History:
     """All that a decision on this pool knows of the past. Forecasts whose time is over are compared on the way.
 
-    Args: hosts: see `pool_hosts.load`; the rate of a host gives a forecast its size.
+    Args: hosts: those that the pool has now; the rate of a host gives a forecast its size.
     """
     policy = settings.scaling.of_pool(pool)
     window = timedelta(seconds=policy.window_s)

@@ -16,8 +16,9 @@ from headrace.domain.scaling import PoolHosts
 from headrace.store import Store, clock
 from headrace.store.fleet import workers
 from headrace.store.money import budgets
-from headrace.store.scaling import pool_hosts, spill
+from headrace.store.scaling import spill
 from headrace.tables import decisions, hosts, ledger
+from scheduler.autoscale import pool_hosts
 
 MINI = Price(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(4), source="test", version="1")
 
@@ -35,7 +36,7 @@ def typed(settings: Settings) -> Settings:
 def found(store: Store, typed: Settings) -> Callable[..., PoolHosts]:
     def load(settings: Settings = typed, spill_tokens_per_s: float | None = 500.0) -> PoolHosts:
         with store.begin() as db:
-            return pool_hosts.load(db, settings, "chat", clock.now(db), spill_tokens_per_s)
+            return pool_hosts(db, settings, "chat", clock.now(db), spill_tokens_per_s)
 
     return load
 
