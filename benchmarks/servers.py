@@ -1,120 +1,129 @@
-"""Which HTTP server holds thousands of requests open without starving submits: gunicorn (threads, gevent) or granian.
+"""Which HTTP server serves the API best, if who waits holds no thread: granian's WSGI, RSGI or ASGI, or gevent.
 
-Knows the system from outside: HTTP to submit, wait and stream, /proc to weigh. No worker runs, so that nothing that
-waits ever ends.
+The claim: with waits and streams on an event loop, submits, polls and first tokens cost no more than with a thread for
+each, 1,000 waits and 1,000 streams hold few threads, and a caller that leaves is noticed at once. Knows the system from
+outside: HTTP, SQL, /proc. The arms are in `bed/servers/`; all run the same handlers.
 """
 
+import itertools
 import json
 import select
 import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import repeat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bed.first_token import PATH, Listener
 from bed.load import LoadError, drive, request
-from bed.testbed import API_APP, Testbed, bearer, console, lanes
+from bed.testbed import API_APP, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 from bed.weigh import cpu_s, total
+from headrace.config import PROJECT_ROOT
+from headrace.stack.processes import procfile
 
-#: Threads beyond those that wait: for submits.
+#: Beyond the open waits and streams.
 SPARE = 64
 #: Longer than any run.
 WAIT_S = 3600
 OPEN_TIMEOUT_S = 60.0
-#: How long the open requests are left alone to see what they cost: each stream is kept alive once.
-IDLE_S = 10.0
 #: A server that takes less of a core than this is done with what it was asked.
 QUIET_CPU = 0.05
+#: For so long the open requests are left alone to see what they cost. Each stream is kept alive once.
+IDLE_S = 10.0
+#: Jobs whose polls are driven, and the requests before the clock counts.
+POLLED, WARM_UP_S = 500, 1.0
+#: Streams that are open at once to see what one costs.
+CROWD = 100
+#: Waits and streams that are opened together.
+BURST = 50
+#: A caller waits for so long before it leaves, and its leave must be noticed within the second.
+STAYS_S, NOTICE_LIMIT_S = 2.0, 15.0
+#: Connections of a client's pool that are open and silent.
+IDLE_CONNECTIONS = 4
+GOAL_RATIO, GOAL_THREADS, GOAL_NOTICED_S = 0.95, 150, 2.0
 
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A way to serve the API; `line` takes the threads or connections it must carry."""
-
-    name: str
-    line: Callable[[int], str]
-    threads_per_open: float = 1
-
-
-def granian(threads: int) -> str:
-    """As the Procfile does it."""
-    options = "--interface wsgi --http 1 --no-ws --workers 1 --no-access-log"
-    limits = f"--blocking-threads {threads} --backlog 4096 --backpressure {threads}"
-    return f"granian {options} {limits} --host $HEADRACE_HOST --port $PORT {API_APP}"
-
-
-def gunicorn(kind: str) -> Callable[[int], str]:
-    """One worker of this kind."""
-
-    def line(threads: int) -> str:
-        limits = f"--threads {threads} " if kind == "gthread" else ""
-        # Keep-alive, as granian has it: without it, each request costs a connection.
-        limits += f"--keep-alive 60 --worker-connections {2 * threads} --backlog 4096"
-        where = f"--bind $HEADRACE_HOST:$PORT --log-level error --timeout 0 {API_APP}"
-        return f"gunicorn --workers 1 --worker-class {kind} {limits} {where}"
-
-    return line
-
-
-SERVERS = {
-    server.name: server
-    for server in (
-        Server("granian", granian),
-        Server("granian_4x", granian, 4),
-        Server("gthread", gunicorn("gthread")),
-        Server("gevent", gunicorn("gevent")),
-    )
+NATIVE = (
+    "granian --interface {interface} --loop {loop} --http 1 --no-ws --workers 1 --backpressure 4096 --backlog 4096 "
+    "--workers-kill-timeout 10 --no-access-log --host $HEADRACE_HOST --port $PORT bed.servers.{app}:app"
+)
+GEVENT = (
+    "gunicorn --worker-class gevent --workers 1 --keep-alive 60 --worker-connections 4096 --backlog 4096 --timeout 0 "
+    f"--log-level error --bind $HEADRACE_HOST:$PORT {API_APP}"
+)
+TODAY = "today"
+LINES = {
+    TODAY: procfile.read(PROJECT_ROOT / "Procfile")["web"],
+    "rsgi": NATIVE.format(interface="rsgi", loop="asyncio", app="rsgi"),
+    "asgi": NATIVE.format(interface="asginl", loop="asyncio", app="asgi"),
+    "rsgi_uvloop": NATIVE.format(interface="rsgi", loop="uvloop", app="rsgi"),
+    "asgi_uvloop": NATIVE.format(interface="asginl", loop="uvloop", app="asgi"),
+    "gevent": GEVENT,
 }
-KINDS = ("none", "polls", "streams")
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One server under submits, while it holds requests open.
-
-    Attributes:
-        held: of the open requests, those that were still open after the load.
-        open_s: until all of them were open and the server was quiet.
-        idle_cpu: share of one core that the server takes while nothing but they is there.
-    """
-
-    submits_per_s: float
-    p95_ms: float
-    failed: int
-    held: int
-    open_s: float
-    idle_cpu: float
-    rss_mib: float
-    threads: int
+#: uvloop comes with vLLM's packages alone.
+USUAL = (TODAY, "rsgi", "asgi", "gevent")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured. Attributes: opened: waits, and as many streams. streams: one after the other."""
 
     rounds: int
     seconds: float
     opened: int
+    streams: int
     clients: int
 
     @property
     def settings(self) -> dict[str, str]:
-        """Neither a cap nor a slot nor a time limit is in the way."""
+        """Neither a cap nor a slot nor a rate is in the way, and the engine takes no time."""
         slots = str(self.opened + SPARE)
-        return lanes(depth_cap=10**9, backlog_cap_tokens=10**9) | {
+        return lanes(depth_cap=10**9, backlog_cap_tokens=10**12, max_wait_s=86_400) | {
+            "HEADRACE_CALLS_PER_MINUTE": str(10**9),
             "HEADRACE_WAIT_LIMIT_S": str(WAIT_S),
             "HEADRACE_WAIT_SLOTS": slots,
             "HEADRACE_STREAM_SLOTS": slots,
-            "HEADRACE_KEEP_ALIVE_S": str(IDLE_S),
+            "HEADRACE_SIMULATOR__PREFILL_TOKENS_PER_S": "100000",
+            "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "200",
+            "HEADRACE_SIMULATOR__KV_TOKENS": "1000000",
         }
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was measured of one server. Lists have a value for each round.
+
+    Attributes:
+        submit_us, poll_us: processor time of the server for each.
+        stream_us: likewise for a stream of 24 words, many at once.
+        held_per_s: submits while waits and streams are open.
+        idle_cpu: the share of a core that they take.
+        noticed_s: from the close of a caller's connection until its job was cancelled, directly and beside idle
+            connections; the limit if it was not.
+        failed: requests with another outcome than theirs.
+    """
+
+    submit_per_s: list[float] = field(default_factory=list)
+    submit_p95_ms: list[float] = field(default_factory=list)
+    submit_us: list[float] = field(default_factory=list)
+    poll_per_s: list[float] = field(default_factory=list)
+    poll_p95_ms: list[float] = field(default_factory=list)
+    poll_us: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    stream_us: list[float] = field(default_factory=list)
+    held_per_s: float = 0.0
+    idle_cpu: float = 0.0
+    threads: int = 0
+    memory_mb: float = 0.0
+    noticed_s: dict[str, float] = field(default_factory=dict)
+    failed: int = 0
 
 
 class Held:
@@ -125,26 +134,28 @@ class Held:
         self._address = (address.hostname or "", address.port or 80)
         self._sockets: list[socket.socket] = []
 
-    def open(self, data: bytes) -> None:
+    def open(self, data: bytes) -> socket.socket:
         """Send one more."""
         connection = socket.create_connection(self._address, timeout=OPEN_TIMEOUT_S)
         connection.sendall(data)
-        connection.setblocking(False)
         self._sockets.append(connection)
+        return connection
 
-    def wait_for(self, needle: bytes) -> None:
-        """Return once each was answered with the beginning of a stream. Raises: ClickException."""
-        until = time.monotonic() + OPEN_TIMEOUT_S
-        silent = {connection.fileno(): connection for connection in self._sockets}
-        poll = select.epoll()
+    def read_all(self, needle: bytes) -> None:
+        """Return once each was answered with this. Raises: ClickException."""
+        until, poll = time.monotonic() + OPEN_TIMEOUT_S, select.epoll()
+        silent = {connection.fileno(): (connection, bytearray()) for connection in self._sockets}
         for number in silent:
             poll.register(number, select.EPOLLIN)
         while silent:
             events = poll.poll(max(0.0, until - time.monotonic()))
             if not events:
-                raise click.ClickException(f"{len(silent)} streams did not begin within {OPEN_TIMEOUT_S:.0f} s.")
+                raise click.ClickException(f"{len(silent)} requests were not answered within {OPEN_TIMEOUT_S:.0f} s.")
             for number, _ in events:
-                if needle in silent[number].recv(65_536):
+                connection, received = silent[number]
+                data = connection.recv(65_536)
+                received += data
+                if needle in received or not data:
                     poll.unregister(number)
                     del silent[number]
         poll.close()
@@ -157,178 +168,266 @@ class Held:
         """Go away."""
         for connection in self._sockets:
             connection.close()
+        self._sockets.clear()
 
     @staticmethod
     def _is_open(connection: socket.socket) -> bool:
+        connection.setblocking(False)
         try:
-            # What comes to a stream meanwhile are keep-alives; a poll is answered by its head.
             data = connection.recv(65_536)
         except BlockingIOError:
             return True
-        return bool(data) and not data.startswith(b"HTTP/1.1")
+        # A stream has begun, and what comes now keeps it alive; a wait is answered by its head.
+        return bool(data) and (b"text/event-stream" in data or not data.startswith(b"HTTP/1.1"))
 
 
 class Arm:
-    """One server with one kind of open requests."""
+    """One server."""
 
-    def __init__(self, key: str, plan: Plan, url: str, pid: int) -> None:
-        self._plan, self._url, self._pid = plan, url, pid
-        self._headers = bearer(key)
-        self._submit = self._post("/v1/jobs", {"prompt": "Why is the sky blue?", "max_wait": WAIT_S})
+    def __init__(self, bed: Testbed, plan: Plan, name: str) -> None:
+        self._bed, self._plan, self.name = bed, plan, name
+        self._url, self._pid = bed.start_line(LINES[name])
+        self._key = bearer(bed.api_key)
+        prompt = "Explain in plain words why the sky is blue. " * 22
+        self._submit = self._post("/v1/jobs", {"prompt": prompt, "max_tokens": 64, "lane": "normal"})
+        chat = {"messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 24}
+        self._chat, self._wait, self._stream = chat, self._post(PATH, chat), self._post(PATH, {**chat, "stream": True})
+        self.figures = Figures()
 
-    def measure(self, kind: str) -> Figures:
-        """Open the requests, look at the server while it is idle, then load it with submits."""
-        drive([self._url], repeat(self._submit, 200), self._plan.clients)
-        held = Held(self._url)
+    def rates(self, seconds: float, *, counts: bool) -> None:
+        """Submits, then polls."""
+        self._drive("submit", itertools.repeat(self._submit), 202, seconds, counts=counts)
+        made = drive([self._url], itertools.repeat(self._submit, POLLED), self._plan.clients).answers
+        ids = [json.loads(answer.body)["id"] for answer in made if answer.status == 202]
+        polls = itertools.cycle([request("GET", f"/v1/jobs/{job_id}", self._key) for job_id in ids])
+        self._drive("poll", polls, 200, seconds, counts=counts)
+
+    def _drive(self, name: str, requests: Iterator[bytes], status: int, seconds: float, *, counts: bool) -> None:
+        before = cpu_s(self._pid)
+        outcome = drive([self._url], requests, self._plan.clients, seconds)
+        used_s = cpu_s(self._pid) - before
+        self.figures.failed += len(outcome.answers) - outcome.count(status)
+        if counts:
+            getattr(self.figures, f"{name}_per_s").append(outcome.per_s(status))
+            getattr(self.figures, f"{name}_p95_ms").append(outcome.latency_ms(status, 95))
+            getattr(self.figures, f"{name}_us").append(1e6 * used_s / len(outcome.answers))
+
+    def first_tokens(self, *, counts: bool) -> None:
+        """Streams one after the other, then many at once. A worker must run."""
+        with Listener(self._url, self._key) as listener:
+            firsts = [1000 * listener.ask(self._chat).first_s for _ in range(self._plan.streams)]
+        held, before = Held(self._url), cpu_s(self._pid)
+        for _ in range(CROWD):
+            held.open(self._stream)
+        held.read_all(b"[DONE]")
+        used_s = cpu_s(self._pid) - before
+        held.close()
+        if counts:
+            self.figures.first_ms.append(statistics.median(firsts))
+            self.figures.stream_us.append(1e6 * used_s / CROWD)
+
+    def hold(self) -> None:
+        """Hold waits and streams open, weigh the server, and submit beside them."""
+        held, opened = Held(self._url), self._plan.opened
         try:
-            began = time.monotonic()
-            self._open(kind, held)
+            for number in range(1, opened + 1):
+                held.open(self._wait)
+                held.open(self._stream)
+                if number % BURST == 0 or number == opened:
+                    taken = partial(self._has_taken, 2 * number)
+                    wait_until(taken, OPEN_TIMEOUT_S, f"{self.name} does not take {2 * number} requests.")
             self._settle()
-            open_s = time.monotonic() - began
             before = cpu_s(self._pid)
             time.sleep(IDLE_S)
-            idle_cpu = (cpu_s(self._pid) - before) / IDLE_S
-            outcome = drive([self._url], repeat(self._submit), self._plan.clients, self._plan.seconds)
-            accepted = outcome.count(202)
-            return Figures(
-                submits_per_s=outcome.per_s(202),
-                p95_ms=outcome.latency_ms(202, 95),
-                failed=len(outcome.answers) - accepted,
-                held=held.count(),
-                open_s=open_s,
-                idle_cpu=idle_cpu,
-                rss_mib=total(self._pid, "VmRSS") / 1024,
-                threads=total(self._pid, "Threads"),
-            )
+            self.figures.idle_cpu = (cpu_s(self._pid) - before) / IDLE_S
+            self.figures.threads = total(self._pid, "Threads")
+            self.figures.memory_mb = total(self._pid, "VmRSS") / 1024
+            outcome = drive([self._url], itertools.repeat(self._submit), self._plan.clients, self._plan.seconds)
+            self.figures.held_per_s = outcome.per_s(202)
+            self.figures.failed += 2 * opened - held.count()
         finally:
             held.close()
+        self._settle()
 
-    def _open(self, kind: str, held: Held) -> None:
-        if kind == "polls":
-            made = drive([self._url], repeat(self._submit, self._plan.opened), self._plan.clients)
-            for answer in made.answers:
-                path = f"/v1/jobs/{json.loads(answer.body)['id']}?wait={WAIT_S}"
-                held.open(request("GET", path, self._headers))
-        if kind == "streams":
-            body = {"input": "Why?", "background": True, "stream": True, "job": {"max_wait": WAIT_S}}
-            stream = self._post("/v1/responses", body)
-            for _ in range(self._plan.opened):
-                held.open(stream)
-            held.wait_for(b"response.created")
+    def _has_taken(self, jobs: int) -> bool:
+        return self._bed.open_jobs() == jobs
 
     def _settle(self) -> None:
-        """Return once the server is quiet. Long polls show nothing from outside once they are open."""
+        """Return once the server is quiet."""
         look_s, cpu = 0.5, 1.0
         while cpu > QUIET_CPU:
             before = cpu_s(self._pid)
             time.sleep(look_s)
             cpu = (cpu_s(self._pid) - before) / look_s
 
-    def _post(self, path: str, body: dict[str, object]) -> bytes:
-        return request("POST", path, self._headers, json.dumps(body).encode())
+    def notice(self) -> None:
+        """Leave a wait and a stream: directly, and beside idle connections of the same client."""
+        for kind, data in (("wait", self._wait), ("stream", self._stream)):
+            self.figures.noticed_s[kind] = self._leave(data)
+            with self._idle_connections():
+                self.figures.noticed_s[f"{kind}_pooled"] = self._leave(data)
+
+    def _leave(self, data: bytes) -> float:
+        """Seconds from the close of a caller's connection until its job is cancelled."""
+        clear(self._bed)
+        held = Held(self._url)
+        connection = held.open(data)
+        wait_until(self._bed.open_jobs, OPEN_TIMEOUT_S, "A request is not taken.")
+        time.sleep(STAYS_S)
+        if data is self._stream:
+            connection.recv(65_536)
+        held.close()
+        left = time.monotonic()
+        wait_until(lambda: not self._bed.open_jobs(), NOTICE_LIMIT_S, None)
+        return time.monotonic() - left
+
+    @contextmanager
+    def _idle_connections(self) -> Iterator[None]:
+        held = Held(self._url)
+        for _ in range(IDLE_CONNECTIONS):
+            held.open(request("GET", "/healthz"))
+        held.read_all(b"\r\n\r\n")
+        try:
+            yield
+        finally:
+            held.close()
+
+    def _post(self, path: str, body: Mapping[str, object]) -> bytes:
+        return request("POST", path, self._key, json.dumps(body).encode())
 
 
-Measured = dict[tuple[str, str], list[Figures]]
+def clear(bed: Testbed) -> None:
+    """Forget every job."""
+    bed.sql("TRUNCATE jobs CASCADE")
+    bed.redis.flushall()
 
 
-def measure(plan: Plan, names: Sequence[str]) -> Measured:
-    """Every server with every kind of open requests, in turn, round after round, so that all meet the same weather."""
-    measured: Measured = {(name, kind): [] for name in names for kind in KINDS}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Testbed(plan.settings) as bed, Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=plan.rounds * len(measured))
-        for _ in range(plan.rounds):
-            for (name, kind), rounds in measured.items():
-                progress.update(task, description=f"{name}, {kind}")
-                bed.redis.flushall()
-                bed.sql("TRUNCATE jobs CASCADE")
-                server = SERVERS[name]
-                line = server.line(round(plan.opened * server.threads_per_open) + SPARE)
-                with bed.serving(line) as (url, pid):
-                    try:
-                        rounds.append(Arm(bed.api_key, plan, url, pid).measure(kind))
-                    except LoadError as error:
-                        raise click.ClickException(f"{name}, {kind}: {error}") from error
-                progress.advance(task)
-    return measured
+def measure(plan: Plan, names: Sequence[str]) -> dict[str, Figures]:
+    """All arms, in turn, round after round, so that all meet the same weather."""
+    with Testbed(plan.settings) as bed:
+        arms = [Arm(bed, plan, name) for name in names]
+        for arm in arms:
+            arm.rates(WARM_UP_S, counts=False)
+        for _ in rounds(plan.rounds, lambda no: f"submits and polls, round {no} of {plan.rounds}"):
+            for arm in arms:
+                arm.rates(plan.seconds, counts=True)
+        for arm in arms:
+            console.print(f"{arm.name}: {plan.opened} waits and as many streams", style="dim")
+            clear(bed)
+            arm.hold()
+            console.print(f"{arm.name}: callers that leave", style="dim")
+            arm.notice()
+        clear(bed)
+        bed.start_worker()
+        for arm in arms:
+            arm.first_tokens(counts=False)
+        for _ in rounds(plan.rounds, lambda no: f"streams, round {no} of {plan.rounds}"):
+            for arm in arms:
+                arm.first_tokens(counts=True)
+    return {arm.name: arm.figures for arm in arms}
 
 
-def median(rounds: Sequence[Figures]) -> Figures:
-    """Field by field."""
-    values = [asdict(each) for each in rounds]
-    return Figures(**{name: statistics.median(each[name] for each in values) for name in values[0]})
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median round's ratio."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def show(plan: Plan, measured: Measured) -> None:
+def summary(measured: Mapping[str, Figures]) -> dict[str, object]:
+    """What the last line says: of each arm, its figures beside today's. A ratio above 1 is better."""
+    found: dict[str, object] = {}
+    base = measured.get(TODAY)
+    for name, each in measured.items():
+        if base is not None:
+            found[f"{name}_submit_ratio"] = ratio(each.submit_per_s, base.submit_per_s)
+            found[f"{name}_poll_ratio"] = ratio(each.poll_per_s, base.poll_per_s)
+            found[f"{name}_first_token_ratio"] = ratio(base.first_ms, each.first_ms)
+        found[f"{name}_threads"] = each.threads
+        found[f"{name}_memory_mb"] = each.memory_mb
+        found[f"{name}_noticed_s"] = max(each.noticed_s.values())
+        found[f"{name}_failed"] = each.failed
+    return found
+
+
+def show(plan: Plan, measured: Mapping[str, Figures]) -> None:
     """The medians."""
-    table = Table("server", "open", header_style="bold")
-    for heading in ("submits/s", "p95 ms", "failed", "held", "opened in s", "idle CPU", "RSS MiB", "threads"):
-        table.add_column(heading, justify="right")
-    for (name, kind), rounds in measured.items():
-        figures = median(rounds)
-        opened = "0" if kind == "none" else f"{plan.opened} {kind}"
-        rates = (
-            f"{figures.submits_per_s:.0f}",
-            f"{figures.p95_ms:.1f}",
-            f"{figures.failed:.0f}",
-            f"{figures.held:.0f}",
+    table = Table("", *measured, header_style="bold", title="medians of the rounds; processor time in us")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in ("submit_per_s", "submit_p95_ms", "submit_us", "poll_per_s", "poll_p95_ms", "poll_us"):
+        table.add_row(name, *(f"{statistics.median(getattr(each, name)):,.4g}" for each in measured.values()))
+    for name in ("first_ms", "stream_us"):
+        table.add_row(name, *(f"{statistics.median(getattr(each, name)):,.4g}" for each in measured.values()))
+    table.add_section()
+    for name in ("threads", "memory_mb", "idle_cpu", "held_per_s"):
+        shown = (
+            f"{getattr(each, name):,.3g}" if name == "idle_cpu" else f"{getattr(each, name):,.0f}"
+            for each in measured.values()
         )
-        costs = (f"{figures.open_s:.1f}", f"{figures.idle_cpu:.1%}", f"{figures.rss_mib:.0f}", f"{figures.threads:.0f}")
-        table.add_row(name, opened, *rates, *costs)
+        table.add_row(f"{name}, {plan.opened} waits and streams", *shown)
+    for kind in next(iter(measured.values())).noticed_s:
+        table.add_row(f"noticed_s, {kind}", *(f"{each.noticed_s[kind]:.2f}" for each in measured.values()))
+    table.add_row("failed", *(str(each.failed) for each in measured.values()))
     console.print(table)
 
 
-def summary(measured: Measured) -> str:
-    """The one line that says it all: who submits fastest while holding requests open, and each server's figures."""
-    pairs = {}
-    worst: dict[str, float] = {}
-    for (name, kind), rounds in measured.items():
-        figures = median(rounds)
-        pairs[f"{name}_{kind}_per_s"] = f"{figures.submits_per_s:.0f}"
-        pairs[f"{name}_{kind}_p95_ms"] = f"{figures.p95_ms:.1f}"
-        if kind != "none":
-            worst[name] = min(worst.get(name, figures.submits_per_s), figures.submits_per_s)
-    pairs = {"winner": max(worst, key=worst.__getitem__), **pairs}
-    return " ".join(f"{name}={value}" for name, value in pairs.items())
-
-
 @click.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="The median of them counts.")
-@click.option("--seconds", type=click.FloatRange(min=0.5), default=5, show_default=True, help="Of submits, each time.")
-@click.option("--open", "opened", type=click.IntRange(min=1), default=1000, show_default=True, help="Requests held.")
-@click.option("--clients", type=click.IntRange(min=1), default=32, show_default=True, help="Connections that submit.")
-@click.option("--server", "names", type=click.Choice(list(SERVERS)), multiple=True, help="Only this; may be repeated.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="The median round counts.")
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=4, show_default=True, help="Of each load.")
 @click.option(
-    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every round."
+    "--open", "opened", type=click.IntRange(min=1), default=1000, show_default=True, help="Waits, and streams."
 )
-def main(rounds: int, seconds: float, opened: int, clients: int, names: tuple[str, ...], file: Path | None) -> None:
-    """Compare HTTP servers by what submits they take while they hold long polls or streams open.
+@click.option("--streams", type=click.IntRange(min=1), default=30, show_default=True, help="For first tokens, a round.")
+@click.option("--clients", type=click.IntRange(min=1), default=32, show_default=True, help="Connections of each load.")
+@click.option("--server", "names", type=click.Choice(list(LINES)), multiple=True, help="Only this; may be repeated.")
+@click.option(
+    "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
+)
+def main(
+    rounds: int, seconds: float, opened: int, streams: int, clients: int, names: tuple[str, ...], file: Path | None
+) -> None:
+    """Compare HTTP servers with the same handlers: what submits, polls, streams, and open requests cost each.
 
-    Each serves the same API from one process, on a Postgres and a Valkey that are started here: granian (WSGI), with
-    a thread for each open request or with four times as many; gunicorn with threads; gunicorn with gevent. Each is
-    measured with nothing else open, with idle long polls, and with idle event streams. Nothing that waits ever ends,
-    since no worker runs. The figures are accepted submits per second and the p95 of their latency, how many of the open
-    requests were still held afterwards, and what the server's processes weigh.
+    Starts Postgres, Valkey and one process of each server, all of these on the first CPU, in a temporary folder:
 
-    The last line is name=value pairs: winner (the most submits per second with its worse kind of open requests), and
-    both figures of every arm. The status is 1 when a submit failed or an open request was dropped.
+    \b
+    today        the Procfile's line: granian, WSGI, a thread for each request that waits
+    rsgi, asgi   granian; an event loop holds waits, streams and slow bodies, and 112 threads run handlers
+    *_uvloop     the same on uvloop
+    gevent       gunicorn with gevent, and today's code
+
+    Each is driven with submits, then with polls, in turn. Then each holds waits and streams open, while nothing runs
+    their jobs, and is weighed; and a caller leaves a wait and a stream, with and without idle connections of its
+    address. At last a worker runs, on a simulated engine, and streams are read.
+
+    The last line is name=value pairs, of each arm: submit_ratio, poll_ratio and first_token_ratio against today's
+    (above 1: better), threads and memory_mb with all that is open, noticed_s (the longest from a close to the cancel of
+    its job; 15 if it was not cancelled), and failed requests. The status is 1 when no arm but today's has ratios of
+    0.95, at most 150 threads and noticed_s of 2, with nothing failed.
 
     \b
     bin/headrace python benchmarks/servers.py
-    bin/headrace python benchmarks/servers.py --server granian --open 4000 --json figures.json
+    bin/headrace python benchmarks/servers.py --server today --server asgi --rounds 3 --json figures.json
     """
-    plan = Plan(rounds, seconds, opened, clients)
-    measured = measure(plan, names or list(SERVERS))
+    plan = Plan(rounds, seconds, opened, streams, clients)
+    try:
+        measured = measure(plan, names or USUAL)
+    except LoadError as error:
+        raise click.ClickException(str(error)) from error
     show(plan, measured)
+    figures = summary(measured)
     if file is not None:
-        arms = [
-            {"server": name, "open": kind, "rounds": [asdict(each) for each in figures]}
-            for (name, kind), figures in measured.items()
-        ]
-        file.write_text(json.dumps({"plan": asdict(plan), "arms": arms}, indent=2) + "\n")
-    print(summary(measured))
-    lost = any(each.failed or each.held < opened for arm, r in measured.items() if arm[1] != "none" for each in r)
-    sys.exit(1 if lost else 0)
+        every = {name: asdict(each) for name, each in measured.items()}
+        file.write_text(json.dumps({"plan": asdict(plan), "figures": figures, "arms": every}, indent=2) + "\n")
+    print(line_of(figures))
+    sys.exit(0 if any(holds(name, figures) for name in measured if name != TODAY) else 1)
+
+
+def holds(name: str, figures: Mapping[str, object]) -> bool:
+    """True when this arm meets every goal."""
+    ratios = [figures.get(f"{name}_{what}_ratio", 0.0) for what in ("submit", "poll", "first_token")]
+    is_light = figures[f"{name}_threads"] <= GOAL_THREADS  # type: ignore[operator]
+    is_prompt = figures[f"{name}_noticed_s"] <= GOAL_NOTICED_S  # type: ignore[operator]
+    return min(ratios) >= GOAL_RATIO and is_light and is_prompt and not figures[f"{name}_failed"]  # type: ignore[type-var]
 
 
 if __name__ == "__main__":

@@ -135,14 +135,10 @@ class Testbed(AbstractContextManager["Testbed"]):
         cpus = sorted(os.sched_getaffinity(0))
         return (cpus[number % len(cpus)],)
 
-    @contextmanager
-    def serving(self, line: str) -> Iterator[tuple[str, int]]:
-        """The API by another line than the Procfile's, which finds HEADRACE_HOST and PORT; its address and its pid."""
-        url, child = self._serve(line, "/readyz")
-        try:
-            yield url, child.pid
-        finally:
-            child.stop()
+    def start_line(self, line: str) -> tuple[str, int]:
+        """Start the API by this line, which finds HEADRACE_HOST and PORT, on the first CPU; its address and its pid."""
+        url, child = self._serve(line, "/readyz", self._cpu(0))
+        return url, child.pid
 
     def _serve(self, line: str, path: str, cpus: tuple[int, ...] = ()) -> tuple[str, Child]:
         port = free_port()
