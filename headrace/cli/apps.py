@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operating
 from headrace.cli.keys import key_json, key_table
-from headrace.cli.table import table
+from headrace.cli.output import json_option, notes, out, print_json, table
 from headrace.domain.apps import Activity, App, Changes
 from headrace.domain.queues import Lane
 from headrace.store import actions

@@ -8,9 +8,8 @@ import click
 from rich.markup import escape
 
 from headrace.cli import parameters
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
-from headrace.cli.table import print_uncut, table
+from headrace.cli.output import json_option, notes, out, print_json, print_uncut, table
 from headrace.domain.operators.actions import Action
 from headrace.store import audit as store
 from headrace.store.audit import Entry, WantedEntries

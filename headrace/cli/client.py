@@ -1,34 +1,14 @@
-"""The client commands get and cancel, and how all commands print.
+"""`headrace get` and `headrace cancel`, for clients of the API."""
 
-Answers go to standard output and everything else to standard error, so that a pipe gets only the answer.
-"""
-
-import json
 from typing import Any
 
 import click
-from rich.console import Console
 
 from headrace.cli.api import Api
+from headrace.cli.output import json_option, notes, out, print_json
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.states import JobState
-
-#: The option of every command that has a result.
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-
-out = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
-
-
-def print_json(value: Any) -> None:
-    """Print a result for a program, on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def print_json_line(value: Any) -> None:
-    """Print one of many results for a program: one JSON object a line."""
-    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 @click.command()

@@ -7,9 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operating
-from headrace.cli.table import print_uncut, table
+from headrace.cli.output import json_option, notes, out, print_json, print_uncut, table
 from headrace.domain.ids import show_id
 from headrace.store import actions
 from headrace.store.clients import apps

@@ -11,9 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection
 
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operating, operator_settings
-from headrace.cli.table import table
+from headrace.cli.output import json_option, notes, out, print_json, table
 from headrace.config import Settings
 from headrace.domain.hosts import HostEnd, HostLease, HostState, HostWork
 from headrace.errors import ConfigError

@@ -7,9 +7,8 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from headrace.cli.client import notes, out
 from headrace.cli.database import database, operating
-from headrace.cli.table import table
+from headrace.cli.output import notes, out, table
 from headrace.domain.ids import parse_id, show_id
 from headrace.store import actions
 from headrace.store.jobs.history import Event, History, history, message, plain, timeline

@@ -7,10 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operating
 from headrace.cli.job_history import show
-from headrace.cli.table import table
+from headrace.cli.output import json_option, notes, out, print_json, table
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState

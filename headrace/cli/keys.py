@@ -9,9 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import parameters
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operating, operator_settings
-from headrace.cli.table import table
+from headrace.cli.output import json_option, notes, out, print_json, table
 from headrace.domain.apps import KeyRecord, Scope
 from headrace.store import actions
 from headrace.store.clients import apps

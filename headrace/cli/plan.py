@@ -9,8 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from headrace.cli.client import out
-from headrace.cli.table import table
+from headrace.cli.output import out, table
 from headrace.config import PoolSettings, Settings
 from headrace.domain.shapes import KV_BYTES, WEIGHT_BYTES, ModelShape
 from headrace.errors import ConfigError

@@ -6,8 +6,8 @@ import click
 import sqlalchemy as sa
 
 from headrace.cli.analyst.dictionary import PAGE, page
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, operating, operator_settings
+from headrace.cli.output import json_option, notes, out, print_json
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError
 from headrace.stack.secret import persistent_secret

@@ -22,7 +22,7 @@ from headrace.cli.backtest.report import LEGEND, as_json, last_line, results_tab
 from headrace.cli.backtest.runs import POLICIES, CaseResult, PolicyCase, run_all
 from headrace.cli.backtest.synthetic import SYNTHETIC, synthetic
 from headrace.cli.backtest.trace import RateTrace, RequestTrace, read_trace
-from headrace.cli.client import notes, out
+from headrace.cli.output import notes, out
 from headrace.errors import ConfigError
 
 _WORLD, _SIZES = World(), Sizes()

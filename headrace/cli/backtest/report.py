@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from headrace.cli.backtest.runs import CaseResult
-from headrace.cli.table import table
+from headrace.cli.output import table
 
 #: Of the table.
 LEGEND = (

@@ -15,8 +15,7 @@ from headrace.cli.bench.figures import FIGURES, Figure, entry_of, read_figures, 
 from headrace.cli.bench.page import PAGE, outcome, page
 from headrace.cli.bench.repository import Age, Repository, ages
 from headrace.cli.bench.run import measure
-from headrace.cli.client import out
-from headrace.cli.table import table
+from headrace.cli.output import out, table
 from headrace.config import PROJECT_ROOT
 from headrace.errors import ConfigError
 

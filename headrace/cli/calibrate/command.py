@@ -12,7 +12,7 @@ from headrace.cli.api import Api
 from headrace.cli.calibrate import report
 from headrace.cli.calibrate.labels import Label, read_labels
 from headrace.cli.calibrate.runs import Run, check_workers, errors_of, run_all
-from headrace.cli.client import json_option, notes, print_json
+from headrace.cli.output import json_option, notes, print_json
 from headrace.config import PoolSettings, Settings
 from headrace.config.pools import DEFAULT_OWN_PRICE
 from headrace.policies.routing.calibration import Part, calibrate, labels_needed, risk_of_one, totals

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from headrace.cli.table import table
+from headrace.cli.output import table
 from headrace.policies.routing.calibration import Cell, Part
 
 

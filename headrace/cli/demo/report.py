@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from headrace.cli.table import table
+from headrace.cli.output import table
 from headrace.domain.states import JobState
 from headrace.stack.receiver import Received
 from headrace.stack.report import Report

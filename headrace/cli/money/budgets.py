@@ -8,10 +8,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database, operating, operator_settings
+from headrace.cli.output import json_option, out, print_json, table
 from headrace.cli.parameters import usd
-from headrace.cli.table import table
 from headrace.domain.limits.budgets import SHUT, Account, SpendingLimits, reached, share
 from headrace.store import actions
 from headrace.store.money import budgets as store

@@ -11,9 +11,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database
-from headrace.cli.table import table
+from headrace.cli.output import json_option, notes, out, print_json, table
 from headrace.store import clock
 from headrace.store.money import costs as store
 from headrace.store.money.costs import AppMonth, PoolMonth

@@ -8,11 +8,10 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.money import price_library
 from headrace.cli.money.price_library import Found, NoListPrice
-from headrace.cli.table import table
+from headrace.cli.output import json_option, out, print_json, table
 from headrace.config import Price, Settings
 from headrace.policies.pricing import DatedPrice, Tariff, no_price
 from headrace.store import actions, clock

@@ -7,9 +7,8 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from headrace.cli.client import json_option, notes, out, print_json
 from headrace.cli.database import database, local_stack, operating
-from headrace.cli.table import table
+from headrace.cli.output import json_option, notes, out, print_json, table
 from headrace.config import Settings
 from headrace.domain.operators.accounts import Operator, Role
 from headrace.policies import passwords

@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.cli.api import Api
-from headrace.cli.client import json_option, out, print_json
+from headrace.cli.output import json_option, out, print_json, table
 from headrace.cli.queues.watch import watch
-from headrace.cli.table import table
 from headrace.config import Settings
 
 

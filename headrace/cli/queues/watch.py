@@ -9,7 +9,7 @@ import click
 from rich.console import RenderableType
 from rich.live import Live
 
-from headrace.cli.client import out
+from headrace.cli.output import out
 
 #: How often it reads and draws.
 WATCH_EVERY_S = 2.0

@@ -6,8 +6,8 @@ import click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headrace.cli.client import out, print_json
 from headrace.cli.database import database, operator_settings
+from headrace.cli.output import out, print_json
 from headrace.cli.queues.watch import watch
 from headrace.cli.scale.as_json import as_json as json_of
 from headrace.cli.scale.overview import PoolOverview, Reader

@@ -7,8 +7,8 @@ import click
 from pydantic import ValidationError
 from rich.markup import escape
 
-from headrace.cli.client import json_option, out, print_json
 from headrace.cli.database import database
+from headrace.cli.output import json_option, out, print_json
 from headrace.cli.scale.screen import change
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.scaling import Decision

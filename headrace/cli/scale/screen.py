@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headrace.cli.client import out
 from headrace.cli.hosts import age
+from headrace.cli.output import out
 from headrace.cli.scale import chart
 from headrace.cli.scale.chart import Lines
 from headrace.cli.scale.overview import LATELY_S, PoolOverview

@@ -2,7 +2,7 @@
 
 import click
 
-from headrace.cli.client import json_option, out, print_json
+from headrace.cli.output import json_option, out, print_json
 from headrace.cli.settings.page import PAGE, page, rows
 from headrace.cli.settings.sections import sections
 from headrace.config import PROJECT_ROOT

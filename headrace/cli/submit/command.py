@@ -12,7 +12,8 @@ from typing import Any, get_args
 import click
 
 from headrace.cli.api import POLL_S, Api
-from headrace.cli.client import facts_of, json_option, notes, out, print_json
+from headrace.cli.client import facts_of
+from headrace.cli.output import json_option, notes, out, print_json
 from headrace.cli.submit.file import Files, submit_file
 from headrace.cli.submit.stream import stream
 from headrace.config import Settings

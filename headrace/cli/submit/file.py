@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from headrace.cli.api import Api
-from headrace.cli.client import notes, out, print_json
+from headrace.cli.output import notes, out, print_json
 from headrace.cli.submit.lines import Line, read_lines
 from headrace.cli.submit.results import Outcome, PrintedResults, Results, results_file
 from headrace.cli.submit.run import Pause, Run, Stopped, Terms

@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 import click
 
-from headrace.cli.client import print_json_line
+from headrace.cli.output import print_json_line
 from headrace.cli.submit.lines import Line
 from headrace.domain.states import JobState
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from headrace.cli.api import Api, NoAnswer
-from headrace.cli.client import facts_of, notes, print_json_line
+from headrace.cli.client import facts_of
+from headrace.cli.output import notes, print_json_line
 
 #: How often a stream that breaks off is taken up again.
 RESUMES = 10

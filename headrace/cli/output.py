@@ -1,11 +1,34 @@
-"""The look of the tables that commands print."""
+"""How all commands print: an answer to standard output, everything else to standard error; and their tables.
 
+A pipe gets only the answer.
+"""
+
+import json
+from typing import Any
+
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+#: The option of every command that has a result.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+
+out = Console(highlight=False)
+notes = Console(stderr=True, highlight=False)
+
 #: Wider than any row.
 UNBOUNDED = 100_000
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a program, on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: Any) -> None:
+    """Print one of many results for a program: one JSON object a line."""
+    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def table(*headings: str) -> Table:

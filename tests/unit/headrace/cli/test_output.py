@@ -2,7 +2,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from headrace.cli.table import print_uncut, table
+from headrace.cli.output import print_uncut, table
 
 
 def test_columns_stand_side_by_side_without_lines_or_edges() -> None:
