@@ -40,6 +40,7 @@ from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
 from headrace.connections.model_files import tokenizer_for
+from headrace.connections.redis import redis_client
 from headrace.domain.apps import Confinement
 from headrace.domain.limits.budgets import Balances, Kind
 from headrace.policies.pricing import Tariff
@@ -64,7 +65,7 @@ def create_app(settings: Settings) -> Flask:
 def build(settings: Settings) -> WebDeps:
     """Every part of the process, wired."""
     store = Store(connections.postgres(settings))
-    redis = connections.redis(settings)
+    redis = redis_client(settings)
     message = ExecuteMessage(make_celery("headrace-api", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
     catalogue = Catalogue(settings.pools, settings.overflow, store, tokenizer_for)

@@ -17,10 +17,10 @@ from rich.table import Table
 from bed.listening import Heard, listeners
 from bed.testbed import Testbed, console, line_of, wait_until
 from bed.weigh import cpu_s
-from headrace import connections
 from headrace.broker.news import channel_of
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamPiece
 
@@ -48,7 +48,7 @@ def measure(plan: Plan, *, shares_channel: bool) -> dict[str, float]:
     with Testbed({}) as bed:
         report = bed.stack.report
         settings = Settings.load(redis_url=report.redis_url, database_url=report.database_url)
-        streams = Streams(connections.redis(settings))
+        streams = Streams(redis_client(settings))
         for job_id in job_ids:
             streams.begin(job_id, 1)
         channel = channel_of(new_id()) if shares_channel else None

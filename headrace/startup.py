@@ -24,7 +24,7 @@ from redis.retry import Retry
 from headrace import connections, hops
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
-from headrace.connections.outages import Outage
+from headrace.connections.redis import Outage, redis_client
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable, Unavailable
 from headrace.logging import configure
 from headrace.tables import revisions
@@ -67,7 +67,7 @@ def failpoint(armed: str | None) -> Callable[[str], None]:
 def check_redis(settings: Settings) -> None:
     """Check the access to Redis. Raises: ConfigError: it refuses. BrokerUnavailable: it does not answer. Bound: 2 s."""
     where = RedisUrl.parse(settings.redis_url).shown
-    client = connections.redis(settings, retry=Retry(NoBackoff(), 0), timeout_s=1)
+    client = redis_client(settings, retry=Retry(NoBackoff(), 0), timeout_s=1)
     try:
         client.ping()
     except (Outage, BusyLoadingError) as error:

@@ -22,6 +22,7 @@ from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.fleet import Fleet
 from headrace.errors import HeadraceError
 from headrace.http.request_metrics import RequestMetrics
@@ -86,7 +87,7 @@ def create_app(settings: Settings) -> Flask:
 def build(settings: Settings) -> OpsDeps:
     """Every part of the process, wired."""
     store = Store(connections.postgres(settings, pool_size=CONNECTIONS))
-    redis = connections.redis(settings)
+    redis = redis_client(settings)
     message = ExecuteMessage(make_celery("headrace-ops", settings))
     admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
     return OpsDeps(

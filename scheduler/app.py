@@ -21,6 +21,7 @@ from headrace.broker.pace import Pace
 from headrace.broker.remote_control import cancel_here
 from headrace.broker.watchdog import watch
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.endpoint import Endpoint
 from headrace.errors import LockHeld, Unavailable
@@ -75,7 +76,7 @@ MONTHS_EVERY_S = 3600.0
 
 def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
     """The servers, connected on first use."""
-    redis = connections.redis(settings)
+    redis = redis_client(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     return ControlDeps(settings, store, admission, Pace(redis))
@@ -205,7 +206,7 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
 
         def create(self, consumer: Any) -> EndsListener:
             """Called once, before the first connection."""
-            return EndsListener(deps.store, connections.redis(deps.settings))
+            return EndsListener(deps.store, redis_client(deps.settings))
 
         def start(self, consumer: Any) -> None:
             """Called for each connection, once it has an event dispatcher."""

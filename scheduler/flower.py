@@ -20,9 +20,10 @@ from flower.views.tasks import TaskView
 from redis import Redis
 from tornado import web
 
-from headrace import connections, startup
+from headrace import startup
 from headrace.broker.messages import list_key, make_celery
 from headrace.broker.remote_control import REFUSED
+from headrace.connections.redis import redis_client
 
 #: How long a revocation waits for the workers' replies, in seconds. A worker in the middle of a tick replies late.
 REPLY_S = 2.0
@@ -161,7 +162,7 @@ def _replace_pages(broker: Broker) -> None:
 def _app() -> Celery:
     """Flower's Celery app."""
     settings = startup.load()
-    _replace_pages(Broker(connections.redis(settings)))
+    _replace_pages(Broker(redis_client(settings)))
     celery = make_celery("headrace.flower", settings)
     startup.check_first(celery, settings, uses_postgres=False)
     return celery

@@ -28,6 +28,7 @@ from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles
 from headrace.broker.remote_control import leave_cancels_to_control
 from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
 from headrace.endpoint import Endpoint
@@ -149,7 +150,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     spare = SPARE_SLOTS if route is Route.OVERFLOW else max(SPARE_SLOTS, int(SPARE_SHARE * concurrency))
     app = _make_app(name, settings, lane_queues(pool), concurrency + spare)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    redis = connections.redis(settings)
+    redis = redis_client(settings)
     notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))
     taker = KvTaker(redis, pool)
     # Without `ack_emulation` kombu does not record taken messages in Redis: the claim in Postgres is that record.
@@ -206,7 +207,7 @@ def _make_webhook_app(settings: Settings) -> Celery:
 
         def start(self, worker: Any) -> None:
             # Earlier releases sent a message for each delivery. Nothing reads those messages any more.
-            with suppress(RedisError), connections.redis(settings) as redis:
+            with suppress(RedisError), redis_client(settings) as redis:
                 redis.delete(list_key(WEBHOOKS))
             with _ends_in_a_sentence():
                 settings.check_budget_webhook()

@@ -10,13 +10,13 @@ from functools import cache, partial
 from redis import Redis
 from sqlalchemy import Connection
 
-from headrace import connections
 from headrace.broker.compressions import Compressions
 from headrace.broker.lookups import Lookups
 from headrace.broker.pace import Pace
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections.model_files import tokenizer_for
+from headrace.connections.redis import redis_client
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.queues import OVERFLOW, Route
 from headrace.endpoint import Endpoint
@@ -89,7 +89,7 @@ class Worker:
         self._engine = load("openai" if route is Route.OVERFLOW else pool.engine, settings, pool)
         self._state = WorkerState()
         self.kv_budget = KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, hooks.freed)
-        tariff, redis = Tariff.of(settings), connections.redis(settings)
+        tariff, redis = Tariff.of(settings), redis_client(settings)
         compressor = self._compressor(Compressions(redis))
         self._measurer = self._measures_for_others(compressor)
         self._publisher = Publisher(Streams(redis))

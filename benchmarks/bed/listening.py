@@ -15,6 +15,7 @@ from headrace import connections
 from headrace.broker import news
 from headrace.broker.news import Word
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.store import Store
 
 START_TIMEOUT_S = 120.0
@@ -82,7 +83,7 @@ def _listen(pipe: Connection, settings: Settings, job_ids: Sequence[UUID], chann
     news.LISTENS_S = int(NEVER_S)
     if channel is not None:
         waits.channel_of = partial(_shared, channel)
-    redis = connections.redis(settings)
+    redis = redis_client(settings)
     counting = _Counting(redis, Store(connections.postgres(settings)), wait_slots=1, stream_slots=1)
     with ExitStack() as stack:
         first, *_ = [stack.enter_context(counting.watch(job_id)) for job_id in job_ids]

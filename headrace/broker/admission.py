@@ -10,12 +10,12 @@ from uuid import UUID
 
 from redis import Redis
 
-from headrace import connections
 from headrace.broker import standing
 from headrace.broker.messages import ExecuteMessage
 from headrace.broker.news import News
 from headrace.broker.standing import Standing
 from headrace.broker.upkeep import Upkeep, answered
+from headrace.connections.redis import check_writable
 from headrace.domain.apps import AppLimits
 from headrace.domain.fleet import Fleet
 from headrace.domain.limits.rates import RateLeft, RatesLeft
@@ -120,7 +120,7 @@ class Admission(Upkeep):
     def check_writable(self) -> None:
         """Return if Redis takes writes. Raises: BrokerUnavailable."""
         with answered():
-            connections.check_writable(self._redis)
+            check_writable(self._redis)
 
 
 def _load(jobs: int, tokens: str | None, apps: int, expected_tokens: str | None) -> Load:

@@ -1,6 +1,6 @@
 """kombu's Redis transport, with three differences.
 
-A server that takes no writes is an outage (`outages.py`): the consumer connects again. An error would end it.
+A server that takes no writes is an outage (`connections/redis.py`): the consumer connects again. An error would end it.
 
 A lost acknowledgement costs a consumer no place (`QoS`).
 
@@ -21,14 +21,14 @@ from typing import Any, Protocol
 import kombu.transport
 from kombu.transport import redis, virtual
 
-from headrace import connections
 from headrace.broker.watchdog import Pulse
 from headrace.config.redis_url import Sentinels
-from headrace.connections.outages import (
+from headrace.connections.redis import (
     DroppedConnection,
     DroppedSentinelConnection,
     DroppedSentinelSslConnection,
     DroppedSslConnection,
+    sentinel,
 )
 
 #: The class that kombu uses for each scheme of a broker's URL. With a name of its own in `broker_transport`, Celery
@@ -263,7 +263,7 @@ class SentinelChannel(Channel, redis.SentinelChannel):
         options = {
             name: value for name, value in self._connparams(asynchronous).items() if name not in ("host", "port")
         }
-        manager = connections.sentinel(self.sentinels)
+        manager = sentinel(self.sentinels)
         # kombu closes the manager under these names, together with the pool.
         setattr(self, "_async_sentinel_manager" if asynchronous else "_sentinel_manager", manager)
         return manager.master_for(self.sentinels.master_name, **options).connection_pool

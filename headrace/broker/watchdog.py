@@ -15,8 +15,8 @@ from celery import Celery, bootsteps
 from celery.worker import state
 from redis import Redis, RedisError
 
-from headrace import connections
 from headrace.config import Settings
+from headrace.connections.redis import check_writable, redis_client
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def watch(celery: Celery, settings: Settings) -> None:
         requires = ("celery.worker.components:Pool",)
 
         def create(self, worker: Any) -> Watchdog:
-            redis = connections.redis(settings)
+            redis = redis_client(settings)
             return Watchdog(pulse, lambda: _is_well(redis), give_up)
 
         def close(self, worker: Any) -> None:
@@ -131,7 +131,7 @@ def watch(celery: Celery, settings: Settings) -> None:
 
 def _is_well(redis: Redis) -> bool:
     try:
-        connections.check_writable(redis)
+        check_writable(redis)
     except RedisError:
         return False
     return True

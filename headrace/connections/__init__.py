@@ -1,8 +1,7 @@
-"""Connections to Postgres and Redis, made the same way in every process.
+"""Connections to Postgres, made the same way in every process; `redis.py` makes those to Redis.
 
-Every wait for a server is bounded: for Redis by a time-out per command; for Postgres by its own statement and lock
-time-outs, and by a client time-out if it does not answer at all. Postgres ends the session of a process that stops in a
-transaction.
+Every wait is bounded by Postgres's own statement and lock time-outs, and by a client time-out if it does not answer at
+all. Postgres ends the session of a process that stops in a transaction.
 """
 
 import time
@@ -12,32 +11,17 @@ from typing import Any
 from psycopg import Connection
 from psycopg import Error as DriverError
 from psycopg.conninfo import conninfo_to_dict
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from headrace.config import Settings
-from headrace.config.redis_url import RedisUrl, Sentinels
 from headrace.connections import sessions
-from headrace.connections.outages import (
-    DroppedConnection,
-    DroppedSentinelConnection,
-    DroppedSentinelSslConnection,
-    DroppedSslConnection,
-)
 from headrace.connections.sessions import Sessions, connect_straight
-from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import ConfigError
 
-#: Seconds to wait for a TCP connection, to either server.
+#: Seconds to wait for a TCP connection.
 CONNECT_TIMEOUT_S = 2
 #: Seconds to wait for a free connection of the pool. Long enough to serve a burst of thousands of requests.
 POOL_TIMEOUT_S = 10
@@ -46,17 +30,6 @@ POOL_TIMEOUT_S = 10
 IDLE_S = 1.0
 #: The most Postgres connections of one worker. Its threads share statements, so that few run at once.
 OF_A_WORKER = 5
-#: Seconds to wait for Redis to answer one command. A command takes about a millisecond; a hung Redis blocks a thread
-#: for this long.
-REDIS_TIMEOUT_S = 2
-#: The most connections of one process to Redis. It is above the number of a process's threads: redis-py makes no thread
-#: wait for a connection, but fails its command. Its own default is 100.
-MOST_CONNECTIONS = 4096
-#: Seconds to wait for one Sentinel to connect, and to answer. A hung Sentinel delays new connections by this much until
-#: another one has answered; that one is then asked first.
-SENTINEL_TIMEOUT_S = 0.5
-#: A key that is never set.
-_NEVER = KEY_PREFIX + "never"
 #: Time-outs for one statement and for one lock: a locked table fails the request instead of blocking its thread.
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
@@ -186,81 +159,3 @@ def _try_idle_ones(engine: Engine, sessions: Sessions) -> None:
             engine.dialect.do_ping(connection)
         except DriverError as error:
             raise InvalidatePoolError from error
-
-
-def redis(settings: Settings, *, retry: Retry | None = None, timeout_s: float = REDIS_TIMEOUT_S) -> Redis:
-    """A client of the broker's Redis. One retry covers a connection that was closed while idle, and a failover.
-
-    A time-out is not retried: a hung server would hang again, and the caller would wait twice.
-    Raises: ConfigError.
-    """
-    where = RedisUrl.parse(settings.redis_url)
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": min(timeout_s, CONNECT_TIMEOUT_S),
-        "health_check_interval": 10,
-        "retry": retry or Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        "decode_responses": True,
-        "max_connections": MOST_CONNECTIONS,
-        # With them, redis-py gives out a pooled connection that has unread data: after a time-out, the reply to one
-        # command is then read as that to another.
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-    }
-    if where.sentinels is None:
-        connection = DroppedConnection if where.tls is None else DroppedSslConnection
-        return Redis.from_url(where.url, connection_class=connection, **options)
-    options |= {"username": where.username, "password": where.password, "db": where.db, **(where.tls or {})}
-    options["connection_class"] = DroppedSentinelConnection if where.tls is None else DroppedSentinelSslConnection
-    client: Redis = sentinel(where.sentinels).master_for(  # type: ignore[no-untyped-call]
-        where.sentinels.master_name, **options
-    )
-    return client
-
-
-def check_writable(client: Redis) -> None:
-    """Return if Redis takes writes; a replica or a full disk refuses them. Raises: RedisError.
-
-    Sends a deletion, so that nothing is stored. Redis refuses it like any write, but accepts it with full memory.
-    """
-    client.delete(_NEVER)
-
-
-class MasterLookup(Sentinel):
-    """Asks one Sentinel after the other, and reports each one's error, unlike redis-py's own class."""
-
-    def discover_master(self, service_name: str) -> tuple[str, int]:
-        """The master's host and port, from the first Sentinel that knows them; it is asked first from then on.
-
-        Raises: MasterNotFoundError, with each Sentinel's reason.
-        """
-        reasons = []
-        for number, each in enumerate(self.sentinels):
-            address = each.connection_pool.connection_kwargs
-            name = f"{address['host']}:{address['port']}"
-            try:
-                masters: Any = each.sentinel_masters()
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                reasons.append(f"{name}: {error}")
-                continue
-            finally:
-                # It is seldom asked again. Connections of other threads that ask it now are left alone.
-                each.connection_pool.disconnect(inuse_connections=False)
-            state = masters.get(service_name)
-            if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
-                self.sentinels[0], self.sentinels[number] = each, self.sentinels[0]
-                return state["ip"], state["port"]
-            reasons.append(f"{name}: it knows no such master that is up")
-        raise MasterNotFoundError(f"No master found for {service_name!r}: {'; '.join(reasons)}")
-
-
-def sentinel(sentinels: Sentinels) -> Sentinel:
-    """A client of the Sentinels. Each is asked once and briefly, since another one knows the master too."""
-    options: dict[str, Any] = {
-        "socket_timeout": SENTINEL_TIMEOUT_S,
-        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
-        "password": sentinels.password,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if sentinels.tls is not None:
-        options |= {"ssl": True, **sentinels.tls}
-    return MasterLookup(sentinels.addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from headrace.broker.lookups import Lookups
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
@@ -85,7 +86,7 @@ def meaning(engine: Engine, database_url: str, redis_url: str) -> Iterator[Meani
         command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
     settings = Settings.load(database_url=database_url, redis_url=redis_url, engine="simulator", pepper="of-the-tests")
     settings = with_semantic_cache(settings)
-    store, redis = Store(connections.postgres(settings)), connections.redis(settings)
+    store, redis = Store(connections.postgres(settings)), redis_client(settings)
     redis.flushall()
     with make_celery("test", settings) as celery:
         admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)

@@ -21,6 +21,7 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import sessions
+from headrace.connections.redis import redis_client
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
@@ -161,7 +162,7 @@ def store(engine: sa.Engine) -> Store:
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     """An empty Valkey; a test that asks for no more needs no Postgres."""
-    client = connections.redis(Settings.load(redis_url=redis_url))
+    client = redis_client(Settings.load(redis_url=redis_url))
     client.flushall()
     yield client
     client.close()

@@ -26,6 +26,7 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.pace import Pace
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.deliveries import Terms
@@ -219,7 +220,7 @@ def main() -> None:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         environment.setenv("DATABASE_URL", postgres.url)
         command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
-        redis, celery = connections.redis(settings), make_celery("record", settings)
+        redis, celery = redis_client(settings), make_celery("record", settings)
         engine = connections.postgres(settings)
         admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=30)
         deps = ControlDeps(settings, Store(engine), admission, Pace(redis))

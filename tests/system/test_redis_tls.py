@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from headrace import connections, startup
+from headrace import startup
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.errors import BrokerUnavailable
 from headrace.stack.stack import Stack
 from tests.chaos import certificates
@@ -69,5 +70,5 @@ def test_startup_lets_in_what_has_the_certificates_alone(group: TlsGroup, tmp_pa
 
 def test_certificate_is_not_checked_where_the_url_says_so(group: TlsGroup, tmp_path: Path) -> None:
     own = tmp_path / "certificates" / "own.pem"
-    with connections.redis(settings_of(group.url_with(ssl_cert_reqs="none", ssl_certfile=own))) as client:
+    with redis_client(settings_of(group.url_with(ssl_cert_reqs="none", ssl_certfile=own))) as client:
         assert client.set("key", "value")

@@ -17,6 +17,7 @@ from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.fleet import WorkerReport
 from headrace.domain.ids import new_id
 from headrace.domain.places import Ask
@@ -68,7 +69,7 @@ class Cluster:
         """Make them. Args: number: of the workers."""
         report = bed.stack.report
         self._settings = Settings.load(database_url=report.database_url, redis_url=report.redis_url, engine="simulator")
-        self._redis: Redis = connections.redis(self._settings)
+        self._redis: Redis = redis_client(self._settings)
         self._store = Store(connections.postgres(self._settings))
         message = ExecuteMessage(make_celery("scale", self._settings))
         self._admission = Admission(self._redis, message, reservation_ttl_s=3600)

@@ -11,6 +11,7 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
@@ -36,7 +37,7 @@ class Worker:
     def __init__(self, bed: Testbed) -> None:
         report = bed.stack.report
         settings = Settings.load(database_url=report.database_url, redis_url=report.redis_url, engine=ENGINE)
-        redis = connections.redis(settings)
+        redis = redis_client(settings)
         self._store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
         message = ExecuteMessage(make_celery("steps", settings))
         self._admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)

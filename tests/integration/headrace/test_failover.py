@@ -12,7 +12,7 @@ from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis import Redis
 
-from headrace import connections, startup
+from headrace import startup
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery
 from headrace.broker.pace import Pace
@@ -20,7 +20,7 @@ from headrace.broker.streams import Streams
 from headrace.broker.transport import SentinelTransport, Transport
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
-from headrace.connections.outages import Outage
+from headrace.connections.redis import Outage, redis_client
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.queues import CONTROL, Lane, Ticket, queue_name
@@ -81,7 +81,7 @@ def test_one_sentinel_url_leads_admission_celery_streams_and_pace_to_each_new_ma
     sentinel_settings: Settings, group: RedisGroup
 ) -> None:
     celery = make_celery("test", sentinel_settings)
-    client = connections.redis(sentinel_settings)
+    client = redis_client(sentinel_settings)
     admission = Admission(client, ExecuteMessage(celery), reservation_ttl_s=30)
     with celery, client:
         assert works(celery, client, admission)
@@ -113,7 +113,7 @@ def test_a_broker_named_by_sentinels_uses_our_transport_and_shows_a_url_that_flo
 def test_a_read_only_reply_drops_the_connection(
     redis: Redis, settings: Settings, replica_for_a_while: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    with connections.redis(settings) as client:
+    with redis_client(settings) as client:
         first = client.client_id()
         assert client.client_id() == first, "one connection, kept"
         with replica_for_a_while():
@@ -152,7 +152,7 @@ def test_full_disk_of_redis_is_an_outage_to_every_client(
 
 def test_a_sentinel_that_is_away_is_passed_over(group: RedisGroup, settings: Settings) -> None:
     url = group.url.replace("@", "@127.0.0.1:1,")
-    with connections.redis(settings.model_copy(update={"redis_url": url})) as client:
+    with redis_client(settings.model_copy(update={"redis_url": url})) as client:
         assert client.set("key", "value")
     with make_celery("test", settings.model_copy(update={"redis_url": url})) as celery:
         celery.send_task("test", queue=CONTROL)
@@ -161,7 +161,7 @@ def test_a_sentinel_that_is_away_is_passed_over(group: RedisGroup, settings: Set
 def test_no_sentinel_that_answers_is_an_outage_at_once(settings: Settings, tmp_path: Path) -> None:
     url = "sentinel://127.0.0.1:1,127.0.0.1:2/0?master_name=any"
     began = time.monotonic()
-    with connections.redis(settings.model_copy(update={"redis_url": url})) as client:
+    with redis_client(settings.model_copy(update={"redis_url": url})) as client:
         admission = Admission(client, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=30)
         with pytest.raises(BrokerUnavailable, match=r"No master found.* 127\.0\.0\.1:1\b.* 127\.0\.0\.1:2\b") as error:
             admission.check_writable()
@@ -173,7 +173,7 @@ def test_no_client_speaks_to_the_master_or_a_sentinel_without_tls(tls_group: Red
     named = settings.model_copy(update={"redis_url": tls_group.url})
     proxies = (tls_group.master.proxy, *tls_group.doors)
     before = [proxy.plain for proxy in proxies if isinstance(proxy, TlsProxy)]
-    with make_celery("test", named) as celery, connections.redis(named) as client:
+    with make_celery("test", named) as celery, redis_client(named) as client:
         assert works(celery, client, Admission(client, ExecuteMessage(celery), reservation_ttl_s=30))
         with celery.connection() as connection, connection.SimpleQueue(Queue(CONTROL, routing_key=CONTROL)) as queue:
             assert queue.get(timeout=DEADLINE_S).headers["task"] == "test", "kombu's connection that waits"

@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
 from headrace.broker.pace import Pace
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.attempts import Claim
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, oldest_id
@@ -38,7 +38,7 @@ def deps(settings: Settings, store: Store, admission: Admission, redis: Redis) -
 def deps_without_redis(settings: Settings, store: Store) -> ControlDeps:
     """As `deps`, while Redis is down."""
     deaf = settings.model_copy(update={"redis_url": NO_REDIS})
-    redis = connections.redis(deaf)
+    redis = redis_client(deaf)
     admission = Admission(redis, ExecuteMessage(make_celery("test", deaf)), reservation_ttl_s=30)
     return ControlDeps(deaf, store, admission, Pace(redis))
 

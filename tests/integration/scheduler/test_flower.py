@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx2
 
-from headrace import connections
 from headrace.broker.messages import list_key
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.queues import CONTROL
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.processes import procfile
@@ -25,7 +25,7 @@ DEADLINE_S = 60.0
 @contextmanager
 def flower(redis_url: str, log: Path) -> Iterator[httpx2.Client]:
     """Flower on this Redis, whose queue of the control worker has three messages."""
-    with connections.redis(Settings.load(redis_url=redis_url)) as redis:
+    with redis_client(Settings.load(redis_url=redis_url)) as redis:
         redis.delete(list_key(CONTROL))
         redis.rpush(list_key(CONTROL), "one", "two", "three")
     port = str(free_port())

@@ -15,7 +15,7 @@ from kombu.utils import eventio
 from redis import Redis
 
 from headrace.broker.transport import Channel, SentinelChannel, SentinelTransport, Transport
-from headrace.connections.outages import DroppedSentinelSslConnection
+from headrace.connections.redis import DroppedSentinelSslConnection
 
 
 @contextmanager

@@ -13,11 +13,10 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from headrace import connections
 from headrace.broker.admission import OUTLOOK, Admission, books_key
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
 from headrace.config import Settings
-from headrace.connections.outages import DroppedConnection
+from headrace.connections.redis import DroppedConnection, redis_client
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.rates import RateLeft
@@ -198,7 +197,7 @@ class TestCaps:
 
     def test_no_cap_is_overshot_when_many_processes_reserve_at_once(self, settings: Settings, redis: Redis) -> None:
         message = ExecuteMessage(make_celery("test", settings))
-        doors = [Admission(connections.redis(settings), message, reservation_ttl_s=30) for _ in range(8)]
+        doors = [Admission(redis_client(settings), message, reservation_ttl_s=30) for _ in range(8)]
         app = new_id()
 
         def submit(i: int) -> int:
@@ -780,7 +779,7 @@ def _meaning(message: dict[str, Any]) -> dict[str, Any]:
 
 def test_redis_that_is_gone_is_reported_not_waited_for(settings: Settings) -> None:
     gone = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    door = Admission(connections.redis(gone), ExecuteMessage(make_celery("test", gone)), reservation_ttl_s=30)
+    door = Admission(redis_client(gone), ExecuteMessage(make_celery("test", gone)), reservation_ttl_s=30)
     calls: Sequence[Any] = (
         lambda: reserve(door, ask()),
         lambda: door.commit([ticket()]),

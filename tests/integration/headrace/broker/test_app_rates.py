@@ -6,7 +6,7 @@ from redis import Redis
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
 from headrace.config import Settings
-from headrace.connections import redis as connect
+from headrace.connections.redis import redis_client as connect
 from headrace.domain.apps import AppLimits
 from headrace.domain.ids import new_id
 from headrace.domain.limits.rates import RateLeft, RatesLeft

@@ -10,7 +10,7 @@ from redis import Redis
 from headrace.broker import compressions as module
 from headrace.broker.compressions import Answered, Compressions
 from headrace.config import Settings
-from headrace.connections import redis as connect
+from headrace.connections.redis import redis_client as connect
 from headrace.domain.compression import Cut
 from headrace.domain.ids import new_id
 from headrace.errors import BrokerUnavailable

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from redis import Redis
 
-from headrace import connections
 from headrace.broker.pace import ON_ITS_WAY_S, Headroom, Pace
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.limits.rates import ProviderRate, ProviderRates
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import BrokerUnavailable
@@ -170,7 +170,7 @@ def test_what_is_left_is_what_may_be_asked_for(pace: Pace) -> None:
 
 
 def test_a_redis_that_is_not_there_is_said_so(pace: Pace) -> None:
-    gone = Pace(connections.redis(Settings.load(redis_url="redis://127.0.0.1:1/0")))
+    gone = Pace(redis_client(Settings.load(redis_url="redis://127.0.0.1:1/0")))
 
     with pytest.raises(BrokerUnavailable):
         gone.ask(MODEL, "one", 1)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from headrace import connections
 from headrace.broker.news import News, channel_of, word_of
 from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
@@ -318,7 +318,7 @@ def test_two_claims_that_publish_at_once_never_mix(redis_url: str, redis: Redis)
     job_id, takes_over = new_id(), threading.Event()
 
     def claim(number: int) -> str:
-        streams = Streams(connections.redis(Settings.load(redis_url=redis_url)))
+        streams = Streams(redis_client(Settings.load(redis_url=redis_url)))
         if number > 1:
             assert takes_over.wait(10)
         text = streams.begin(job_id, number)
@@ -405,7 +405,7 @@ def test_the_numbers_of_a_claim_are_above_those_of_any_older_claim_that_redis_ha
 
 
 def test_redis_that_is_gone_is_reported_not_waited_for() -> None:
-    gone = Streams(connections.redis(Settings.load(redis_url="redis://127.0.0.1:1/0")))
+    gone = Streams(redis_client(Settings.load(redis_url="redis://127.0.0.1:1/0")))
     job_id = new_id()
     calls = (
         lambda: gone.begin(job_id, 1),

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections import sessions
-from headrace.connections.outages import DroppedSentinelConnection
+from headrace.connections.redis import REDIS_TIMEOUT_S, DroppedSentinelConnection, redis_client
 from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
@@ -31,13 +31,13 @@ from tests.chaos.proxy import Mode, Proxy
 
 def test_redis_that_hangs_costs_a_caller_one_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        client = connections.redis(Settings.load(redis_url=f"redis://127.0.0.1:{server.getsockname()[1]}/0"))
+        client = redis_client(Settings.load(redis_url=f"redis://127.0.0.1:{server.getsockname()[1]}/0"))
         began = time.monotonic()
 
         with pytest.raises(RedisTimeout):
             client.ping()
 
-        assert time.monotonic() - began < 5 * connections.REDIS_TIMEOUT_S
+        assert time.monotonic() - began < 5 * REDIS_TIMEOUT_S
         client.close()
         server.setblocking(False)
         server.accept()[0].close()
@@ -66,7 +66,7 @@ def test_what_a_master_says_late_is_nobodys_answer(settings: Settings) -> None:
             connection_class=DroppedSentinelConnection,
             password=where.password,
             socket_timeout=1.0,
-            # As in `connections.redis`.
+            # As in `redis_client`.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             decode_responses=True,
         )
@@ -86,7 +86,7 @@ def test_what_a_master_says_late_is_nobodys_answer(settings: Settings) -> None:
 
 
 def test_connection_with_an_unread_answer_is_replaced(settings: Settings) -> None:
-    client = connections.redis(settings)
+    client = redis_client(settings)
     left = client.connection_pool.get_connection()
     left.send_command("ECHO", "unread")
     assert left.can_read(5)
@@ -97,7 +97,7 @@ def test_connection_with_an_unread_answer_is_replaced(settings: Settings) -> Non
 
 
 def test_every_thread_of_a_crowd_gets_a_connection(settings: Settings) -> None:
-    client = connections.redis(settings)
+    client = redis_client(settings)
     held = [client.connection_pool.get_connection() for _ in range(150)]
     try:
         assert client.echo("one more") == "one more"

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import PoolSettings, Settings, SimulatorSettings
+from headrace.connections.redis import redis_client
 from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
@@ -115,7 +115,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
         info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
         with store.begin() as db:
             workers.register(db, info, settings.lease_s)
-        server = connections.redis(settings.model_copy(update={"redis_url": redis_url or settings.redis_url}))
+        server = redis_client(settings.model_copy(update={"redis_url": redis_url or settings.redis_url}))
         state, publisher = WorkerState(info.id), Publisher(Streams(server))
         publisher.begin()
         execute = Execute(

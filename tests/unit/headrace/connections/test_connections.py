@@ -9,7 +9,7 @@ from headrace import connections
 from headrace.broker.messages import make_celery
 from headrace.broker.transport import SentinelChannel
 from headrace.config import Settings
-from headrace.connections.outages import DroppedSentinelSslConnection
+from headrace.connections.redis import DroppedSentinelSslConnection, redis_client
 from headrace.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def test_address_of_another_kind_is_a_wrong_setting_and_is_not_repeated(url: str
     with pytest.raises(ConfigError, match="DATABASE_URL must") as database:
         connections.postgres(settings)
     with pytest.raises(ConfigError, match="REDIS_URL must") as redis:
-        connections.redis(settings)
+        redis_client(settings)
     assert "secret" not in f"{database.value}{redis.value}"
 
 
@@ -86,7 +86,7 @@ def test_one_url_has_every_connection_to_sentinels_and_servers_encrypted() -> No
     settings = Settings.load(redis_url=url)
     asked = {"ssl_cert_reqs": "required", "ssl_ca_certs": "ca.pem", "ssl_certfile": "me.pem"}
 
-    pool = connections.redis(settings).connection_pool
+    pool = redis_client(settings).connection_pool
     celery = make_celery("test", settings)
     connection = celery.connection()
 
