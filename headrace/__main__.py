@@ -1,6 +1,7 @@
 """Starts the command line, which takes a moment to import. Ctrl-C in that moment ends it without a traceback."""
 
 import codecs
+import gc
 import io
 import signal
 import sys
@@ -10,21 +11,27 @@ from contextlib import contextmanager
 
 def main() -> None:
     """Run the command line."""
-    with _ended_by_ctrl_c():
+    with _importing():
         from headrace.cli import main as run
-    run.importing = _ended_by_ctrl_c
+    run.importing = _importing
     for stream in (sys.stdout, sys.stderr):
         _escape_unknown(stream)
     run()
 
 
 @contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the process at once. Ignored, as in a shell's background job, it stays ignored."""
+def _importing() -> Iterator[None]:
+    """Let Ctrl-C end the process at once. Ignored, as in a shell's background job, it stays ignored.
+
+    The garbage collector pauses: it would traverse the imported modules again and again, for a third of the time.
+    """
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heard:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()
     yield
+    gc.freeze()
+    gc.enable()
     if is_heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -57,7 +57,7 @@ def test_what_calls_no_command_imports_none(arguments: list[str], status: int) -
 def test_a_command_is_imported_when_it_is_called() -> None:
     modules = imported(["apps", "--help"], 0)
     assert {"headrace.cli.apps", "sqlalchemy", "rich"} <= modules
-    assert modules & {"headrace.cli.up", "celery", "flask", "openai"} == set()
+    assert modules & {"headrace.cli.up", "celery", "flask", "httpx2", "openai", "redis"} == set()
 
 
 def imported(arguments: list[str], status: int) -> set[str]:
