@@ -2,7 +2,7 @@
 
 import logging
 
-from headrace.policies.caching.agreement import agree
+from headrace.policies.agreement import read_alike
 from headrace.store import locks
 from headrace.store.reuse import entries, matches
 from headrace.store.reuse.matches import Due
@@ -42,7 +42,7 @@ def _is_right(due: Due) -> bool | None:
     """Whether both answers say the same; None if they cannot be compared."""
     if due.is_same is None:
         return None
-    return due.is_same or (due.answers is not None and agree(*due.answers))
+    return due.is_same or (due.answers is not None and read_alike(*due.answers))
 
 
 def forget_entries(deps: ControlDeps) -> int:

@@ -1,6 +1,7 @@
 """Whether two answers say the same, as far as that can be told without a model. Pure.
 
-It is meant for short answers: labels, names, numbers, JSON. Two free texts hardly ever agree.
+`agree` compares two answers to one request, `read_alike` answers to one question in two wordings. Both are meant for
+short answers: labels, names, numbers, JSON. Two free texts hardly ever agree.
 """
 
 import json
@@ -9,7 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.policies.normal_form import normal_form
+from headrace.policies.reuse import guard
 
+#: Code, tables and nested lists, whose spaces mean something.
+_LAID_OUT = re.compile(r"```|^[ \t]*\||^[ \t]{2,}\S", re.M)
 #: What may stand around an answer without changing it.
 _AROUND = " \t\r\n.,;:!?\"'`*“”„’()[]"  # noqa: RUF001
 
@@ -48,3 +52,34 @@ def agree(one: str, other: str, response_format: Mapping[str, Any] | None) -> bo
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
+
+
+def read_alike(one: str, other: str) -> bool:
+    """Whether two answers have the same lines, are equal JSON, or read as the same (`reuse.guard`). Symmetric.
+
+    For answers to one question in two wordings, to tell whether the one could have served for the other. A doubt counts
+    against the cache: answers that say the same in words which the guard cannot join count as different. The cost is
+    hits, of questions that a model answers in free prose. Short and closed answers agree: labels, names, numbers, JSON.
+    """
+    if _lines(one) == _lines(other):
+        return True
+    as_json = _json(one), _json(other)
+    if any(as_json):
+        return as_json[0] == as_json[1]
+    if _LAID_OUT.search(one) or _LAID_OUT.search(other):
+        return False
+    return guard.compare(one, other).may_serve
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def _json(text: str) -> str | None:
+    """An object or a list in one spelling; None for any other text. Other JSON is plain text too."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None

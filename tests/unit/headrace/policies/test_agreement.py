@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headrace.policies.agreement import agree, contains, same_json, same_text
+from headrace.policies.agreement import agree, contains, read_alike, same_json, same_text
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,44 @@ def test_no_answer_takes_the_square_of_its_length() -> None:
 
 def test_letters_are_joined_with_their_marks_whatever_is_around_them() -> None:
     assert agree("日本 cafe\u0301", "日本 café", None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Paris", "Paris"),
+        ("Paris", " Paris \n"),
+        ("Paris.", "Paris"),
+        ('{"label": "spam", "score": 1}', '{"score": 1,"label": "spam"}'),
+        ("[1, 2]", "[1,2]"),
+        ("The capital of France is Paris.", "Paris is the capital of France."),
+        ("def f():\n    return 1", "def f():\n    return 1\n"),
+    ],
+)
+def test_answers_that_say_the_same(one: str, other: str) -> None:
+    assert read_alike(one, other)
+    assert read_alike(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Paris", "Lyon"),
+        ("Yes", "No"),
+        ("42", "43"),
+        ("", "Paris"),
+        ('{"label": "spam"}', '{"label": "ham"}'),
+        ('{"on": true}', '{"on": 1}'),
+        ('{"label": "spam"}', "spam"),
+        ("[1, 2]", "[2, 1]"),
+        ("Take 5 mg a day.", "Take 5 g a day."),
+        ("You can turn it on in the settings.", "You can turn it off in the settings."),
+        ("The answer is not known.", "The answer is known."),
+        ("if a:\n    b()\nc()", "if a:\n    b()\n    c()"),
+        ("| a | b |", "| b | a |"),
+        ("{broken", "{broken too"),
+    ],
+)
+def test_answers_that_differ_or_may(one: str, other: str) -> None:
+    assert not read_alike(one, other)
+    assert not read_alike(other, one)
