@@ -154,7 +154,7 @@ class Intake:
 def _may_start_early(specs: Sequence[JobSpec]) -> bool:
     """True for one stream alone: a worker may take its job while Postgres still writes it to the disk.
 
-    With the worker's early claim it saves 4 to 10 of the 18 ms that Headrace adds to a first token
+    With the worker's early claim it saves about 4 of the 18 ms that Headrace would add to a first token
     (`added_latency.py` on two cores).
 
     Nothing of it is told before it is there: the request waits for that, and the worker for its claim, which is written
