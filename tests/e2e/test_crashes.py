@@ -129,8 +129,10 @@ def test_sweeps_go_on_after_the_control_process_was_killed(system: Any, wait_unt
     busy = system.submit_many(RUNNING)
     wait_until(lambda: system.count("running") == RUNNING, "no slot is free")
     killed = system.stack.kill("control")
-    late = system.submit(max_wait=0.5)
-    # Asked in SQL: a reader of the API would end the job by itself.
+    late = system.submit()
+    # In SQL: one that must start in half a second is refused where the wait is known, and a reader of the API would end
+    # the job by itself.
+    system.sql("UPDATE jobs SET start_by = now() WHERE id = %s RETURNING id", parse_id(late))
     query = "SELECT state, usd FROM jobs WHERE id = %s"
     wait_until(lambda: system.sql(query, parse_id(late))[0]["state"] == "expired", "a sweep has ended it")
     assert system.pid("control") != killed
