@@ -14,6 +14,7 @@ from api.handlers.problems import problem
 from api.mounts.body import Body
 from api.reading.peers import Peer, peer_of
 from api.reading.waits import ClientGone
+from headrace.domain.jobs import Job
 from headrace.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -61,13 +62,15 @@ def _admit(web: WebDeps, operation: Operation, call: Call) -> None:
 
 
 def _waited(web: WebDeps, wait: Wait, peer: Peer | None) -> Reply:
+    found: Job | Exception
     try:
-        try:
-            return wait.reply(web.waits.follow(wait.job_id, wait.read, wait.for_s, peer))
-        except (ClientGone, StoreUnavailable) as error:
-            return wait.reply(error)
+        found = web.waits.follow(wait.job_id, wait.read, wait.for_s, peer)
+    except (ClientGone, StoreUnavailable) as error:
+        found = error
     finally:
+        # Before the reply, which may cancel the job: once that is seen, the slot is free.
         wait.slot.release()
+    return wait.reply(found)
 
 
 def finished(web: WebDeps, path: str | None, call: Call, reply: Reply) -> Reply:
