@@ -46,6 +46,8 @@ SETTINGS = {
     "HEADRACE_POOLS__CHAT__CACHE_S": "3600",
     "HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": str(TOKENS_PER_S),
     "HEADRACE_SIMULATOR__OUTPUT_TOKENS": "24",
+    # One app sends the poison and all orders: confined, its jobs would run one at a time for an hour.
+    "HEADRACE_CONFINE_S": "0",
 }
 
 
