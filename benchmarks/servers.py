@@ -102,7 +102,7 @@ class Figures:
 
     Attributes:
         submit_us, poll_us: processor time of the server for each.
-        stream_us: likewise for a stream of 24 words, many at once.
+        stream_us: its processor time for a stream of 24 words; many run at once.
         held_per_s: submits while waits and streams are open.
         idle_cpu: the share of a core that they take.
         noticed_s: from the close of a caller's connection until its job was cancelled, directly and beside idle

@@ -51,7 +51,8 @@ from workers.worker import Hooks, Worker
 log = logging.getLogger(__name__)
 
 #: Slots beyond the engine's own limit: the ends of finished jobs are still written while the next ones start. An engine
-#: that answers within milliseconds has more jobs in their ends than in its batch. Most ends need no thread.
+#: that answers within milliseconds has more jobs in their ends than in its batch. Most ends need no thread. The
+#: share is not for the paid API, whose calls are bounded by threads alone.
 SPARE_SLOTS = 2
 SPARE_SHARE = 1.5
 #: New objects that trigger a garbage collection.
@@ -146,7 +147,6 @@ class _EngineProcess:
 
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
-    # The paid API's calls are bounded by threads alone.
     spare = SPARE_SLOTS if route is Route.OVERFLOW else max(SPARE_SLOTS, int(SPARE_SHARE * concurrency))
     app = _make_app(name, settings, lane_queues(pool), concurrency + spare)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))

@@ -97,15 +97,15 @@ class Intake:
             replace(place, start_by=made.start_by) if isinstance(made, Inserted) and made.start_by else made
             for (_, place), made in zip(placed, inserted, strict=True)
         ]
-        told = [(bid, outcome) for (bid, _), outcome in zip(placed, outcomes, strict=True)]
-        fresh = [(bid, place) for bid, place in told if isinstance(place, Place)]
+        by_bid = [(bid, outcome) for (bid, _), outcome in zip(placed, outcomes, strict=True)]
+        fresh = [(bid, place) for bid, place in by_bid if isinstance(place, Place)]
         self._publish(fresh)
-        self._give_back([bid for bid, outcome in told if not isinstance(outcome, Place)])
+        self._give_back([bid for bid, outcome in by_bid if not isinstance(outcome, Place)])
         if is_early and fresh:
             self._fail_at(FAILPOINT_PUBLISHED)
             self._store.wait_for_disk()
         if fresh:
-            told_of = [
+            facts = [
                 {
                     "job_id": show_id(bid.job_id),
                     "app": bid.app.name,
@@ -114,7 +114,7 @@ class Intake:
                 }
                 for bid, place in fresh
             ]
-            log.info("job_accepted", extra={"each": told_of})
+            log.info("job_accepted", extra={"each": facts})
         return outcomes
 
     def _publish(self, accepted: Sequence[tuple[Bid, Place]]) -> None:

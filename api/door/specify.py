@@ -49,8 +49,7 @@ def specify(
     _check_webhook(draft, settings)
     model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
     _check_kind(draft, model)
-    if draft.tools is not None or has_calls(draft.messages):
-        _check_tools(draft, model)
+    _check_tools(draft, model)
     _check_effort(draft, model)
     prompt_tokens, max_tokens = _measure(draft, model, app, catalogue, settings)
     job_id, rule = new_id(), settings.rules.get(draft.rule or "")
@@ -228,6 +227,8 @@ def _check_tools(draft: Draft, model: Model) -> None:
 
     Raises: InvalidRequest that names the field: the model cannot use the tools, or read the calls of earlier turns.
     """
+    if draft.tools is None and not has_calls(draft.messages):
+        return
     param = "tools" if draft.tools is not None else draft.spelling.prompt
     if not model.has_tool_template:
         message = (

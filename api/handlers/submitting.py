@@ -35,11 +35,13 @@ WAIT_DIGITS_LIMIT = 9
 
 
 def checked_body(schema: type[Checked], web: WebDeps, call: Call) -> Checked:
-    """The request's JSON object as a model. Raises: InvalidRequest. AppLimited: those before it used up the calls."""
+    """The request's JSON object as a model.
+
+    Raises: InvalidRequest. AppLimited: earlier bodies used up the app's calls while this one waited for its turn.
+    """
     if len(call.body) < CALL_BYTES:
         return validated(schema, parse_object(call.body))
     with web.bodies.checking.hold(call.app.id):
-        # The bodies that were checked while this one waited.
         web.callers.rates.check(call.app)
         return validated(schema, parse_object(call.body))
 

@@ -224,7 +224,7 @@ _GERMAN = words_of(
     "weshalb heißt kostet ohne"
 )
 _WORD = re.compile(r"[^\W\d_]+")
-#: A text of so many words has small words of its language; one without is in neither.
+#: A text with at least this many words has small words of its language. One without them is in neither language.
 _MIN_WORDS = 6
 
 

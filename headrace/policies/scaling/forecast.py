@@ -17,15 +17,15 @@ from statistics import NormalDist, fmean, median
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import ErrorProfile, History, Moment, Season
 
-#: The window is looked at in so many bins: 30 s of 10 minutes.
+#: The window is divided into this number of bins: of 10 minutes, each has 30 s.
 BINS = 20
 #: The newest bins that make up the level, 4 minutes, and those that make up the last minute.
 LEVEL_BINS, LAST_BINS = 8, 2
 #: The newest bins that are not what a burst is compared with.
 RISE_BINS = 4
-#: A trend needs so many bins, and so many standard deviations of a series without one.
+#: The fewest bins of a trend, and how many standard deviations of a series without a trend it must exceed.
 TREND_BINS, TREND_SIGMAS = 6, 3.0
-#: The last minute is a burst if it exceeds the minutes before by this factor, and so many standard deviations more.
+#: The last minute is a burst if it exceeds the minutes before by this factor and by this many standard deviations.
 BURST_FACTOR, BURST_SIGMAS = 1.5, 3.0
 #: How long a burst counts, as a share of the window.
 BURST_SHARE = 1 / 2
@@ -121,10 +121,10 @@ def _bursts(rates: Sequence[float], job_tokens: float, policy: ScalingSettings) 
 # The season: how demand went on past days of the same kind, working days or weekends. The forecast goes by the ratio of
 # two rates of the season, not by the rates: a week with half the load keeps its shape.
 
-#: A day has so many slots: 10 minutes each.
+#: The slots of a day, 10 minutes each.
 SLOTS = 144
 SLOT_S = 86_400 / SLOTS
-#: So many past days of a kind make its profile.
+#: The number of past days of a kind that make its profile.
 DAYS = 5
 #: A day counts if this share of it was observed.
 WHOLE_DAY = 0.9
@@ -288,11 +288,11 @@ Compared = tuple[float, bool, float, float]
 
 #: The kinds of forecasts by their size, each up to the next, in hosts.
 SIZES = (0.0, 1.0, 2.0, 4.0, 8.0)
-#: An actual rate counts as at most so many times its forecast.
+#: An actual rate counts as this multiple of its forecast at most.
 MOST_ERROR = 4.0
 #: A profile has the quantiles 0 %, 5 % ... 100 %.
 QUANTILES = 20
-#: A profile counts from so many forecasts on: an hour of them, or three hours in bursts, each of which has many.
+#: The fewest forecasts of a profile that counts: an hour of them, or three hours in bursts, each of which has many.
 ENOUGH, ENOUGH_IN_BURST = 120, 360
 #: Before that, forecasts are taken to be off by this standard deviation of the logarithm.
 PRIOR_SIGMA = 0.12
