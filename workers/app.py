@@ -35,13 +35,12 @@ from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, DeliveryFailed
 from headrace.logging import configure
 from headrace.store import Store
+from workers.celery.events import JobFailed, SendEvents, show
 from workers.delivering.deliver import Deliver
 from workers.delivering.outbox_taker import OutboxTaker
 from workers.delivering.posting import make_session
 from workers.delivering.slots import DeliverySlots
-from workers.events import SendEvents
 from workers.measuring.delivery_metrics import DeliveryMetrics
-from workers.outcomes import JobFailed, show
 from workers.running.recording.claims_ahead import Start
 from workers.running.recording.commits import Commit
 from workers.running.recording.notices import Notices
@@ -67,7 +66,7 @@ def _configure_logging(loglevel: int, **_: Any) -> None:
 def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
     setup_logging.connect(_configure_logging)
     app = make_celery(f"headrace.{name}", settings)
-    app.conf.update(worker_pool="workers.pool:TaskPool", worker_concurrency=concurrency)
+    app.conf.update(worker_pool="workers.celery.pool:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
     watch(app, settings)
     startup.check_first(app, settings)
@@ -179,7 +178,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
     # Not shared: Celery would register a shared task with every app of the process, in an undefined order. `_newer`:
     # arguments that a newer release's message may have.
-    @app.task(name=EXECUTE, shared=False, Request="workers.outcomes:TaskRequest", throws=(JobFailed,))
+    @app.task(name=EXECUTE, shared=False, Request="workers.celery.events:TaskRequest", throws=(JobFailed,))
     def execute(job_id: str, enqueue_no: int, **_newer: object) -> None:
         process.run(job_id, enqueue_no)
 

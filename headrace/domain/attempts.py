@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from headrace.domain.choices import Choice
@@ -13,6 +13,7 @@ from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.states import JobState
 from headrace.errors import PayloadUnreadable
 
 #: Service tiers that Headrace requests from a paid API. `flex` is cheaper and slower; the provider refuses it while
@@ -159,6 +160,13 @@ class Escalation:
     route: Route
     reason: str
     wait_s: float
+
+
+class Outcome(NamedTuple):
+    """The job's state after an attempt, and the error code that led to it, if any."""
+
+    state: JobState
+    error_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from functools import partial
 from uuid import UUID
 
 from headrace import hops
-from headrace.domain.attempts import AttemptEnd, Claim, HandBack
+from headrace.domain.attempts import AttemptEnd, Claim, HandBack, Outcome
 from headrace.domain.ids import show_id
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import (
@@ -33,7 +33,6 @@ from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
 from workers.compressing.compressor import Compressor
 from workers.matching.lookup_hold import LookupHold
-from workers.outcomes import Outcome
 from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill

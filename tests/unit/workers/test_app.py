@@ -9,11 +9,11 @@ from celery import Celery
 
 from headrace.config import PoolSettings, Settings
 from headrace.config.sections import PoolLaneSettings
+from headrace.domain.attempts import Outcome
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Lane, lane_queues
 from headrace.domain.states import JobState
 from workers import app
-from workers.outcomes import Outcome
 from workers.running.worker_state import ConfinedApps
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack, Reroute
+from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack, Outcome, Reroute
 from headrace.domain.ids import show_id
 from headrace.domain.prompts import prompt_digest
 from headrace.domain.queues import Route, queue_name
@@ -22,7 +22,6 @@ from headrace.errors import StoreUnavailable
 from headrace.policies.confinement import CONFINED
 from headrace.policies.retries import FIRST_DELAY_S
 from headrace.store import Store, attempts, confinements, escalations, poison
-from workers.outcomes import Outcome
 from workers.running.recording.claims_ahead import ClaimsAhead
 from workers.running.recording.commits import Claimed, Commit
 from workers.running.recording.ends_behind import REWRITE_AFTER_S, REWRITE_FOR_S, EndsBehind

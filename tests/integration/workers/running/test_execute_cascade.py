@@ -11,7 +11,7 @@ from redis import Redis
 from headrace.broker.streams import Streams
 from headrace.config import PoolSettings, Settings
 from headrace.config.rules import RuleSettings
-from headrace.domain.attempts import Claim, Usage
+from headrace.domain.attempts import Claim, Outcome, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
@@ -27,7 +27,6 @@ from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import attempts, ledger
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
-from workers.outcomes import Outcome
 from workers.running.bill import Bill
 from workers.running.cascading import Cascading
 from workers.running.execute import Execute

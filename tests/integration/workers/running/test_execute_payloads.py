@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Row
 
+from headrace.domain.attempts import Outcome
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
@@ -19,7 +20,6 @@ from headrace.store.fleet import workers
 from headrace.tables import jobs as jobs_table
 from tests.integration.workers.running.conftest import Bare, Make
 from tests.integration.workers.running.test_execute import Heard, ScriptedEngine
-from workers.outcomes import Outcome
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

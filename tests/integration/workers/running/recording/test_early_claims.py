@@ -13,7 +13,7 @@ from redis import Redis
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
-from headrace.domain.attempts import Usage
+from headrace.domain.attempts import Outcome, Usage
 from headrace.domain.jobs import Job
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
@@ -23,7 +23,6 @@ from headrace.tables import attempts, ledger
 from headrace.tables import jobs as jobs_table
 from tests.integration.workers.running.conftest import Make
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
-from workers.outcomes import Outcome
 from workers.running.execute import Execute
 from workers.running.lease import Lease, LeaseTimes
 from workers.running.recording.commits import Commit

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from headrace.config import Settings
 from headrace.connections import postgres
-from headrace.domain.attempts import Usage
+from headrace.domain.attempts import Outcome, Usage
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
@@ -19,7 +19,6 @@ from tests.integration.workers.running.conftest import Make
 from tests.integration.workers.running.recording.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
 from tests.waiting import until
 from workers.engines.base import Generation
-from workers.outcomes import Outcome
 from workers.running.bill import Answered
 from workers.running.execute import Execute
 from workers.running.recording.commits import Commit

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from headrace.broker.transport import Taker, Turns
-from workers.outcomes import NotHere
-from workers.pool import TaskPool
+from workers.celery.events import NotHere
+from workers.celery.pool import TaskPool
 from workers.running.recording.commits import Commit
 
 

@@ -16,7 +16,7 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from headrace.broker.transport import Taker
-from workers.outcomes import NotHere
+from workers.celery.events import NotHere
 from workers.running.recording.commits import Commit
 
 #: Celery's own callback of a task: it is told (whether the task has failed, what it returned or raised, its seconds).

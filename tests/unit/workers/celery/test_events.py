@@ -1,8 +1,9 @@
 import pytest
 from celery.exceptions import Ignore, Retry
 
+from headrace.domain.attempts import Outcome
 from headrace.domain.states import JobState
-from workers.outcomes import JobFailed, JobRevoked, NotHere, Outcome, show
+from workers.celery.events import JobFailed, JobRevoked, NotHere, show
 
 
 def test_a_failed_job_is_shown_as_a_failure_with_its_error_code_and_nothing_else() -> None:

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.client import PubSub
 
 from tests.integration.listening import next_message
-from workers.events import SEND_EVERY_S, SendEvents
+from workers.celery.events import SEND_EVERY_S, SendEvents
 
 
 @pytest.fixture
