@@ -22,6 +22,7 @@ from bed.fleet.record import Record, use_between
 from bed.fleet.run import Order, run
 from bed.fleet.stack import HOST_JOBS_PER_S, SLOTS, Fleet
 from bed.testbed import Testbed, console, line_of
+from headrace.cli.parameters import svg
 
 #: Hours of each rate, and the rate in saturated hosts.
 DAY = ((7, 0.2), (2, 0.4), (2, 6.3), (7, 0.4), (6, 0.2))
@@ -36,7 +37,7 @@ MOST_REFUSED = 0.01
 START_S = 90.0
 #: Hosts of the peak may be there so long before it and after it: they are ordered before, and drained after.
 BEFORE_S, AFTER_S = 20.0, 60.0
-CHART = Path(tempfile.gettempdir()) / "autoscale_day.png"
+CHART = Path(tempfile.gettempdir()) / "autoscale_day.svg"
 
 
 def load_of(hour_s: float) -> Load:
@@ -105,7 +106,8 @@ def figures_of(record: Record, use: float, hour_s: float) -> dict[str, Any]:
     default=CHART,
     show_default=True,
     metavar="FILE",
-    help="The PNG.",
+    callback=svg,
+    help="The SVG.",
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write all rows.")
 def main(hour_s: float, seed: int, off: str | None, chart: Path, file: Path | None) -> None:

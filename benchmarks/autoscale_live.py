@@ -23,6 +23,7 @@ from bed.fleet.run import Order, run
 from bed.fleet.stack import HOST_JOBS_PER_S, PROVISION_S, SLOTS, Fleet
 from bed.reconciliation import LARGEST, reconcile
 from bed.testbed import Testbed, console, line_of
+from headrace.cli.parameters import svg
 from headrace.store.money.reconciliation import Reconciliation
 
 ARMS = ("predictive", "reactive", "fixed")
@@ -38,7 +39,7 @@ WINDOW_S = 30.0
 #: About what comes while the first new hosts start.
 CAP = 150
 MAX_HOSTS = 8
-CHART = Path(tempfile.gettempdir()) / "autoscale_live.png"
+CHART = Path(tempfile.gettempdir()) / "autoscale_live.svg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ def misses(records: Mapping[str, Record], spike: Spike) -> list[str]:
     default=CHART,
     show_default=True,
     metavar="FILE",
-    help="The PNG.",
+    callback=svg,
+    help="The SVG.",
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write all rows.")
 def main(

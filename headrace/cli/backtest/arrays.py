@@ -1,6 +1,5 @@
 """numpy, which the CLI imports only when a command needs it: an API host has none."""
 
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from headrace.errors import ConfigError
@@ -14,18 +13,9 @@ if TYPE_CHECKING:
 
 def check_numpy() -> None:
     """Raises: ConfigError: numpy is not installed."""
-    _check("numpy", "'headrace backtest' computes with numpy")
-
-
-def check_matplotlib() -> None:
-    """Raises: ConfigError: matplotlib is not installed."""
-    _check("matplotlib", "--chart draws with matplotlib")
-
-
-def _check(module: str, why: str) -> None:
     try:
-        found: ModuleType = __import__(module)
+        import numpy
     except ImportError:
-        message = f"{why}, which this environment lacks. Run 'bin/headrace install --dev', or 'pip install {module}'."
-        raise ConfigError(message) from None
-    assert found
+        message = "'headrace backtest' computes with numpy, which this environment lacks."
+        raise ConfigError(f"{message} Run 'bin/headrace install --dev', or 'pip install numpy'.") from None
+    assert numpy

@@ -13,7 +13,7 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from headrace.cli.backtest.arrays import check_matplotlib, check_numpy
+from headrace.cli.backtest.arrays import check_numpy
 from headrace.cli.backtest.model.load import OfferedLoad, Sizes, offered_load
 from headrace.cli.backtest.model.pilots import MECHANISMS
 from headrace.cli.backtest.model.staffing import hosts_at_peak, max_hosts
@@ -23,6 +23,7 @@ from headrace.cli.backtest.runs import POLICIES, CaseResult, PolicyCase, run_all
 from headrace.cli.backtest.synthetic import SYNTHETIC, synthetic
 from headrace.cli.backtest.trace import RateTrace, RequestTrace, read_trace
 from headrace.cli.output import notes, out
+from headrace.cli.parameters import svg
 from headrace.errors import ConfigError
 
 _WORLD, _SIZES = World(), Sizes()
@@ -86,7 +87,13 @@ _Above0, _From0 = _Number(0, 1e9, min_open=True), _Number(0, 1e9)
 @click.option("--equal-sizes", is_flag=True, help="Requests of rate files are equal. Default: exponential sizes.")
 @click.option("--starts-at", metavar="TIME", help="Date of second 0. Default: the trace's, or Monday 2026-01-05 UTC.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that chance decides.")
-@click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), help="Draw the policies to this PNG.")
+@click.option(
+    "--chart",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=svg,
+    metavar="FILE.svg",
+    help="Draw the policies to this SVG.",
+)
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
 )
@@ -112,14 +119,12 @@ def backtest(trace: Path | None, made: str | None, **options: Any) -> None:
     `predictive` knows no season yet. The last line has the figures of `predictive`.
 
     \b
-    headrace backtest azure_2023_code.csv --peak-hosts 8 --chart azure.png
+    headrace backtest azure_2023_code.csv --peak-hosts 8 --chart azure.svg
     headrace backtest week.csv --peak-hosts 16 --prompt-tokens 900 --output-tokens 150
     headrace backtest --synthetic day --off season --off prices
     headrace backtest --synthetic day --overflow-usd 0.0003 --overflow-per-s 50
     """
     check_numpy()
-    if options["chart"]:
-        check_matplotlib()
     name, load, world = _load_and_world(trace, made, options)
     terms = _terms(load, world, options)
     _show_terms(name, terms)
@@ -225,7 +230,8 @@ def _write(
     load, world = given
     try:
         if options["chart"]:
-            draw(options["chart"], f"{Path(name).name}, {load.start:%Y-%m-%d}", load, world, results)
+            drawn = draw(f"{Path(name).name}, {load.start:%Y-%m-%d}", load, world, results)
+            options["chart"].write_text(drawn, encoding="utf-8")
             out.print(f"Chart: {escape(str(options['chart']))}")
         if options["json_file"]:
             options["json_file"].write_text(json.dumps(as_json(terms, results), indent=2) + "\n", encoding="utf-8")

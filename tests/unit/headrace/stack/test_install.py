@@ -11,7 +11,7 @@ import pytest
 from headrace.stack import install
 from headrace.stack.install import Checkout, Installer, InstallError, ensure, main, only_one, uv_settings
 
-LOCKS = ("uv", "core", "charts", "torch-cpu", "cpu", "cuda", "dev", "sdk-floor")
+LOCKS = ("uv", "core", "backtest", "torch-cpu", "cpu", "cuda", "dev", "sdk-floor")
 
 
 class Machine:
@@ -63,7 +63,7 @@ def machine(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_a_second_start_runs_nothing(checkout: Checkout, machine: Machine) -> None:
     ensure(checkout, dev=False)
-    assert machine.installed() == ["uv", "core", "charts", "cpu", "editable"]
+    assert machine.installed() == ["uv", "core", "backtest", "cpu", "editable"]
 
     ensure(checkout, dev=False)
     assert machine.ran == []
@@ -89,7 +89,7 @@ def test_a_changed_lock_makes_the_environment_anew(checkout: Checkout, machine: 
     ensure(checkout, dev=False)
 
     assert machine.ran[0] == "venv"
-    assert machine.installed() == ["uv", "core", "charts", "cpu", "editable"]
+    assert machine.installed() == ["uv", "core", "backtest", "cpu", "editable"]
     assert "dev" not in checkout.held()
 
 
@@ -188,7 +188,7 @@ def test_a_cpu_build_of_torch_is_taken_when_offered(
 
     ensure(checkout, dev=False)
 
-    assert machine.installed() == ["uv", "torch-cpu", "core", "charts", "cpu", "editable"]
+    assert machine.installed() == ["uv", "torch-cpu", "core", "backtest", "cpu", "editable"]
     assert "CPU build of torch" in capsys.readouterr().err
 
 
@@ -210,7 +210,7 @@ def test_other_platforms_get_the_core_and_are_told_of_the_simulator(
 
     ensure(checkout, dev=False)
 
-    assert machine.installed() == ["uv", "core", "charts", "editable"]
+    assert machine.installed() == ["uv", "core", "backtest", "editable"]
     assert "vLLM has no CPU build for Darwin arm64: the simulator will answer" in capsys.readouterr().err
 
 
