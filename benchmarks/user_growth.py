@@ -16,12 +16,11 @@ import click
 from rich.table import Table
 
 from bed.testbed import console, line_of
-from headrace.cli.backtest.model.load import OfferedLoad, Sizes, offered_load
-from headrace.cli.backtest.model.staffing import max_hosts
-from headrace.cli.backtest.model.world import World
-from headrace.cli.backtest.runs import PolicyCase, run
+from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.runs import PolicyCase, max_hosts, run
 from headrace.cli.backtest.synthetic import synthetic
 from headrace.cli.backtest.trace import RateTrace
+from headrace.cli.backtest.world import World
 
 STEPS = (1_000, 10_000, 100_000)
 #: The share of requests at each step that repeat a prompt of the same day. An assumption, not a measurement: more users

@@ -7,10 +7,10 @@ from typing import Any
 import pygal
 
 from headrace.charts import BLUE, GREEN, PINK, RED, SKY, WIDTH, Panel, options, scale, sheet, stepped
-from headrace.cli.backtest.model.load import OfferedLoad, smooth
-from headrace.cli.backtest.model.world import World
+from headrace.cli.backtest.load import OfferedLoad, smooth
 from headrace.cli.backtest.runs import CaseResult
 from headrace.cli.backtest.trace import MINUTE_S
+from headrace.cli.backtest.world import World
 
 #: Longer traces are drawn in days.
 HOURS_UP_TO_S = 2 * 86_400.0

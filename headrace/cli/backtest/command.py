@@ -13,15 +13,13 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from headrace.cli.backtest.arrays import check_numpy
-from headrace.cli.backtest.model.load import OfferedLoad, Sizes, offered_load
-from headrace.cli.backtest.model.pilots import MECHANISMS
-from headrace.cli.backtest.model.staffing import hosts_at_peak, max_hosts
-from headrace.cli.backtest.model.world import World
+from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.pilots import MECHANISMS
 from headrace.cli.backtest.report import LEGEND, as_json, last_line, results_table
-from headrace.cli.backtest.runs import POLICIES, CaseResult, PolicyCase, run_all
+from headrace.cli.backtest.runs import POLICIES, CaseResult, PolicyCase, hosts_at_peak, max_hosts, run_all
 from headrace.cli.backtest.synthetic import SYNTHETIC, synthetic
 from headrace.cli.backtest.trace import RateTrace, RequestTrace, read_trace
+from headrace.cli.backtest.world import World
 from headrace.cli.output import notes, out
 from headrace.cli.parameters import svg
 from headrace.errors import ConfigError
@@ -101,10 +99,9 @@ _Above0, _From0 = _Number(0, 1e9, min_open=True), _Number(0, 1e9)
 def backtest(trace: Path | None, made: str | None, **options: Any) -> None:
     """Compare scaling policies on a load: waits, refusals, use of the hosts, and the bill.
 
-    `predictive` and `reactive` are the product's own code (headrace.policies.scaling). `kpa` and `hpa` are models of
-    Knative's and Kubernetes' autoscalers with their defaults. `fixed` keeps the hosts that the peak needs. `oracle`
-    knows the true rate of the coming --provision-s and keeps no margin: what a perfect forecast could save. All face
-    the same requests.
+    `predictive` and `reactive` are the product's own code (headrace.policies.scaling). `fixed` keeps the hosts that the
+    peak needs. `oracle` knows the true rate of the coming --provision-s and keeps no margin: what a perfect forecast
+    could save. All face the same requests.
 
     TRACE is a CSV file of requests with the columns time, prompt_tokens and output_tokens (dates or seconds; Azure's
     names TIMESTAMP, ContextTokens, GeneratedTokens count too), or a file of rates with the columns minute and requests
@@ -124,7 +121,7 @@ def backtest(trace: Path | None, made: str | None, **options: Any) -> None:
     headrace backtest --synthetic day --off season --off prices
     headrace backtest --synthetic day --overflow-usd 0.0003 --overflow-per-s 50
     """
-    check_numpy()
+    _check_numpy()
     name, load, world = _load_and_world(trace, made, options)
     terms = _terms(load, world, options)
     _show_terms(name, terms)
@@ -133,6 +130,16 @@ def backtest(trace: Path | None, made: str | None, **options: Any) -> None:
     out.print(LEGEND, style="dim")
     _write(options, name, (load, world), terms, results)
     _echo_last_line(results)
+
+
+def _check_numpy() -> None:
+    """Raises: ConfigError: numpy is not installed."""
+    try:
+        import numpy
+    except ImportError:
+        message = "'headrace backtest' computes with numpy, which this environment lacks."
+        raise ConfigError(f"{message} Run 'bin/headrace install --dev', or 'pip install numpy'.") from None
+    assert numpy
 
 
 def _echo_last_line(results: Sequence[CaseResult]) -> None:

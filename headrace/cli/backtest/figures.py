@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.cli.backtest.model.load import OfferedLoad, smooth
-from headrace.cli.backtest.model.pool import Fate
-from headrace.cli.backtest.model.simulate import PoolRun
-from headrace.cli.backtest.model.world import World
+from headrace.cli.backtest.load import OfferedLoad, smooth
+from headrace.cli.backtest.pool import Fate
+from headrace.cli.backtest.simulate import PoolRun
 from headrace.cli.backtest.trace import MINUTE_S
+from headrace.cli.backtest.world import World
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from headrace.cli.backtest.arrays import Floats
+    from headrace.cli.backtest.load import Floats
 
 #: The load's top: so large a share of the minutes, those with the highest demand.
 TOP_SHARE = 0.1

@@ -1,5 +1,6 @@
 """The policies of a backtest, each on the same load, on as many cores as are allowed."""
 
+import math
 import multiprocessing
 import queue
 from collections.abc import Callable, Iterator, Sequence
@@ -9,15 +10,20 @@ from functools import partial
 from typing import Any
 
 from headrace.cli.backtest.figures import RunFigures, figures
-from headrace.cli.backtest.model.load import OfferedLoad
-from headrace.cli.backtest.model.peers import HpaPilot, KpaPilot, OraclePilot, Pilot
-from headrace.cli.backtest.model.pilots import ProductPilot, settings_for
-from headrace.cli.backtest.model.simulate import Instant, Tell, simulate
-from headrace.cli.backtest.model.staffing import hosts_at_peak, hosts_at_start
-from headrace.cli.backtest.model.world import World
+from headrace.cli.backtest.load import OfferedLoad
+from headrace.cli.backtest.pilots import OraclePilot, Pilot, ProductPilot, settings_for
+from headrace.cli.backtest.simulate import Instant, Tell, simulate
+from headrace.cli.backtest.world import World
+from headrace.domain.scaling import PoolHosts
+from headrace.policies.scaling.staffing import hosts_for
 
 #: The policies, in the order of the table.
-POLICIES = ("predictive", "reactive", "kpa", "hpa", "fixed", "oracle")
+POLICIES = ("predictive", "reactive", "fixed", "oracle")
+#: A run begins with the hosts that the first minutes need.
+FIRST_MINUTES = 5
+#: By default a pool may have so many times the hosts of its peak, so that the maximum decides nothing.
+HEADROOM = 1.25
+MOST_HOSTS = 20
 #: Processes do not pay for smaller loads.
 ALONE_BELOW = 300_000
 
@@ -82,16 +88,34 @@ def run(case: PolicyCase, load: OfferedLoad, world: World, tell: Tell) -> CaseRe
     return CaseResult(case, figures(done, load, world), done.instants, done.pool.fleet.changes)
 
 
+def hosts_at_start(load: OfferedLoad, world: World) -> int:
+    """The hosts that the first minutes need, with the margin of `World.beta`."""
+    return _within(_needed(float(load.demand[:FIRST_MINUTES].mean()), world), world)
+
+
+def hosts_at_peak(load: OfferedLoad, world: World) -> int:
+    """The hosts that the load's peak needs, with the margin of `World.beta`."""
+    return _within(_needed(load.peak, world), world)
+
+
+def max_hosts(load: OfferedLoad, world: World) -> int:
+    """The default of `World.max_hosts`: enough for the peak."""
+    return max(MOST_HOSTS, math.ceil(HEADROOM * _needed(load.peak, world)), world.min_hosts)
+
+
+def _needed(work_per_s: float, world: World) -> int:
+    host = PoolHosts(ready=0, tokens_per_s=world.tokens_per_s, slots_per_host=world.slots)
+    return math.ceil(hosts_for(work_per_s, host, world.beta))
+
+
+def _within(hosts: int, world: World) -> int:
+    return max(world.min_hosts, min(world.max_hosts, hosts))
+
+
 def _pilot(case: PolicyCase, load: OfferedLoad, world: World, peak: int) -> Pilot:
-    match case.policy:
-        case "kpa":
-            return KpaPilot(world)
-        case "hpa":
-            return HpaPilot(world)
-        case "oracle":
-            return OraclePilot(world, load)
-        case policy:
-            return ProductPilot(settings_for(world, policy, peak), [case.off] if case.off else [])
+    if case.policy == "oracle":
+        return OraclePilot(world, load)
+    return ProductPilot(settings_for(world, case.policy, peak), [case.off] if case.off else [])
 
 
 def _heard(told: Any, futures: Sequence[Future[CaseResult]]) -> Iterator[tuple[str, float]]:

@@ -176,9 +176,12 @@ def _requests(rows: _Rows, places: list[int]) -> RequestTrace:
         raise ConfigError(f"{message} Times are dates or seconds: check their unit.")
     start = datetime.fromtimestamp(first, UTC) if read is _date or first >= UNIX_FROM_S else None
     order = sorted(range(len(times)), key=times.__getitem__)
-    since = array("d", (times[each] - first for each in order))
-    sizes = (array("d", (column[each] for each in order)) for column in (prompts, outputs))
-    return RequestTrace(start, since, *sizes)
+    return RequestTrace(
+        start=start,
+        times_s=array("d", (times[each] - first for each in order)),
+        prompt_tokens=array("d", (prompts[each] for each in order)),
+        output_tokens=array("d", (outputs[each] for each in order)),
+    )
 
 
 def _time_reader(cell: Cell) -> Callable[[Cell], float]:

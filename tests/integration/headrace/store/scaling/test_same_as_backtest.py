@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.cli.backtest.model.memory import Memory
+from headrace.cli.backtest.pilots import Memory
 from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.scaling import Decision, History, Moment, PoolHosts

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from headrace.cli.backtest.model import load as module
-from headrace.cli.backtest.model.load import MONDAY, OfferedLoad, Sizes, offered_load, smooth
+from headrace.cli.backtest import load as module
+from headrace.cli.backtest.load import MONDAY, OfferedLoad, Sizes, offered_load, smooth
 from headrace.cli.backtest.trace import RateTrace, RequestTrace
 from headrace.errors import ConfigError
 

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from headrace.cli.backtest.model.world import OUTPUT_WEIGHT
 from headrace.cli.backtest.trace import MINUTE_S, RateTrace, RequestTrace
+from headrace.cli.backtest.world import OUTPUT_WEIGHT
 from headrace.errors import ConfigError
 
+# numpy is imported where a function needs it: an API host has none, and lists the commands without it.
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.random import Generator
+    from numpy.typing import NDArray
 
-    from headrace.cli.backtest.arrays import Floats
+    Floats: TypeAlias = NDArray[np.float64]
 
 #: A load with more requests needs too much memory and time.
 MOST_REQUESTS = 20_000_000
@@ -105,8 +108,15 @@ def offered_load(
     if not len(times):
         raise ConfigError("The load has no requests left. Scale it up with --peak-hosts.")
     order = np.argsort(times, kind="stable")
-    columns = times[order], work[order], tokens[order]
-    return OfferedLoad(start or MONDAY, len(demand) * MINUTE_S, *columns, demand * scale, scale)
+    return OfferedLoad(
+        start=start or MONDAY,
+        seconds=len(demand) * MINUTE_S,
+        times_s=times[order],
+        work=work[order],
+        tokens=tokens[order],
+        demand=demand * scale,
+        scale=scale,
+    )
 
 
 def smooth(demand: "Floats", minutes: int) -> "Floats":

@@ -1,13 +1,10 @@
-"""The policies that the product is compared with."""
+"""The autoscalers of `benchmarks/peers`, with which `predictive` is compared."""
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-import pytest
-
-from headrace.cli.backtest.model.load import OfferedLoad
-from headrace.cli.backtest.model.peers import HpaPilot, KpaPilot, OraclePilot, Pilot
-from headrace.cli.backtest.model.world import World
+from benchmarks.peers.autoscalers import HpaPilot, KpaPilot
+from headrace.cli.backtest.pilots import Pilot
+from headrace.cli.backtest.world import World
 from headrace.domain.scaling import Moment, PoolHosts
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -47,13 +44,3 @@ def test_hpa_ignores_a_tenth_and_keeps_the_highest_recommendation_of_five_minute
     assert after(pilot, 1, 61, ready=4) == 4
     assert after(pilot, 10, 14, ready=4, start=1) == 4
     assert after(pilot, 1, 14, ready=4, start=11) == 1
-
-
-@pytest.mark.parametrize(("minute", "hosts"), [(0, 1), (11, 1), (17, 3), (30, 3), (36, 1)])
-def test_the_oracle_orders_as_long_before_the_demand_as_a_host_takes(minute: int, hosts: int) -> None:
-    demand = np.array([0.5] * 20 + [2.5] * 15 + [0.5] * 20) * WORLD.tokens_per_s
-    one = np.ones(1)
-    load = OfferedLoad(NOW, 3300.0, one, one, one, demand, 1.0)
-
-    now = NOW + timedelta(minutes=minute)
-    assert OraclePilot(WORLD, load).target([moment(0)], PoolHosts(ready=1), now) == hosts

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from headrace.cli.backtest.model.load import OfferedLoad
-from headrace.cli.backtest.model.peers import Pilot
-from headrace.cli.backtest.model.pool import SimulatedPool, Tally
-from headrace.cli.backtest.model.world import TICK_S, World
+from headrace.cli.backtest.load import OfferedLoad
+from headrace.cli.backtest.pilots import Pilot
+from headrace.cli.backtest.pool import SimulatedPool, Tally
+from headrace.cli.backtest.world import TICK_S, World
 from headrace.domain.scaling import Moment, PoolHosts
 
 if TYPE_CHECKING:
-    from headrace.cli.backtest.arrays import Floats
+    from headrace.cli.backtest.load import Floats
 
 #: The observations that a policy sees: as far back as the product reads them, with some to spare.
 MOMENTS_S = 3600.0
@@ -69,8 +69,7 @@ def simulate(load: OfferedLoad, world: World, pilot: Pilot, hosts: int, tell: Te
         before = fleet.count
         pool.scale_to(max(0, pilot.target(tuple(watch.moments), watch.hosts(), now)), second)
         watch.note(fleet.count - before, now)
-        sizes = len(fleet.ready), len(fleet.requested), len(fleet.draining)
-        instants.append(Instant(second, *sizes, pool.depth))
+        instants.append(Instant(second, len(fleet.ready), len(fleet.requested), len(fleet.draining), pool.depth))
         if tick % max(1, ticks // TOLD) == 0:
             tell(tick / ticks)
     return PoolRun(pool, instants)
@@ -110,10 +109,20 @@ class _Watch:
         """Note what was asked for since the last time, and how the pool stands."""
         tally, self.pool.tally = self.pool.tally, Tally()
         fleet = self.pool.fleet
-        offered = tally.jobs, round(tally.tokens), tally.refused, tally.spilled
-        waiting = self.pool.depth, round(self.pool.backlog_tokens)
-        slots = len(fleet.ready) * self.world.slots
-        self.moments.append(Moment(now, TICK_S, *offered, *waiting, sum(fleet.running), slots))
+        self.moments.append(
+            Moment(
+                at=now,
+                seconds=TICK_S,
+                offered_jobs=tally.jobs,
+                offered_tokens=round(tally.tokens),
+                refused_jobs=tally.refused,
+                spilled_jobs=tally.spilled,
+                depth=self.pool.depth,
+                depth_tokens=round(self.pool.backlog_tokens),
+                running=sum(fleet.running),
+                slots=len(fleet.ready) * self.world.slots,
+            )
+        )
 
     def note(self, change: int, now: datetime) -> None:
         """Note a decision that was applied."""

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.cli.backtest.model.memory import Memory
+from headrace.cli.backtest.pilots import Memory
 from headrace.domain.scaling import Action, Decision, Forecast, History, Moment, PastNeed
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""What the product's policies are compared with: autoscalers like Knative's and Kubernetes', and an oracle.
+"""Knative's and Kubernetes' autoscalers, as pilots of a backtest.
 
-Each is a model of its algorithm with its default values, not its code. All decide as often as the product, and see the
-same observations, except the oracle, which sees the future.
+Each is a model of the algorithm with its default values, not its code. Both decide as often as the product, and see the
+same observations.
 """
 
 import math
@@ -9,32 +9,12 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from statistics import fmean
-from typing import TYPE_CHECKING, Protocol
 
-from headrace.cli.backtest.model.load import OfferedLoad, smooth
-from headrace.cli.backtest.model.world import TICK_S, World
-from headrace.cli.backtest.trace import MINUTE_S
+from headrace.cli.backtest.world import TICK_S, World
 from headrace.domain.scaling import Moment, PoolHosts
-
-if TYPE_CHECKING:
-    from headrace.cli.backtest.arrays import Floats
 
 #: The share of its slots that a host is meant to use: Knative's `container-concurrency-target-percentage`.
 TARGET_USE = 0.7
-#: The oracle knows the mean demand over so many minutes around each minute: the rate, and not the chance in it.
-ORACLE_MINUTES = 5
-
-
-class Pilot(Protocol):
-    """Decides how many hosts a simulated pool has."""
-
-    def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
-        """The hosts to have, ready and on their way. Called every `TICK_S`.
-
-        Args:
-            moments: the last ones, oldest first; at least one.
-        """
-        ...
 
 
 class KpaPilot:
@@ -52,7 +32,7 @@ class KpaPilot:
         self._most = 0
 
     def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
-        """See `Pilot`."""
+        """See `headrace.cli.backtest.pilots.Pilot`."""
         per_host = TARGET_USE * self._world.slots
         recent = [_in_flight(each) for each in moments[-round(self._WINDOW_S / TICK_S) :]]
         ready = max(1, hosts.ready)
@@ -80,7 +60,7 @@ class HpaPilot:
         self._wanted: deque[tuple[datetime, int]] = deque()
 
     def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
-        """See `Pilot`."""
+        """See `headrace.cli.backtest.pilots.Pilot`."""
         ready = max(1, hosts.ready)
         ratio = _in_flight(moments[-1]) / ready / (TARGET_USE * self._world.slots)
         wanted = hosts.count if abs(ratio - 1) <= self._TOLERANCE else math.ceil(ready * ratio)
@@ -90,28 +70,6 @@ class HpaPilot:
             self._wanted.popleft()
         stable = min(hosts.count, max(wanted for _, wanted in self._wanted))
         return _clamped(max(wanted, stable), self._world)
-
-
-class OraclePilot:
-    """Knows the true demand of the time that a new host takes to get ready, and keeps no margin.
-
-    It has the hosts whose saturated rate is the highest demand of that time: what a perfect forecast can save. Chance
-    in the arrivals makes its requests wait, and some of them spill.
-    """
-
-    def __init__(self, world: World, load: OfferedLoad) -> None:
-        import numpy as np
-
-        self._world, self._start = world, load.start
-        needs: Floats = np.ceil(smooth(load.demand, ORACLE_MINUTES) / world.tokens_per_s - 1e-9)
-        self._needs = needs.astype(int).tolist()
-
-    def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
-        """See `Pilot`."""
-        second = (now - self._start).total_seconds()
-        last = second + self._world.provision_s + TICK_S
-        window = self._needs[int(second // MINUTE_S) : int(last // MINUTE_S) + 1]
-        return _clamped(max(window, default=0), self._world)
 
 
 def _in_flight(moment: Moment) -> int:

@@ -1,14 +1,16 @@
-"""The product's policies in a backtest, and each mechanism switched off."""
+"""The pilots of a backtest: the product's policies, each mechanism switched off, and the oracle."""
 
 from array import array
+from datetime import timedelta
 
+import numpy as np
 import pytest
 
-from headrace.cli.backtest.model.load import OfferedLoad, Sizes, offered_load
-from headrace.cli.backtest.model.pilots import MECHANISMS, ProductPilot, settings_for
-from headrace.cli.backtest.model.world import World
+from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.pilots import MECHANISMS, OraclePilot, ProductPilot, settings_for
 from headrace.cli.backtest.runs import CaseResult, PolicyCase, run
 from headrace.cli.backtest.trace import RateTrace
+from headrace.cli.backtest.world import World
 from headrace.domain.scaling import Moment, PoolHosts
 from headrace.policies.scaling import forecast
 
@@ -65,3 +67,16 @@ def test_fixed_begins_and_ends_with_the_hosts_of_the_peak() -> None:
 
     assert (found.ups, found.downs) == (0, 0)
     assert found.host_hours == pytest.approx(48 * 6, abs=48)
+
+
+@pytest.mark.parametrize(("minute", "hosts"), [(0, 1), (11, 1), (17, 3), (30, 3), (36, 1)])
+def test_the_oracle_orders_as_long_before_the_demand_as_a_host_takes(minute: int, hosts: int) -> None:
+    world = World(min_hosts=1, max_hosts=30)
+    demand = np.array([0.5] * 20 + [2.5] * 15 + [0.5] * 20) * world.tokens_per_s
+    one = np.ones(1)
+    load = OfferedLoad(LOAD.start, 3300.0, one, one, one, demand, 1.0)
+
+    now = LOAD.start + timedelta(minutes=minute)
+    assert (
+        OraclePilot(world, load).target([Moment(now, 30.0, 0, 0, 0, 0, 0, 0, 0, 20)], PoolHosts(ready=1), now) == hosts
+    )
