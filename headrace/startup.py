@@ -54,6 +54,11 @@ def load() -> Settings:
     return settings
 
 
+def log_as_json(loglevel: int, **_: object) -> None:
+    """A receiver of Celery's signal `setup_logging`. Celery sets up no logging of its own while one is connected."""
+    configure(logging.getLevelName(loglevel))
+
+
 def failpoint(armed: str | None) -> Callable[[str], None]:
     """A function that ends the process at the armed point, without any clean-up. At other points it does nothing."""
 

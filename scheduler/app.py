@@ -25,7 +25,6 @@ from headrace.connections.redis import redis_client
 from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.endpoint import Endpoint
 from headrace.errors import LockHeld, Unavailable
-from headrace.logging import configure
 from headrace.store import Store, jobs
 from headrace.store.attempts import escalations
 from headrace.store.bad_rows import BadRows
@@ -166,14 +165,6 @@ def host_sweeps(deps: ControlDeps) -> list[Sweep]:
     return [*moving, Sweep("retire_pools", settings.sweep_every_s, PoolRetirer(deps, make_mover))]
 
 
-class ControlQueueStep(bootsteps.Step):
-    """Limits the worker to the control queue: without this step, a worker started without `-Q` empties every queue."""
-
-    def create(self, worker: Any) -> None:
-        """Called once, before anything is consumed."""
-        worker.app.amqp.queues.select([CONTROL])
-
-
 def add_steps(celery: Celery, deps: ControlDeps) -> None:
     """Make workers of this app run the sweeps, and show Flower the jobs that moved without a worker."""
 
@@ -212,7 +203,7 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
             """Called for each connection, once it has an event dispatcher."""
             self.obj.start(consumer.event_dispatcher)
 
-    celery.steps["worker"].update({ControlQueueStep, SweepStep, MetricsStep})
+    celery.steps["worker"].update({SweepStep, MetricsStep})
     celery.steps["consumer"].add(ShowEndsStep)
 
 
@@ -241,11 +232,6 @@ def _tick(name: str, work: Callable[[], object]) -> None:
         log.warning("tick_skipped", extra={"task": name, "error": str(error)})
 
 
-def log_as_json(loglevel: int, **_: object) -> None:
-    """Replace Celery's own set-up of logging."""
-    configure(logging.getLevelName(loglevel))
-
-
 def _every(task: str, seconds: float) -> dict[str, Any]:
     """An entry of the beat schedule. A tick that no worker took before the next one is dropped: it is of no use."""
     return {"task": task, "schedule": seconds, "options": {"queue": CONTROL, "expires": seconds}}
@@ -266,7 +252,9 @@ def make_app(settings: Settings) -> Celery:
         worker_pool="solo",
         worker_concurrency=1,
     )
-    setup_logging.connect(log_as_json)
+    # A worker without `-Q` would take from every queue.
+    celery.amqp.queues.select([CONTROL])
+    setup_logging.connect(startup.log_as_json)
     watch(celery, settings)
     # The control worker must also start while Redis is down: it sweeps Postgres.
     is_worker = "worker" in sys.argv

@@ -33,7 +33,6 @@ from headrace.domain.ids import parse_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
 from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, DeliveryFailed
-from headrace.logging import configure
 from headrace.store import Store
 from workers.celery.events import JobFailed, SendEvents, show
 from workers.delivering.deliver import Deliver
@@ -58,13 +57,8 @@ SPARE_SHARE = 1.5
 YOUNG_OBJECTS = 10_000
 
 
-def _configure_logging(loglevel: int, **_: Any) -> None:
-    """Replaces Celery's logging set-up. Celery skips its own once this is connected."""
-    configure(logging.getLevelName(loglevel))
-
-
 def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
-    setup_logging.connect(_configure_logging)
+    setup_logging.connect(startup.log_as_json)
     app = make_celery(f"headrace.{name}", settings)
     app.conf.update(worker_pool="workers.celery.pool:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
@@ -152,8 +146,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     redis = redis_client(settings)
     notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))
     taker = KvTaker(redis, pool)
-    # Without `ack_emulation` kombu does not record taken messages in Redis: the claim in Postgres is that record.
-    own = {"taker": taker, "ack_emulation": False, "queue_order_strategy": lane_cycles(settings, pool)}
+    own = {"taker": taker, "queue_order_strategy": lane_cycles(settings, pool)}
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, **own}
     make = partial(Worker, settings, route, store, notices, Hooks(taker.look, give_up))
     process = _EngineProcess(make, notices, taker)
@@ -197,7 +190,7 @@ def _make_webhook_app(settings: Settings) -> Celery:
     session = partial(make_session, settings.webhooks)
     secrets = tuple(filter(None, (settings.budgets.webhook_secret, settings.budgets.webhook_secret_old)))
     use_case = Deliver(store, settings.webhooks, slots, session, taker.release, secrets, metrics.count)
-    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker, "ack_emulation": False}
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "taker": taker}
 
     class OutboxStep(bootsteps.StartStopStep):
         """Pulls deliveries while the worker runs. At a stop, running deliveries have `drain_s` to end."""

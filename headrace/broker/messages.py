@@ -61,9 +61,9 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
             "global_keyprefix": KEY_PREFIX,
             "priority_steps": [0],
             "queue_order_strategy": lane_cycles(settings),
-            "visibility_timeout": 3600,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
+            # With it, kombu keeps a copy of each taken message in Redis, and counts the message as held until its
+            # removal. A lost removal would cost a worker a slot for good. Jobs have their claims, and ticks expire.
+            "ack_emulation": False,
             "socket_timeout": SOCKET_TIMEOUT_S,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,

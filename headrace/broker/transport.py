@@ -1,12 +1,14 @@
-"""kombu's Redis transport, with three differences.
+"""kombu's Redis transport, with three differences. Each override says what kombu does by itself.
 
 A server that takes no writes is an outage (`connections/redis.py`): the consumer connects again. An error would end it.
-
-A lost acknowledgement costs a consumer no place (`QoS`).
 
 A worker with a `Taker` asks it for each message, instead of blocking in a BRPOP. BRPOP removes a job before the worker
 knows whether the job fits its engine, and an unread reply keeps the job from idle workers. Instead the worker blocks on
 the bell, which carries no job and wakes every waiting worker.
+
+Each turn of a consumer is a pulse, which the watchdog feels (`watchdog.py`).
+
+The file follows a message: a `Taker` chooses it, a `Channel` fetches it, the `Transport` is what Celery connects.
 """
 
 import os
@@ -19,7 +21,7 @@ from queue import Empty
 from typing import Any, Protocol
 
 import kombu.transport
-from kombu.transport import redis, virtual
+from kombu.transport import redis
 
 from headrace.broker.watchdog import Pulse
 from headrace.config.redis_url import Sentinels
@@ -31,8 +33,8 @@ from headrace.connections.redis import (
     sentinel,
 )
 
-#: The class that kombu uses for each scheme of a broker's URL. With a name of its own in `broker_transport`, Celery
-#: would show a URL that Flower cannot read.
+#: The class that kombu uses for each scheme of a broker's URL. Celery's setting `broker_transport` could name the class
+#: too, but Celery would then show a URL that Flower cannot read.
 SCHEMES = {
     "redis": "headrace.broker.transport:Transport",
     "rediss": "headrace.broker.transport:Transport",
@@ -134,27 +136,11 @@ class Taker(ABC):
         self._wake()
 
 
-class QoS(redis.QoS):
-    """Counts the messages that a consumer holds, and keeps them in Redis until they are acknowledged."""
-
-    def ack(self, delivery_tag: Any) -> None:
-        """Acknowledge a message. If its connection breaks, the message is not held any more, but stays in Redis.
-
-        kombu would count it as held until the consumer's own connection breaks too, and that may never be: a consumer
-        with one place, such as a control worker, would take nothing more. Redis gives the message to a consumer again
-        after `visibility_timeout`. By then a tick has expired.
-        """
-        try:
-            super().ack(delivery_tag)
-        except self.channel.connection_errors:
-            virtual.QoS.ack(self, delivery_tag)
-            raise
-
-
 class Channel(redis.Channel):
-    """A channel that may have a taker."""
+    """A channel that may have a taker. Without one, kombu's own methods fetch the messages."""
 
-    QoS: Any = QoS
+    # With kombu's own classes, a former master that is now a replica would end the consumer, or keep its connection.
+    # `broker_channel_error_retry` reconnects the consumer, but no publisher.
     connection_class: Any = DroppedConnection
     connection_class_ssl: Any = DroppedSslConnection
     from_transport_options: Any = (*redis.Channel.from_transport_options, "taker", "pulse")
@@ -189,6 +175,7 @@ class Channel(redis.Channel):
         self.taker.wake()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
+        """Begin to wait. kombu sends a BRPOP for all queues, which removes a message; this waits for the bell."""
         if self.pulse is not None:
             self.pulse.feel()
         if self.taker is None:
@@ -201,6 +188,10 @@ class Channel(redis.Channel):
         self._in_poll.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
+        """Read the reply. kombu's is a message, which it delivers; the bell's says that a look is due.
+
+        Raises: Empty: no message was delivered.
+        """
         if self.taker is None:
             return bool(super()._brpop_read(**options))
         try:
@@ -220,7 +211,7 @@ class Channel(redis.Channel):
 
 
 class _Poller(redis.MultiChannelPoller):
-    """Asks the takers at each turn of the event loop."""
+    """Asks the takers at each turn of the event loop. kombu's poller fetches only what a reply brings."""
 
     def on_poll_start(self) -> None:
         for channel in list(self._channels):
@@ -231,7 +222,7 @@ class _Poller(redis.MultiChannelPoller):
 
 
 class Transport(redis.Transport):
-    """A transport with `Channel`."""
+    """A transport with `Channel`, and with a poller that asks the takers."""
 
     Channel = Channel
     cycle: Any = None
@@ -241,7 +232,7 @@ class Transport(redis.Transport):
         self.cycle = _Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Start consuming in a worker's event loop."""
+        """Start consuming in a worker's event loop, and let the taker wake it. kombu's timer wakes it each second."""
         super().register_with_event_loop(connection, loop)
         taker = connection.client.transport_options.get("taker")
         if taker is not None:
@@ -254,10 +245,10 @@ class SentinelChannel(Channel, redis.SentinelChannel):
     connection_class: Any = DroppedSentinelConnection
     connection_class_ssl: Any = DroppedSentinelSslConnection
     from_transport_options: Any = (*redis.SentinelChannel.from_transport_options, "taker", "pulse", "sentinels")
-    #: kombu itself would read them from several URLs, and use its own connection classes.
     sentinels: Sentinels | None = None
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        """The pool of connections to the master. kombu's lookup waits 5 s for a hung Sentinel, and hides its error."""
         if self.sentinels is None:
             return super()._sentinel_managed_pool(asynchronous)
         options = {
