@@ -32,7 +32,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.policies.compression import apply, plain, repeats, surprise
 from headrace.policies.compression.protected import Paragraph, paragraphs
 from headrace.policies.tokens import PromptTokenizer
-from workers.compressing.phrases import find_spare
+from workers.compressing import find_spare
 from workers.engines import load
 from workers.engines.base import GenerationRequest
 

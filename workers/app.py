@@ -39,7 +39,7 @@ from workers.delivering.deliver import Deliver
 from workers.delivering.outbox_taker import OutboxTaker
 from workers.delivering.posting import make_session
 from workers.delivering.slots import DeliverySlots
-from workers.measuring.delivery_metrics import DeliveryMetrics
+from workers.measuring import DeliveryMetrics
 from workers.running.recording.claims_ahead import Start
 from workers.running.recording.commits import Commit
 from workers.running.recording.notices import Notices

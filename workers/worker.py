@@ -27,14 +27,12 @@ from headrace.policies.retries import RetryRules
 from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer, PromptTokenizer
 from headrace.store import Store, observations, workers
 from headrace.store.money import tariffs
-from workers.compressing.compressor import Compressor
-from workers.compressing.measurer import Measurer
+from workers.compressing import Compressor, Measurer
 from workers.engines import load
 from workers.engines.base import EngineLimits, SurpriseMeter
 from workers.matching.lookup_hold import LookupHold
 from workers.matching.matcher import matcher_of
-from workers.measuring.metrics import WorkerMetrics
-from workers.measuring.sampler import Sampler
+from workers.measuring import Sampler, WorkerMetrics
 from workers.paid.breaker import Breaker
 from workers.paid.lockout import Lockout
 from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer

@@ -8,6 +8,8 @@ the job runs as if there were no cache.
 import logging
 import random
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -25,7 +27,7 @@ from headrace.errors import BrokerUnavailable, EngineError, PromptRejected, Unav
 from headrace.logging import named
 from headrace.policies.caching import semantic
 from headrace.policies.caching.semantic import Conditions, Match, MatchKind
-from headrace.policies.reuse.record import Record
+from headrace.policies.reuse.record import Record, learned
 from headrace.store import Store
 from headrace.store.reuse import entries, hits, matches, questions
 from headrace.store.reuse.entries import Sought
@@ -33,7 +35,6 @@ from headrace.store.reuse.hits import Hit
 from headrace.store.reuse.matches import Noted
 from headrace.store.reuse.questions import Question
 from workers.engines.base import Engine, GenerationRequest
-from workers.matching.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,38 @@ AGAIN_AFTER_S = 1.0
 #: Why the semantic cache seldom finds an entry with simulated vectors, and trusts none with simulated answers.
 SIMULATED_VECTORS = "The simulator's vectors compare pieces of words, so most questions in other words are not found."
 SIMULATED_ANSWERS = "The simulator's answers carry a hash of the prompt, so no two agree and no entry earns trust."
+#: How old a record may be, in seconds. To read one takes some tens of milliseconds.
+KEEP_S = 15.0
+#: The apps and pools whose records are kept.
+MOST_RECORDS = 1_000
 #: Seconds that `end` waits for a look-up under way: an idle wait, and the time of a batch.
 END_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class Records:
+    """What the tries of an app in a pool say of its entries. For one thread.
+
+    Attributes:
+        clock: seconds.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _known: OrderedDict[tuple[UUID, str], tuple[float, Record]] = field(default_factory=OrderedDict)
+
+    def read(self, db: Connection, app_id: UUID, pool: str) -> Record:
+        """The record of this app in this pool."""
+        now = self.clock()
+        known = self._known.get((app_id, pool))
+        if known is not None and now - known[0] < KEEP_S:
+            return known[1]
+        tried = matches.tries_of(db, app_id, pool)
+        found = Record(learned(tried.entries), tried.rechecks, tried.wrong)
+        self._known[app_id, pool] = now, found
+        self._known.move_to_end((app_id, pool))
+        if len(self._known) > MOST_RECORDS:
+            self._known.popitem(last=False)
+        return found
 
 
 @dataclass(slots=True)

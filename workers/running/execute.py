@@ -31,7 +31,7 @@ from headrace.errors import (
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
-from workers.compressing.compressor import Compressor
+from workers.compressing import Compressor
 from workers.matching.lookup_hold import LookupHold
 from workers.paid.payer import NO_CALL, NotYet, Payer
 from workers.running.attempts import StopReason

@@ -10,8 +10,7 @@ from headrace.domain.queues import Ticket
 from headrace.store import Store
 from headrace.store.clients import apps
 from tests.integration.matching import SAME
-from workers.matching.matcher import Matcher
-from workers.matching.records import KEEP_S, Records
+from workers.matching.matcher import KEEP_S, Matcher, Records
 
 Ask = Callable[..., Ticket]
 Query = Callable[..., list[tuple[Any, ...]]]

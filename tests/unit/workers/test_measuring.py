@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
 from workers.engines.base import EngineLimits, EngineStats, Progress
-from workers.measuring.metrics import WorkerMetrics
+from workers.measuring import WorkerMetrics
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 

@@ -26,8 +26,8 @@ from headrace.store.jobs import retries, texts
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 from tests.waiting import until
-from workers.compressing import measurer
-from workers.compressing.compressor import Compressor
+from workers import compressing
+from workers.compressing import Compressor
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.simulator.answer import fingerprint
 from workers.running.recording.commits import Commit
@@ -183,7 +183,7 @@ def test_without_a_worker_that_measures_plain_must_do(start: Start, run: Run) ->
 def test_a_measurer_whose_engine_has_no_room_says_so_at_once(
     start: Start, run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurer, "MOST_TOKENS", 10)
+    monkeypatch.setattr(compressing, "MOST_TOKENS", 10)
     start("fast", by="fast")
     worker = start(by="fast", within_s=600.0)
     until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
@@ -194,7 +194,7 @@ def test_a_measurer_whose_engine_has_no_room_says_so_at_once(
 def test_a_prompt_that_another_release_cut_is_left_alone(
     start: Start, run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurer, "digest", lambda messages: "of another text")
+    monkeypatch.setattr(compressing, "digest", lambda messages: "of another text")
     start("fast", by="fast")
     worker = start(by="fast")
     until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
@@ -254,7 +254,7 @@ def test_a_prompt_that_does_not_become_shorter_is_sent_as_it_is(
 def test_a_prompt_that_cannot_be_read_ends_no_measurer(
     start: Start, run: Run, redis: Redis, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurer, "AT_ONCE", 1)
+    monkeypatch.setattr(compressing, "AT_ONCE", 1)
     asker, ticket = Compressions(redis), queued(messages=TALK, sampling=Sampling(16, compression=SURPRISE))
     with store.begin() as db:
         db.execute(sa.text("UPDATE job_texts SET messages = '7'"))

@@ -1,13 +1,16 @@
-"""What a worker writes down of its engine, on a real Postgres, with an engine that says what it is told to."""
+"""What a worker reports of an engine whose figures the test sets: rows in a real Postgres, metrics over a socket."""
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 import pytest
 import sqlalchemy as sa
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
 from headrace import connections
 from headrace.config import Settings
@@ -15,15 +18,19 @@ from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
-from headrace.errors import StoreUnavailable
+from headrace.endpoint import Endpoint
+from headrace.errors import ConfigError, StoreUnavailable
+from headrace.stack.ports import free_port
 from headrace.store import Store
 from headrace.store.fleet import workers
 from headrace.tables import worker_samples
 from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
-from workers.measuring.sampler import Sampler
+from workers.measuring import Sampler, WorkerMetrics
+from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
 IDLE = EngineStats(kv_use=0.0)
+HOST = "127.0.0.1"
 
 
 class Engine:
@@ -176,3 +183,72 @@ def test_a_worker_says_how_long_its_answers_get(bench: Bench, store: Store) -> N
         assert told[Lane.LOW].within(1024) == pytest.approx(28, rel=0.4), "24, in steps of 8, and a little doubt"
         workers.retire(db, worker.id)
         assert workers.expected_outputs(db) == {}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Endpoint]]:
+    """Begins an endpoint on a port, which ends with the test."""
+    begun: list[Endpoint] = []
+
+    def begin(port: int | None, registry: CollectorRegistry = REGISTRY) -> Endpoint:
+        engine: Any = Engine()
+        engine.says = EngineStats(running=3, output_tokens=200)
+        budget = KvBudget(engine, "expected", 0.0, freed=lambda: None)
+        budget.open(EngineLimits(None, 8))
+        metrics = WorkerMetrics("chat", engine, budget, WorkerState())
+        endpoint = Endpoint([metrics], HOST, port, registry)
+        endpoint.start()
+        begun.append(endpoint)
+        return endpoint
+
+    yield begin
+    for endpoint in begun:
+        endpoint.stop()
+
+
+def scrape(port: int) -> str:
+    answer = httpx2.get(f"http://{HOST}:{port}/metrics")
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_ours_are_beside_what_the_engine_registered_in_the_same_process(serve: Callable[..., Endpoint]) -> None:
+    theirs = Gauge("vllm:test_only", "Registered as vLLM registers its own.")
+    try:
+        port = free_port()
+        serve(port)
+        text = scrape(port)
+    finally:
+        REGISTRY.unregister(theirs)
+    assert 'headrace_output_tokens_total{pool="chat"} 200.0' in text
+    assert "vllm:test_only 0.0" in text
+
+
+def test_a_port_that_is_taken_is_refused_with_the_setting_s_name(serve: Callable[..., Endpoint]) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"{HOST}:{port} .*HEADRACE_METRICS_PORT.*in use") as refused:
+            serve(port)
+    assert refused.value.param == "metrics_port"
+    serve(port)
+
+
+def test_an_end_frees_the_port_and_the_names_and_can_be_repeated(serve: Callable[..., Endpoint]) -> None:
+    port = free_port()
+    first = serve(port)
+    first.stop()
+    first.stop()
+    serve(port)
+    assert "headrace_worker_running" in scrape(port)
+
+
+def test_two_workers_of_a_host_serve_on_two_ports(serve: Callable[..., Endpoint]) -> None:
+    ports = [free_port() for _ in range(2)]
+    for port in ports:
+        serve(port, CollectorRegistry(auto_describe=True))
+    assert all("headrace_worker_running" in scrape(port) for port in ports)
+
+
+def test_without_a_port_nothing_is_served(serve: Callable[..., Endpoint]) -> None:
+    serve(None)
+    assert REGISTRY.get_sample_value("headrace_worker_running", {"pool": "chat"}) is None
