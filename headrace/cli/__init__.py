@@ -1,14 +1,17 @@
 """The command line: its commands, each imported when it is called. Shows errors, and knows nothing else of them."""
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from headrace.errors import HeadraceError
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
 #: Each command: its module, its name there, and its short help, which `--help` shows without an import.
 _COMMANDS = {
     "demo": (
@@ -77,7 +80,7 @@ _COMMANDS = {
         "Compare scaling policies on a load: waits, refusals, use of the hosts, and the bill.",
     ),
     "bench": (
-        "headrace.cli.bench.command:bench",
+        "benchmarks.bench.command:bench",
         "Measure the project's claims, and record each figure with its commit.",
     ),
 }
@@ -100,8 +103,12 @@ class LazyGroup(click.Group):
         return name, found and self.load(str(name)), rest
 
     def load(self, name: str) -> click.Command:
-        """Import the command of this name."""
+        """Import the command of this name. Raises: ClickException: it is not part of this installation."""
         module, _, attribute = _COMMANDS[name][0].partition(":")
+        if module.startswith("benchmarks.") and str(_CHECKOUT) not in sys.path:
+            if not (_CHECKOUT / "benchmarks").is_dir():
+                raise click.ClickException(f"'{name}' needs a checkout: its code and its scripts are in benchmarks/.")
+            sys.path.append(str(_CHECKOUT))
         with self.importing():
             return cast(click.Command, getattr(import_module(module), attribute))
 

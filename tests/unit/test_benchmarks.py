@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from headrace.cli.bench.claims import REGISTRY, BenchClaim, read_claims
-from headrace.cli.bench.figures import FIGURES, read_figures
-from headrace.cli.bench.page import PAGE, page, without_marks
+from benchmarks.bench.claims import REGISTRY, BenchClaim, read_claims
+from benchmarks.bench.figures import FIGURES, read_figures
+from benchmarks.bench.page import PAGE, page, without_marks
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -66,6 +67,14 @@ def imported(arguments: list[str], status: int) -> set[str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status, done.stderr
     return set(done.stderr.splitlines()[-1].split())
+
+
+def test_a_command_of_the_checkout_is_missed_in_an_installation_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.cli._CHECKOUT", tmp_path)
+    done = CliRunner().invoke(main, ["bench", "--list"])
+    assert (done.exit_code, "'bench' needs a checkout" in done.output) == (1, True)
 
 
 def test_a_wrong_name_gets_the_near_ones() -> None:

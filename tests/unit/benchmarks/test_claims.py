@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.cli.bench.claims import Goal, read_claims
+from benchmarks.bench.claims import Goal, read_claims
 from headrace.errors import ConfigError
 
 WHOLE = {"claim": '"Fast."', "run": '"fast.py --off x"', "goals": '["ratio >= 1.5"]', "measures": '["api"]'}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.bench.figures import pairs_of
 from headrace.cli import main
-from headrace.cli.bench.figures import pairs_of
 from tests.waiting import until
 
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false")
@@ -28,7 +28,7 @@ SCRIPTS = {
 STARTER = """
 import sys
 from pathlib import Path
-from headrace.cli.bench import command
+from benchmarks.bench import command
 command.PROJECT_ROOT = Path(sys.argv[1])
 command.bench(sys.argv[2:])
 """
@@ -75,7 +75,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setattr("headrace.cli.bench.command.PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.bench.command.PROJECT_ROOT", tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     yield Project(tmp_path)
     signal.signal(signal.SIGTERM, before)

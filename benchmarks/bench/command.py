@@ -10,11 +10,11 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from headrace.cli.bench.claims import REGISTRY, BenchClaim, read_claims
-from headrace.cli.bench.figures import FIGURES, Figure, entry_of, read_figures, write_figures
-from headrace.cli.bench.page import PAGE, outcome, page
-from headrace.cli.bench.repository import Age, Repository, ages
-from headrace.cli.bench.run import measure
+from benchmarks.bench.claims import REGISTRY, BenchClaim, read_claims
+from benchmarks.bench.figures import FIGURES, Figure, entry_of, read_figures, write_figures
+from benchmarks.bench.page import PAGE, outcome, page
+from benchmarks.bench.repository import Age, Repository, ages
+from benchmarks.bench.run import measure
 from headrace.cli.output import out, table
 from headrace.config import PROJECT_ROOT
 from headrace.errors import ConfigError

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from headrace.cli.bench.claims import BenchClaim
-from headrace.cli.bench.figures import Figure
-from headrace.cli.bench.repository import Age
+from benchmarks.bench.claims import BenchClaim
+from benchmarks.bench.figures import Figure
+from benchmarks.bench.repository import Age
 
 #: From the root of a checkout.
 PAGE = "docs/figures.md"

@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from os import killpg
 
-from headrace.cli.bench.claims import BenchClaim
-from headrace.cli.bench.figures import FIGURES, Figure, pairs_of
-from headrace.cli.bench.page import PAGE
-from headrace.cli.bench.repository import Repository, this_machine
+from benchmarks.bench.claims import BenchClaim
+from benchmarks.bench.figures import FIGURES, Figure, pairs_of
+from benchmarks.bench.page import PAGE
+from benchmarks.bench.repository import Repository, this_machine
 from headrace.errors import ConfigError
 from headrace.stack.processes.child import launched
 

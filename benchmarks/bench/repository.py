@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 
-from headrace.cli.bench.claims import BenchClaim
-from headrace.cli.bench.figures import BenchMachine, Figure
+from benchmarks.bench.claims import BenchClaim
+from benchmarks.bench.figures import BenchMachine, Figure
 
 GIB = 2**30
 
