@@ -24,8 +24,9 @@ from redis import RedisError
 
 from headrace import connections, heap, startup
 from headrace.broker.admission import Admission
-from headrace.broker.messages import DeliverMessage, ExecuteMessage, lane_cycles, list_key, make_celery, stay_of
+from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery, stay_of
 from headrace.broker.remote_control import leave_cancels_to_control
+from headrace.broker.transport import lane_cycles
 from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
 from headrace.connections.redis import redis_client

@@ -4,9 +4,6 @@ Imports no task code: producers name tasks by constant.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +14,8 @@ from headrace.broker import transport
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
 from headrace.domain.ids import parse_id, show_id
-from headrace.domain.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Lane, Ticket, lane_queues
+from headrace.domain.queues import CONTROL, DELIVER, EXECUTE, KEY_PREFIX, OVERFLOW, WEBHOOKS, Ticket, lane_queues
 from headrace.errors import NotFound
-from headrace.policies.lanes import preference, schedule
 
 #: Seconds. It must exceed kombu's one-second BRPOP, and bounds how long a hung Redis can block a publish.
 SOCKET_TIMEOUT_S = 5
@@ -60,7 +56,7 @@ def _configuration(settings: Settings, where: RedisUrl) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": KEY_PREFIX,
             "priority_steps": [0],
-            "queue_order_strategy": lane_cycles(settings),
+            "queue_order_strategy": transport.lane_cycles(settings),
             # With it, kombu keeps a copy of each taken message in Redis, and counts the message as held until its
             # removal. A lost removal would cost a worker a slot for good. Jobs have their claims, and ticks expire.
             "ack_emulation": False,
@@ -78,54 +74,6 @@ def _sentinel_options(where: RedisUrl) -> dict[str, Any]:
     if where.sentinels is None:
         return {}
     return {"sentinels": where.sentinels, "master_name": where.sentinels.master_name}
-
-
-@dataclass(frozen=True, slots=True)
-class LaneCycles:
-    """Makes a `LaneCycle` for each connection. Like all settings of a worker, it can be shown to operators."""
-
-    takes: Mapping[Lane, int]
-
-    def __call__(self) -> "LaneCycle":
-        """Make one; kombu calls this."""
-        return LaneCycle(self.takes)
-
-    def __json__(self) -> dict[str, int]:
-        """What Celery's `inspect stats` and Flower show."""
-        return {str(lane): takes for lane, takes in self.takes.items()}
-
-
-def lane_cycles(settings: Settings, pool: str | None = None) -> LaneCycles:
-    """The lanes' shares. Args: pool: by the pool's own lanes, if it has any."""
-    return LaneCycles({lane: settings.lane(lane, pool).takes for lane in Lane})
-
-
-class LaneCycle:
-    """The order in which kombu reads a worker's queues, by the shares of their lanes.
-
-    kombu asks for the order before it waits for a message, and reports when it has one.
-    """
-
-    def __init__(self, takes: Mapping[Lane, int]) -> None:
-        self._turns = cycle(schedule(takes))
-        self._turn = next(self._turns)
-        self._orders: dict[Lane, list[str]] = {turn: [] for turn in Lane}
-
-    def update(self, queues: Sequence[str]) -> None:
-        """Set the queues that are consumed from now on. Queues without a lane come last."""
-        lanes = {str(lane): lane for lane in Lane}
-        named = [(queue, lanes.get(queue.rpartition(".")[2])) for queue in queues]
-        by_lane = {lane: queue for queue, lane in named if lane is not None}
-        others = [queue for queue, lane in named if lane is None]
-        self._orders = {turn: [*(by_lane[lane] for lane in preference(turn, list(by_lane))), *others] for turn in Lane}
-
-    def consume(self, n: int) -> list[str]:
-        """The queues in the order of this turn, at most `n`."""
-        return self._orders[self._turn][:n]
-
-    def rotate(self, last_used: str) -> None:
-        """End the turn: a message was taken, from any queue."""
-        self._turn = next(self._turns)
 
 
 def list_key(queue: str) -> str:

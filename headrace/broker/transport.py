@@ -8,22 +8,26 @@ the bell, which carries no job and wakes every waiting worker.
 
 Each turn of a consumer is a pulse, which the watchdog feels (`watchdog.py`).
 
-The file follows a message: a `Taker` chooses it, a `Channel` fetches it, the `Transport` is what Celery connects.
+The file follows a message: its lane's turn comes, a `Taker` chooses it, a `Channel` delivers it. Celery connects the
+`Transport` at the end.
 """
 
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from queue import Empty
-from typing import Any, Protocol
+from typing import Any
 
 import kombu.transport
 from kombu.transport import redis
 
 from headrace.broker.watchdog import Pulse
+from headrace.config import Settings
 from headrace.config.redis_url import Sentinels
 from headrace.connections.redis import (
     DroppedConnection,
@@ -32,6 +36,8 @@ from headrace.connections.redis import (
     DroppedSslConnection,
     sentinel,
 )
+from headrace.domain.queues import Lane
+from headrace.policies.lanes import preference, schedule
 
 #: The class that kombu uses for each scheme of a broker's URL. Celery's setting `broker_transport` could name the class
 #: too, but Celery would then show a URL that Flower cannot read.
@@ -44,40 +50,57 @@ SCHEMES = {
 MOST_AT_ONCE = 32
 
 
-@cache
-def _readable() -> int:
-    """A file descriptor that is always readable. Created once, in a process that needs it."""
-    reader, writer = os.pipe()
-    os.write(writer, b"1")
-    return reader
+class LaneCycle:
+    """The order in which kombu reads a worker's queues, by the shares of their lanes.
+
+    kombu's own orders are strict, which starves the low lanes, or round robin, which gives each lane as much as `high`.
+    kombu asks for the order before it waits for a message, and reports when it has one.
+    """
+
+    def __init__(self, takes: Mapping[Lane, int]) -> None:
+        self._turns = cycle(schedule(takes))
+        self._turn = next(self._turns)
+        self._orders: dict[Lane, list[str]] = {turn: [] for turn in Lane}
+
+    def update(self, queues: Sequence[str]) -> None:
+        """Set the queues that are consumed from now on. Queues without a lane come last."""
+        lanes = {str(lane): lane for lane in Lane}
+        named = [(queue, lanes.get(queue.rpartition(".")[2])) for queue in queues]
+        by_lane = {lane: queue for queue, lane in named if lane is not None}
+        others = [queue for queue, lane in named if lane is None]
+        self._orders = {turn: [*(by_lane[lane] for lane in preference(turn, list(by_lane))), *others] for turn in Lane}
+
+    def consume(self, n: int) -> list[str]:
+        """The queues in the order of this turn, at most `n`."""
+        return self._orders[self._turn][:n]
+
+    def rotate(self, last_used: str) -> None:
+        """End the turn: a message was taken, from any queue."""
+        self._turn = next(self._turns)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCycles:
+    """Makes a `LaneCycle` for each connection. Like all settings of a worker, it can be shown to operators."""
+
+    takes: Mapping[Lane, int]
+
+    def __call__(self) -> LaneCycle:
+        """Make one; kombu calls this."""
+        return LaneCycle(self.takes)
+
+    def __json__(self) -> dict[str, int]:
+        """What Celery's `inspect stats` and Flower show."""
+        return {str(lane): takes for lane, takes in self.takes.items()}
+
+
+def lane_cycles(settings: Settings, pool: str | None = None) -> LaneCycles:
+    """The lanes' shares. Args: pool: by the pool's own lanes, if it has any."""
+    return LaneCycles({lane: settings.lane(lane, pool).takes for lane in Lane})
 
 
 def _nothing() -> None:
     """Does nothing: scheduling it is what wakes the event loop."""
-
-
-class Turns(Protocol):
-    """The order in which a worker reads its queues; kombu's interface for such orders."""
-
-    def consume(self, n: int) -> list[str]:
-        """The queues in the order of this turn, at most `n`."""
-
-    def rotate(self, last_used: str) -> None:
-        """Begin the next turn: a message was taken."""
-
-
-class _Waking:
-    """Wakes an event loop for another turn, from any thread. Must be created in the loop's own thread."""
-
-    def __init__(self, loop: Any) -> None:
-        self._loop, self._thread, self._readable = loop, threading.get_ident(), _readable()
-
-    def __call__(self) -> None:
-        if threading.get_ident() != self._thread:
-            self._loop.call_soon(_nothing)
-        else:
-            # In the loop's own thread `call_soon` does not wake it: the loop has already checked for such calls.
-            self._loop.add_reader(self._readable, self._loop.remove_reader, self._readable)
 
 
 class Taker(ABC):
@@ -107,7 +130,7 @@ class Taker(ABC):
         return 1
 
     @abstractmethod
-    def take(self, turns: Turns, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
+    def take(self, turns: LaneCycle, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
         """Take messages out of the queues.
 
         Args:
@@ -219,6 +242,28 @@ class _Poller(redis.MultiChannelPoller):
             if channel.pulse is not None and channel.active_queues and not channel.qos.can_consume():
                 channel.pulse.feel()
         super().on_poll_start()
+
+
+@cache
+def _readable() -> int:
+    """A file descriptor that is always readable. Created once, in a process that needs it."""
+    reader, writer = os.pipe()
+    os.write(writer, b"1")
+    return reader
+
+
+class _Waking:
+    """Wakes an event loop for another turn, from any thread. Must be created in the loop's own thread."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop, self._thread, self._readable = loop, threading.get_ident(), _readable()
+
+    def __call__(self) -> None:
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon(_nothing)
+        else:
+            # In the loop's own thread `call_soon` does not wake it: the loop has already checked for such calls.
+            self._loop.add_reader(self._readable, self._loop.remove_reader, self._readable)
 
 
 class Transport(redis.Transport):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from headrace.broker.transport import Taker, Turns
+from headrace.broker.transport import LaneCycle, Taker
 from headrace.domain.deliveries import START, Delivery, Pulled, Terms
 from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.errors import StoreUnavailable
@@ -72,7 +72,7 @@ class OutboxTaker(Taker):
         if self._may_be_more:
             self.look()
 
-    def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
+    def take(self, turns: LaneCycle, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
         """Pull deliveries. Each holds its slot from now on."""
         if WEBHOOKS not in turns.consume(queues):
             # Another channel of this process called, such as the one for other workers' replies at the start.

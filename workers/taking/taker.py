@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from headrace import hops
 from headrace.batching import Gathering
 from headrace.broker.messages import list_key
-from headrace.broker.transport import MOST_AT_ONCE, Taker, Turns
+from headrace.broker.transport import MOST_AT_ONCE, LaneCycle, Taker
 from headrace.domain.queues import Lane, bell_key, books_key
 from workers.taking.heads import Ahead, Head
 from workers.taking.kv_budget import KvBudget
@@ -103,7 +103,7 @@ class KvTaker(Taker):
         engine = self._kv_budget.free_slots if self._kv_budget is not None else math.inf
         return int(min(self._slots(), engine))
 
-    def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
+    def take(self, turns: LaneCycle, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
         """Take the messages of the next jobs that fit."""
         budget = self._kv_budget
         if budget is None or not self._is_ready() or not budget.free_slots:
@@ -143,7 +143,7 @@ class KvTaker(Taker):
             hops.reach("look", job.job_id, self._looked_at)
             hops.reach("take", job.job_id)
 
-    def _next(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[Head]:
+    def _next(self, budget: KvBudget, turns: LaneCycle, queues: int, most: int) -> list[Head]:
         """The next jobs that fit, from the messages read a moment ago or else from a new read."""
         if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
@@ -210,7 +210,7 @@ class KvTaker(Taker):
             self._redis.lrem(list_key(queue), -1, raw)
         self.look()
 
-    def _choose_some(self, budget: KvBudget, turns: Turns, queues: int, most: int) -> list[Head]:
+    def _choose_some(self, budget: KvBudget, turns: LaneCycle, queues: int, most: int) -> list[Head]:
         """Choose the next jobs that fit from the messages read, and reserve their room.
 
         Stops when a queue may hold messages that were not read: one of them may come first.

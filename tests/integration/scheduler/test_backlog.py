@@ -12,9 +12,10 @@ from redis import Redis
 from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
+from headrace.broker.transport import LaneCycle
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, oldest_id
-from headrace.domain.queues import KEY_PREFIX, OVERFLOW, Ticket, books_key
+from headrace.domain.queues import KEY_PREFIX, OVERFLOW, Lane, Ticket, books_key
 from headrace.store import Store, jobs
 from headrace.store.fleet.workers import register
 from headrace.store.jobs import queued as queued_jobs
@@ -71,12 +72,10 @@ def in_hand(redis: Redis) -> Callable[[], KvTaker]:
     return lambda: taker
 
 
-class _Turns:
-    def consume(self, n: int) -> list[str]:
-        return [QUEUE]
-
-    def rotate(self, last_used: str) -> None:
-        pass
+def turns() -> LaneCycle:
+    cycle = LaneCycle(dict.fromkeys(Lane, 1))
+    cycle.update([QUEUE])
+    return cycle
 
 
 @contextmanager
@@ -187,7 +186,7 @@ def test_a_job_whose_worker_took_it_and_died_before_its_claim_gets_its_message_a
     admission.commit([ticket, other])
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
     assert sweep.publish_due(deps) == 0
-    assert len(in_hand().take(_Turns(), 1, 1)) == 1
+    assert len(in_hand().take(turns(), 1, 1)) == 1
     assert sweep.publish_due(deps) == 0, "its worker may yet claim it"
     redis.zadd(books_key("taken", QUEUE), {f"{ticket.job_id.hex} 1": 1}, xx=True)
     assert sweep.publish_due(deps) == 1
@@ -200,7 +199,7 @@ def test_a_job_that_was_taken_and_claimed_though_the_door_did_not_hear_of_it_lea
 ) -> None:
     ticket = queued()
     admission.commit([ticket])
-    assert len(in_hand().take(_Turns(), 1, 1)) == 1
+    assert len(in_hand().take(turns(), 1, 1)) == 1
     assert claim(ticket.job_id, 1)
     redis.zadd(books_key("taken", QUEUE), {f"{ticket.job_id.hex} 1": 1}, xx=True)
     assert sweep.publish_due(deps) == 0

@@ -17,7 +17,7 @@ from redis import Redis
 
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key, make_celery
-from headrace.broker.transport import MOST_AT_ONCE, Channel, Taker, Transport, Turns
+from headrace.broker.transport import MOST_AT_ONCE, Channel, LaneCycle, Taker, Transport
 from headrace.config import Settings
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import CONTROL, Lane, Ticket, bell_key, queue_name
@@ -75,7 +75,7 @@ class Rows(Taker):
     def free_slots(self) -> int:
         return self.slots
 
-    def take(self, turns: Turns, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
+    def take(self, turns: LaneCycle, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
         self.looks += 1
         first = turns.consume(queues)[0]
         rows = cast("list[str] | None", self._redis.rpop(list_key(first), most)) if self.has_room else None
@@ -156,7 +156,7 @@ def test_a_turn_waits_once_for_more_slots_before_its_first_take(
     worker.taker.slots = 1
     jobs = [commit(admission) for _ in range(6)]
 
-    def noted(taker: Rows, turns: Turns, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
+    def noted(taker: Rows, turns: LaneCycle, queues: int, most: int) -> Sequence[tuple[str, dict[str, Any]]]:
         asked.append(most)
         return take(taker, turns, queues, most)
 
@@ -190,7 +190,7 @@ def test_a_worker_looks_again_when_it_has_got_room(consuming: Callable[[], Consu
 
 def test_a_look_that_is_due_wakes_the_loop_once_and_a_free_slot_wakes_it_only_then() -> None:
     class Asked(Taker):
-        def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
+        def take(self, turns: LaneCycle, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
             return []
 
     taker, wakes = Asked("bell"), list[None]()

@@ -16,7 +16,8 @@ from redis.exceptions import ConnectionError
 
 from headrace.batching import CROWD, Gathering
 from headrace.broker.admission import Admission
-from headrace.broker.messages import LaneCycle, list_key
+from headrace.broker.messages import list_key
+from headrace.broker.transport import LaneCycle
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.queues import Lane, Ticket, bell_key, books_key, lane_queues, queue_name
 from headrace.policies.lanes import schedule

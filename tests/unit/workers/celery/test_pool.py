@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.broker.transport import Taker, Turns
+from headrace.broker.transport import LaneCycle, Taker
 from workers.celery.events import NotHere
 from workers.celery.pool import TaskPool
 from workers.running.recording.commits import Commit
@@ -23,7 +23,7 @@ class Woken(Taker):
     def _count(self) -> None:
         self.times += 1
 
-    def take(self, turns: Turns, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
+    def take(self, turns: LaneCycle, queues: int, most: int) -> list[tuple[str, dict[str, Any]]]:
         return []
 
 
