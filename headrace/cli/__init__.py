@@ -26,7 +26,7 @@ _COMMANDS = {
     "get": ("headrace.cli.client:get", "Show the job ID: its status, its answer and its cost."),
     "cancel": ("headrace.cli.client:cancel", "Cancel the job ID."),
     "queues": (
-        "headrace.cli.queues.command:queues",
+        "headrace.cli.queues:queues",
         "Show how full each queue is, how fast its pool drains it, and how many workers the pool has.",
     ),
     "jobs": ("headrace.cli.jobs:jobs", "List the newest jobs of all apps, without prompts and answers."),
@@ -50,11 +50,11 @@ _COMMANDS = {
         "Show the prices of tokens, in USD per million, which of them are in force, and since when.",
     ),
     "analyst": (
-        "headrace.cli.analyst.command:analyst",
+        "headrace.cli.analyst:analyst",
         "Make a role in Postgres that reads the figures, and print its URL.",
     ),
     "operators": (
-        "headrace.cli.operators.command:operators",
+        "headrace.cli.operators:operators",
         "Make, list and delete the accounts of the pages at /ops.",
     ),
     "audit": (
@@ -68,7 +68,7 @@ _COMMANDS = {
         "Show what the autoscaler sees, what it wants and why, and what it expects of the next hours.",
     ),
     "settings": (
-        "headrace.cli.settings.command:settings",
+        "headrace.cli.settings:settings",
         "Print every setting: its variable, its values, its default and its meaning, as Markdown.",
     ),
     "calibrate": (

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import click
 
-from headrace.cli.analyst.command import make_analyst
+from headrace.cli.analyst import make_analyst
 from headrace.cli.database import database
 from headrace.cli.money.budgets import describe
 from headrace.config import Settings

@@ -8,11 +8,11 @@ from rich.text import Text
 
 from headrace.cli.database import database, operator_settings
 from headrace.cli.output import out, print_json
-from headrace.cli.queues.watch import watch
 from headrace.cli.scale.as_json import as_json as json_of
 from headrace.cli.scale.overview import PoolOverview, Reader
 from headrace.cli.scale.replay import replay
 from headrace.cli.scale.screen import CHART_HEIGHT, LOUD, screen
+from headrace.cli.watch import watch
 from headrace.config import Settings
 from headrace.errors import ConfigError, StoreUnavailable
 

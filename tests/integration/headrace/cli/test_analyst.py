@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from click.testing import Result
 from sqlalchemy.exc import DBAPIError
 
-from headrace.cli.analyst.dictionary import PAGE, page
+from headrace.cli.analyst import PAGE, page
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Ticket
@@ -180,7 +180,7 @@ def test_the_page_is_written_into_the_checkout(
     run: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "docs").mkdir()
-    monkeypatch.setattr("headrace.cli.analyst.command.PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("headrace.cli.analyst.PROJECT_ROOT", tmp_path)
 
     result = run("analyst", "--page")
 

@@ -29,7 +29,7 @@ def type_in(store: Store, settings: Settings) -> Run:
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.cli.operators.command._is_at_a_terminal", lambda: True)
+    monkeypatch.setattr("headrace.cli.operators._is_at_a_terminal", lambda: True)
 
 
 @pytest.mark.usefixtures("at_a_terminal")

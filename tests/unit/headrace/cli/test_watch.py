@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from headrace.cli.queues import watch as watching
-from headrace.cli.queues.watch import watch
+from headrace.cli import watch as watching
+from headrace.cli.watch import watch
 
 
 def test_a_watcher_keeps_the_last_screen_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
-"""`headrace analyst`, for operators: a role in Postgres for analysts, and its URL."""
+"""`headrace analyst`, for operators: a role in Postgres for analysts, its URL, and the dictionary of what it reads."""
 
 import secrets
+from collections.abc import Iterable
 
 import click
 import sqlalchemy as sa
 
-from headrace.cli.analyst.dictionary import PAGE, page
 from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.output import json_option, notes, out, print_json
 from headrace.config import PROJECT_ROOT, Settings
@@ -13,9 +13,25 @@ from headrace.errors import ConfigError
 from headrace.stack.secret import persistent_secret
 from headrace.store import actions
 from headrace.store import analyst as store
+from headrace.store.analyst import Relation
+from headrace.store.views import VIEWS
 
 #: The name of the role where none is given.
 ROLE = "analyst"
+#: The data dictionary, from the root of a checkout.
+PAGE = "docs/dictionary.md"
+
+_HEAD = """\
+# Data dictionary
+
+`bin/headrace analyst --page` makes this page from the comments in the database; do not edit it.
+
+The role of analysts reads these views and tables, and these columns of them ([analytics.md](analytics.md)). Days, hours
+and months are those of UTC. An amount is in USD, a time that ends in `_s` in seconds. The HTTP API calls `state`
+`status`, `finish_by` `deadline`, and `public_id` `id`; all other names are the same in SQL, HTTP and metrics.
+"""
+#: A name of a type that is shorter than Postgres's, and as clear.
+_TYPES = {"timestamp with time zone": "timestamptz", "double precision": "float8"}
 
 
 @click.command()
@@ -57,3 +73,24 @@ def make_analyst(settings: Settings, role: str = ROLE) -> str:
             notes.print("A superuser can take more from it: docs/analytics.md has the statements.")
     own = sa.make_url(settings.database_url)
     return own.set(drivername="postgresql", username=role, password=password).render_as_string(hide_password=False)
+
+
+def page(relations: Iterable[Relation]) -> str:
+    """The data dictionary, made from the comments in the database: the views, then the tables."""
+    views: list[str] = []
+    tables: list[str] = []
+    for each in relations:
+        (views if each.name in VIEWS else tables).append(_section(each))
+    return f"{_HEAD}\n## Views\n{''.join(views)}\n## Tables\n{''.join(tables)}"
+
+
+def _section(relation: Relation) -> str:
+    about = f"{relation.about}\n\n" if relation.about else ""
+    rows = "".join(
+        f"| `{name}` | {_TYPES.get(type_, type_)} | {_cell(text)} |\n" for name, type_, text in relation.columns
+    )
+    return f"\n### {relation.name}\n\n{about}| column | type | meaning |\n|---|---|---|\n{rows}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

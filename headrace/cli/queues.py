@@ -11,7 +11,7 @@ from rich.text import Text
 
 from headrace.cli.api import Api
 from headrace.cli.output import json_option, out, print_json, table
-from headrace.cli.queues.watch import watch
+from headrace.cli.watch import watch
 from headrace.config import Settings
 
 

@@ -7,9 +7,8 @@ from click.testing import CliRunner
 from pydantic import BaseModel, Field
 
 from headrace.cli import main
-from headrace.cli.settings import command
-from headrace.cli.settings.page import PAGE, page
-from headrace.cli.settings.sections import sections
+from headrace.cli import settings as module
+from headrace.cli.settings import PAGE, page, sections
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.config.variables import check_names
 
@@ -21,7 +20,7 @@ def test_committed_page_is_current() -> None:
 
 
 def test_command_prints_the_page_or_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
 
     printed = CliRunner().invoke(main, ["settings"])

@@ -1,1 +1,0 @@
-"""The command `headrace analyst`: the role of analysts, and the dictionary of what it reads."""

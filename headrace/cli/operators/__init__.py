@@ -1,1 +1,0 @@
-"""The accounts of the people who log in to the pages at /ops."""

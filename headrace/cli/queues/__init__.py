@@ -1,1 +1,0 @@
-"""The queues in the terminal."""

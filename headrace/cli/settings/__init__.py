@@ -1,1 +1,0 @@
-"""`headrace settings`: every setting, and the page that is made from the settings' descriptions."""
