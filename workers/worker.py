@@ -126,17 +126,30 @@ class Worker:
         return EstimatingTokenizer() if isinstance(tokenizer, InputTokenizer) else tokenizer
 
     def _compressor(self, compressions: Compressions) -> Compressor:
-        # Loaded at the first job that asks for compression: most workers never need a second tokenizer.
-        engine = self._engine, cache(self._tokenizer)
-        return Compressor(self._settings.pools, self._pool, *engine, compressions, self.kv_budget.shrunk)
+        return Compressor(
+            pools=self._settings.pools,
+            pool=self._pool,
+            engine=self._engine,
+            # Loaded at the first job that asks for compression: most workers never need a second tokenizer.
+            tokenizer=cache(self._tokenizer),
+            compressions=compressions,
+            shrunk=self.kv_budget.shrunk,
+        )
 
     def _measures_for_others(self, compressor: Compressor) -> Measurer | None:
         """What answers other workers whose pools name this one in `compress_by`; None if no pool does."""
         is_named = any(pool.compress_by == self._pool for pool in self._settings.pools.values())
         if not is_named or not isinstance(self._engine, SurpriseMeter):
             return None
-        asked = self._engine, compressor.tokenizer, self._store, compressor.compressions
-        return Measurer(self._pool, *asked, self.kv_budget, self._state.ready)
+        return Measurer(
+            pool=self._pool,
+            engine=self._engine,
+            tokenizer=compressor.tokenizer,
+            store=self._store,
+            compressions=compressor.compressions,
+            kv_budget=self.kv_budget,
+            ready=self._state.ready,
+        )
 
     def start(self, node: str) -> None:
         """Load the engine, publish its limits, and start the lease.
@@ -204,12 +217,17 @@ class Worker:
 
     def _measures(self) -> tuple[Sampler, Endpoint]:
         """Make the sampler, which reports to Postgres, and the endpoint, which reports to Prometheus."""
-        settings, engine, pool = self._settings, self._engine, self._pool
+        settings = self._settings
         sampler = Sampler(
-            *(self._store, engine, self.kv_budget, self._state.id, pool, settings.sample_every_s),
+            store=self._store,
+            engine=self._engine,
+            kv_budget=self.kv_budget,
+            worker_id=self._state.id,
+            pool=self._pool,
+            every_s=settings.sample_every_s,
             also=self._read_prices,
         )
-        metrics = WorkerMetrics(pool, engine, self.kv_budget, self._state)
+        metrics = WorkerMetrics(self._pool, self._engine, self.kv_budget, self._state)
         return sampler, Endpoint([metrics], settings.metrics_host, settings.metrics_port)
 
     def _info(self, node: str, limits: EngineLimits) -> WorkerInfo:

@@ -52,8 +52,14 @@ class Head:
         headers, tag = message["headers"], message["properties"]["delivery_tag"]
         job, stay = None, ""
         if (routing := headers.get("headrace")) is not None:
-            tokens = routing["prompt_tokens"], routing["max_tokens"]
-            job = Asked(parse_id(headers["id"]), Lane(routing["lane"]), *tokens, routing["alone"], routing.get("n", 1))
+            job = Asked(
+                job_id=parse_id(headers["id"]),
+                lane=Lane(routing["lane"]),
+                prompt_tokens=routing["prompt_tokens"],
+                max_tokens=routing["max_tokens"],
+                alone=routing["alone"],
+                n=routing.get("n", 1),
+            )
             stay = f"{job.job_id.hex} {int(tag.rpartition('.')[2])}"
         return cls(queue, raw, message, job, stay)
 

@@ -84,8 +84,10 @@ class KvBudget:
         self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:
             blocks = limits.kv_tokens // limits.kv_block_tokens
-            how = limits.kv_block_tokens, by_lane(answers), self._high_share, limits.shares_prompts
-            self._ledger = KvLedger(blocks, *how)
+            lengths = by_lane(answers)
+            self._ledger = KvLedger(
+                blocks, limits.kv_block_tokens, lengths, self._high_share, shares_prompts=limits.shares_prompts
+            )
 
     def hold(
         self, job_id: UUID, lane: Lane, prompt_tokens: int, max_tokens: int, alone: bool = False, n: int = 1
