@@ -40,7 +40,7 @@ from headrace.domain.queues import Lane
 from headrace.policies.lanes import preference, schedule
 
 #: The class that kombu uses for each scheme of a broker's URL. Celery's setting `broker_transport` could name the class
-#: too, but Celery would then show a URL that Flower cannot read.
+#: too, but Celery and Flower would then show its name in place of the scheme, in a URL that nothing can read.
 SCHEMES = {
     "redis": "headrace.broker.transport:Transport",
     "rediss": "headrace.broker.transport:Transport",
