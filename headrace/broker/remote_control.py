@@ -1,7 +1,8 @@
 """Celery's remote control commands, sent by Flower and `celery control`: what Headrace does for each, or refuses.
 
 Celery's own commands act on one worker's process only. A revoked message would be dropped, and then published again
-until its job expires. A new pool size would not change the engine's slots.
+until its job expires. A new pool size would not change the engine's slots. The setting `worker_enable_remote_control`
+could only switch off all commands, and with them what Flower shows.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Ends a worker process whose consumer has stalled although its broker is up, so that its supervisor restarts it.
 
-A connection can die unnoticed, and an event loop can hang in a library. The process then looks alive and holds its
-lease, but takes no messages.
+kombu drops a connection that died unnoticed, after `health_check_interval`. Neither kombu nor Celery notices an event
+loop that hangs in a library: the process looks alive and holds its lease, but takes no messages.
 """
 
 import logging
