@@ -114,7 +114,12 @@ def _record(
 ) -> ScalingRecord:
     forecast = decision.forecast
     return ScalingRecord(
-        *(pool, policy.mode, found.count, decision.target, decision.reason, inputs),
+        pool=pool,
+        mode=policy.mode,
+        hosts=found.count,
+        target=decision.target,
+        reason=decision.reason,
+        inputs=inputs,
         action=decision.action,
         policy=policy.policy,
         version=scaling.VERSION,

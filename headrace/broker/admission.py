@@ -51,7 +51,7 @@ class Admission(Upkeep):
                 arguments += (each.queue, each.depth_cap, each.backlog_cap_tokens, most_ahead, each.free_until)
         with answered():
             replies = self._reserve([KEY_PREFIX], arguments)
-        return [_outcome(ask, _Reply(*reply)) for ask, reply in zip(asks, replies, strict=True)]
+        return [_outcome(ask, _Reply._make(reply)) for ask, reply in zip(asks, replies, strict=True)]
 
     def commit(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str] = NO_LOOKUPS) -> None:
         """Turn reservations into their queues' messages, in this order.
@@ -157,5 +157,12 @@ def _outcome(ask: Ask, reply: _Reply) -> Place | Refusal:
     if reply.candidate:
         candidate = ask.candidates[reply.candidate - 1]
         return Place(candidate, reply.number, reply.depth, reply.expected_tokens, left, reply.free_slots)
-    first = (reply.depth, reply.tokens, reply.expected_tokens)
-    return Refusal(reply.reason, *first, left, reply.free_slots, **bound_of(reply.reason, reply.number))
+    return Refusal(
+        reply.reason,
+        depth=reply.depth,
+        backlog_tokens=reply.tokens,
+        expected_tokens=reply.expected_tokens,
+        rates_left=left,
+        free=reply.free_slots,
+        **bound_of(reply.reason, reply.number),
+    )

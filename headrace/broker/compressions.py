@@ -97,7 +97,9 @@ class Compressions:
 def _read(told: str) -> Answered | None:
     """What `answer` wrote, of this release or of a newer one, which may add to the ends of the lists."""
     found = json.loads(told)
-    return None if found is None else Answered(found[0], tuple(Cut(*cut[:3]) for cut in found[1]))
+    if found is None:
+        return None
+    return Answered(found[0], tuple(Cut(message, start, end) for message, start, end, *_ in found[1]))
 
 
 def _waiting(pool: str) -> str:

@@ -158,8 +158,13 @@ class Job:
     @property
     def choices(self) -> tuple[Choice, ...]:
         """All answers of a job that has succeeded."""
-        said = self.answer or "", self.finish_reason, self.logprobs, self.reasoning or ""
-        first = Choice(*said, self.tool_calls)
+        first = Choice(
+            text=self.answer or "",
+            finish_reason=self.finish_reason,
+            logprobs=self.logprobs,
+            reasoning=self.reasoning or "",
+            tool_calls=self.tool_calls,
+        )
         return first, *(self.others or ())
 
     @property

@@ -70,8 +70,11 @@ class TokenPrices:
         """
         with localcontext(prec=PRECISION, rounding=ROUND_HALF_UP):
             unit = usd_per_hour / 3600 / Decimal(work_per_s) * 1_000_000
-            of_each = (unit, costs.cached_weight * unit, costs.output_weight * unit)
-            return cls(*(usd.quantize(USD_DIGITS) for usd in of_each))
+            return cls(
+                input_usd_per_mtok=unit.quantize(USD_DIGITS),
+                cached_input_usd_per_mtok=(costs.cached_weight * unit).quantize(USD_DIGITS),
+                output_usd_per_mtok=(costs.output_weight * unit).quantize(USD_DIGITS),
+            )
 
     def differ_from(self, other: Price) -> bool:
         """Whether any of these differs by more than `CHANGE` of the other's."""

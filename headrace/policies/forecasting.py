@@ -90,9 +90,14 @@ def _rates(fields: dict[str, Any]) -> PoolRates:
         for lane, rates in fields["lanes"].items()
         if lane in _LANES
     }
-    # A process of an older version writes none of these three.
-    kept = fields.get("high_is_in_use", False), from_fields(fields.get("outputs", {})), fields.get("run_s_per_token")
-    return PoolRates(fields["drain_tokens_per_s_per_slot"], lanes, *kept)
+    # A process of an older version writes none of the last three.
+    return PoolRates(
+        fields["drain_tokens_per_s_per_slot"],
+        lanes,
+        high_is_in_use=fields.get("high_is_in_use", False),
+        outputs=from_fields(fields.get("outputs", {})),
+        run_s_per_token=fields.get("run_s_per_token"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

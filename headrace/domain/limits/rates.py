@@ -36,7 +36,7 @@ class RatesLeft(NamedTuple):
     @classmethod
     def of(cls, numbers: tuple[tuple[int, int, float] | None, ...]) -> Self:
         """Read the rates from an error's plain numbers."""
-        return cls(*(each and RateLeft(*each) for each in numbers))
+        return cls(*(each and RateLeft._make(each) for each in numbers))
 
 
 NO_RATES = RatesLeft()
@@ -70,4 +70,4 @@ class ProviderRates(NamedTuple):
     def of(cls, numbers: tuple[float, tuple[int, int, float] | None, tuple[int, int, float] | None]) -> Self:
         """Read the rates from an error's plain numbers."""
         said_at, *rates = numbers
-        return cls(said_at, *(each and ProviderRate(*each) for each in rates))
+        return cls(said_at, *(each and ProviderRate._make(each) for each in rates))

@@ -161,4 +161,4 @@ def stored_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]] | None:
 
 def storable_calls(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
     """As `storable`, for each text of these calls."""
-    return tuple(ToolCall(*map(storable, (call.id, call.name, call.arguments))) for call in calls)
+    return tuple(ToolCall(storable(call.id), storable(call.name), storable(call.arguments)) for call in calls)

@@ -42,7 +42,7 @@ def plain(messages: Sequence[Message], compression: Compression) -> tuple[Messag
     may_change, seen, cuts = set(open_turns(messages, compression)), set[str](), list[Cut]()
     for number, message in enumerate(messages):
         spans = _cuts(message.content, seen)
-        cuts += [Cut(number, *span) for span in spans if number in may_change]
+        cuts += [Cut(number, start, end) for start, end in spans if number in may_change]
     return apply(messages, cuts)
 
 

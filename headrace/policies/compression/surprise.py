@@ -73,7 +73,10 @@ def _phrases(number: int, message: Message, tokens: Sequence[TokenSurprise]) -> 
             of_phrase = tokens[bisect_left(ends, start + 1) : bisect_left(ends, end + 1)]
             nats = [token.nats for token in of_phrase if token.nats is not None]
             yield _Phrase(
-                *(number, start, end, len(of_phrase)),
+                message=number,
+                start=start,
+                end=end,
+                tokens=len(of_phrase),
                 nats=sum(nats) / len(nats) if nats else math.inf,
                 is_open=not overlaps(paragraph.spans, start, end),
             )

@@ -46,9 +46,16 @@ COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
 def read_app(row: Row[*tuple[Any, ...]], scopes: Iterable[str] = tuple(Scope)) -> App:
     """The app in a row that has `COLUMNS`."""
     lanes = None if row.lanes is None else frozenset(map(Lane, row.lanes))
-    limits = AppLimits(*(getattr(row, field.name) for field in fields(AppLimits)))
-    caching = (row.cache_s, row.max_error)
-    return App(row.id, row.name, row.webhook_secret, limits, lanes, frozenset(map(Scope, scopes)), *caching)
+    return App(
+        id=row.id,
+        name=row.name,
+        webhook_secret=row.webhook_secret,
+        limits=AppLimits(**{field.name: getattr(row, field.name) for field in fields(AppLimits)}),
+        lanes=lanes,
+        scopes=frozenset(map(Scope, scopes)),
+        cache_s=row.cache_s,
+        max_error=row.max_error,
+    )
 
 
 def create(db: Connection, name: str, limits: Changes) -> App:

@@ -61,7 +61,7 @@ def _of(key: AlertKey) -> tuple[sa.ColumnElement[bool], ...]:
 def lasting(db: Connection) -> list[AlertKey]:
     """What lasts, by the last sweep."""
     row = scaling_alerts.c
-    return [AlertKey(*each) for each in db.execute(sa.select(row.kind, row.pool, row.subject))]
+    return [AlertKey(**each._mapping) for each in db.execute(sa.select(row.kind, row.pool, row.subject))]
 
 
 def told(db: Connection) -> dict[tuple[str, str], int]:

@@ -155,9 +155,12 @@ def pool_trend(db: Connection, pool: str, since: datetime, span: timedelta) -> l
         .c
     )
     found = sa.select(
-        of_queue.at, sa.func.sum(of_queue.depth), sa.func.max(of_queue.hosts), sa.func.max(of_queue.kv_use)
+        of_queue.at,
+        sa.func.sum(of_queue.depth).label("depth"),
+        sa.func.max(of_queue.hosts).label("hosts"),
+        sa.func.max(of_queue.kv_use).label("kv_use"),
     )
-    return [PoolMoment(*row) for row in db.execute(found.group_by(of_queue.at).order_by(of_queue.at))]
+    return [PoolMoment(**row._mapping) for row in db.execute(found.group_by(of_queue.at).order_by(of_queue.at))]
 
 
 def wait_trend(db: Connection, since: datetime, span: timedelta) -> list[WaitMoment]:
@@ -166,12 +169,12 @@ def wait_trend(db: Connection, since: datetime, span: timedelta) -> list[WaitMom
     wait_s = sa.func.extract("epoch", jobs.c.started_at - jobs.c.created_at)
     p95 = sa.cast(sa.func.percentile_cont(0.95).within_group(wait_s), sa.Float)
     found = (
-        sa.select(begin, jobs.c.lane, sa.func.count(), p95)
+        sa.select(begin, jobs.c.lane, sa.func.count().label("jobs"), p95.label("p95_wait_s"))
         .where(jobs.c.started_at >= since)
         .group_by(begin, jobs.c.lane)
         .order_by(begin, jobs.c.lane)
     )
-    return [WaitMoment(*row) for row in db.execute(found)]
+    return [WaitMoment(**row._mapping) for row in db.execute(found)]
 
 
 def host_changes(db: Connection, pool: str, since: datetime) -> list[HostChange]:
@@ -183,7 +186,7 @@ def host_changes(db: Connection, pool: str, since: datetime) -> list[HostChange]
         .order_by(row.at.desc())
         .limit(CHANGES_MAX)
     )
-    return [HostChange(*each) for each in reversed(db.execute(newest).all())]
+    return [HostChange(**each._mapping) for each in reversed(db.execute(newest).all())]
 
 
 # Roll-ups: samples of queues become minutes after a day, and minutes become hours after a week. One statement deletes a

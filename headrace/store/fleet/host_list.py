@@ -50,14 +50,19 @@ def had_hosts(db: Connection, pool: str) -> bool:
 
 def _listed(db: Connection, found: list[HostWork]) -> list[ListedHost]:
     # By hand without a decision, whichever decision once ordered the host.
-    by = sa.case((hosts.c.drain_at.is_(None), hosts.c.decision_id), else_=hosts.c.drain_decision_id)
+    decision = sa.case((hosts.c.drain_at.is_(None), hosts.c.decision_id), else_=hosts.c.drain_decision_id)
     reasons = (
         sa.select(hosts.c.id, decisions.c.id.label("decision_id"), decisions.c.reason)
-        .join(decisions, decisions.c.id == by)
+        .join(decisions, decisions.c.id == decision)
         .where(hosts.c.id.in_([host.lease.id for host in found]))
     )
-    why = {row.id: (row.decision_id, row.reason) for row in db.execute(reasons)}
-    return [ListedHost(host, *why.get(host.lease.id, (None, None))) for host in found]
+    why = {row.id: row for row in db.execute(reasons)}
+    return [
+        ListedHost(host, decision_id=by.decision_id, reason=by.reason)
+        if (by := why.get(host.lease.id))
+        else ListedHost(host, decision_id=None, reason=None)
+        for host in found
+    ]
 
 
 def drain_by_hand(db: Connection, name: str) -> HostWork:

@@ -105,12 +105,16 @@ def strays(db: Connection, pool: str) -> list[StrayHost]:
         .exists()
     )
     statement = (
-        sa.select(workers.c.host_id, sa.func.min(workers.c.started_at), sa.func.bool_or(workers.c.ready))
+        sa.select(
+            workers.c.host_id.label("name"),
+            sa.func.min(workers.c.started_at).label("started_at"),
+            sa.func.bool_or(workers.c.ready).label("is_ready"),
+        )
         .where(workers.c.pool == pool, workers.c.lease_until > sa.func.now(), ~is_leased)
         .group_by(workers.c.host_id)
         .order_by(workers.c.host_id)
     )
-    return [StrayHost(*row) for row in db.execute(statement)]
+    return [StrayHost(**row._mapping) for row in db.execute(statement)]
 
 
 def add_orders(db: Connection, pool: str, count: int, price: HostPrice, decision_id: int) -> list[str]:

@@ -84,8 +84,13 @@ def load(db: Connection, queues: Sequence[str], since: datetime, span_s: float) 
     """
     row = queue_samples.c
     span = timedelta(seconds=span_s)
-    summed = ("offered", "offered_tokens", "refused", "spilled")
-    sums = (sa.func.sum(row[name]).label(name) for name in summed)
+    summed = {
+        "offered_jobs": row.offered,
+        "offered_tokens": row.offered_tokens,
+        "refused_jobs": row.refused,
+        "spilled_jobs": row.spilled,
+    }
+    sums = (sa.func.sum(column).label(name) for name, column in summed.items())
     of_time = (
         sa.select(row.at, *sums, sa.func.max(row.hosts).label("hosts"))
         # The sample before the first one, which says how long that one lasts.
@@ -96,19 +101,19 @@ def load(db: Connection, queues: Sequence[str], since: datetime, span_s: float) 
     seconds = sa.func.extract("epoch", of_time.c.at - sa.func.lag(of_time.c.at).over(order_by=of_time.c.at))
     moment = sa.select(of_time, seconds.label("seconds")).subquery().c
     # The end of the span that a sample's end is in.
-    end = (sa.func.date_bin(span, moment.at - timedelta(microseconds=1), since) + span).label("end")
+    end = (sa.func.date_bin(span, moment.at - timedelta(microseconds=1), since) + span).label("at")
     found = (
         sa.select(
             end,
-            sa.cast(sa.func.sum(moment.seconds), sa.Float),
-            *(sa.cast(sa.func.sum(moment[name]), sa.BigInteger) for name in summed),
-            sa.cast(sa.func.avg(moment.hosts), sa.Float),
+            sa.cast(sa.func.sum(moment.seconds), sa.Float).label("seconds"),
+            *(sa.cast(sa.func.sum(moment[name]), sa.BigInteger).label(name) for name in summed),
+            sa.cast(sa.func.avg(moment.hosts), sa.Float).label("hosts"),
         )
         .where(moment.at > since, moment.seconds > 0)
         .group_by(end)
         .order_by(end)
     )
-    return [LoadSpan(*each) for each in db.execute(found)]
+    return [LoadSpan(**each._mapping) for each in db.execute(found)]
 
 
 def add_worker_sample(db: Connection, sample: WorkerSample) -> None:

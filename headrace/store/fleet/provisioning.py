@@ -50,7 +50,8 @@ def provisioning(db: Connection, settings: Settings, instance_type: str | None) 
     times = sa.func.percentile_cont(sa.literal([0.5, 0.9, 0.99], sa.ARRAY(sa.Float))).within_group(newest.c.took_s)
     count, quantiles = db.execute(sa.select(sa.func.count(), times).select_from(newest)).one()
     if count >= ENOUGH:
-        return Provisioning(count, *map(float, quantiles))
+        p50_s, p90_s, p99_s = map(float, quantiles)
+        return Provisioning(count, p50_s=p50_s, p90_s=p90_s, p99_s=p99_s)
     known = _as_set(count, settings, instance_type)
     return replace(known, p99_s=max(known.p99_s, float(quantiles[-1]))) if count else known
 

@@ -83,13 +83,23 @@ def _moments(db: Connection, pool: str, span: tuple[datetime, datetime], every_s
     Args: every_s: how often samples are taken, which is the length of the first interval.
     """
     own = queue_samples.c
-    names = ("offered", "offered_tokens", "refused", "spilled", "depth", "depth_tokens", "running")
+    columns = {
+        "offered_jobs": own.offered,
+        "offered_tokens": own.offered_tokens,
+        "refused_jobs": own.refused,
+        "spilled_jobs": own.spilled,
+        "depth": own.depth,
+        "depth_tokens": own.depth_tokens,
+        "running": own.running,
+    }
+    sums = (sa.cast(sa.func.sum(column), sa.BigInteger).label(name) for name, column in columns.items())
     # Slots are not a sum: the sample of each lane reports all slots of the pool.
-    columns = (*(sa.cast(sa.func.sum(own[name]), sa.BigInteger) for name in names), sa.func.max(own.slots))
-    sampled = sa.select(own.at, *columns).where(own.queue.in_(lane_queues(pool)), own.at > span[0], own.at <= span[1])
+    sampled = sa.select(own.at, *sums, sa.func.max(own.slots).label("slots")).where(
+        own.queue.in_(lane_queues(pool)), own.at > span[0], own.at <= span[1]
+    )
     rows = db.execute(sampled.group_by(own.at).order_by(own.at)).all()
     lengths = [every_s, *((after.at - before.at).total_seconds() for before, after in pairwise(rows))]
-    return [Moment(at, seconds, *counts) for (at, *counts), seconds in zip(rows, lengths, strict=False)]
+    return [Moment(**row._mapping, seconds=seconds) for row, seconds in zip(rows, lengths, strict=False)]
 
 
 def _needs(db: Connection, pool: str, since: datetime) -> tuple[PastNeed, ...]:
@@ -97,7 +107,9 @@ def _needs(db: Connection, pool: str, since: datetime) -> tuple[PastNeed, ...]:
     found = sa.select(own.at, own.need, own.spare_need).where(
         own.pool == pool, own.at > since, own.need.is_not(None), own.spare_need.is_not(None)
     )
-    return tuple(PastNeed(*row) for row in db.execute(found.order_by(own.at)))
+    return tuple(
+        PastNeed(at=row.at, need=row.need, spare_need=row.spare_need) for row in db.execute(found.order_by(own.at))
+    )
 
 
 def _burst_until(db: Connection, pool: str) -> datetime | None:

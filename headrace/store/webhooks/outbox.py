@@ -129,9 +129,16 @@ def _read(db: Connection, rows: Sequence[Row[Any]]) -> list[Delivery]:
 
 
 def _delivery(row: Row[Any], job: Row[Any] | None) -> Delivery:
-    about = (row.id, row.app_id, row.event, row.url, row.receiver)
-    if job is None:
-        return Delivery(*about, (), row.tries, row.tries_before, row.data, row.created_at)
-    data = job_data(job.id, JobState(job.state))
-    secrets = (job.webhook_secret, job.old_secret) if job.old_secret else (job.webhook_secret,)
-    return Delivery(*about, secrets, row.tries, row.tries_before, data, job.ended_at)
+    secrets = () if job is None else tuple(filter(None, (job.webhook_secret, job.old_secret)))
+    return Delivery(
+        id=row.id,
+        app_id=row.app_id,
+        event=row.event,
+        url=row.url,
+        receiver=row.receiver,
+        secrets=secrets,
+        tries=row.tries,
+        tries_before=row.tries_before,
+        data=row.data if job is None else job_data(job.id, JobState(job.state)),
+        at=row.created_at if job is None else job.ended_at,
+    )
