@@ -10,7 +10,11 @@ COPY requirements/core.txt requirements/aws.txt requirements/kubernetes.txt requ
 ARG EXTRA=
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/core.txt ${EXTRA:+-r requirements/$EXTRA.txt}
 COPY . .
+# Compiled here: the processes' user may not write to these folders, so each start would compile them again. The base
+# image's own library comes without compiled files.
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
+    && python -m compileall -q -x "/(site-packages|test|lib2to3)/" headrace api ops workers scheduler migrations \
+    "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && useradd --system --create-home --uid 10001 headrace \
     && install -d -o headrace /var/lib/headrace /home/headrace/.cache /home/headrace/.cache/huggingface
 USER headrace

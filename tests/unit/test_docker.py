@@ -7,6 +7,7 @@ build, nor that a GPU reaches its container.
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,26 @@ def test_the_image_has_an_actuators_sdk_only_where_it_is_asked_for(
 
     assert re.findall(r"-r requirements/(\S+)\.txt", done.stdout) == locks
     assert "ARG EXTRA=\n" in text
+
+
+@pytest.mark.parametrize("image", ["api", "gpu"])
+def test_an_image_brings_the_compiled_files_that_its_user_may_not_write(tmp_path: Path, image: str) -> None:
+    text = (PROJECT_ROOT / "docker" / f"{image}.Dockerfile").read_text().replace("\\\n", "")
+    line = re.search("&& (python -m compileall .*?) &&", text)[1]  # type: ignore[index]
+    packages = ("headrace", "api", "ops", "workers", "scheduler", "migrations")
+    for package in packages:
+        (tmp_path / "app" / package).mkdir(parents=True)
+        (tmp_path / "app" / package / f"of_{package}.py").touch()
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled"),
+    }
+
+    subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path / "app", env=env, check=True)
+
+    names = {path.name.partition(".")[0] for path in (tmp_path / "compiled").rglob("*.pyc")}
+    assert names >= {*(f"of_{package}" for package in packages), "selectors"}
 
 
 def services() -> dict[str, Any]:
