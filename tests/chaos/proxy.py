@@ -112,6 +112,7 @@ class Proxy:
             except OSError:
                 if self._loop.time() > until:
                     raise
+                # A poll with a deadline: the kernel does not say when a port becomes free.
                 await asyncio.sleep(0.05)
         self.port = self._listener.sockets[0].getsockname()[1]
 
@@ -180,6 +181,7 @@ class Proxy:
     ) -> None:
         while data := await reader.read(CHUNK_BYTES):
             if self.mode is Mode.DELAY:
+                # No wait for anything: the delay is the fault that this mode injects.
                 await asyncio.sleep(self.delay_s)
             if is_reply and self.mode is Mode.DROP:
                 link.has_lost = True

@@ -86,12 +86,12 @@ def test_a_new_job_is_held_until_it_is_looked_up(lookups: Lookups, enter: Callab
     ticket = enter()
     slept: list[float] = []
 
-    def sleep(pause: float) -> None:
+    def advance(pause: float) -> None:
         slept.append(pause)
         if len(slept) == 3:
             lookups.done([ticket.job_id])
 
-    LookupHold([lookups], sleep=sleep).wait(ticket.job_id)
+    LookupHold([lookups], sleep=advance).wait(ticket.job_id)
     assert len(slept) == 3
 
     slept.clear()

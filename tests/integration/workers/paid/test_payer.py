@@ -433,13 +433,13 @@ def while_waiting_for_its_pace(execute: Execute, redis: Redis, act: Callable[[st
             asked.append(call)
             return super().ask(model, call, tokens)
 
-    def sleep(_: float) -> None:
+    def meanwhile(_: float) -> None:
         act(asked[-1])
         pace.hear("gpt-4o-mini", ProviderRates(time.monotonic(), ProviderRate(limit=10, left=10, full_in_s=0)))
 
     pace.hear("gpt-4o-mini", ProviderRates(time.monotonic(), ProviderRate(limit=10, left=0, full_in_s=2)))
     assert execute.payer is not None
-    execute.payer = replace(execute.payer, pacer=Pacer(Asked(redis), reopened=lambda: None, sleep=sleep))
+    execute.payer = replace(execute.payer, pacer=Pacer(Asked(redis), reopened=lambda: None, sleep=meanwhile))
 
 
 def test_a_job_that_is_cancelled_while_it_waits_for_its_pace_is_not_called_for(

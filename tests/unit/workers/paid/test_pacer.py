@@ -33,7 +33,7 @@ class Time:
     open_meanwhile: list[bool] = field(default_factory=list)
     pacer: Pacer | None = None
 
-    def sleep(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         assert self.pacer is not None
         self.open_meanwhile.append(self.pacer.is_open)
         self.slept.append(seconds)
@@ -57,7 +57,7 @@ def reopened() -> list[bool]:
 
 @pytest.fixture
 def pacer(pace: Pace, time: Time, reopened: list[bool]) -> Pacer:
-    time.pacer = Pacer(pace, lambda: reopened.append(True), lambda: time.now_s, time.sleep)  # type: ignore[arg-type]
+    time.pacer = Pacer(pace, lambda: reopened.append(True), lambda: time.now_s, time.advance)  # type: ignore[arg-type]
     return time.pacer
 
 
@@ -100,7 +100,7 @@ def test_the_door_opens_again_however_long_the_rates_are_used_up(pacer: Pacer, p
 
 
 def test_a_model_whose_rates_are_used_up_keeps_others_out_for_no_longer_than_it_may(pace: Pace, time: Time) -> None:
-    pacer = Pacer(pace, lambda: None, lambda: time.now_s, time.sleep, longest_closed_s=HELD_S)  # type: ignore[arg-type]
+    pacer = Pacer(pace, lambda: None, lambda: time.now_s, time.advance, longest_closed_s=HELD_S)  # type: ignore[arg-type]
     pace.waits = [50.0]
 
     assert pacer.wait("used up", "c", 10) == 50
