@@ -1,14 +1,17 @@
 """Batching of calls from many threads: calls that arrive while a batch is served form the next batch.
 
 The first caller leads: it serves a batch of all waiting calls. A lone call does not wait; many calls share the cost of
-a batch. One batch runs at a time: two at once would only be half as large. Knows nothing about the work itself.
+a batch. One batch runs at a time: two at once would only be half as large. A caller waits in its thread (`call`), or is
+told later (`post`). Knows nothing about the work itself.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from queue import SimpleQueue
 from typing import Generic, Literal, TypeVar
 
@@ -65,14 +68,14 @@ class _Turn(Enum):
     LEAD = "lead"
 
 
+@dataclass(slots=True)
 class _Call(Generic[Argument, Result]):
-    """The call of one thread. Its inbox tells the thread to lead, or how the call ended."""
+    """One call. Attributes: tell: takes how it ended. lead: has its caller lead the next batch. Neither raises."""
 
-    __slots__ = ("ask", "inbox", "key")
-
-    def __init__(self, ask: Argument, key: Hashable | None) -> None:
-        self.ask, self.key = ask, key
-        self.inbox: SimpleQueue[Result | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
+    ask: Argument
+    key: Hashable | None
+    tell: Callable[[Result | BaseException], object]
+    lead: Callable[[], object]
 
 
 class Batching(Generic[Argument, Result]):
@@ -112,19 +115,40 @@ class Batching(Generic[Argument, Result]):
 
         Args: key: two calls with the same key are never in one batch; None for no such restriction.
         """
-        call: _Call[Argument, Result] = _Call(ask, key)
+        inbox: SimpleQueue[Result | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
+        if self._joins(_Call(ask, key, inbox.put, partial(inbox.put, _Turn.LEAD))):
+            self._lead()
+        while (outcome := inbox.get()) is _Turn.LEAD:
+            self._lead()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def post(
+        self,
+        ask: Argument,
+        tell: Callable[[Result | BaseException], object],
+        start: Callable[[Callable[[], object]], object],
+    ) -> None:
+        """Make one call, and return at once.
+
+        Args:
+            tell: takes the result, or the error that the call or its batch failed with. It is called in the thread that
+                served the batch, while the next one is served, and must raise nothing.
+            start: runs in another thread what it is given: a batch that this call leads.
+        """
+        lead = partial(start, self._lead)
+        if self._joins(_Call(ask, None, tell, lead)):
+            lead()
+
+    def _joins(self, call: _Call[Argument, Result]) -> bool:
+        """Add a call to those that wait. Returns: whether it leads."""
         if self._gathering is not None:
             self._gathering.came()
         with self._lock:
             self._waiting.append(call)
             leads, self._is_led = not self._is_led, True
-        if leads:
-            self._lead()
-        while (outcome := call.inbox.get()) is _Turn.LEAD:
-            self._lead()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        return leads
 
     def _lead(self) -> None:
         """Serve one batch, then hand the lead to a waiting call, if any."""
@@ -141,14 +165,14 @@ class Batching(Generic[Argument, Result]):
             with self._lock:
                 late, self._waiting = self._waiting, []
             batch, outcomes = [*batch, *late], [*outcomes, *[outage] * len(late)]
-        for call, outcome in zip(batch, outcomes, strict=True):
-            call.inbox.put(outcome)
         # Under the lock, so that nothing can end the next leader's call before it is told to lead.
         with self._lock:
             if self._waiting:
-                self._waiting[0].inbox.put(_Turn.LEAD)
+                self._waiting[0].lead()
             else:
                 self._is_led = False
+        for call, outcome in zip(batch, outcomes, strict=True):
+            call.tell(outcome)
 
     def _next_batch(self) -> list[_Call[Argument, Result]]:
         with self._lock:

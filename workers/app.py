@@ -10,9 +10,9 @@ Importing this module makes no app. The first access to a name makes its app. Th
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cache, partial
-from threading import get_ident
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -30,20 +30,19 @@ from headrace.broker.transport import lane_cycles
 from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
 from headrace.connections.redis import redis_client
+from headrace.domain.attempts import Outcome
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
 from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, DeliveryFailed
 from headrace.store import Store
-from workers.celery.events import JobFailed, SendEvents, show
+from workers.celery.events import SendEvents
 from workers.delivering.deliver import Deliver
 from workers.delivering.outbox_taker import OutboxTaker
 from workers.delivering.posting import make_session
 from workers.delivering.slots import DeliverySlots
 from workers.measuring import DeliveryMetrics
-from workers.running.recording.claims_ahead import Start
-from workers.running.recording.commits import Commit
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 from workers.taking.taker import KvTaker
 from workers.worker import Hooks, Worker
 
@@ -92,8 +91,6 @@ class _EngineProcess:
         self._make, self._notices, self._taker = make, notices, taker
         self._worker: Worker | None = None
         self._is_stopping = False
-        #: By thread: the end of the job that it has just run, if that is still on its way to the disk.
-        self._ends: dict[int, Commit] = {}
 
     def start(self, node: str, free_slots: Callable[[], int]) -> None:
         """Start the engine, then begin to take jobs. A ConfigError ends the process."""
@@ -109,26 +106,18 @@ class _EngineProcess:
         """What `celery inspect stats` and Flower show of the worker; empty while there is none."""
         return self._worker.about() if self._worker is not None else {}
 
-    def run(self, job_id: str, enqueue_no: int) -> None:
-        """Run one attempt of a job, and report its outcome to Celery."""
+    def run(self, job_id: str, enqueue_no: int) -> Future[Outcome]:
+        """Run one attempt of a job. Returns: its outcome, once that is on disk."""
         if (worker := self._worker) is None:
             raise RuntimeError(f"{job_id} was taken while this process has no engine.")
-        outcome = worker.execute.run(parse_id(job_id), enqueue_no)
-        if isinstance(outcome, Commit):
-            self._ends[get_ident()] = outcome
-        else:
-            show(outcome)
+        return worker.execute.run(parse_id(job_id), enqueue_no)
 
-    def when_claimed(self, delivery_tag: str, start: Start) -> None:
+    def when_claimed(self, delivery_tag: str, start: Callable[[], object]) -> None:
         """Call `start` once the job of this message is claimed; at once if it is not being claimed."""
         if self._worker is None or (message := stay_of(delivery_tag)) is None:
             start()
         else:
-            self._worker.execute.records.ahead.when_claimed(*message, start)
-
-    def end_of_task(self) -> Commit | None:
-        """The end of the job that this thread has just run; None if it is written, or does not end the job."""
-        return self._ends.pop(get_ident(), None)
+            self._worker.execute.recorder.when_claimed(*message, start)
 
     def stop(self) -> None:
         """Stop the worker and its engine. Safe to call twice."""
@@ -159,7 +148,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         def start(self, worker: Any) -> None:
             process.start(worker.hostname, partial(_free_slots, worker))
-            worker.pool.follow(process)
+            worker.pool.wait_for_claims(process.when_claimed)
 
         def info(self, _worker: Any) -> dict[str, object]:
             return process.about()
@@ -172,9 +161,11 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
     # Not shared: Celery would register a shared task with every app of the process, in an undefined order. `_newer`:
     # arguments that a newer release's message may have.
-    @app.task(name=EXECUTE, shared=False, Request="workers.celery.events:TaskRequest", throws=(JobFailed,))
-    def execute(job_id: str, enqueue_no: int, **_newer: object) -> None:
-        process.run(job_id, enqueue_no)
+    @app.task(name=EXECUTE, bind=True, shared=False, Request="workers.celery.events:TaskRequest")
+    def execute(task: Any, job_id: str, enqueue_no: int, **_newer: object) -> None:
+        outcome = process.run(job_id, enqueue_no)
+        # The pool reports it to Celery.
+        task.request.outcomes.append(outcome)
 
     app.steps["worker"].add(WorkerStep)
     app.steps["consumer"].add(SendEvents)

@@ -1,26 +1,32 @@
-"""Serves the calls of many threads in shared batches.
+"""Shares batches between the asks of many threads. No thread waits: an ask is a future that is told its outcome.
 
-Each call has a key and its own outcome. A call that makes its batch fail fails alone. Independent of the work.
+An ask takes two hand-overs: from its thread to the one that serves the batch, and from there to what waits for it. An
+ask that makes its batch fail fails alone. Independent of the work.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from headrace.batching import Batching, Gathering
 from headrace.errors import StoreBusy, Unavailable
 
-Key = TypeVar("Key", bound=Hashable)
-Argument = TypeVar("Argument")
+Ask = TypeVar("Ask", bound="Future[Any]")
 Result = TypeVar("Result")
 
-#: The most rows in one statement. With more, each call would only wait longer for the slowest one.
+#: The most asks in one batch. With more, each would only wait longer for the slowest one.
 MOST = 64
+#: Threads: while one tells the outcomes of a batch, the other serves the next.
+THREADS = 2
 #: Calls of the paid API take a second or more, and each would cost 16 queries by itself. Calls that come so many
 #: seconds apart are a crowd, and a statement waits so many seconds for more of them.
 PAID_EACH_S, PAID_GATHER_S = 0.025, 0.02
 
-#: Calls of a batch that may fail because Postgres is busy before the rest of it fails, too: then more than single rows
-#: is locked, and each call would wait for as long.
+#: Asks of a batch that may fail because Postgres is busy before the rest of it fails, too: then more than single rows
+#: is locked, and each ask would wait for as long.
 MOST_BUSY = 2
 
 
@@ -29,58 +35,100 @@ def gathering_paid() -> Gathering:
     return Gathering(PAID_GATHER_S, each_s=PAID_EACH_S)
 
 
-class Sharing(Generic[Key, Argument, Result]):
-    """Serves calls in batches, one batch at a time. Safe for many threads."""
+def settle(ask: "Future[Any]", outcome: object) -> None:
+    """End an ask with its result or its error."""
+    if isinstance(outcome, BaseException):
+        ask.set_exception(outcome)
+    else:
+        ask.set_result(outcome)
+
+
+class Sharing(Generic[Ask, Result]):
+    """Serves asks in batches, one batch at a time. Safe for many threads. Has threads from the first ask on."""
 
     def __init__(
         self,
-        serve: Callable[[Mapping[Key, Argument]], Mapping[Key, Result]],
-        most: int,
+        name: str,
+        serve: Callable[[Sequence[Ask]], Sequence[Result]],
         gathering: Gathering | None = None,
+        *,
+        tell: Callable[[Ask, Result | BaseException], object] = settle,
+        alike: Callable[[Ask], Hashable] = lambda _: None,
+        after: Callable[[], object] = lambda: None,
     ) -> None:
         """Serve nothing yet.
 
         Args:
-            serve: does the work of a batch. Returns the outcomes by key; a key may be missing.
-            most: the most calls in one batch.
-            gathering: as for `Batching`.
+            name: of the threads.
+            serve: does the work of asks that are alike. Returns: their outcomes, in order. If it raises, each ask is
+                served alone; an outage fails all of them.
+            gathering: how a batch waits for more asks.
+            tell: takes an ask's outcome, or its error. Must not block or raise.
+            alike: asks of a batch for which it returns the same are served together, and no others.
+            after: called once the outcomes of a batch are told.
         """
-        self._serve = serve
-        self.batching = Batching[tuple[Key, Argument], Result | None](self._serve_batch, most, gathering)
+        self._serve, self._tell, self._alike, self._after = serve, tell, alike, after
+        self._batching = Batching[Ask, Result](self._serve_batch, MOST, gathering)
+        self._threads = ThreadPoolExecutor(THREADS, name)
+        self._asking = threading.Lock()
 
-    def call(self, key: Key, ask: Argument) -> Result | None:
-        """Return the call's outcome, or None without one. A batch never holds two calls with the same key.
+    @property
+    def waiting(self) -> int:
+        """Number of asks that are in no batch yet."""
+        return self._batching.waiting
 
-        Raises: what `serve` raises. After a failure each call is served alone; an outage fails the whole batch.
-        """
-        return self.batching.call((key, ask), key)
+    def ask(self, *asks: Ask) -> None:
+        """Serve these together, as far as they fit into one batch."""
+        with self._asking:
+            for ask in asks:
+                self._batching.post(ask, partial(self._tell, ask), self._start)
 
-    def _serve_batch(self, asks: Sequence[tuple[Key, Argument]]) -> Sequence[Result | BaseException | None]:
+    def close(self) -> None:
+        """End the threads, once every ask has been told its outcome."""
+        self._threads.shutdown()
+
+    def _start(self, lead: Callable[[], object]) -> None:
+        self._threads.submit(self._lead, lead)
+
+    def _lead(self, lead: Callable[[], object]) -> None:
+        with self._asking:
+            """What is asked together has been posted."""
+        lead()
+        self._after()
+
+    def _serve_batch(self, asks: Sequence[Ask]) -> Sequence[Result | BaseException]:
+        groups = defaultdict[Hashable, list[Ask]](list)
+        for ask in asks:
+            groups[self._alike(ask)].append(ask)
+        outcomes, outage = dict[Ask, Result | BaseException](), None
+        for group in groups.values():
+            served = self._serve_alike(group) if outage is None else [outage] * len(group)
+            outage = next(filter(is_outage, served), None)
+            outcomes |= zip(group, served, strict=True)
+        return [outcomes[ask] for ask in asks]
+
+    def _serve_alike(self, asks: Sequence[Ask]) -> Sequence[Any]:
         try:
-            outcomes = self._serve(dict(asks))
+            return self._serve(asks)
         except Exception as error:
             if len(asks) == 1 or is_outage(error):
-                raise
-            return apart(asks, lambda ask: self._serve(dict([ask])).get(ask[0]))
-        return [outcomes.get(key) for key, _ in asks]
+                return [error] * len(asks)
+        return self._serve_apart(asks)
+
+    def _serve_apart(self, asks: Sequence[Ask]) -> Sequence[Any]:
+        """Serve each alone. Once Postgres does not answer, or is busy again and again, the rest fails with that."""
+        outcomes, busy = list[Any](), 0
+        for ask in asks:
+            try:
+                outcomes += self._serve([ask])
+            except Exception as error:
+                outcomes.append(error)
+                busy += isinstance(error, StoreBusy)
+                if is_outage(error) or busy == MOST_BUSY:
+                    break
+        return [*outcomes, *outcomes[-1:] * (len(asks) - len(outcomes))]
 
 
-def is_outage(error: Exception) -> bool:
-    """True if no call of the failed batch can succeed now. Alone, those whose rows are not locked can."""
-    return isinstance(error, Unavailable) and not isinstance(error, StoreBusy)
-
-
-def apart(asks: Iterable[Argument], serve: Callable[[Argument], Result]) -> list[Result | Exception]:
-    """Serve each of these asks alone. Returns: each one's result, or the error that `serve` raised, in order."""
-    outcomes, busy = list[Result | Exception](), list[StoreBusy]()
-    for ask in asks:
-        if len(busy) == MOST_BUSY:
-            outcomes.append(busy[-1])
-            continue
-        try:
-            outcomes.append(serve(ask))
-        except Exception as error:
-            outcomes.append(error)
-            if isinstance(error, StoreBusy):
-                busy.append(error)
-    return outcomes
+def is_outage(outcome: object) -> bool:
+    """True if no ask of the failed batch can succeed now. Alone, those whose rows are not locked can."""
+    return isinstance(outcome, Unavailable) and not isinstance(outcome, StoreBusy)

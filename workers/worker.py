@@ -42,9 +42,9 @@ from workers.running.cascading import Cascading
 from workers.running.execute import NOT_READY_HOLD_S, Execute
 from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.recording.notices import Notices
-from workers.running.recording.publisher import Publisher
-from workers.running.recording.records import AttemptRecords
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.recorder import Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 #: between two tries.
 REGISTER_FOR_S = 60.0
 AGAIN_AFTER_S = 1.0
+#: Seconds in which the jobs of an engine that has stopped are handed back.
+STOPPED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Worker:
         self.execute = Execute(
             self._state,
             Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
-            AttemptRecords(
+            Recorder(
                 *(store, self._state.id, self._engine.name, notices, self._publisher),
                 is_paid=route is Route.OVERFLOW,
                 confine_s=settings.confine_s,
@@ -168,8 +170,6 @@ class Worker:
         self._lease.begin()
         self.sampler.begin()
         self._publisher.begin()
-        self.execute.records.ahead.begin()
-        self.execute.records.behind.begin()
         if self._matcher is not None:
             self._matcher.begin()
         self._state.ready.set()
@@ -262,7 +262,7 @@ class Worker:
     def stop(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._lease.drain()
-        self.execute.records.ahead.wait_until_fetched(NOT_READY_HOLD_S)
+        self.execute.recorder.wait_until_fetched(NOT_READY_HOLD_S)
         if not self._state.attempts.wait_until_idle(self._settings.drain_s):
             # A call to the paid API cannot be aborted, and another worker must not pay for the same job again.
             if self._route is Route.POOL:
@@ -276,8 +276,9 @@ class Worker:
         # In this order: the lease would mistake a stopped engine for a dead one, and restart it.
         self._lease.end()
         self._engine.stop()
-        self.execute.records.ahead.end()
-        self.execute.records.behind.end()
+        # The engine has let go of what ran: those jobs are handed back.
+        self._state.attempts.wait_until_idle(STOPPED_WITHIN_S)
+        self.execute.recorder.close()
         self._publisher.end()
         self._endpoint.stop()
         log.info("worker_left", extra={"worker_id": str(self._state.id)})

@@ -69,10 +69,13 @@ class Streams:
             taken = self._publish(keys, arguments)
         return [bool(each) for each in taken]
 
-    def end(self, job_id: UUID) -> None:
-        """Let the stream of an ended job expire soon. Raises: BrokerUnavailable."""
+    def end(self, *job_ids: UUID) -> None:
+        """Let the streams of ended jobs expire soon. Raises: BrokerUnavailable."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.expire(_key(job_id), KEEP_S)
         with _answered():
-            self._redis.expire(_key(job_id), KEEP_S)
+            pipeline.execute()
 
     def forget(self, job_id: UUID) -> None:
         """Delete the stream of an ended job. Raises: BrokerUnavailable."""

@@ -6,7 +6,7 @@ error code, because an error message may quote a prompt.
 
 from typing import Any
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import bootsteps
 from celery.exceptions import Ignore, Retry
 from celery.worker.consumer import Events
@@ -37,19 +37,32 @@ class NotHere(Ignore):
     """Another process holds the job and shows its outcome."""
 
 
-def show(outcome: Outcome | None) -> None:
+def show(outcome: Outcome) -> None:
     """Report an attempt's outcome to Celery by raising its exception. A success raises nothing."""
-    if outcome is None:
-        raise NotHere
     match outcome.state:
         case JobState.SUCCEEDED:
             return
+        case JobState.RUNNING:
+            raise NotHere
         case JobState.FAILED:
             raise JobFailed(outcome.error_code or "failed")
         case JobState.CANCELLED | JobState.EXPIRED:
             raise JobRevoked(str(outcome.state))
         case _:
             raise Retry(exc=HandedBack(outcome.error_code or "handed_back"))
+
+
+def shown(outcome: Outcome) -> ExceptionInfo | None:
+    """An attempt's outcome as Celery's tracer would return it; None for a success."""
+    try:
+        show(outcome)
+    except Exception as error:
+        info = ExceptionInfo()
+        if isinstance(error, JobFailed):
+            # As the tracer does: the event has the `repr` of this.
+            info.exception = error
+        return info
+    return None
 
 
 class TaskRequest(Request):

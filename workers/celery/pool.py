@@ -10,79 +10,63 @@ wait for the hub's one-second timer (measured: 1 task a second per slot instead 
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from headrace.broker.transport import Taker
-from workers.celery.events import NotHere
-from workers.running.recording.commits import Commit
+from headrace.domain.attempts import Outcome
+from workers.celery.events import shown
 
 #: Celery's own callback of a task: it is told (whether the task has failed, what it returned or raised, its seconds).
 Callback = Callable[[tuple[int, Any, float]], object]
-
-
-class Course(Protocol):
-    """When tasks can begin, and when they have ended."""
-
-    def when_claimed(self, delivery_tag: str, start: Callable[[], object]) -> None:
-        """Call `start` once the task of this message can run without waiting for its claim."""
-        ...
-
-    def end_of_task(self) -> Commit | None:
-        """The end of the task that this thread has just run; None if nothing is left to write."""
-        ...
+#: Calls its second argument once the task of the message with this delivery tag can run without waiting for its claim.
+WhenClaimed = Callable[[str, Callable[[], object]], object]
 
 
 class TaskPool(ThreadPool):
     """Threads that wait for an engine; the engine's process does the work."""
 
     _taker: Taker
-    _course: Course | None = None
+    _when_claimed: WhenClaimed | None = None
 
     def on_start(self) -> None:
         """Find the taker, which waits for free slots."""
         super().on_start()
         self._taker = self.app.conf.broker_transport_options["taker"]
 
-    def follow(self, course: Course) -> None:
-        """From now on, begin and end tasks as `course` says."""
-        self._course = course
+    def wait_for_claims(self, when_claimed: WhenClaimed) -> None:
+        """From now on, begin tasks as `when_claimed` says."""
+        self._when_claimed = when_claimed
 
     def on_apply(self, target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> None:
         """Run one task in a thread."""
+        # Celery's arguments of a traced task: its name, its id, its request.
         start = partial(self._start, target, args, kwargs, **options)
-        if self._course is None:
+        if self._when_claimed is None:
             start()
         else:
-            # Celery's arguments of a traced task: its name, its id, its request.
-            self._course.when_claimed(args[2]["properties"]["delivery_tag"], start)
+            self._when_claimed(args[2]["properties"]["delivery_tag"], start)
 
-    def _start(self, *called: Any, callback: Callback, **options: Any) -> None:
-        result = super().on_apply(*called, callback=partial(self._show, callback), **options)
+    def _start(self, target: Any, args: Any, kwargs: Any, *, callback: Callback, **options: Any) -> None:
+        # Celery makes the task's own `request` of this.
+        outcomes = args[2]["outcomes"] = list[Future[Outcome]]()
+        ran = partial(self._ran, callback, outcomes)
+        result = super().on_apply(target, args, kwargs, callback=ran, **options)
         result.f.add_done_callback(self._slot_freed)
 
-    def _show(self, callback: Callback, outcome: tuple[int, Any, float]) -> None:
-        """Report a task's outcome to Celery, once it is on disk."""
-        end = self._course.end_of_task() if self._course is not None else None
-        if end is None:
-            callback(outcome)
+    def _ran(self, callback: Callback, outcomes: list[Future[Outcome]], returned: tuple[int, Any, float]) -> None:
+        """Report a task to Celery: at once if it has failed or has no outcome, else once its outcome is on disk."""
+        if returned[0] or not outcomes:
+            callback(returned)
         else:
-            end.then(partial(self._show_end, callback, outcome))
+            outcomes[0].add_done_callback(partial(self._show, callback, returned))
 
-    def _show_end(self, callback: Callback, outcome: tuple[int, Any, float], is_on_disk: bool) -> None:
-        callback(outcome if is_on_disk else (1, _lost(), outcome[2]))
-        self._taker.wake()
+    def _show(self, callback: Callback, returned: tuple[int, Any, float], outcome: Future[Outcome]) -> None:
+        info = shown(outcome.result())
+        callback(returned if info is None else (1, info, returned[2]))
+        self._slot_freed()
 
-    def _slot_freed(self, _task: Future[Any]) -> None:
+    def _slot_freed(self, _task: object = None) -> None:
         # Not if all slots are not taken: the loop would find nothing to do.
         self._taker.wake()
-
-
-def _lost() -> ExceptionInfo:
-    """What Celery's tracer makes of a task whose claim is lost."""
-    try:
-        raise NotHere
-    except NotHere:
-        return ExceptionInfo(internal=True)

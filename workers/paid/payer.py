@@ -1,11 +1,11 @@
 """Decides whether the paid API may answer a job now: its owner allows it, the price is known, the budgets suffice."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from uuid import UUID
 
 from headrace import store
 from headrace.domain.attempts import ApiTier, AttemptEnd, Claim
@@ -26,7 +26,7 @@ from headrace.store import Store
 from workers.engines.base import Generation
 from workers.paid.lockout import Lockout
 from workers.paid.pacer import Pacer
-from workers.sharing import MOST, Sharing, gathering_paid
+from workers.sharing import Sharing, gathering_paid
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,14 @@ class NotYet:
     delay_s: float
 
 
+class _Reserving(Future[Claim | Lack | None]):
+    """The reservation of the most that a claim's call can cost; None if the claim is lost."""
+
+    def __init__(self, claim: Claim, usd: Decimal) -> None:
+        super().__init__()
+        self.claim, self.usd = claim, usd
+
+
 @dataclass(slots=True)
 class Payer:
     """Pays for calls.
@@ -62,10 +70,10 @@ class Payer:
     configured: Limits
     lockout: Lockout
     pacer: Pacer
-    _shared: Sharing[UUID, tuple[Claim, Decimal], Claim | Lack] = field(init=False)
+    _shared: Sharing[_Reserving, Claim | Lack | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._shared = Sharing(self._reserve_all, MOST, gathering_paid())
+        self._shared = Sharing("money", self._reserve_all, gathering_paid())
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +131,8 @@ class Payer:
             self.not_called(claim)
             return NotYet(delay_s)
         try:
-            outcome = self._shared.call(claim.job_id, (claim, quoted.most_usd))
+            self._shared.ask(reserving := _Reserving(claim, quoted.most_usd))
+            outcome = reserving.result()
         except StoreUnavailable:
             self.not_called(claim)
             raise
@@ -132,6 +141,7 @@ class Payer:
         self.not_called(claim)
         return None if outcome is None else Objection.of(outcome)
 
-    def _reserve_all(self, asked: Mapping[UUID, tuple[Claim, Decimal]]) -> Mapping[UUID, Claim | Lack]:
+    def _reserve_all(self, asked: Sequence[_Reserving]) -> Sequence[Claim | Lack | None]:
         with self.store.begin() as db:
-            return store.attempts.reserve_all(db, list(asked.values()), self.configured)
+            made = store.attempts.reserve_all(db, [(each.claim, each.usd) for each in asked], self.configured)
+        return [made.get(each.claim.job_id) for each in asked]

@@ -6,6 +6,7 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the c
 import logging
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -38,8 +39,7 @@ from workers.running.attempts import StopReason
 from workers.running.bill import Answered, Bill
 from workers.running.cascading import Cascading, without_judged
 from workers.running.generating import Generating
-from workers.running.recording.commits import Claimed, Commit
-from workers.running.recording.records import AttemptRecords
+from workers.running.recorder import ELSEWHERE, Claimed, Ending, Recorder, ended
 from workers.running.rerouting import next_queue
 from workers.running.worker_state import WorkerState
 
@@ -77,7 +77,7 @@ class Execute:
 
     state: WorkerState
     generating: Generating
-    records: AttemptRecords
+    recorder: Recorder
     bill: Bill
     rules: RetryRules
     payer: Payer | None = None
@@ -92,61 +92,58 @@ class Execute:
     def expect(self, asked: Mapping[UUID, int]) -> None:
         """Claim jobs that will be run in a moment, `{job id: enqueue_no}`. Not where something may hold them back."""
         if self.payer is None:
-            self.records.ahead.expect({job: no for job, no in asked.items() if not self.hold.may_hold(job)})
+            self.recorder.expect({job: no for job, no in asked.items() if not self.hold.may_hold(job)})
 
-    def run(self, job_id: UUID, enqueue_no: int) -> Outcome | Commit | None:
-        """Run one attempt of a job, if there is still one to run.
-
-        Returns: the job's state; None when another process holds the job; the commit of its success, if that is still
-            on its way to the disk.
+    def run(self, job_id: UUID, enqueue_no: int) -> Ending:
+        """Run one attempt of a job, if there is still one to run. Returns: its outcome, once that is on disk.
 
         Without a ready engine or without Postgres, the message is held for a moment and then dropped. Holding it keeps
         this worker from emptying the queue. The job stays queued, and `publish_due` sends another message. A job that
         is claimed already goes to the engine in any case: it is handed back if the engine is dead.
         """
         try:
-            if self.records.ahead.expects(job_id, enqueue_no) or self.state.ready.wait(NOT_READY_HOLD_S):
+            if self.recorder.expects(job_id, enqueue_no) or self.state.ready.wait(NOT_READY_HOLD_S):
                 return self._run(job_id, enqueue_no)
             log.warning("engine_not_ready", extra={"job_id": show_id(job_id)})
-            return Outcome(JobState.QUEUED, EngineUnavailable.code)
+            return ended(Outcome(JobState.QUEUED, EngineUnavailable.code))
         except StoreUnavailable as error:
             log.warning("claim_failed", extra={"job_id": show_id(job_id), "error": str(error)})
             time.sleep(NOT_READY_HOLD_S)
-            return Outcome(JobState.QUEUED, error.code)
+            return ended(Outcome(JobState.QUEUED, error.code))
         finally:
             self.generating.release(job_id)
 
-    def _run(self, job_id: UUID, enqueue_no: int) -> Outcome | Commit | None:
+    def _run(self, job_id: UUID, enqueue_no: int) -> Ending:
         hops.reach("thread", job_id)
         self.hold.wait(job_id)
-        claimed = self.records.claim(job_id, enqueue_no)
+        claimed = self.recorder.claim(job_id, enqueue_no)
         if claimed is None:
-            return None
-        claim, commit = claimed
+            return ended(ELSEWHERE)
+        claim, on_disk = claimed
         hops.reach("claim", job_id)
         if claim.unread is not None:
-            commit.wait()
+            on_disk.result()
             return self._unread(claim, claim.unread)
         with ExitStack() as running:
             running.enter_context(self.state.attempts.running(claim.request_id))
-            commit.then(partial(self._note_commit, claim))
+            on_disk.add_done_callback(partial(self._note_commit, claim))
             is_confined = claim.app_id in self.state.confined
             if self.payer is not None or claim.sampling.compression is not None or is_confined:
                 # What is paid for or asked of other workers cannot be taken back.
-                commit.wait()
-            if is_confined and (held := self.records.enter(claim)) is not None:
-                return self.records.hand_back(claim, NO_CALL, held)
-            # A price that changes during the call must not make it dearer than what is reserved for it.
-            bill = self.bill.of_one_attempt()
-            paid = self._paid(claim, bill.tariff)
-            ended = self._attempt_or_fault(Claimed(paid, commit), bill) if isinstance(paid, Claim) else paid
-            if isinstance(ended, Commit):
-                # A worker that stops waits for it, as for a job that runs.
-                still_running = running.pop_all()
-                ended.then(lambda _: still_running.close())
-            return ended
+                on_disk.result()
+            if is_confined and (held := self.recorder.enter(claim)) is not None:
+                ending = self.recorder.hand_back(claim, NO_CALL, held)
+            else:
+                # A price that changes during the call must not make it dearer than what is reserved for it.
+                bill = self.bill.of_one_attempt()
+                paid = self._paid(claim, bill.tariff)
+                ending = self._attempt_or_fault(Claimed(paid, on_disk), bill) if isinstance(paid, Claim) else paid
+            # A worker that stops waits for the end, as for a job that runs.
+            still_running = running.pop_all()
+            ending.add_done_callback(lambda _: still_running.close())
+            return ending
 
-    def _unread(self, claim: Claim, error: PayloadUnreadable) -> Outcome | None:
+    def _unread(self, claim: Claim, error: PayloadUnreadable) -> Ending:
         """Leave a job that a newer release wrote to a newer worker, uncounted. Fail one that no worker can read.
 
         `enqueue_due` keeps the job in Postgres until a worker that reads it is alive. While such workers and this one
@@ -156,27 +153,27 @@ class Execute:
         log.warning(
             "payload_not_read", extra={"job_id": show_id(claim.job_id), "code": error.code, "error": str(error)}
         )
-        self.records.has_left(claim)
+        self.recorder.has_left(claim)
         end = replace(NO_CALL, error_code=error.code, error_message=str(error))
         # After a counted attempt `start_by` no longer bounds the job's wait.
         is_over = claim.attempt > 1 and datetime.now(UTC) > claim.start_by + NEWER_WITHIN
         if not isinstance(error, PayloadTooNew) or is_over:
             return self._fail(claim, end)
         delay_s = min(backoff_s(claim.enqueue_no), NEWER_AFTER_S) * (1 + jitter())
-        return self.records.hand_back(claim, end, HandBack(delay_s=delay_s, needs_version=error.version))
+        return self.recorder.hand_back(claim, end, HandBack(delay_s=delay_s, needs_version=error.version))
 
-    def _note_commit(self, claim: Claim, is_on_disk: bool) -> None:
+    def _note_commit(self, claim: Claim, on_disk: Future[None]) -> None:
         """Let the job's queue forget it once its claim is on disk, or abort the attempt if that has failed.
 
         If the claim were undone after the queue's books forgot the job, no sweep would look at the job again.
         """
-        if is_on_disk:
-            self.records.has_left(claim)
+        if on_disk.exception() is None:
+            self.recorder.has_left(claim)
         elif self.state.attempts.stop(claim.request_id, "claim_lost"):
             self.generating.engine.abort(claim.request_id)
 
-    def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Outcome | None:
-        """Reserve the money for the call, if it costs any. Returns: the claim; the job's outcome if nothing runs."""
+    def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Ending:
+        """Reserve the money for the call, if it costs any. Returns: the claim; the job's end if nothing runs."""
         try:
             outcome = claim if self.payer is None else self.payer.reserve(claim, tariff)
         except StoreUnavailable as error:
@@ -186,7 +183,9 @@ class Execute:
             return self._put_off(claim, outcome.delay_s)
         if isinstance(outcome, Objection):
             return self._turn_away(claim, outcome)
-        if outcome is not None and self.payer is not None and self._is_stopping(claim):
+        if outcome is None:
+            return ended(ELSEWHERE)
+        if self.payer is not None and self._is_stopping(claim):
             self.payer.not_called(claim)
             return self._put_off(outcome, FIRST_DELAY_S)
         return outcome
@@ -195,12 +194,12 @@ class Execute:
         """True if, during the wait for the money, the worker began to drain or the job got a reason to stop."""
         return not self.state.ready.is_set() or self.state.attempts.reason(claim.request_id) is not None
 
-    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> Outcome | None:
+    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> Ending:
         """Hand a job back whose call must be made later, as if it had never been taken."""
         delay_s *= 1 + jitter()
-        return self.records.hand_back(claim, end, HandBack(delay_s=delay_s))
+        return self.recorder.hand_back(claim, end, HandBack(delay_s=delay_s))
 
-    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Outcome | None:
+    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Ending:
         """Requeue a job that the paid API cannot take, in its own pool or for a later call; otherwise fail it."""
         log.warning("overflow_refused", extra={"job_id": show_id(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
@@ -208,15 +207,15 @@ class Execute:
             return self._fail(claim, end)
         if (reroute := next_queue(claim, objection, self.rules.paid_pools, jitter())) is None:
             return self._fail(claim, end)
-        return self.records.hand_back(claim, end, HandBack(reroute=reroute))
+        return self.recorder.hand_back(claim, end, HandBack(reroute=reroute))
 
-    def _fail(self, claim: Claim, end: AttemptEnd) -> Outcome | None:
+    def _fail(self, claim: Claim, end: AttemptEnd) -> Ending:
         """Fail the job, unless it has an answer of an earlier pool, which then stands."""
         if claim.stand_by is None:
-            return self.records.finish(claim, JobState.FAILED, end)
-        return self.records.stand_in(claim, end, end.error_code or "failed")
+            return self.recorder.finish(claim, JobState.FAILED, end)
+        return self.recorder.stand_in(claim, end, end.error_code or "failed")
 
-    def _attempt_or_fault(self, claimed: Claimed, bill: Bill) -> Outcome | Commit | None:
+    def _attempt_or_fault(self, claimed: Claimed, bill: Bill) -> Ending:
         """Run the attempt. After a defect, end it as failed: the job would else count as lost under a live worker."""
         try:
             return self._attempt(claimed, bill)
@@ -228,12 +227,12 @@ class Execute:
             fault.may_be_billed = self.payer is not None
             return self._try_again(claim, fault, bill.of_failure(claim, fault, 0.0))
 
-    def _attempt(self, claimed: Claimed, bill: Bill) -> Outcome | Commit | None:
-        claim, commit = claimed
+    def _attempt(self, claimed: Claimed, bill: Bill) -> Ending:
+        claim, on_disk = claimed
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         try:
             claim = self.compressor.compress(claim) if self.compressor else claim
-            outcome, engine_s = self.generating.generate(Claimed(self.cascading.asked(claim), commit), tier)
+            outcome, engine_s = self.generating.generate(Claimed(self.cascading.asked(claim), on_disk), tier)
         except EngineCrash as error:
             outcome, engine_s = error, 0.0
         if self.payer is not None:
@@ -244,20 +243,20 @@ class Execute:
             return self._failed(claim, outcome, bill.of_failure(claim, outcome, engine_s))
         return self._answered(Answered(claim, outcome, engine_s), bill)
 
-    def _answered(self, answered: Answered, bill: Bill) -> Outcome | Commit | None:
+    def _answered(self, answered: Answered, bill: Bill) -> Ending:
         """Store the engine's answer; the reason for its end decides how."""
         claim = answered.claim
         stop = self.state.attempts.reason(claim.request_id)
         if answered.generation.finish_reason != "abort":
             return self._judged(answered, bill)
         if stop == "cancelled":
-            return self.records.finish(claim, JobState.CANCELLED, bill.of(answered, "aborted"))
+            return self.recorder.finish(claim, JobState.CANCELLED, bill.of(answered, "aborted"))
         if stop is not None and (why := _TIMED_OUT.get(stop)):
             return self._fail(claim, bill.of(answered, "aborted", stop, why))
         # The engine or this worker is stopping: the job is handed back as if it had never been taken.
-        return self.records.hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
+        return self.recorder.hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
 
-    def _judged(self, answered: Answered, bill: Bill) -> Outcome | Commit | None:
+    def _judged(self, answered: Answered, bill: Bill) -> Ending:
         """End the job with its answer, or send it on to a better pool."""
         claim = answered.claim
         to, is_unchecked = self.cascading.judge(claim, answered.generation)
@@ -268,10 +267,10 @@ class Execute:
         if claim.shadow_of is not None:
             end = replace(end, kind="waste", reason="shadow", saved_usd=None)
         if to is None:
-            return self.records.succeed(claim, end)
-        return self.records.escalate(claim, end, to)
+            return self.recorder.finish(claim, JobState.SUCCEEDED, end)
+        return self.recorder.escalate(claim, end, to)
 
-    def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:
+    def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Ending:
         """Try again later or elsewhere, or fail the job. Args: end: the attempt's bill."""
         if isinstance(error, EngineCrash):
             self.state.ready.clear()
@@ -287,17 +286,17 @@ class Execute:
         # The local engine was dead before the job came: hand the job back as if it had never been taken. Take no other
         # job until the engine minder has checked, or this worker would take the whole queue for a dead engine.
         self.state.ready.clear()
-        return self.records.hand_back(claim, end)
+        return self.recorder.hand_back(claim, end)
 
-    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome | None:
+    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Ending:
         decision = decide(error, claim.attempt, self.rules.max_attempts, jitter())
         facts = {"job_id": show_id(claim.job_id), "attempt": claim.attempt, "code": error.code}
         log.warning("attempt_failed", extra={**facts, "reason": decision.reason})
         if isinstance(decision, GiveUp):
             return self._fail(claim, end)
-        return self.records.retry(claim, end, decision.delay_s)
+        return self.recorder.retry(claim, end, decision.delay_s)
 
-    def _crashed(self, claim: Claim, error: EngineCrash, end: AttemptEnd) -> Outcome | None:
+    def _crashed(self, claim: Claim, error: EngineCrash, end: AttemptEnd) -> Ending:
         """Hand the job back under suspicion, without counting the attempt. Fail it if it ran alone.
 
         A job without a token when the engine died is a suspect, and runs alone from now on. A job with tokens becomes
@@ -309,8 +308,8 @@ class Execute:
             # The prompts of a confined app have killed engines before, so its jobs are to blame and not this worker.
             self.state.crashes.explain()
         if claim.suspicion >= SUSPECT:
-            self.records.poison(claim)
+            self.recorder.poison(claim)
             message = "The engine died under this prompt, also when nothing else ran in it: it is refused for a day."
             return self._fail(claim, replace(end, error_message=message))
         suspicion = 1 if error.made_tokens else SUSPECT
-        return self.records.hand_back(claim, end, HandBack(suspicion=suspicion))
+        return self.recorder.hand_back(claim, end, HandBack(suspicion=suspicion))

@@ -11,8 +11,8 @@ from headrace.domain.attempts import ApiTier
 from headrace.errors import EngineError
 from headrace.policies.retries import is_continuable
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
-from workers.running.recording.commits import Claimed
-from workers.running.recording.publisher import Publisher
+from workers.running.publisher import Publisher
+from workers.running.recorder import Claimed
 from workers.taking.kv_budget import KvBudget
 
 
@@ -38,7 +38,7 @@ class Generating:
         Raises: StoreUnavailable: the claim was not committed; the answer is dropped.
         """
         outcome: Generation | EngineError
-        claim, commit = claimed
+        claim, on_disk = claimed
         with self._published(claimed) as (prefix, on_delta):
             hops.reach("begin", claim.job_id)
             request = GenerationRequest(
@@ -59,7 +59,7 @@ class Generating:
             except EngineError as error:
                 outcome = error
             engine_s = time.monotonic() - started
-            commit.wait()
+            on_disk.result()
         return outcome, engine_s
 
     def release(self, job_id: UUID, outcome: Generation | EngineError | None = None) -> None:
@@ -69,7 +69,7 @@ class Generating:
     @contextmanager
     def _published(self, claimed: Claimed) -> Iterator[tuple[str, OnDelta | None]]:
         """Publish a streamed job's output. Yields: the text to continue, and the listener for new pieces."""
-        claim, commit = claimed
+        claim, on_disk = claimed
         if not claim.stream:
             yield "", None
             return
@@ -77,5 +77,5 @@ class Generating:
         def can_continue(text: str) -> bool:
             return self.engine.continues and is_continuable(text, claim.sampling)
 
-        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue, commit) as published:
+        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue, on_disk) as published:
             yield published

@@ -89,16 +89,17 @@ def _kept(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
     }
 
 
-def stand_in(db: Connection, claim: Claim, end: AttemptEnd, reason: str) -> bool:
+def stand_in(db: Connection, claim: Claim, end: AttemptEnd, reason: str) -> JobState | None:
     """End a running job with the answer that it has, because this attempt gave no better one.
 
-    Args: end: of this attempt. reason: what the job's row says. Returns: False if the claim no longer holds.
+    Args: end: of this attempt. reason: what the job's row says.
+    Returns: the job's new state, `succeeded`; None, with nothing written, if the claim no longer holds.
     """
     if not _stand(db, [JobState.RUNNING], reason, *held_by(claim)):
-        return False
+        return None
     record(db, claim, replace(end, kind="waste"))
     settle(db, (claim, end))
-    return True
+    return JobState.SUCCEEDED
 
 
 def overdue(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:

@@ -30,8 +30,7 @@ from workers import compressing
 from workers.compressing import Compressor
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.simulator.answer import fingerprint
-from workers.running.recording.commits import Commit
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 NOTICE = "This message is confidential and meant for the one who reads it, in whole, at any time and place."
@@ -80,9 +79,7 @@ def start(settings: Settings, store: Store, admission: Admission, monkeypatch: p
 
 def run_to_end(worker: Worker, ticket: Ticket) -> None:
     """Run the job of this ticket; returns once its end is on disk."""
-    outcome = worker.execute.run(ticket.job_id, ticket.enqueue_no)
-    if isinstance(outcome, Commit):
-        outcome.wait()
+    worker.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from headrace.store.money.list_prices import ListPrice
 from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
 from tests.waiting import until
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 DEADLINE_S = 20

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 import pytest
 
@@ -215,3 +216,42 @@ def test_a_crowd_s_batch_waits_for_those_who_are_about_to_come() -> None:
         comes.set()
     assert [call.result() for call in (first, *others)] == [20, 22, 24]
     assert held.batches == [*([number] for number in range(1, CROWD)), [10, 11, 12]]
+
+
+def test_calls_that_are_posted_share_batches_with_those_that_wait_and_each_gets_its_own() -> None:
+    held, told = Held(), SimpleQueue[object]()
+    batching = Batching(held.serve, most=8)
+    with ThreadPoolExecutor(8) as threads:
+        batching.post(1, told.put, threads.submit)
+        assert held.entered.wait(DEADLINE_S)
+        waiting = threads.submit(batching.call, 2)
+        until(lambda: batching.waiting == 1)
+        batching.post(3, told.put, threads.submit)
+        held.go.set()
+        assert waiting.result(DEADLINE_S) == 4
+        assert {told.get(timeout=DEADLINE_S) for _ in range(2)} == {2, 6}
+    assert held.batches == [[1], [2, 3]]
+    assert batching.is_idle
+
+
+def test_a_call_that_is_posted_is_told_the_error_of_its_batch() -> None:
+    held, told = Held(error=StoreUnavailable("Postgres is away.")), SimpleQueue[object]()
+    held.go.set()
+    with ThreadPoolExecutor(1) as threads:
+        Batching(held.serve, most=8).post(1, told.put, threads.submit)
+        assert told.get(timeout=DEADLINE_S) is held.error
+
+
+def test_the_next_batch_is_led_before_the_outcomes_of_the_last_one_are_told() -> None:
+    held, second = Held(), threading.Event()
+    batching = Batching(held.serve, most=8)
+
+    def tell(_outcome: object) -> None:
+        assert second.wait(DEADLINE_S)
+
+    with ThreadPoolExecutor(2) as threads:
+        batching.post(1, tell, threads.submit)
+        assert held.entered.wait(DEADLINE_S)
+        batching.post(2, lambda _: second.set(), threads.submit)
+        held.go.set()
+        assert second.wait(DEADLINE_S)

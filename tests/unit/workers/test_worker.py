@@ -8,7 +8,7 @@ from headrace.config import PoolSettings, Settings
 from headrace.domain.queues import Route
 from headrace.errors import ConfigError
 from headrace.store import Store
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 

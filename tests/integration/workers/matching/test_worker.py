@@ -13,7 +13,7 @@ from headrace.domain.queues import KEY_PREFIX, Route, Ticket
 from headrace.store import Store
 from tests.integration.matching import with_semantic_cache
 from tests.waiting import until
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 Start = Callable[..., Worker]
@@ -99,9 +99,9 @@ def test_a_job_that_may_be_held_is_not_claimed_ahead_of_its_thread(
     worker = start("chat", hold_s=hold_s)
     ticket = ask()
     worker.execute.expect({ticket.job_id: ticket.enqueue_no})
-    assert worker.execute.records.ahead.expects(ticket.job_id, ticket.enqueue_no) is is_claimed
+    assert worker.execute.recorder.expects(ticket.job_id, ticket.enqueue_no) is is_claimed
     if is_claimed:
         until(lambda: query("SELECT state FROM jobs") == [("running",)], "its claim")
-        worker.execute.run(ticket.job_id, ticket.enqueue_no)
+        worker.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
     else:
         assert query("SELECT state FROM jobs") == [("queued",)]

@@ -52,9 +52,9 @@ from workers.paid.payer import Payer
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.generating import Generating
-from workers.running.recording.notices import Notices
-from workers.running.recording.publisher import Publisher
-from workers.running.recording.records import AttemptRecords
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.recorder import Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -119,7 +119,7 @@ def make_execute(
         execute = Execute(
             state,
             Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-            AttemptRecords(store, state.id, engine.name, Notices(admission), publisher),
+            Recorder(store, state.id, engine.name, Notices(admission), publisher),
             Bill(tariff, Route.OVERFLOW, "host"),
             RetryRules(2),
             Payer(
@@ -137,6 +137,7 @@ def make_execute(
 
     yield make
     for execute in made:
+        execute.recorder.close()
         execute.generating.publisher.end()
 
 
@@ -155,7 +156,7 @@ def spilled(store: Store, queued: Callable[..., Ticket]) -> Callable[..., Ticket
 
 
 def run(execute: Execute, store: Store, ticket: Ticket) -> Job:
-    execute.run(ticket.job_id, ticket.enqueue_no)
+    execute.run(ticket.job_id, ticket.enqueue_no).result(20)
     with store.begin() as db:
         return jobs.find(db, ticket.app_id, ticket.job_id)
 
@@ -620,7 +621,7 @@ def locked_budgets(settings: Settings) -> Iterator[None]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is given up sooner than the lock that it meets."""
     monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 200)
-    monkeypatch.setattr("workers.running.recording.records.REWRITE_FOR_S", 1.0)
+    monkeypatch.setattr("workers.running.recorder.REWRITE_FOR_S", 1.0)
 
 
 @pytest.mark.parametrize("error", [None, EngineFault("cut off"), EngineBusy("too many")])

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
+from uuid import UUID
 
 import pytest
 from redis import Redis
 
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.domain.attempts import Outcome
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Route
@@ -20,9 +22,9 @@ from workers.engines.base import Engine
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.generating import Generating
-from workers.running.recording.notices import Notices
-from workers.running.recording.publisher import Publisher
-from workers.running.recording.records import AttemptRecords
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.recorder import Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -38,6 +40,11 @@ class Bare(NamedTuple):
 Make = Callable[[Engine, Notices, Store], Bare]
 
 
+def run_job(execute: Execute, job_id: UUID, enqueue_no: int) -> Outcome:
+    """Run the job of this message; returns once its outcome is on disk."""
+    return execute.run(job_id, enqueue_no).result(20)
+
+
 @pytest.fixture
 def bare_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Make]:
     with ExitStack() as running:
@@ -50,12 +57,13 @@ def bare_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Make
             execute = Execute(
                 state,
                 Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-                AttemptRecords(recorder, state.id, engine.name, notices, publisher),
+                Recorder(recorder, state.id, engine.name, notices, publisher),
                 Bill(Tariff.of(settings), Route.POOL, "host"),
                 RetryRules(2),
             )
             publisher.begin()
             running.callback(publisher.end)
+            running.callback(execute.recorder.close)
             state.ready.set()
             return Bare(execute, state)
 

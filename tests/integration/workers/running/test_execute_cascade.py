@@ -1,6 +1,6 @@
 """A worker's part of a cascade, on a real Postgres: what it asks the engine, sends on, and gives after all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,9 +31,9 @@ from workers.running.bill import Bill
 from workers.running.cascading import Cascading
 from workers.running.execute import Execute
 from workers.running.generating import Generating
-from workers.running.recording.notices import Notices
-from workers.running.recording.publisher import Publisher
-from workers.running.recording.records import AttemptRecords
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.recorder import Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -97,7 +97,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, settings: Settings, redis: Redis) -> Bench:
+def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
     engine, notices = ScriptedEngine(), Deaf()
     info = WorkerInfo(new_id(), "gpu@test", "host", "fast", engine.name, "small", 4)
     with store.begin() as db:
@@ -106,12 +106,13 @@ def bench(store: Store, settings: Settings, redis: Redis) -> Bench:
     execute = Execute(
         state,
         Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),  # type: ignore[arg-type]
-        AttemptRecords(store, state.id, engine.name, notices, publisher),
+        Recorder(store, state.id, engine.name, notices, publisher),
         Bill(Tariff.of(settings.model_copy(update={"pools": POOLS})), Route.POOL, "host"),
         RetryRules(2),
     )
     state.ready.set()
-    return Bench(execute, engine, notices)
+    yield Bench(execute, engine, notices)
+    execute.recorder.close()
 
 
 @pytest.fixture
@@ -121,15 +122,15 @@ def asked(queued: Callable[..., Ticket]) -> Callable[..., Ticket]:
 
 
 @pytest.fixture
-def again(store: Store, bench: Bench) -> Callable[[], Outcome | None]:
+def again(store: Store, bench: Bench) -> Callable[[], Outcome]:
     """Has the job that is due queued again and run."""
 
-    def run() -> Outcome | None:
+    def run() -> Outcome:
         bench.execute.state.ready.set()
         with store.begin() as db:
             db.execute(sa.text("UPDATE jobs SET not_before = now()"))
             [ticket] = jobs.enqueue_due(db)
-        return bench.execute.run(ticket.job_id, ticket.enqueue_no)
+        return bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
 
     return run
 
@@ -145,11 +146,11 @@ def entries(store: Store) -> list[tuple[str, str | None]]:
 
 
 def test_a_bad_answer_sends_the_job_on_and_the_next_one_is_given(
-    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome | None]
+    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome]
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(), CUT
-    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.WAITING)
+    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.WAITING)
     assert (job(store, ticket).queue, bench.notices.announced) == ("chat.normal", [])
 
     assert again() == Outcome(JobState.SUCCEEDED)
@@ -166,7 +167,7 @@ def test_a_bad_answer_sends_the_job_on_and_the_next_one_is_given(
 def test_a_good_answer_is_given_at_once(bench: Bench, store: Store, asked: Callable[..., Ticket]) -> None:
     bench.judges("fast", "chat")
     ticket = asked()
-    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
     assert entries(store) == [("compute", None)]
 
 
@@ -176,9 +177,9 @@ def test_an_unsure_answer_is_sent_on_and_no_caller_is_shown_why(
     bench.judges("fast", "chat", min_logprob=-2.0)
     unsure, sure = asked(), asked()
     bench.engine.outcome = replace(GOOD, logprobs=(TOKEN,))
-    assert bench.execute.run(unsure.job_id, 1) == Outcome(JobState.WAITING)
+    assert bench.execute.run(unsure.job_id, 1).result(20) == Outcome(JobState.WAITING)
     bench.engine.outcome = replace(GOOD, logprobs=({**TOKEN, "logprob": -1.0},))
-    assert bench.execute.run(sure.job_id, 1) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(sure.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
 
     assert [each.top_logprobs for each in bench.engine.sampling] == [0, 0]
     assert job(store, sure).logprobs is None
@@ -190,11 +191,11 @@ def test_an_unsure_answer_is_sent_on_and_no_caller_is_shown_why(
     ids=["rejected", "broken in the last attempt"],
 )
 def test_an_error_of_the_better_pool_leaves_the_job_its_answer(
-    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome | None], error: Exception
+    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome], error: Exception
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(), CUT
-    bench.execute.run(ticket.job_id, 1)
+    bench.execute.run(ticket.job_id, 1).result(20)
     bench.engine.outcome = error
 
     outcome = again()
@@ -209,11 +210,11 @@ def test_an_error_of_the_better_pool_leaves_the_job_its_answer(
 
 
 def test_a_job_whose_engine_died_twice_has_its_answer_and_the_prompt_is_remembered(
-    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome | None]
+    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome]
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(), CUT
-    bench.execute.run(ticket.job_id, 1)
+    bench.execute.run(ticket.job_id, 1).result(20)
     bench.engine.outcome = EngineCrash("dead", made_tokens=0)
     again()
     assert again() == Outcome(JobState.SUCCEEDED, "engine_crash")
@@ -223,11 +224,11 @@ def test_a_job_whose_engine_died_twice_has_its_answer_and_the_prompt_is_remember
 
 
 def test_a_job_for_which_there_is_no_money_has_its_answer(
-    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome | None]
+    bench: Bench, store: Store, asked: Callable[..., Ticket], again: Callable[[], Outcome]
 ) -> None:
     bench.judges("fast", "paid")
     ticket, bench.engine.outcome = asked(), CUT
-    bench.execute.run(ticket.job_id, 1)
+    bench.execute.run(ticket.job_id, 1).result(20)
     assert (job(store, ticket).queue, job(store, ticket).model_requested) == ("overflow.normal", "gpt-4o")
     bench.execute.payer = Broke()  # type: ignore[assignment]
 
@@ -244,7 +245,7 @@ def test_a_job_that_streams_is_given_what_its_caller_has_read(
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(stream=True), CUT
-    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
     assert job(store, ticket).answer == CUT.text
 
 
@@ -253,7 +254,7 @@ def test_a_shadow_is_waste_and_is_not_judged(bench: Bench, store: Store, asked: 
     ticket, bench.engine.outcome = asked(rule=None), CUT
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET shadow_of = id, shadow = 'open'"))
-    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
     assert (entries(store), job(store, ticket).usd) == ([("waste", "shadow")], 0)
 
 
@@ -265,5 +266,5 @@ def test_an_answer_whose_schema_cannot_be_checked_is_given_and_counted(
     ticket = asked(sampling=Sampling(8, response_format=schema))
     bench.engine.outcome = replace(CUT, text='"b"', finish_reason="stop")
 
-    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
     assert (job(store, ticket).answer, bench.execute.state.unchecked.total) == ('"b"', 1)

@@ -30,14 +30,15 @@ from headrace.policies.retries import RetryRules
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
+from tests.integration.workers.running.conftest import run_job
 from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator.engine import SimulatorEngine
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.generating import Generating
-from workers.running.recording.notices import Notices
-from workers.running.recording.publisher import Publisher
-from workers.running.recording.records import AttemptRecords
+from workers.running.notices import Notices
+from workers.running.publisher import Publisher
+from workers.running.recorder import Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -121,7 +122,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
         execute = Execute(
             state,
             Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-            AttemptRecords(store, state.id, engine.name, Notices(admission), publisher),
+            Recorder(store, state.id, engine.name, Notices(admission), publisher),
             Bill(Tariff.of(settings), Route.POOL, "host"),
             RetryRules(3),
         )
@@ -131,6 +132,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
 
     yield make
     for execute in made:
+        execute.recorder.close()
         execute.generating.publisher.end()
 
 
@@ -166,7 +168,9 @@ def test_what_is_heard_is_what_is_stored(
 ) -> None:
     ticket = queued(stream=True)
 
-    make_worker(WordyEngine()).run(ticket.job_id, 1)
+    worker = make_worker(WordyEngine())
+    worker.run(ticket.job_id, 1).result(20)
+    worker.generating.publisher.end()
 
     assert heard(streams.read(ticket.job_id)) == job(store, ticket).answer == ANSWER
     (key,) = redis.keys(f"*stream:{ticket.job_id.hex}")
@@ -183,7 +187,7 @@ def test_job_that_is_not_streamed_has_no_listener_and_no_stream(
             listeners.append(on_delta)
             return super().generate(request, on_delta)
 
-    make_worker(Listening()).run(ticket.job_id, 1)
+    make_worker(Listening()).run(ticket.job_id, 1).result(20)
 
     assert (listeners, streams.exists(ticket.job_id)) == ([None], False)
     assert job(store, ticket).answer == ANSWER
@@ -197,13 +201,13 @@ def test_second_attempt_continues_where_the_first_failed(
     redis: Redis,
 ) -> None:
     ticket = queued(stream=True)
-    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1)
+    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1).result(20)
     first = streams.read(ticket.job_id)
     assert heard(first) == "Water falls "
     assert redis.ttl(redis.keys(f"*stream:{ticket.job_id.hex}")[0]) > RUN_S - 60  # It waits for the next attempt.
 
     engine = WordyEngine()
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
 
     events = streams.read(ticket.job_id)
     assert engine.prefixes == ["Water falls "]
@@ -216,7 +220,7 @@ def test_attempt_that_was_handed_back_is_continued_under_the_same_number(
 ) -> None:
     ticket = queued(stream=True)
     first = make_worker(WordyEngine(words=3))
-    thread = threading.Thread(target=first.run, args=(ticket.job_id, 1))
+    thread = threading.Thread(target=run_job, args=(first, ticket.job_id, 1))
     thread.start()
     assert first.generating.engine.said.wait(10)
     first.state.attempts.stop(first.state.attempts.ids()[0], "draining")
@@ -225,7 +229,7 @@ def test_attempt_that_was_handed_back_is_continued_under_the_same_number(
     assert job(store, ticket).attempt == 0
 
     engine = WordyEngine()
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
 
     assert job(store, ticket).attempt == 1
     assert engine.prefixes == ["Water falls through "]
@@ -244,12 +248,12 @@ def test_lost_attempt_that_still_runs_is_not_heard_beside_the_next(
     for engine in (slow, fast):
         engine.start()
     first = make_worker(slow)
-    thread = threading.Thread(target=first.run, args=(ticket.job_id, 1))
+    thread = threading.Thread(target=run_job, args=(first, ticket.job_id, 1))
     thread.start()
     wait_until(lambda: len(streams.read(ticket.job_id)) > 2)
 
     lost(store)
-    make_worker(fast).run(ticket.job_id, again(store).enqueue_no)
+    make_worker(fast).run(ticket.job_id, again(store).enqueue_no).result(20)
     thread.join(10)
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
@@ -278,10 +282,10 @@ def test_answer_that_cannot_be_continued_starts_again_and_says_so(
     sampling: Sampling,
 ) -> None:
     ticket = queued(stream=True, sampling=sampling)
-    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1)
+    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1).result(20)
 
     engine = WordyEngine(continues=continues)
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
 
     events = streams.read(ticket.job_id)
     (at,) = [i for i, event in enumerate(events) if event.kind == "restart"]
@@ -296,7 +300,7 @@ def test_log_probabilities_are_heard_and_stored_with_the_text(
 ) -> None:
     ticket = queued(stream=True, sampling=Sampling(16, top_logprobs=0))
 
-    make_worker(WordyEngine()).run(ticket.job_id, 1)
+    make_worker(WordyEngine()).run(ticket.job_id, 1).result(20)
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     assert heard(events) == done.answer == ANSWER
@@ -313,10 +317,10 @@ def test_what_was_thought_is_thought_anew_by_the_next_attempt(
     make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket], words: int
 ) -> None:
     ticket = queued(stream=True)
-    make_worker(WordyEngine(words=words, error=EngineFault("broken"), thought="Hm. ")).run(ticket.job_id, 1)
+    make_worker(WordyEngine(words=words, error=EngineFault("broken"), thought="Hm. ")).run(ticket.job_id, 1).result(20)
 
     engine = WordyEngine(thought="So it is. ")
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     (at,) = [i for i, event in enumerate(events) if event.kind == "restart"]
@@ -335,7 +339,7 @@ def test_cancelled_job_keeps_the_text_that_was_heard(
 ) -> None:
     ticket = queued(stream=True)
     worker = make_worker(WordyEngine(words=3))
-    thread = threading.Thread(target=worker.run, args=(ticket.job_id, 1))
+    thread = threading.Thread(target=run_job, args=(worker, ticket.job_id, 1))
     thread.start()
     assert worker.generating.engine.said.wait(10)
 
@@ -352,11 +356,11 @@ def test_wiped_stream_costs_nothing_but_the_text_it_had(
     make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket], redis: Redis
 ) -> None:
     ticket = queued(stream=True)
-    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1)
+    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1).result(20)
     last = streams.read(ticket.job_id)[-1].number
     redis.flushall()
 
-    make_worker(WordyEngine()).run(ticket.job_id, again(store).enqueue_no)
+    make_worker(WordyEngine()).run(ticket.job_id, again(store).enqueue_no).result(20)
 
     restart, *rest = streams.read(ticket.job_id, last)
     assert restart.kind == "restart"
@@ -368,7 +372,7 @@ def test_job_is_answered_without_redis(
 ) -> None:
     ticket = queued(stream=True)
 
-    make_worker(WordyEngine(), redis_url="redis://127.0.0.1:1/0").run(ticket.job_id, 1)
+    make_worker(WordyEngine(), redis_url="redis://127.0.0.1:1/0").run(ticket.job_id, 1).result(20)
 
     assert job(store, ticket).answer == ANSWER
 

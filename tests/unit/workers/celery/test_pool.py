@@ -1,15 +1,18 @@
 """The pool's threads: when tasks get one, when Celery learns their outcomes, and when the event loop is woken."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from headrace.broker.transport import LaneCycle, Taker
-from workers.celery.events import NotHere
+from headrace.domain.attempts import Outcome
+from headrace.domain.states import JobState
 from workers.celery.pool import TaskPool
-from workers.running.recording.commits import Commit
+from workers.running.recorder import ELSEWHERE
 
 
 class Woken(Taker):
@@ -44,67 +47,90 @@ def pool(taker: Woken) -> Iterator[TaskPool]:
 @pytest.mark.parametrize(("is_due", "times"), [(True, 1), (False, 0)])
 def test_a_freed_slot_wakes_the_loop_if_a_look_is_due(pool: TaskPool, taker: Woken, is_due: bool, times: int) -> None:
     taker.is_due, before = is_due, taker.times
-    pool.apply_async(lambda: None, (), callback=lambda _: None)
+    applied(pool, None)
     pool.stop()
     assert taker.times - before == times
 
 
-class Course:
-    """Keeps what is to be started, and ends tasks with a commit of the test."""
+class Claims:
+    """Keeps what is to be started, by delivery tag."""
 
-    def __init__(self, commit: Commit | None) -> None:
+    def __init__(self) -> None:
         self.waiting: dict[str, Callable[[], object]] = {}
-        self.commit = commit
 
     def when_claimed(self, delivery_tag: str, start: Callable[[], object]) -> None:
         self.waiting[delivery_tag] = start
 
-    def end_of_task(self) -> Commit | None:
-        return self.commit
 
+@dataclass
+class Applied:
+    """A task that was applied.
 
-def applied(pool: TaskPool, course: Course) -> tuple[list[str], list[Any]]:
-    """Apply a task that succeeds. Returns: what has run, and what Celery was told."""
-    ran, told = list[str](), list[Any]()
-    pool.follow(course)
+    Attributes:
+        outcome: what it leaves to be reported, if anything.
+        ran: the task's id, once it has run.
+        told: what Celery was told.
+    """
 
-    def task(_name: str, task_id: str, _request: Any) -> tuple[int, str, float]:
-        ran.append(task_id)
+    outcome: Future[Outcome] | None
+    ran: list[str] = field(default_factory=list)
+    told: list[Any] = field(default_factory=list)
+
+    def task(self, _name: str, task_id: str, request: Any) -> tuple[int, str, float]:
+        self.ran.append(task_id)
+        if self.outcome is not None:
+            request["outcomes"].append(self.outcome)
         return 0, "None", 0.1
 
-    pool.apply_async(task, ("execute", "job", {"properties": {"delivery_tag": "job.1"}}), callback=told.append)
-    return ran, told
+
+def applied(pool: TaskPool, outcome: Future[Outcome] | None) -> Applied:
+    made = Applied(outcome)
+    args = ("execute", "job", {"properties": {"delivery_tag": "job.1"}})
+    pool.apply_async(made.task, args, callback=made.told.append)
+    return made
 
 
 def test_a_task_gets_a_thread_once_its_job_is_claimed(pool: TaskPool) -> None:
-    course = Course(None)
-    ran, told = applied(pool, course)
+    claims = Claims()
+    pool.wait_for_claims(claims.when_claimed)
+    task = applied(pool, None)
     assert not pool.executor._threads
-    course.waiting["job.1"]()
+    claims.waiting["job.1"]()
     pool.stop()
-    assert (ran, told) == (["job"], [(0, "None", 0.1)])
+    assert (task.ran, task.told) == (["job"], [(0, "None", 0.1)])
 
 
 def test_celery_learns_of_a_success_once_it_is_on_disk(pool: TaskPool, taker: Woken) -> None:
-    course = Course(Commit())
-    ran, told = applied(pool, course)
-    course.waiting["job.1"]()
+    outcome = Future[Outcome]()
+    task = applied(pool, outcome)
     pool.stop()
-    assert (ran, told) == (["job"], [])
+    assert (task.ran, task.told) == (["job"], [])
     before = taker.times
-    assert course.commit is not None
-    course.commit.succeed()
-    assert told == [(0, "None", 0.1)]
+    outcome.set_result(Outcome(JobState.SUCCEEDED))
+    assert task.told == [(0, "None", 0.1)]
     assert taker.times == before + 1, "the slot is free"
 
 
-def test_a_success_that_is_lost_is_shown_by_another_process(pool: TaskPool) -> None:
-    course = Course(Commit())
-    _, told = applied(pool, course)
-    course.waiting["job.1"]()
+@pytest.mark.parametrize(
+    ("outcome", "is_shown"),
+    [
+        (ELSEWHERE, "<ExceptionInfo: ExceptionWithTraceback()>"),
+        (Outcome(JobState.FAILED, "engine_fault"), "<ExceptionInfo: JobFailed('engine_fault')>"),
+    ],
+)
+def test_any_other_outcome_is_told_as_the_exception_that_shows_it(
+    pool: TaskPool, outcome: Outcome, is_shown: str
+) -> None:
+    known = Future[Outcome]()
+    known.set_result(outcome)
+    task = applied(pool, known)
     pool.stop()
-    assert course.commit is not None
-    course.commit.fail(LookupError("The claim is lost."))
-    [(is_failure, info, _)] = told
-    assert is_failure
-    assert isinstance(info.exception.exc, NotHere)
+    [(is_failure, info, _)] = task.told
+    assert (is_failure, repr(info)) == (1, is_shown)
+
+
+def test_a_task_that_has_failed_itself_is_told_as_failed(pool: TaskPool) -> None:
+    told = list[Any]()
+    pool.apply_async(lambda *_: (1, "error", 0.1), ("execute", "job", {}), callback=told.append)
+    pool.stop()
+    assert told == [(1, "error", 0.1)]

@@ -94,7 +94,7 @@ def escalate(store: Store, claim: Claim, to: Escalation = TO) -> JobState | None
 
 def stand_in(store: Store, claim: Claim) -> bool:
     with store.begin() as db:
-        return escalations.stand_in(db, claim, FAILED, "budget_exceeded")
+        return escalations.stand_in(db, claim, FAILED, "budget_exceeded") is JobState.SUCCEEDED
 
 
 def job(store: Store, claim: Claim) -> Job:

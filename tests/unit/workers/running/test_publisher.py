@@ -5,7 +5,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -17,11 +17,12 @@ from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from workers.engines.base import Delta
-from workers.running.recording.commits import Commit
-from workers.running.recording.publisher import FLUSH_EVERY_S, Publisher
+from workers.running.publisher import FLUSH_EVERY_S, Publisher
 
 #: How long the stand-in hangs before it fails.
 HANGS_S = 10.0
+ON_DISK = Future[None]()
+ON_DISK.set_result(None)
 
 
 @dataclass
@@ -34,6 +35,7 @@ class FakeStreams:
         error: what every call meets, or one of them has met, when `loses_replies`: then it is done all the same.
         gate: calls of `publish` wait for it.
         begins: calls of `begin` wait for it.
+        ended: the jobs of each call of `end`.
         refused: claims that are fenced.
     """
 
@@ -45,6 +47,7 @@ class FakeStreams:
     gate: threading.Event = field(default_factory=threading.Event)
     begins: threading.Event = field(default_factory=threading.Event)
     refused: set[UUID] = field(default_factory=set)
+    ended: list[list[UUID]] = field(default_factory=list)
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:
         assert self.begins.wait(HANGS_S)
@@ -71,6 +74,11 @@ class FakeStreams:
         if self.error:
             raise self.error
         return [piece.job_id not in self.refused for piece in pieces]
+
+    def end(self, *job_ids: UUID) -> None:
+        self.ended.append(list(job_ids))
+        if self.error:
+            raise self.error
 
 
 @pytest.fixture
@@ -107,7 +115,7 @@ def wait_until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
 
 def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always) as (prefix, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (prefix, add):
         assert prefix == ""
         add(Delta("one "))
         wait_until(lambda: streams.text[job_id] == "one ")
@@ -116,34 +124,34 @@ def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeS
 
 
 def test_nothing_is_published_before_the_claim_is_on_disk(publisher: Publisher, streams: FakeStreams) -> None:
-    job_id, other, commit = new_id(), new_id(), Commit()
-    with publisher.publishing(job_id, 1, always, commit) as (_, add):
+    job_id, other, on_disk = new_id(), new_id(), Future[None]()
+    with publisher.publishing(job_id, 1, always, on_disk) as (_, add):
         add(Delta("one "))
-        with publisher.publishing(other, 1, always) as (_, add_other):
+        with publisher.publishing(other, 1, always, ON_DISK) as (_, add_other):
             add_other(Delta("other"))
         assert [begun[0] for begun in streams.begun] == [other]
         assert streams.text.keys() == {other}
-        commit.succeed()
+        on_disk.set_result(None)
         wait_until(lambda: streams.text[job_id] == "one ")
         add(Delta("two"))
     assert streams.text[job_id] == "one two"
 
 
 def test_nothing_of_a_claim_that_is_lost_is_published(publisher: Publisher, streams: FakeStreams) -> None:
-    job_id, other, commit = new_id(), new_id(), Commit()
-    with publisher.publishing(job_id, 1, always, commit) as (_, add):
+    job_id, other, on_disk = new_id(), new_id(), Future[None]()
+    with publisher.publishing(job_id, 1, always, on_disk) as (_, add):
         add(Delta("one "))
-        commit.fail(StoreUnavailable("Postgres is away."))
+        on_disk.set_exception(StoreUnavailable("Postgres is away."))
         add(Delta("two"))
-    with publisher.publishing(other, 1, always) as (_, add_other):
+    with publisher.publishing(other, 1, always, ON_DISK) as (_, add_other):
         add_other(Delta("other"))
     assert ([begun[0] for begun in streams.begun], streams.text.keys()) == ([other], {other})
 
 
 def test_a_later_claim_takes_no_stream_over_before_it_is_on_disk(publisher: Publisher, streams: FakeStreams) -> None:
-    commit = Commit()
-    commit.fail(StoreUnavailable("Postgres is away."))
-    with pytest.raises(StoreUnavailable), publisher.publishing(new_id(), 2, always, commit):
+    on_disk = Future[None]()
+    on_disk.set_exception(StoreUnavailable("Postgres is away."))
+    with pytest.raises(StoreUnavailable), publisher.publishing(new_id(), 2, always, on_disk):
         raise AssertionError("It has begun.")
     assert streams.begun == []
 
@@ -151,7 +159,7 @@ def test_a_later_claim_takes_no_stream_over_before_it_is_on_disk(publisher: Publ
 def test_each_piece_names_its_answer_and_its_tokens(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("first"))
         wait_until(lambda: len(streams.calls) == 1)
         for piece in (Delta("one ", choice=1, tokens=1), Delta("zero", tokens=2), Delta("two", choice=1, tokens=3)):
@@ -163,7 +171,7 @@ def test_each_piece_names_its_answer_and_its_tokens(publisher: Publisher, stream
 
 def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         for _ in range(1000):
             add(Delta("é"))
     assert streams.text[job_id] == "é" * 1000
@@ -172,9 +180,12 @@ def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: F
 def test_what_is_longer_than_redis_is_to_keep_has_its_beginning_published(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.recording.publisher.MOST_BYTES", 8)
+    monkeypatch.setattr("workers.running.publisher.MOST_BYTES", 8)
     job_id, other = new_id(), new_id()
-    with publisher.publishing(job_id, 1, always) as (_, add), publisher.publishing(other, 1, always) as (_, add_other):
+    with (
+        publisher.publishing(job_id, 1, always, ON_DISK) as (_, add),
+        publisher.publishing(other, 1, always, ON_DISK) as (_, add_other),
+    ):
         add(Delta("one "))
         add(Delta("two "))
         wait_until(lambda: streams.text[job_id] == "one two ")
@@ -191,7 +202,7 @@ def test_log_probabilities_come_before_the_text_of_their_tokens(publisher: Publi
     job_id = new_id()
     tokens = [token("one"), token(" two"), token(" é")]
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("one", (tokens[0],)))
         wait_until(lambda: len(streams.calls) == 1)
         add(Delta(" two", (tokens[1],)))
@@ -207,7 +218,7 @@ def test_log_probabilities_come_before_the_text_of_their_tokens(publisher: Publi
 def test_what_is_thought_is_published_apart(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("", reasoning="Hm. "))
         wait_until(lambda: len(streams.calls) == 1)
         add(Delta("", reasoning="So\0:"))
@@ -222,7 +233,7 @@ def test_what_is_thought_is_published_apart(publisher: Publisher, streams: FakeS
 def test_outage_puts_no_log_probability_out_of_its_place(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     tokens = [token(text) for text in "abcd"]
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         wait_until(lambda: bool(streams.begun))
         for number, each in enumerate(tokens):
             streams.error, streams.loses_replies = BrokerUnavailable("gone"), bool(number % 2)
@@ -239,7 +250,7 @@ def test_attempts_share_round_trips(publisher: Publisher, streams: FakeStreams) 
     together = threading.Barrier(16)
 
     def attempt(job_id: UUID) -> None:
-        with publisher.publishing(job_id, 1, always) as (_, add):
+        with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
             together.wait(10)
             for i in range(60):
                 add(Delta(f"{i} "))
@@ -257,7 +268,7 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
     job_id = new_id()
     streams.gate.clear()
     began = time.monotonic()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("first"))
         wait_until(lambda: len(streams.calls) == 1)
         for _ in range(10_000):
@@ -268,7 +279,7 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
 
 def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("before "))
         wait_until(lambda: streams.text[job_id] == "before ")
         for loses_replies in (False, True):
@@ -284,8 +295,8 @@ def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: 
 def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.recording.publisher.LAST_FLUSH_S", 20)
-    with publisher.publishing(new_id(), 1, always) as (_, add):
+    monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 20)
+    with publisher.publishing(new_id(), 1, always, ON_DISK) as (_, add):
         wait_until(lambda: bool(streams.begun))
         streams.error = BrokerUnavailable("gone")
         add(Delta("text"))
@@ -297,7 +308,7 @@ def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
 def test_later_claim_continues_what_is_published(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.text[job_id] = "déjà "
-    with publisher.publishing(job_id, 2, always) as (prefix, add):
+    with publisher.publishing(job_id, 2, always, ON_DISK) as (prefix, add):
         assert prefix == "déjà "
         add(Delta("vu"))
     assert streams.text[job_id] == "déjà vu"
@@ -307,7 +318,7 @@ def test_first_claim_begins_while_the_engine_computes(publisher: Publisher, stre
     job_id = new_id()
     streams.begins.clear()
     # Redis hangs, and the engine need not wait for it.
-    with publisher.publishing(job_id, 1, always) as (prefix, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (prefix, add):
         assert prefix == ""
         streams.begins.set()
         wait_until(lambda: bool(streams.begun))
@@ -319,12 +330,12 @@ def test_first_claim_begins_while_the_engine_computes(publisher: Publisher, stre
 def test_first_piece_does_not_wait_for_the_other_streams(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.recording.publisher.FLUSH_EVERY_S", 60)
-    monkeypatch.setattr("workers.running.recording.publisher.LAST_FLUSH_S", 0)
+    monkeypatch.setattr("workers.running.publisher.FLUSH_EVERY_S", 60)
+    monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 0)
     first, second = new_id(), new_id()
     with (
-        publisher.publishing(first, 1, always) as (_, add_first),
-        publisher.publishing(second, 1, always) as (_, add_second),
+        publisher.publishing(first, 1, always, ON_DISK) as (_, add_first),
+        publisher.publishing(second, 1, always, ON_DISK) as (_, add_second),
     ):
         add_first(Delta("one"))
         wait_until(lambda: streams.text[first] == "one")
@@ -342,7 +353,7 @@ def test_first_piece_does_not_wait_for_the_other_streams(
 def test_text_that_cannot_be_continued_starts_anew(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.text[job_id] = "old"
-    with publisher.publishing(job_id, 2, never) as (prefix, add):
+    with publisher.publishing(job_id, 2, never, ON_DISK) as (prefix, add):
         assert prefix == ""
         add(Delta("new"))
     assert streams.text[job_id] == "new"
@@ -353,7 +364,7 @@ def test_claim_that_redis_has_not_heard_of_begins_anew_once_it_can(publisher: Pu
     job_id = new_id()
     streams.text[job_id] = "heard before"
     streams.error = BrokerUnavailable("gone")
-    with publisher.publishing(job_id, 2, always) as (prefix, add):
+    with publisher.publishing(job_id, 2, always, ON_DISK) as (prefix, add):
         assert prefix == ""
         add(Delta("all of "))
         streams.error = None
@@ -365,8 +376,8 @@ def test_claim_that_redis_has_not_heard_of_begins_anew_once_it_can(publisher: Pu
 def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, streams: FakeStreams) -> None:
     fenced, other = new_id(), new_id()
     with (
-        publisher.publishing(fenced, 1, always) as (_, add_fenced),
-        publisher.publishing(other, 1, always) as (_, add_other),
+        publisher.publishing(fenced, 1, always, ON_DISK) as (_, add_fenced),
+        publisher.publishing(other, 1, always, ON_DISK) as (_, add_other),
     ):
         wait_until(lambda: len(streams.begun) == 2)
         streams.refused.add(fenced)
@@ -387,7 +398,7 @@ def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, 
 def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.refused.add(job_id)
-    with publisher.publishing(job_id, 2, always) as (prefix, add):
+    with publisher.publishing(job_id, 2, always, ON_DISK) as (prefix, add):
         assert prefix == ""
         add(Delta("x"))
     assert streams.calls == []
@@ -395,7 +406,7 @@ def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams:
 
 def test_what_postgres_cannot_hold_is_heard_as_it_is_stored(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("a\0b\ud800"))
     assert streams.text[job_id] == "a\ufffdb\ufffd"
 
@@ -404,7 +415,7 @@ def test_fault_does_not_end_the_thread(
     publisher: Publisher, streams: FakeStreams, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         wait_until(lambda: bool(streams.begun))
         streams.error = RuntimeError("a bug")
         add(Delta("text"))
@@ -418,12 +429,40 @@ def test_end_is_safe_for_a_publisher_that_never_began(streams: FakeStreams) -> N
     Publisher(streams).end()  # type: ignore[arg-type]
 
 
+def test_the_streams_of_ended_jobs_expire_together_the_last_ones_at_the_end(
+    publisher: Publisher, streams: FakeStreams
+) -> None:
+    jobs = [new_id() for _ in range(3)]
+    with publisher._changed:
+        publisher.forget(jobs[0])
+        publisher.forget(jobs[1])
+    wait_until(lambda: streams.ended == [jobs[:2]])
+    publisher.forget(jobs[2])
+    publisher.end()
+    assert streams.ended == [jobs[:2], jobs[2:]]
+
+
+def test_a_redis_that_does_not_end_a_stream_has_the_next_pieces_published(
+    publisher: Publisher, streams: FakeStreams
+) -> None:
+    job_id, ended = new_id(), new_id()
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+        add(Delta("one "))
+        wait_until(lambda: streams.text[job_id] == "one ")
+        streams.error = BrokerUnavailable("gone")
+        publisher.forget(ended)
+        wait_until(lambda: streams.ended == [[ended]])
+        streams.error = None
+        add(Delta("two"))
+        wait_until(lambda: streams.text[job_id] == "one two")
+
+
 def test_calls_of_tools_are_published_after_the_text_one_piece_for_each(
     publisher: Publisher, streams: FakeStreams
 ) -> None:
     job_id = new_id()
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always) as (_, add):
+    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
         add(Delta("I ", tool_calls=(ToolCallPiece(0, "a", "f"),)))
         wait_until(lambda: len(streams.calls) == 1)
         add(Delta("", tool_calls=(ToolCallPiece(0, arguments='{"x":'),)))
@@ -444,7 +483,7 @@ def test_calls_of_tools_are_published_after_the_text_one_piece_for_each(
 
 
 def test_a_call_is_published_as_it_will_be_stored(publisher: Publisher, streams: FakeStreams) -> None:
-    with publisher.publishing(new_id(), 1, always) as (_, add):
+    with publisher.publishing(new_id(), 1, always, ON_DISK) as (_, add):
         add(Delta("", tool_calls=(ToolCallPiece(0, "a", "f", '{"x": "\0\ud800"}'),)))
     [[piece]] = streams.calls
     assert ToolCallPiece(**json.loads(piece.text)) == ToolCallPiece(0, "a", "f", '{"x": "\ufffd\ufffd"}')

@@ -7,7 +7,9 @@ prefix of the attempt's answer. Readers get the unpublished rest from Postgres w
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,7 +23,6 @@ from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import merged
 from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta, OnDelta
-from workers.running.recording.commits import ON_DISK, Commit
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Publisher:
         self._streams = streams
         self._changed = threading.Condition()
         self._open: list[_Publication] = []
+        self._ended = deque[UUID]()
         self._has_news = self._is_hurried = self._is_failing = self._is_ending = False
         self._thread = threading.Thread(target=self._flush_until_ended, name="publisher", daemon=True)
 
@@ -109,21 +111,21 @@ class Publisher:
 
     @contextmanager
     def publishing(
-        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], commit: Commit = ON_DISK
+        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], on_disk: Future[None]
     ) -> Iterator[tuple[str, OnDelta]]:
         """Publish one claim's output. The exit waits for the last pieces, for `LAST_FLUSH_S` at most.
 
         Args:
             can_continue: whether the engine can continue this text, which an earlier claim published.
-            commit: puts the claim on disk; nothing is published before, and if it fails, nothing at all.
+            on_disk: the claim's commit; nothing is published before, and if it fails, nothing at all.
 
         Yields: the text that the engine must continue, and a callback for its pieces, which does not block.
         Raises: StoreUnavailable: the commit has failed.
         """
-        publication = self._begun(job_id, enqueue_no, can_continue, commit)
+        publication = self._begun(job_id, enqueue_no, can_continue, on_disk)
         with self._changed:
             self._open.append(publication)
-        commit.then(partial(self._release, publication))
+        on_disk.add_done_callback(partial(self._release, publication))
 
         def add(piece: Delta) -> None:
             with self._changed:
@@ -143,21 +145,21 @@ class Publisher:
             self._settle(publication)
 
     def forget(self, job_id: UUID) -> None:
-        """Let the stream of an ended job expire."""
-        try:
-            self._streams.end(job_id)
-        except BrokerUnavailable as error:
-            log.warning("stream_not_ended", extra={"job_id": show_id(job_id), "error": str(error)})
+        """Let the stream of an ended job expire soon. If Redis does not answer, it expires as one that still runs."""
+        with self._changed:
+            self._ended.append(job_id)
+            self._has_news = True
+            self._changed.notify_all()
 
     def _begun(
-        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], commit: Commit
+        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], on_disk: Future[None]
     ) -> _Publication:
         """Take the stream over. Without Redis, the thread does so later, and the text starts from the beginning."""
         publication = _Publication(job_id, enqueue_no)
         if enqueue_no == FIRST:
             # Nothing to continue: the thread begins the stream while the engine computes the first token.
             return publication
-        commit.wait()
+        on_disk.result()
         try:
             text = self._streams.begin(job_id, enqueue_no)
             if text and not can_continue(text):
@@ -170,10 +172,11 @@ class Publisher:
         publication.published_bytes = len(publication.prefix.encode())
         return publication
 
-    def _release(self, publication: _Publication, is_on_disk: bool) -> None:
+    def _release(self, publication: _Publication, on_disk: Future[None]) -> None:
         """Let a publication's pieces out now that its commit is over, or drop them if the claim is not on disk."""
         with self._changed:
-            publication.is_held, publication.is_dropped = False, publication.is_dropped or not is_on_disk
+            publication.is_held = False
+            publication.is_dropped |= on_disk.exception() is not None
             if publication.is_due:
                 self._has_news = True
                 self._is_hurried |= bool(publication.pieces)
@@ -194,8 +197,11 @@ class Publisher:
         return self._is_failing or self._is_ending
 
     def _flush_until_ended(self) -> None:
-        while not self._is_ending:
+        is_ending = False
+        while not is_ending:
             due = self._collect()
+            # Ends that came before it are flushed.
+            is_ending = self._is_ending
             is_failing = True
             try:
                 self._flush(due)
@@ -249,6 +255,8 @@ class Publisher:
             if publication.published_bytes >= MOST_BYTES and not publication.is_dropped:
                 log.info("stream_full", extra={"job_id": show_id(publication.job_id)})
                 publication.is_dropped = True
+        if self._ended:
+            self._streams.end(*(self._ended.popleft() for _ in range(len(self._ended))))
 
 
 def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str, int, int]]:

@@ -25,8 +25,7 @@ from tests.integration.workers.running.conftest import Make
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.running.execute import Execute
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.recording.commits import Commit
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 
 DEADLINE_S = 20
 ANSWER = "An answer."
@@ -130,13 +129,13 @@ class Bench:
     heard: Heard
     slow: SlowDisk
     threads: list[threading.Thread] = field(default_factory=list)
-    outcomes: list[Outcome | Commit | None] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self, ticket: Ticket) -> threading.Thread:
         """Run the job as after a take, in a thread of its own."""
 
         def run() -> None:
-            self.outcomes.append(self.execute.run(ticket.job_id, ticket.enqueue_no))
+            self.outcomes.append(self.execute.run(ticket.job_id, ticket.enqueue_no).result(DEADLINE_S))
 
         self.execute.expect({ticket.job_id: ticket.enqueue_no})
         thread = threading.Thread(target=run)
@@ -157,12 +156,11 @@ def bench(bare_worker: Make, store: Store, settings: Settings, monkeypatch: pyte
     engine, heard = QuickEngine(), Heard()
     slow = SlowDisk(postgres(settings))
     execute, state = bare_worker(engine, heard, slow)
-    execute.records.ahead.begin()
     lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), lambda: None)
     yield Bench(execute, lease, engine, heard, slow)
     slow.writes.set()
     engine.aborted.set()
-    execute.records.ahead.end()
+    execute.recorder.close()
     slow.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 from headrace.batching import CROWD, Gathering
 from headrace.domain.ids import new_id
 from headrace.errors import BrokerUnavailable
-from workers.running.recording.notices import Notices
+from workers.running.notices import Notices
 
 FIRST, SECOND = new_id(), new_id()
 

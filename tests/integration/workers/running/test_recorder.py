@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,14 +12,16 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from redis import Redis
 from sqlalchemy.exc import DBAPIError
 
+from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.logprobs import alternative
 from headrace.domain.prompts.tools import ToolCall
@@ -28,8 +31,9 @@ from headrace.errors import PayloadUnreadable, StoreBusy
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import ledger
-from workers.running.recording.commits import ON_DISK
-from workers.running.recording.shared_attempts import ALONE_CHARS, SharedAttempts
+from tests.integration.workers.running.test_early_claims import Heard
+from workers.running.publisher import Publisher
+from workers.running.recorder import ALONE_CHARS, ELSEWHERE, Ending, Recorder
 
 THREADS = 16
 LONG = "a" * (ALONE_CHARS + 1)
@@ -37,8 +41,21 @@ DONE = AttemptEnd("succeeded", 1.5, Cost(Decimal("0.01"), "v1"), "compute", Usag
 
 
 @pytest.fixture
-def shared(store: Store) -> SharedAttempts:
-    return SharedAttempts(store, add_worker(store), "simulator")
+def make(redis: Redis) -> Iterator[Callable[[Store, UUID], Recorder]]:
+    """Makes the recorder of this worker."""
+    with ExitStack() as made:
+
+        def make(store: Store, worker_id: UUID) -> Recorder:
+            recorder = Recorder(store, worker_id, "simulator", Heard(), Publisher(Streams(redis)))
+            made.callback(recorder.close)
+            return recorder
+
+        yield make
+
+
+@pytest.fixture
+def shared(store: Store, make: Callable[[Store, UUID], Recorder]) -> Recorder:
+    return make(store, add_worker(store))
 
 
 Run = tuple[str, Mapping[str, Any]]
@@ -64,56 +81,53 @@ def add_worker(store: Store) -> UUID:
     return info.id
 
 
-def claim_all(shared: SharedAttempts, tickets: list[Ticket]) -> list[Claim | None]:
+def claim_all(shared: Recorder, tickets: list[Ticket]) -> list[Claim | None]:
     with ThreadPoolExecutor(THREADS) as threads:
         return list(threads.map(lambda each: claimed(shared, each), tickets))
 
 
-def claimed(shared: SharedAttempts, ticket: Ticket) -> Claim | None:
+def claimed(shared: Recorder, ticket: Ticket) -> Claim | None:
     """The ticket's claim once it is on disk."""
     found = shared.claim(ticket.job_id, ticket.enqueue_no)
     if found is None:
         return None
-    found.commit.wait()
+    found.on_disk.result(20)
     return found.claim
 
 
 @pytest.mark.parametrize(("lull_s", "is_early"), [(0.0, True), (math.inf, False)])
 def test_only_a_claim_that_comes_alone_comes_before_its_commit(
-    shared: SharedAttempts,
+    runs: list[Run],
+    shared: Recorder,
     queued: Callable[..., Ticket],
     monkeypatch: pytest.MonkeyPatch,
     *,
     lull_s: float,
     is_early: bool,
 ) -> None:
-    monkeypatch.setattr("workers.running.recording.shared_attempts.LULL_S", lull_s)
+    monkeypatch.setattr("workers.running.recorder.LULL_S", lull_s)
     ticket = queued()
-    shared.ahead.begin()
-    try:
-        shared.ahead.expect({ticket.job_id: ticket.enqueue_no})
-        found = shared.claim(ticket.job_id, ticket.enqueue_no)
-        assert found is not None
-        found.commit.wait()
-    finally:
-        shared.ahead.end()
+    runs.clear()
+    shared.expect({ticket.job_id: ticket.enqueue_no})
+    claim = claimed(shared, ticket)
 
-    assert found.claim.job_id == ticket.job_id
-    assert (found.commit is not ON_DISK) == is_early
+    assert claim is not None
+    assert claim.job_id == ticket.job_id
+    assert [parameters.get("is_before_disk") for _, parameters in runs] == ([True, None] if is_early else [False])
 
 
 def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
-    store: Store, runs: list[Run], shared: SharedAttempts, queued: Callable[..., Ticket]
+    store: Store, runs: list[Run], shared: Recorder, queued: Callable[..., Ticket]
 ) -> None:
     tickets = [queued() for _ in range(200)]
     runs.clear()
 
     claims = [each for each in claim_all(shared, tickets) if each]
     with ThreadPoolExecutor(THREADS) as threads:
-        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, DONE), claims))
+        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, DONE).result(20), claims))
 
     assert [each.job_id for each in claims] == [each.job_id for each in tickets]
-    assert all(ended)
+    assert {outcome.state for outcome in ended} == {JobState.SUCCEEDED}
     assert 0 < len(runs) < 200
     with store.begin() as db:
         assert {jobs.find(db, each.app_id, each.job_id).state for each in tickets} == {"succeeded"}
@@ -121,42 +135,43 @@ def test_jobs_that_come_together_are_claimed_and_ended_in_fewer_statements(
 
 
 def test_a_locked_row_keeps_no_other_job_from_its_claim(
-    store: Store, settings: Settings, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    settings: Settings,
+    queued: Callable[..., Ticket],
+    make: Callable[[Store, UUID], Recorder],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 100)
     hasty = Store(postgres(settings))
-    shared = SharedAttempts(hasty, add_worker(store), "simulator")
+    shared = make(hasty, add_worker(store))
     others = [queued() for _ in range(4)]
     locked = others.pop(1)
-    shared.ahead.begin()
     try:
         with store.begin() as db:
             db.execute(sa.text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked.job_id})
-            shared.ahead.expect({each.job_id: each.enqueue_no for each in (locked, *others)})
+            shared.expect({each.job_id: each.enqueue_no for each in (locked, *others)})
             assert [claim.job_id for each in others if (claim := claimed(shared, each))] == [x.job_id for x in others]
             with pytest.raises(StoreBusy):
                 claimed(shared, locked)
     finally:
-        shared.ahead.end()
+        shared.close()
         hasty.close()
 
 
 def test_jobs_that_are_expected_are_claimed_in_one_statement(
-    runs: list[Run], shared: SharedAttempts, queued: Callable[..., Ticket]
+    runs: list[Run], shared: Recorder, queued: Callable[..., Ticket]
 ) -> None:
     tickets = [queued() for _ in range(THREADS)]
     gone = UUID(int=tickets[0].job_id.int + 1)
     runs.clear()
-    shared.ahead.begin()
 
-    shared.ahead.expect({**{each.job_id: each.enqueue_no for each in tickets}, gone: 1})
+    shared.expect({**{each.job_id: each.enqueue_no for each in tickets}, gone: 1})
     claims = claim_all(shared, tickets)
 
     assert [each and each.job_id for each in claims] == [each.job_id for each in tickets]
     assert shared.claim(gone, 1) is None, "it is no queued job"
     assert len([sql for sql, _ in runs if "INSERT INTO attempts" in sql]) == 1
     assert claim_all(shared, tickets) == [None] * THREADS, "each is claimed once"
-    shared.ahead.end()
 
 
 @pytest.mark.parametrize(
@@ -171,29 +186,29 @@ def test_jobs_that_are_expected_are_claimed_in_one_statement(
     ids=["logprobs", "text", "reasoning", "call", "several answers"],
 )
 def test_a_large_end_shares_no_statement(
-    runs: list[Run], shared: SharedAttempts, queued: Callable[..., Ticket], large: dict[str, Any]
+    runs: list[Run], shared: Recorder, queued: Callable[..., Ticket], large: dict[str, Any]
 ) -> None:
     claims = [each for each in claim_all(shared, [queued() for _ in range(30)]) if each]
     measured = replace(DONE, **large)
     runs.clear()
 
     with ThreadPoolExecutor(THREADS) as threads:
-        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, measured), claims))
+        ended = list(threads.map(lambda each: shared.finish(each, JobState.SUCCEEDED, measured).result(20), claims))
 
-    assert all(ended)
+    assert {outcome.state for outcome in ended} == {JobState.SUCCEEDED}
     assert [len(json.loads(parameters["given"])) for _, parameters in runs] == [1] * 30
 
 
-def test_a_message_that_is_there_twice_is_claimed_once(shared: SharedAttempts, queued: Callable[..., Ticket]) -> None:
+def test_a_message_that_is_there_twice_is_claimed_once(shared: Recorder, queued: Callable[..., Ticket]) -> None:
     tickets = [queued() for _ in range(8)]
     claims = claim_all(shared, tickets * 4)
     assert sorted(each.job_id for each in claims if each) == sorted(each.job_id for each in tickets)
 
 
 def test_of_two_workers_at_once_each_job_is_one_s(
-    store: Store, shared: SharedAttempts, queued: Callable[..., Ticket]
+    store: Store, shared: Recorder, queued: Callable[..., Ticket], make: Callable[[Store, UUID], Recorder]
 ) -> None:
-    other = SharedAttempts(store, add_worker(store), "simulator")
+    other = make(store, add_worker(store))
     tickets = [queued() for _ in range(64)]
     with ThreadPoolExecutor(2) as threads:
         both = list(threads.map(lambda each: claim_all(each, tickets), (shared, other)))
@@ -201,25 +216,28 @@ def test_of_two_workers_at_once_each_job_is_one_s(
 
 
 def test_an_end_that_postgres_refuses_fails_alone(
-    store: Store, shared: SharedAttempts, queued: Callable[..., Ticket]
+    store: Store, shared: Recorder, queued: Callable[..., Ticket], caplog: pytest.LogCaptureFixture
 ) -> None:
     claims = [each for each in claim_all(shared, [queued() for _ in range(THREADS)]) if each]
     # More cached than there were.
     bad = replace(DONE, usage=Usage(1, 1, cached_tokens=2))
 
-    def finish(claim: Claim) -> bool:
+    def finish(claim: Claim) -> Ending:
         return shared.finish(claim, JobState.SUCCEEDED, bad if claim is claims[3] else DONE)
 
     with ThreadPoolExecutor(THREADS) as threads:
-        told = [threads.submit(finish, each) for each in claims]
-    assert [isinstance(each.exception(), DBAPIError) for each in told] == [each is claims[3] for each in claims]
+        outcomes = [each.result(20) for each in threads.map(finish, claims)]
+    assert [outcome == ELSEWHERE for outcome in outcomes] == [each is claims[3] for each in claims]
+    [refused] = [vars(record) for record in caplog.records if record.message == "end_not_written"]
+    assert refused["job_id"] == show_id(claims[3].job_id)
+    assert isinstance(refused["exc_info"][1], DBAPIError)
     with store.begin() as db:
         states = [jobs.find(db, each.app_id, each.job_id).state for each in claims]
     assert states == ["running" if each is claims[3] else "succeeded" for each in claims]
 
 
 def test_what_cannot_be_read_costs_no_other_job_its_claim(
-    store: Store, shared: SharedAttempts, queued: Callable[..., Ticket]
+    store: Store, shared: Recorder, queued: Callable[..., Ticket]
 ) -> None:
     tickets = [queued() for _ in range(THREADS)]
     with store.begin() as db:
