@@ -1,11 +1,9 @@
 """The web process's composition root: builds every part once, then the app."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from uuid import UUID
-
-from flask import Flask
 
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
@@ -25,12 +23,12 @@ from api.door.submit import Submitter
 from api.door.wallet import SharedWallet
 from api.handlers.jobs import accepted_reply, plain_draft
 from api.metrics import WebMetrics
-from api.mounts.fast_path import FastPath
 from api.mounts.flask_app import make_flask_app
+from api.mounts.mount import Mount
 from api.readiness import Readiness
 from api.reading.reader import Reader
-from api.reading.slots import Slots
 from api.reading.waits import Waits
+from api.slots import Slots
 from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.app_rates import AppRates
@@ -52,14 +50,15 @@ from headrace.store.money import budgets, tariffs
 USAGE_SLOTS = 2
 
 
-def create_app(settings: Settings) -> Flask:
-    """The WSGI app. Connects to nothing before the first request. Raises: ConfigError."""
+def create_app(settings: Settings, begin: Callable[[], object] = lambda: None) -> Mount:
+    """The ASGI app. Connects to nothing before the first request. Raises: ConfigError.
+
+    Args: begin: called at the first request, on the event loop.
+    """
     settings.check_pepper()
     settings.check_paid_pools()
     web = build(settings)
-    app = make_flask_app(web)
-    app.wsgi_app = FastPath(app.wsgi_app, web)  # type: ignore[method-assign]
-    return app
+    return Mount(web, make_flask_app(web), begin)
 
 
 def build(settings: Settings) -> WebDeps:

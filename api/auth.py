@@ -72,16 +72,24 @@ class Authenticator:
         key = _bearer(header)
         for pepper in self._peppers:
             with suppress(Unauthenticated):
-                return self._of(key, pepper)
+                digest = keys.digest(key, pepper)
+                return self._known(key, pepper, digest) or self._asked(digest)
         raise keys.invalid()
 
-    def _of(self, key: str, pepper: str) -> App:
-        digest = keys.digest(key, pepper)
-        if app := self._believed(digest):
-            return app
-        if not keys.may_exist(key, pepper):
+    def recall(self, header: str | None) -> App | None:
+        """The app behind an Authorization header; None where Postgres must be asked. Raises: Unauthenticated."""
+        key = _bearer(header)
+        for pepper in self._peppers:
+            with suppress(Unauthenticated):
+                return self._known(key, pepper, keys.digest(key, pepper))
+        raise keys.invalid()
+
+    def _known(self, key: str, pepper: str, digest: bytes) -> App | None:
+        """The app of a key that may be asked for; None if it must be. Raises: Unauthenticated."""
+        app = self._believed(digest)
+        if app is None and not keys.may_exist(key, pepper):
             raise keys.invalid()
-        return self._asked(digest)
+        return app
 
     def _believed(self, digest: bytes) -> App | None:
         """The app from the cache; None when it must be queried. Raises: Unauthenticated."""

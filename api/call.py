@@ -4,12 +4,13 @@ Handlers (`api.handlers`) turn a call into a reply. Mounts (`api.mounts`) make c
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from api.reading.slots import Slot
+from api.slots import Slot
+from headrace.batching import Batching
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.jobs import Job
@@ -55,18 +56,42 @@ class Call:
         return self.caller
 
 
+#: Tells a waiter that there is news. It may be called from any thread, and returns at once.
+Wake = Callable[[], object]
+
+
+class Step(NamedTuple):
+    """A request that is held open has come so far, and holds no thread until it goes on.
+
+    Attributes:
+        data: what its client gets now; may be empty.
+        until: when it goes on if there is no news before, on the monotonic clock.
+    """
+
+    data: bytes
+    until: float
+
+
+class ClientGone(Exception):
+    """The client has closed its connection: no answer reaches it. Thrown into the steps of its request."""
+
+
+#: A reply's body that comes in pieces: its steps, for a client that is to be woken by this.
+Stream = Callable[[Wake], Generator[Step, None, None]]
+
+
 @dataclass(slots=True)
 class Reply:
     """The answer to a call.
 
     Attributes:
-        body: the whole of it, or a stream's pieces as they come.
+        body: the whole of it, or a stream.
         refusal: the bound that was met, if the call was refused.
         on_close: called once the last byte is sent, or can be sent no more.
     """
 
     status: int
-    body: bytes | Iterable[bytes]
+    body: bytes | Stream
     headers: dict[str, str]
     refusal: str | None = None
     on_close: list[Callable[[], None]] = field(default_factory=list)
@@ -86,3 +111,16 @@ class Wait:
     slot: Slot
     read: Callable[[], Job]
     reply: Callable[[Job | Exception], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A reply that comes once a batch of such calls was served. No thread waits for it.
+
+    Attributes:
+        reply: makes the reply of the batch's outcome for this call, or of its error. None: the handler makes it.
+    """
+
+    batching: Batching[Any, Any]
+    ask: object
+    reply: Callable[[Any], Reply | None]

@@ -13,8 +13,8 @@ from api.door.submit import Submitter
 from api.metrics import WebMetrics
 from api.readiness import Readiness
 from api.reading.reader import Reader
-from api.reading.slots import Slots
 from api.reading.waits import Waits
+from api.slots import Slots
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.broker.streams import Streams

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from bed.steps.door import AT_ONCE, BY_FLASK, POLL, Door
+from bed.steps.door import AT_ONCE, POLL, Door
 from bed.steps.meter import Meter, Used
 from bed.steps.worker import Worker
 from bed.testbed import Testbed, console, line_of, rounds
@@ -56,9 +56,9 @@ def main(number: int, jobs: int, file: Path | None) -> None:
     its threads, and of the servers from /proc. So it means something on a machine that others use, too; waiting costs
     nothing. Steps that jobs share are measured in shares of 8 at the door and of 16 at the worker.
 
-    The last line is name=value pairs, all in microseconds for each job: submit_us, flask_us, poll_us, poll_flask_us and
-    refused_us (whole requests without the HTTP server: a plain job, the same through Flask, a poll, the same through
-    Flask, and a refusal; all but the last with the servers), hello_us, and worker_us (the worker's steps together).
+    The last line is name=value pairs, all in microseconds for each job: submit_us, poll_us and refused_us (whole
+    requests without the HTTP server: a plain job, a poll and a refusal; the first two with the servers), hello_us, and
+    worker_us (the worker's steps together).
 
     \b
     bin/headrace python benchmarks/steps.py
@@ -77,9 +77,7 @@ def summary(found: Mapping[str, Used]) -> dict[str, object]:
     of_worker = ("claim share", "notice of a claim, share", "finish share", "notice of an end, share")
     return {
         "submit_us": found[AT_ONCE].total_us,
-        "flask_us": found[AT_ONCE + BY_FLASK].total_us,
         "poll_us": found[POLL].total_us,
-        "poll_flask_us": found[POLL + BY_FLASK].total_us,
         "refused_us": found["whole, refused"].total_us,
         "hello_us": found["frame: a Flask hello"].total_us,
         "worker_us": sum(found[name].total_us for name in of_worker),

@@ -1,17 +1,14 @@
 """The entry point of the server: reads each request whole, and hands it to one of a few threads, which answers it.
 
-The interface is ASGI because anyone may post to the login. Under WSGI a body that does not come holds two threads until
-its client leaves (`api/bodies/reader.py`). The API counts these threads by app, and a stranger has none. Here such a
-body holds a coroutine, for `BODY_S` at most: then the request is answered and the server closes the connection.
+Anyone may post to the login. A body that does not come holds a coroutine, for `BODY_S` at most: then the request is
+answered and the server closes the connection.
 """
 
 import asyncio
-import io
 import ipaddress
 import resource
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -21,13 +18,10 @@ from werkzeug.wrappers import Response
 
 from headrace import heap, startup
 from headrace.endpoint import Endpoint
+from headrace.http.asgi import Receive, Scope, Send, environ_of
 from headrace.logging import configure
 from ops.app import FORM_BYTES_MAX, create_app
 from ops.deps import EXTENSION
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Threads that answer requests, and whole requests that wait for one of them.
 THREADS, WAITING = 32, 64
@@ -65,7 +59,7 @@ class Server:
         began = time.monotonic()
         try:
             address = self._client(scope)
-            response = await self._answer(_environ(scope, address, await self._body(scope, receive)))
+            response = await self._answer(environ_of(scope, address, await self._body(scope, receive)))
         except _Refusal as refusal:
             self._metrics.note(scope["method"], None, refusal.status, time.monotonic() - began)
             self._metrics.note_refusal(refusal.reason)
@@ -161,43 +155,6 @@ def _refused(refusal: _Refusal) -> Response:
     if refusal.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
-
-
-def _environ(scope: Scope, address: str, body: bytes) -> dict[str, Any]:
-    """The request as WSGI has it (PEP 3333)."""
-    server = scope.get("server") or ("localhost", 80)
-    environ = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": scope["path"].encode().decode("latin-1"),
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "REMOTE_ADDR": address,
-        "SERVER_NAME": server[0],
-        "SERVER_PORT": str(server[1]),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope["scheme"],
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for name, value in _joined(scope["headers"]):
-        environ[name] = value
-    return environ | {"CONTENT_LENGTH": str(len(body))}
-
-
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
-    """Each header under its name in WSGI, those of one name joined. A name with `_` could pass for another."""
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if b"_" not in name:
-            found.setdefault(name.lower(), []).append(value)
-    for name, values in found.items():
-        text = name.decode("latin-1").upper().replace("-", "_")
-        joined = (b"; " if name == b"cookie" else b", ").join(values).decode("latin-1")
-        yield text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}", joined
 
 
 @cache

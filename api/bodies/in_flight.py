@@ -7,12 +7,11 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from api.bodies.fair_semaphore import FairSemaphore
-from api.bodies.reader import BodyReader
-from api.bodies.small import SmallBodies, SmallRead
-from api.bodies.threads import ReaderThreads
 from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App
 from headrace.domain.limits.rates import RateLeft, RatesLeft
@@ -25,13 +24,14 @@ log = logging.getLogger(__name__)
 #: A body up to this size is read without a look at the app's rate, and its bytes are not counted: reading it costs no
 #: more than that would.
 SMALL_BYTES = 64 * 1024
-#: Small bodies that one app may be sending at once. Each holds one thread or two.
+#: Small bodies that one app may be sending at once.
 SMALL_LIMIT = 256
 #: The share of the bytes that one app may hold.
 APP_SHARE = 0.5
 RETRY_AFTER_S = 1
-#: Connections that one app may keep open after their bodies timed out. Each holds two threads until it closes.
-LATE_LIMIT = 16
+#: Bytes per second that a client must send. An app is a server: even a slow uplink of 1 Mbit/s has twice as much. At
+#: this rate the largest body by default, 8 MiB, takes 128 s.
+MIN_RATE = 64 * 1024
 
 
 class Bodies:
@@ -39,32 +39,32 @@ class Bodies:
     are read. Safe for many threads.
 
     Attributes:
-        threads: read the bodies.
-        grace_s: how far a client may fall behind the minimum rate while it sends a body.
+        grace_s: how far a client may fall behind `MIN_RATE` while it sends a body.
         checking: held while a body of some KB or more is parsed and checked. That keeps the GIL, so at most one body
             at a time competes for it.
     """
 
     def __init__(self, rates: AppRates, store: Store, in_flight_bytes: int, grace_s: float) -> None:
         self._rates, self._store, self._most, self.grace_s = rates, store, in_flight_bytes, grace_s
-        self.threads = ReaderThreads()
         self._held: Counter[UUID] = Counter()
-        self._small = SmallBodies()
-        #: Each app's readers whose bodies timed out. Their clients may keep the connections open.
-        self._late: dict[UUID, list[BodyReader]] = {}
+        self._small: Counter[UUID] = Counter()
         self._lock = threading.Lock()
         self.checking = FairSemaphore(1)
 
-    def reading_small(self, app_id: UUID) -> SmallRead:
-        """Counts a small body while it is read. Yields: whether the read needs a deadline. Raises: BodiesFull."""
-        sending = self._small.sending(app_id)
-        # With fewer bodies under way, and none late, there cannot be too many that came too slowly.
-        if self._late or sending >= LATE_LIMIT:
+    @contextmanager
+    def reading_small(self, app_id: UUID) -> Iterator[None]:
+        """Count a small body while it is read. Raises: BodiesFull."""
+        with self._lock:
+            if self._small[app_id] >= SMALL_LIMIT:
+                raise _full(f"This app sends {SMALL_LIMIT} requests at once whose bodies have not come", "app_bodies")
+            self._small[app_id] += 1
+        try:
+            yield
+        finally:
             with self._lock:
-                self._check_late(app_id)
-        if sending >= SMALL_LIMIT:
-            raise _full(f"This app sends {SMALL_LIMIT} requests at once whose bodies have not come", "app_bodies")
-        return self._small.reading(app_id)
+                self._small[app_id] -= 1
+                if not self._small[app_id]:
+                    del self._small[app_id]
 
     def admit(self, app: App, size: int, idempotency_key: str | None) -> None:
         """Admit a large body of `size` bytes. `release` must follow. Raises: AppLimited. BodiesFull. StoreUnavailable.
@@ -73,7 +73,6 @@ class Bodies:
         """
         self._check_rate(app, idempotency_key)
         with self._lock:
-            self._check_late(app.id)
             own, all_held = self._held[app.id], self._held.total()
             # A body larger than a bound is admitted when it is the only one.
             if own and own + size > self._most * APP_SHARE:
@@ -82,26 +81,12 @@ class Bodies:
                 raise _full(f"Apps send this server {_mib(all_held)} of request bodies at once", "bodies")
             self._held[app.id] += size
 
-    def add_late(self, app_id: UUID, reader: BodyReader) -> None:
-        """Count a reader whose body timed out, until the reader has ended."""
-        with self._lock:
-            self._late.setdefault(app_id, []).append(reader)
-
     def release(self, app_id: UUID, size: int) -> None:
         """Stop counting a body whose request has ended."""
         with self._lock:
             self._held[app_id] -= size
             if not self._held[app_id]:
                 del self._held[app_id]
-
-    def _check_late(self, app_id: UUID) -> None:
-        """Forget the app's late readers that have ended. Raises: BodiesFull: too many have not."""
-        late = [reader for reader in self._late.pop(app_id, []) if not reader.has_ended]
-        if late:
-            self._late[app_id] = late
-        number = len(late) + self._small.stuck(app_id, self.grace_s)
-        if number >= LATE_LIMIT:
-            raise _full(f"This app keeps {number} connections open whose bodies came too slowly", "late_bodies")
 
     def _check_rate(self, app: App, idempotency_key: str | None) -> None:
         if (limit := app.limits.requests_per_minute) is None:

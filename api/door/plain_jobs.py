@@ -1,7 +1,7 @@
 """Plain jobs: submits that need nothing but a place and a row. One thread submits a share of them, one after the other.
 
 In threads of their own, which hand each other the GIL and run with cold caches, the same steps take 2.5 times as long.
-Each request's own thread only reads the body, waits once, and sends the reply. Knows no HTTP.
+Knows no HTTP.
 """
 
 import math
@@ -53,21 +53,17 @@ class PlainJobs(Generic[Answer]):
             answer_to: makes the answer to an accepted job.
         """
         self._submitter, self._draft_of, self._answer_to, self._clock = submitter, draft_of, answer_to, clock
+        #: The answer to each job that is durable now, perhaps still to be made; its error, after which the job may
+        #: exist, so that it must not be submitted again; None: it is not plain, and nothing was done for it.
         self.batching = Batching[Call, Answer | partial[Answer] | None](self._serve, SHARE)
         #: Until then the requests' own threads take all steps.
         self._off_until = -math.inf
         #: Until when the jobs of an app that was refused are submitted by their own threads.
         self._refused_until: dict[UUID, float] = {}
 
-    def submit(self, call: Call) -> Answer | None:
-        """Submit one job; returns once it is durable. None: it is not plain, and nothing was done for it.
-
-        Raises: as `Submitter.submit`. The job may exist, so it must not be submitted again.
-        """
-        if len(call.body) > PLAIN_BYTES or self._is_off() or self._was_refused(call.app):
-            return None
-        answer = self.batching.call(call)
-        return answer() if isinstance(answer, partial) else answer
+    def takes(self, call: Call) -> bool:
+        """Whether `batching` may submit this job."""
+        return len(call.body) <= PLAIN_BYTES and not self._is_off() and not self._was_refused(call.app)
 
     def _is_off(self) -> bool:
         return self._clock() < self._off_until

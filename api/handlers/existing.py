@@ -4,9 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from api.call import Call, Reply, Wait
+from api.call import Call, ClientGone, Reply, Wait
 from api.deps import WebDeps
-from api.reading.waits import ClientGone
 from headrace.broker import ending
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest

@@ -1,16 +1,16 @@
 """`/v1/jobs`: submit, read, list, cancel and delete jobs, in Headrace's own format."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from api.bodies.in_flight import SMALL_BYTES
-from api.call import Call, Reply, Wait
+from api.call import Asked, Call, Reply, Wait
 from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
 from api.handlers import existing
 from api.handlers.operation import QUESTION, SCHEMA, SUBMIT, Operation
-from api.handlers.problems import problem
 from api.handlers.submitting import accept, checked_body, headers_of, headers_of_job, idempotency_key, query, reply_of
 from api.schemas.body import parse_object, validated
 from api.schemas.job_request import JobRequest
@@ -18,25 +18,33 @@ from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQue
 from headrace.config.rules import AUTO
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.jobs import Job
-from headrace.errors import InvalidRequest, NotFound, QueueFull
+from headrace.errors import InvalidRequest, NotFound
 from headrace.store import jobs
 
 
 def submit(web: WebDeps, call: Call) -> Reply:
     """202, and the job's place in its queue."""
-    if idempotency_key(call) is None:
-        if (refused := _refused_early(web, call)) is not None:
-            return problem(refused, call.id)
-        if (accepted := web.plain_jobs.submit(call)) is not None:
-            call.calls_due = 0
-            return accepted
     return accepted_reply(accept(web, call, checked_body(JobRequest, web, call).to_draft()))
 
 
-def _refused_early(web: WebDeps, call: Call) -> QueueFull | None:
+def submit_soon(web: WebDeps, call: Call) -> Asked | None:
+    """A plain job, which may be refused by its body before that is examined. Raises: QueueFull. InvalidRequest."""
+    if idempotency_key(call) is not None:
+        return None
     refusals = web.submitter.refusals
     looks = refusals.refuses_early and len(call.body) <= SMALL_BYTES
-    return refusals.early(call.app.id, call.body) if looks else None
+    if looks and (refused := refusals.early(call.app.id, call.body)) is not None:
+        raise refused
+    return Asked(web.plain_jobs.batching, call, partial(_submitted, call)) if web.plain_jobs.takes(call) else None
+
+
+def _submitted(call: Call, outcome: Reply | partial[Reply] | BaseException | None) -> Reply | None:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    reply = outcome() if isinstance(outcome, partial) else outcome
+    if reply is not None:
+        call.calls_due = 0
+    return reply
 
 
 #: The fields of a plain body. They are cheap to check, and none of them needs anything but a place and a row.
@@ -64,6 +72,14 @@ def accepted_reply(accepted: Accepted) -> Reply:
 def read(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
     """The job, by any spelling of its id; with `?wait=` once it has ended."""
     return existing.when_ended(web, call, parse_id(public_id), query(WaitQuery, call).wait, job_reply)
+
+
+def read_soon(web: WebDeps, call: Call, public_id: str) -> Asked | None:
+    """The job as it stands."""
+    if call.query:
+        return None
+    key = call.app.id, parse_id(public_id)
+    return Asked(web.reader.batching, key, lambda found: job_reply(web.reader.job_of(*key, found)))
 
 
 def job_reply(job: Job) -> Reply:
@@ -116,11 +132,14 @@ SUBMIT_JOB = Operation(
     body=JobRequest,
     examples=EXAMPLES,
     refusals=SUBMIT,
+    soon=submit_soon,
 )
 READ_JOB = Operation(
     *("get", "/v1/jobs/{public_id}", read, "jobs", "Read a job, or wait for its end", JobBody),
     query=WaitQuery,
     refusals=(400, 404),
+    may_wait=True,
+    soon=read_soon,
 )
 OPERATIONS = (
     SUBMIT_JOB,
@@ -133,5 +152,9 @@ OPERATIONS = (
     Operation(
         "delete", "/v1/jobs/{public_id}", delete, "jobs", "Erase an ended job's texts", DeletedJob, refusals=(404, 409)
     ),
-    Operation("post", "/v1/jobs/{public_id}/cancel", cancel, "jobs", "Cancel a job", JobBody, refusals=(404,)),
+    Operation(
+        *("post", "/v1/jobs/{public_id}/cancel", cancel, "jobs", "Cancel a job", JobBody),
+        refusals=(404,),
+        may_wait=True,
+    ),
 )

@@ -6,10 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.call import Reply, Wait
+from api.call import Asked, Reply, Wait
 
 #: Takes the parts of the process, the call, and the path's parameters in their order.
 Handler = Callable[..., Reply | Wait]
+#: The same, on the event loop, so it asks no server itself. None: the handler answers this call.
+Soon = Callable[..., Asked | None]
 
 #: Statuses that may refuse any request with a body.
 READ_BODY = (400, 404, 408, 413, 415)
@@ -24,11 +26,13 @@ class Operation:
     Attributes:
         path: with its parameters in braces.
         handle: its handler.
+        soon: answers most of the calls without a thread for each; None where the handler answers all.
         answer: the body of its reply; None if the reference leaves the operation out.
         examples: valid bodies, by name.
         events: an example of its event stream; None where it has none.
         refusals: the statuses of its own errors, without those of every call.
         prefers_wait: whether it honours `Prefer: wait=n`.
+        may_wait: whether a call without a body may be held open.
         is_open: True when it needs no API key.
         takes_slashes: whether the path's parameter may contain slashes.
         is_refusal: True for a call that is only refused, with what to do instead.
@@ -47,6 +51,8 @@ class Operation:
     events: str | None = None
     refusals: tuple[int, ...] = ()
     prefers_wait: bool = False
+    may_wait: bool = False
+    soon: Soon | None = None
     is_open: bool = False
     takes_slashes: bool = False
     is_refusal: bool = False

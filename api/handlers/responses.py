@@ -122,6 +122,7 @@ OPERATIONS = (
         query=ResponseQuery,
         events=EVENTS,
         refusals=(400, 404),
+        may_wait=True,
     ),
     Operation(
         *("delete", "/v1/responses/{public_id}", delete, "OpenAI", "Erase an ended response's texts", DeletedResponse),
@@ -137,6 +138,7 @@ OPERATIONS = (
             ResponseBody,
         ),
         refusals=(400, 404),
+        may_wait=True,
     ),
     Operation(
         *("get", "/v1/responses/{public_id}/input_items", input_items, "OpenAI", "List what was asked", InputItemList),

@@ -11,13 +11,12 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.abandoned import cancel_unless_wanted
-from api.call import Call, Reply, Wait
+from api.call import Call, ClientGone, Reply, Wait
 from api.callers import CALL_BYTES
 from api.deps import WebDeps
 from api.door.accepted import Accepted
 from api.door.drafts import Draft
 from api.handlers.problems import confined_header, rate_headers
-from api.reading.waits import ClientGone
 from api.schemas.body import parse_object, validated
 from api.schemas.logprobs import Fragments
 from headrace.domain.ids import show_id

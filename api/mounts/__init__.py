@@ -1,1 +1,1 @@
-"""How HTTP meets a handler: Flask for every route, and the fast path for the hot ones. Both are WSGI."""
+"""How HTTP meets a handler: on the event loop where a call has a body or may wait, by Flask where it does not."""

@@ -1,20 +1,16 @@
-"""Reads a request's body: admitted before it is read, as long as its client keeps up, and unpacked."""
+"""Reads a request's body on the event loop: admitted first, as long as its client keeps up, and unpacked."""
 
+import asyncio
 import zlib
-from io import BytesIO
-from typing import IO, TYPE_CHECKING
-from uuid import UUID
+from functools import partial
 
-from api.bodies.in_flight import SMALL_BYTES, Bodies
-from api.bodies.reader import BodyReader
+from api.bodies.in_flight import MIN_RATE, SMALL_BYTES, Bodies
 from api.call import Call
 from api.callers import calls_of
 from api.handlers.submitting import idempotency_key
-from headrace.domain.apps import App
+from api.mounts.exchange import Exchange
+from api.mounts.loop import Threads
 from headrace.errors import BodyTimeout, BodyTooLarge, InvalidRequest, UnsupportedEncoding
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 #: zlib's window of 32 KiB, plus 16: it reads a gzip, with its checksum.
 GZIP = 31
@@ -23,23 +19,31 @@ GZIP = 31
 class Body:
     """The body of one request. It counts among those in flight until `release`."""
 
-    def __init__(self, bodies: Bodies, limit: int, environ: "WSGIEnvironment") -> None:
-        """Read nothing yet. Args: limit: the largest body, in bytes."""
-        self._bodies, self._limit, self._environ = bodies, limit, environ
-        self._held: tuple[UUID, int] | None = None
-        #: A reader that has given up, and still reads.
-        self.late: BodyReader | None = None
+    def __init__(self, bodies: Bodies, limit: int, exchange: Exchange, threads: Threads) -> None:
+        """Read nothing yet. Args: limit: the largest body, in bytes. threads: for what blocks."""
+        self._bodies, self._limit, self._exchange, self._threads = bodies, limit, exchange, threads
+        self._release: partial[None] | None = None
 
-    def read(self, call: Call) -> bytes:
+    async def read(self, call: Call) -> bytes:
         """The whole body, unpacked. It counts as calls of its app, unless a job is made of it.
 
         Raises: BodyTooLarge. UnsupportedEncoding. InvalidRequest. AppLimited. BodiesFull. BodyTimeout.
         """
-        told = self._told_size()
+        headers = self._exchange.headers
+        text, is_chunked = headers.get("Content-Length") or "", headers.get("Transfer-Encoding") is not None
+        # A chunked body gives no length.
+        told = None if is_chunked else int(text) if text.isascii() and text.isdigit() else 0
         if told is not None and told > self._limit:
             raise self._too_large()
-        is_packed = "HTTP_CONTENT_ENCODING" in self._environ and _is_packed(self._environ["HTTP_CONTENT_ENCODING"])
-        raw = self._read_packed(call, told) if is_packed else self._read_plain(call, told)
+        encoding = headers.get("Content-Encoding")
+        if encoding is not None and _is_packed(encoding):
+            raw = await self._unpacked(call, told)
+        elif told is None or told > SMALL_BYTES:
+            await self._admit(call, self._limit if told is None else told)
+            raw = await self._received(told)
+        else:
+            with self._bodies.reading_small(call.app.id):
+                raw = await self._received(told)
         call.calls_due += calls_of(len(raw))
         if len(raw) > self._limit:
             raise self._too_large()
@@ -47,74 +51,52 @@ class Body:
 
     def release(self) -> None:
         """Stop counting the body."""
-        if self._held is not None:
-            self._bodies.release(*self._held)
-            self._held = None
+        if self._release is not None:
+            self._release()
+            self._release = None
 
-    def _read_plain(self, call: Call, told: int | None) -> bytes:
-        # A chunked body gives no length: assume the largest.
-        size = self._limit if told is None else told
-        if size > SMALL_BYTES:
-            self._admit(call, size)
-            return self._read_in_time(call.app, told)
-        with self._bodies.reading_small(call.app.id) as needs_deadline:
-            if needs_deadline:
-                return self._read_in_time(call.app, told)
-            stream = self._stream()
-            raw = stream.read(size)
-            while len(raw) < size and (more := stream.read(size - len(raw))):
-                raw += more
-            return _checked(raw, size)
+    async def _admit(self, call: Call, size: int) -> None:
+        app = call.app
+        await self._threads.run(partial(self._bodies.admit, app, size, idempotency_key(call)), app.id)
+        self._release = partial(self._bodies.release, app.id, size)
 
-    def _read_packed(self, call: Call, told: int | None) -> bytes:
+    async def _unpacked(self, call: Call, told: int | None) -> bytes:
         """What a gzip contains. It counts as the largest body while its content's size is unknown."""
-        self._admit(call, self._limit)
-        packed = self._read_in_time(call.app, told)
+        await self._admit(call, self._limit)
+        packed = await self._received(told)
         if len(packed) > self._limit:
             raise self._too_large()
         call.calls_due += calls_of(self._limit)
-        raw = unpacked(packed, self._limit)
+        raw = await self._threads.run(partial(unpacked, packed, self._limit), call.app.id)
         call.calls_due -= calls_of(self._limit)
         return raw
 
-    def _admit(self, call: Call, size: int) -> None:
-        self._bodies.admit(call.app, size, idempotency_key(call))
-        self._held = call.app.id, size
-
-    def _read_in_time(self, app: App, told: int | None) -> bytes:
-        """Of a chunked body, at most one byte more than the limit: it shows that the body is too long."""
-        if told == 0:
-            return b""
-        reader = BodyReader(self._stream(), self._limit + 1 if told is None else told, self._bodies.threads)
+    async def _received(self, told: int | None) -> bytes:
+        """The body as it was sent; of one that is too long, as much as shows that. Raises: BodyTimeout."""
+        loop, pieces, received = asyncio.get_running_loop(), list[bytes](), 0
+        began = loop.time()
         try:
-            raw = reader.result(self._bodies.grace_s)
-        except BodyTimeout:
-            self._bodies.add_late(app.id, reader)
-            self.late = reader
-            raise
-        return _checked(raw, told)
-
-    def _stream(self) -> IO[bytes]:
-        environ = self._environ
-        # A server that cannot tell where a body of unknown length ends has none.
-        is_ended = environ.get("CONTENT_LENGTH") or environ.get("wsgi.input_terminated")
-        return environ["wsgi.input"] if is_ended else BytesIO()
-
-    def _told_size(self) -> int | None:
-        told = self._environ.get("CONTENT_LENGTH") or ""
-        return (
-            int(told) if told.isascii() and told.isdigit() and "HTTP_TRANSFER_ENCODING" not in self._environ else None
-        )
+            async with asyncio.timeout_at(began + self._bodies.grace_s) as deadline:
+                while received != told:
+                    part = await self._exchange.receive()
+                    if part["type"] == "http.disconnect":
+                        raise InvalidRequest("The client has left before the end of the body.", code="invalid_json")
+                    pieces.append(part.get("body", b""))
+                    received += len(pieces[-1])
+                    if not part.get("more_body") or received == told or received > self._limit:
+                        break
+                    deadline.reschedule(began + self._bodies.grace_s + received / MIN_RATE)
+        except TimeoutError:
+            raise BodyTimeout(
+                f"Less than {received // 1024 + 1} KiB of the body came in {loop.time() - began:.0f} s. Nothing was "
+                f"accepted. Send at least {MIN_RATE // 1024} KiB/s: send fewer large requests at once, or shorter ones."
+            ) from None
+        if told is not None and received < told:
+            raise InvalidRequest(f"The body ends after {received} of {told} bytes.", code="invalid_json")
+        return b"".join(pieces)
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._limit} bytes.")
-
-
-def _checked(raw: bytes, told: int | None) -> bytes:
-    """A body of the size that was told. Raises: InvalidRequest: the client has sent less, and closed the connection."""
-    if told is not None and len(raw) < told:
-        raise InvalidRequest(f"The body ends after {len(raw)} of {told} bytes.", code="invalid_json")
-    return bytes(raw)
 
 
 def _is_packed(encoding: str) -> bool:

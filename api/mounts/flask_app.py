@@ -1,4 +1,4 @@
-"""The Flask app: a route for each operation, and replies to what has none."""
+"""The Flask app: all routes, replies to what has none, and the calls that have no body and never wait."""
 
 import http
 import logging
@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from flask import Flask, Response, current_app, request
+from werkzeug.datastructures import EnvironHeaders
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
@@ -16,7 +17,7 @@ from api.deps import EXTENSION, WebDeps
 from api.handlers import documentation, unsupported
 from api.handlers.operation import Operation
 from api.handlers.problems import problem, problem_reply
-from api.mounts.serving import call_of, finished, serve
+from api.mounts.serving import admit, finished
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,15 @@ OPERATIONS = (*documentation.DESCRIBED, *documentation.OPERATIONS, *unsupported.
 
 
 class WebApp(Flask):
-    """The Flask app. None of its functions is a coroutine, so that none need be looked at before it is called."""
+    """The Flask app. None of its functions is a coroutine, so that none need be looked at before it is called.
+
+    Attributes:
+        operations: by their endpoints.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, static_folder=None)
+        self.operations: dict[str, Operation] = {}
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """The function itself."""
@@ -37,18 +46,19 @@ class WebApp(Flask):
 
     def make_default_options_response(self) -> Response:
         """The reply to OPTIONS. A call that is only refused is none of its methods."""
-        return _finished(_web(), call_of(request.environ), Reply(204, b"", {"Allow": ", ".join(allowed_methods())}))
+        return _finished(_web(), _call(), Reply(204, b"", {"Allow": ", ".join(allowed_methods())}))
 
 
 def make_flask_app(web: WebDeps) -> WebApp:
     """The app with every route."""
-    app = WebApp(__name__, static_folder=None)
+    app = WebApp(__name__)
     app.url_map.merge_slashes = False
     # A path means the same with a slash at its end.
     app.url_map.strict_slashes = False
     app.extensions[EXTENSION] = web
     for operation in OPERATIONS:
         endpoint = f"{REFUSING if operation.is_refusal else ''}{operation.method} {operation.path}"
+        app.operations[endpoint] = operation
         view = partial(_view, web, operation)
         app.add_url_rule(_rule(operation), endpoint, view, methods=[operation.method.upper()])
     app.register_error_handler(HTTPException, partial(_http_error, web))
@@ -65,7 +75,23 @@ def _view(web: WebDeps, operation: Operation, **names: str) -> Response:
     if operation.is_refusal and request.method == "HEAD" and set(allowed_methods()) - {"OPTIONS"}:
         # Flask adds HEAD to a refused GET. The path is served: by other methods.
         operation = replace(operation, handle=_refuse_method)
-    return _response(serve(web, operation, request.environ, *names.values()))
+    call = _call()
+    try:
+        if not operation.is_open:
+            admit(web, operation, call)
+        reply = operation.handle(web, call, *names.values())
+        assert isinstance(reply, Reply), "What may wait is not Flask's."
+    except HTTPException:
+        raise
+    except Exception as error:
+        reply = problem(error, call.id)
+    return _response(finished(web, operation.path, call, reply))
+
+
+def _call() -> Call:
+    """The call that begins now."""
+    environ = request.environ
+    return Call(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"], EnvironHeaders(environ))
 
 
 def _refuse_method(*_: object) -> NoReturn:
@@ -73,9 +99,8 @@ def _refuse_method(*_: object) -> NoReturn:
 
 
 def _response(reply: Reply) -> Response:
+    assert isinstance(reply.body, bytes)
     response = Response(reply.body, reply.status, reply.headers)
-    for close in reply.on_close:
-        response.call_on_close(close)
     if "ETag" in reply.headers:
         response.make_conditional(request)
     return response
@@ -93,7 +118,7 @@ def _finished(web: WebDeps, call: Call, reply: Reply) -> Response:
 
 def _http_error(web: WebDeps, error: HTTPException) -> Response:
     """The reply to what Flask refuses: an unknown path, a wrong method, a redirect."""
-    call, status = call_of(request.environ), error.code or http.HTTPStatus.INTERNAL_SERVER_ERROR
+    call, status = _call(), error.code or http.HTTPStatus.INTERNAL_SERVER_ERROR
     if status < http.HTTPStatus.BAD_REQUEST:
         redirect = error.get_response(request.environ)
         return _finished(web, call, Reply(status, b"", dict(redirect.headers)))
@@ -105,7 +130,7 @@ def _http_error(web: WebDeps, error: HTTPException) -> Response:
 
 
 def _bug(web: WebDeps, error: Exception) -> Response:
-    call = call_of(request.environ)
+    call = _call()
     return _finished(web, call, problem(error, call.id))
 
 

@@ -1,76 +1,29 @@
-"""From a WSGI request to its reply: who calls, the body, the handler, its wait, its errors, and what each reply has."""
+"""What both mounts do about a call beside its handler: who calls, and what each reply has."""
 
 import time
-from typing import TYPE_CHECKING
 
-from werkzeug.datastructures import EnvironHeaders
-from werkzeug.exceptions import HTTPException
-
-from api.call import Call, Reply, Wait
+from api.call import Call, Reply
 from api.cors import cors_headers
 from api.deps import WebDeps
 from api.handlers.operation import Operation
-from api.handlers.problems import problem
-from api.mounts.body import Body
-from api.reading.peers import Peer, peer_of
-from api.reading.waits import ClientGone
-from headrace.domain.jobs import Job
-from headrace.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 
-def call_of(environ: "WSGIEnvironment") -> Call:
-    """The call that begins now."""
-    return Call(
-        environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""), EnvironHeaders(environ)
-    )
+def admit(web: WebDeps, operation: Operation, call: Call) -> None:
+    """Find out who calls, and whether it may.
 
-
-def serve(web: WebDeps, operation: Operation, environ: "WSGIEnvironment", *names: str) -> Reply:
-    """The finished reply to a request. Args: names: the path's parameters. Raises: HTTPException."""
-    call = call_of(environ)
-    body = Body(web.bodies, web.settings.body_limit_bytes, environ)
-    try:
-        if not operation.is_open:
-            _admit(web, operation, call)
-        if operation.body is not None:
-            call.body = body.read(call)
-        reply = operation.handle(web, call, *names)
-        if isinstance(reply, Wait):
-            # A wait takes minutes. The body is not needed any more.
-            call.body = b""
-            body.release()
-            reply = _waited(web, reply, peer_of(environ))
-    except HTTPException:  # Flask's own. It answers it.
-        raise
-    except Exception as error:
-        reply = problem(error, call.id)
-        if body.late is not None:
-            # The client has the whole reply before the request ends. `BodyReader` says what breaks without the join.
-            reply.on_close.append(body.late.join)
-    finally:
-        body.release()
-    return finished(web, operation.path, call, reply)
-
-
-def _admit(web: WebDeps, operation: Operation, call: Call) -> None:
-    header, submits = call.headers.get("Authorization"), operation.makes_job
-    call.caller = web.callers.admit(header, call.method, submits=submits)
+    Raises: Unauthenticated. AppLimited. PermissionDenied. StoreUnavailable.
+    """
+    submits = operation.makes_job
+    call.caller = web.callers.admit(call.headers.get("Authorization"), call.method, submits=submits)
     call.calls_due = 1 if submits else 0
 
 
-def _waited(web: WebDeps, wait: Wait, peer: Peer | None) -> Reply:
-    found: Job | Exception
-    try:
-        found = web.waits.follow(wait.job_id, wait.read, wait.for_s, peer)
-    except (ClientGone, StoreUnavailable) as error:
-        found = error
-    finally:
-        # Before the reply, which may cancel the job: once that is seen, the slot is free.
-        wait.slot.release()
-    return wait.reply(found)
+def admit_known(web: WebDeps, operation: Operation, call: Call) -> bool:
+    """As `admit`, on the event loop. False: nothing was done, since Postgres must be asked."""
+    submits = operation.makes_job
+    call.caller = web.callers.admit_known(call.headers.get("Authorization"), call.method, submits=submits)
+    call.calls_due = 1 if submits else 0
+    return call.caller is not None
 
 
 def finished(web: WebDeps, path: str | None, call: Call, reply: Reply) -> Reply:

@@ -26,16 +26,23 @@ class Reader:
 
     def read(self, app_id: UUID, job_id: UUID) -> Job:
         """As `ending.read`. Raises: NotFound. StoreUnavailable."""
+        found: Job | BaseException | None
         try:
-            job = self.batching.call((app_id, job_id))
-        except Unavailable:
-            raise
-        except Exception:
+            found = self.batching.call((app_id, job_id))
+        except Exception as error:
+            found = error
+        return self.job_of(app_id, job_id, found)
+
+    def job_of(self, app_id: UUID, job_id: UUID, found: Job | BaseException | None) -> Job:
+        """The job by what its batch found, or failed with. Raises: NotFound. StoreUnavailable."""
+        if isinstance(found, Unavailable):
+            raise found
+        if isinstance(found, BaseException):
             # A row that cannot be read must fail only its own reader.
             return ending.read(self._store, self._admission, app_id, job_id)
-        if job is None:
+        if found is None:
             raise jobs.not_found(job_id)
-        return ending.ended_if_over(self._store, self._admission, job)
+        return ending.ended_if_over(self._store, self._admission, found)
 
     def _serve(self, keys: Sequence[_Key]) -> list[Job | None]:
         found = jobs.find_all(self._store, keys)

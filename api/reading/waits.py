@@ -1,21 +1,22 @@
 """Waits: open requests that wait for news of a job. One Redis reader and one re-check wake all those of a process.
 
-An open wait holds a thread, but no database connection. The re-check makes up for lost messages, in one query for all.
+An open wait holds neither a thread nor a database connection. The re-check makes up for lost messages, in one query
+for all.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 from uuid import UUID
 
 from redis import Redis, RedisError
 
-from api.reading.peers import Connections, Peer, connections
-from api.reading.slots import Slot, Slots
+from api.call import ClientGone, Step, Wake
 from api.reading.watch import Watch
+from api.slots import Slot, Slots
 from headrace import hops
 from headrace.batching import Batching
 from headrace.broker.news import LISTENS_S, News, Word, channel_of, word_of
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 RECHECK_S = 1.0
 #: Seconds after which Redis is told again which jobs this process listens to.
 LISTEN_AGAIN_S = LISTENS_S / 4
-#: The age of a wait, in seconds, from which its client is looked for.
-LOOK_AFTER_S = 1.0
 #: Seconds that the reader waits for a message, and before it reconnects.
 POLL_S = 1.0
 #: Concurrent reads of streams after news. A message may wake thousands of readers, and other requests need Redis too.
@@ -42,10 +41,6 @@ LISTENS_AT_ONCE = 64
 
 T = TypeVar("T")
 Kind = Literal["wait", "stream"]
-
-
-class ClientGone(Exception):
-    """The client of a wait has closed its connection: no answer reaches it."""
 
 
 class Waits:
@@ -62,19 +57,17 @@ class Waits:
         *,
         wait_slots: int,
         stream_slots: int,
-        look: Callable[[], Connections] = connections,
     ) -> None:
         self._redis = redis
         self._news, self._channel = News(redis), channel_of(new_id())
         self.listening = Batching[UUID, None](self._listen_all, LISTENS_AT_ONCE)
         self._store = store
-        self._look_at_connections = look
         self._slots: dict[Kind, Slots] = {"wait": Slots(wait_slots), "stream": Slots(stream_slots)}
         self._reads = threading.BoundedSemaphore(READS_AT_ONCE)
         self._lock = threading.Lock()
         self._watches: dict[UUID, set[Watch]] = {}
         self._stop = threading.Event()
-        self._is_started = self._is_blind = False
+        self._is_started = False
         self._listened_at = time.monotonic()
 
     @property
@@ -103,20 +96,23 @@ class Waits:
         """A slot, which the caller must release; None without a free one for the app."""
         return self._slots[kind].take(app_id)
 
-    def follow(self, job_id: UUID, read: Callable[[], Job], wait_s: float, peer: Peer | None = None) -> Job:
+    def follow(
+        self, job_id: UUID, read: Callable[[], Job], wait_s: float, wake: Wake
+    ) -> Generator[Step, None, Job | ClientGone]:
         """The job from `read`, as soon as it has ended, or as it stands after `wait_s`. The caller holds a slot.
 
-        Args: peer: the client that waits, if it is known.
-        Raises: ClientGone. StoreUnavailable. NotFound.
+        Yields: where it waits, until it is woken. Throw ClientGone there to end it: then it returns that.
+        Raises: StoreUnavailable. NotFound.
         """
         until = time.monotonic() + wait_s
-        with self.watch(job_id, peer) as watch:
+        with self.watch(job_id, wake) as watch:
             job = read()
             self.watch_leader(watch, job)
-            while not job.state.is_terminal and not self.is_closed and (left_s := until - time.monotonic()) > 0:
-                watch.wait(left_s)
-                if watch.is_abandoned and not watch.has_ended:
-                    raise ClientGone
+            while not job.state.is_terminal and not self.is_closed and time.monotonic() < until:
+                try:
+                    yield Step(b"", until)
+                except ClientGone as gone:
+                    return gone
                 if watch.has_ended or self.is_closed or time.monotonic() >= until:
                     watch.has_ended = False
                     job = self._look_again(read, job, until)
@@ -138,12 +134,12 @@ class Waits:
             return read()
 
     @contextmanager
-    def watch(self, job_id: UUID, peer: Peer | None = None) -> Iterator[Watch]:
+    def watch(self, job_id: UUID, wake: Wake) -> Iterator[Watch]:
         """Watch the job from now on. To miss nothing, the caller must read the job after the watch has begun.
 
-        Args: peer: the client, for a watch that must notice when the client has gone.
+        Args: wake: called whenever there is news.
         """
-        watch = Watch(peer)
+        watch = Watch(wake)
         self._add(watch, job_id)
         try:
             yield watch
@@ -242,25 +238,6 @@ class Waits:
                     ended = jobs.ended_among(db, watched)
                 for job_id in ended:
                     self._tell(job_id, has_ended=True)
-                self._look_for_clients()
-
-    def _look_for_clients(self) -> None:
-        now = time.monotonic()
-        with self._lock:
-            watches = [watch for watches in self._watches.values() for watch in watches]
-        # Most waits end before `LOOK_AFTER_S`, and must not cost a list of connections.
-        if not any(age_s >= LOOK_AFTER_S for watch in watches if (age_s := watch.age_s(now)) is not None):
-            return
-        try:
-            found = self._look_at_connections()
-        except OSError as error:
-            if not self._is_blind:
-                log.warning("connections_not_seen", extra={"error": str(error)})
-            self._is_blind = True
-            return
-        for watch in watches:
-            if (watch.age_s(now) or 0.0) >= LOOK_AFTER_S:
-                watch.look_for_client(found, now)
 
     def _pass_on(self, word: Word) -> None:
         hops.reach("news", word.job_id)

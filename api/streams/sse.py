@@ -1,21 +1,21 @@
 """Server-sent events: a job's stream as the bytes of a response, until the job ends or the reader disconnects.
 
-`api.streams.events` makes the events. An open stream holds a thread and a slot, but no database connection.
+`api.streams.events` makes the events. An open stream holds a slot, but neither a thread nor a database connection.
 """
 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
 from api.abandoned import cancel_unless_wanted
-from api.call import Call, Reply
+from api.call import Call, ClientGone, Reply, Step, Wake
 from api.deps import WebDeps
 from api.door.accepted import Accepted
-from api.reading.slots import Slot
 from api.reading.watch import Watch
 from api.schemas.chat.body import UsageIn
+from api.slots import Slot
 from api.streams.chunks import ChatChunks, CompletionChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
 from api.streams.teller import Teller
@@ -105,7 +105,7 @@ def _reply(call: Call, stream: "JobStream", write: Callable[[Event], str]) -> Re
     call.kind = "stream"
     stream.slot.hand_over()
     stream.log_hops(call.began)
-    return Reply(200, stream.chunks(write), dict(HEADERS), on_close=[stream.close])
+    return Reply(200, partial(stream.steps, write), dict(HEADERS), on_close=[stream.close])
 
 
 class JobStream:
@@ -131,15 +131,24 @@ class JobStream:
             hops.reach("request", self._job.id, began)
             hops.reach("accepted", self._job.id)
 
-    def chunks(self, write: Callable[[Event], str]) -> Iterator[bytes]:
-        """The bytes, as events come: all new events in one piece, or a comment after a while without events."""
+    def steps(self, write: Callable[[Event], str], wake: Wake) -> Generator[Step, None, None]:
+        """The bytes, as events come: all new events in one step, or a comment after a while without events.
+
+        Throw ClientGone where it waits to end it.
+        """
         try:
-            for events in self._follow():
-                hops.reach("event", self._job.id)
-                yield self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE
+            with self._deps.waits.watch(self._job.id, wake) as watch:
+                for events, until in self._follow(watch):
+                    if events is None:
+                        yield Step(b"", until)
+                        continue
+                    hops.reach("event", self._job.id)
+                    yield Step(self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE, until)
+        except ClientGone:
+            return
         except NotFound:
             log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
-            yield "".join(map(write, self._teller.gone())).encode()
+            yield Step("".join(map(write, self._teller.gone())).encode(), 0.0)
         self._is_told = True
 
     def close(self) -> None:
@@ -164,25 +173,29 @@ class JobStream:
         except BrokerUnavailable as error:
             log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
 
-    def _follow(self) -> Iterator[list[Event]]:
-        """New events, as soon as they come; an empty list after a while without any."""
+    def _follow(self, watch: Watch) -> Iterator[tuple[list[Event] | None, float]]:
+        """New events, as soon as they come; an empty list after a while without any. None: there are none yet.
+
+        With each comes the time until which to wait for more.
+        """
         teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
-        with waits.watch(self._job.id) as watch:
-            hops.reach("listening", self._job.id)
-            waits.watch_leader(watch, self._job)
-            self._hold()
-            yield list(teller.opening())
-            due = time.monotonic() + keep_alive_s
-            while True:
-                events = self._news(watch)
-                if events or time.monotonic() >= due:
-                    self._hold()
-                    yield events
-                    due = time.monotonic() + keep_alive_s
-                if teller.is_over or self._job.state.is_terminal or waits.is_closed:
-                    return
-                if not self._owes_look:
-                    watch.wait(max(0.0, due - time.monotonic()))
+        hops.reach("listening", self._job.id)
+        waits.watch_leader(watch, self._job)
+        self._hold()
+        yield list(teller.opening()), 0.0
+        due = time.monotonic() + keep_alive_s
+        while True:
+            events: list[Event] | None = self._news(watch)
+            if not events and time.monotonic() < due:
+                events = None
+            else:
+                self._hold()
+                due = time.monotonic() + keep_alive_s
+            is_over = teller.is_over or self._job.state.is_terminal or waits.is_closed
+            if events is not None or not is_over:
+                yield events, 0.0 if is_over or self._owes_look else due
+            if is_over:
+                return
 
     def _news(self, watch: Watch) -> list[Event]:
         """The new events, with those of the stream's end if it has come."""

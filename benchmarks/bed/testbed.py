@@ -33,8 +33,11 @@ START_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
 #: Everything but the servers, the tables and what a benchmark adds by itself.
 BARE = ("web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower")
-#: What the Procfile's line of the API serves.
-API_APP = "api.wsgi:app"
+#: How a bare Flask is served: by granian, with a thread for each request. It stays when the API's line changes.
+BARE_LINE = (
+    "granian --interface wsgi --http 1 --no-ws --host $HEADRACE_HOST --port $PORT --workers 1 --blocking-threads 2112 "
+    "--backpressure 2112 --backlog 4096 --workers-kill-timeout 10 --no-access-log peers.bare_app:app"
+)
 
 Found = TypeVar("Found")
 
@@ -124,26 +127,26 @@ class Testbed(AbstractContextManager["Testbed"]):
         return self._serve(self._lines["ops"], "/healthz")[0]
 
     def start_bare(self, number: int) -> list[str]:
-        """Start so many processes of `bare_app`, each as `start_web` starts the API's; returns their addresses."""
-        line = self._lines["web"]
-        assert API_APP in line, line
-        line = line.replace(API_APP, "peers.bare_app:app")
-        return [self._serve(line, "/hello", self._cpu(no))[0] for no in range(number)]
+        """Start so many processes of `bare_app`, each on a CPU as `start_web` has it; returns their addresses."""
+        return [self._serve(BARE_LINE, "/hello", self._cpu(no))[0] for no in range(number)]
 
     def _cpu(self, number: int) -> tuple[int]:
         """A CPU for the process of this number. Servers count from 0 up, workers from -1 down."""
         cpus = sorted(os.sched_getaffinity(0))
         return (cpus[number % len(cpus)],)
 
-    def start_line(self, line: str) -> tuple[str, int]:
-        """Start the API by this line, which finds HEADRACE_HOST and PORT, on the first CPU; its address and its pid."""
-        url, child = self._serve(line, "/readyz", self._cpu(0))
+    def start_line(self, line: str, root: Path = PROJECT_ROOT) -> tuple[str, int]:
+        """Start the API by this line, which finds HEADRACE_HOST and PORT, on the first CPU; its address and its pid.
+
+        Args: root: the files that it runs.
+        """
+        url, child = self._serve(line, "/readyz", self._cpu(0), root)
         return url, child.pid
 
-    def _serve(self, line: str, path: str, cpus: tuple[int, ...] = ()) -> tuple[str, Child]:
+    def _serve(self, line: str, path: str, cpus: tuple[int, ...] = (), root: Path = PROJECT_ROOT) -> tuple[str, Child]:
         port = free_port()
         env = {"PORT": str(port), "OPS_PORT": str(port), "PYTHONPATH": python_path(self._process_env)}
-        child = self._run(line, env, cpus)
+        child = self._run(line, env, cpus, root)
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
         url = f"http://{LOOPBACK}:{port}"
         self._pids[url] = child.pid
@@ -193,10 +196,10 @@ class Testbed(AbstractContextManager["Testbed"]):
         rows = self.sql("SELECT count(*) FROM workers WHERE ready AND stopped_at IS NULL AND lease_until > now()")
         return int(rows[0][0])
 
-    def _run(self, line: str, env: Mapping[str, str], cpus: tuple[int, ...] = ()) -> Child:
+    def _run(self, line: str, env: Mapping[str, str], cpus: tuple[int, ...] = (), root: Path = PROJECT_ROOT) -> Child:
         self._number += 1
         name = f"extra-{self._number}"
-        command = Command(name, procfile.shell(line), {**self._process_env, **env}, PROJECT_ROOT, cpus=cpus)
+        command = Command(name, procfile.shell(line), {**self._process_env, **env}, root, cpus=cpus)
         child = Child(command, self.folder / "logs" / f"{name}.log")
         self._exits.callback(child.stop)
         return child

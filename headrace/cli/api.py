@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -44,6 +44,11 @@ class TryLater(ApiRefused):
 
 class NoAnswer(click.ClickException):
     """The API cannot be reached, or the connection was lost."""
+
+
+def open_api() -> "Api":
+    """The API of the settings, until the command ends. Raises: ConfigError. ClickException."""
+    return click.get_current_context().with_resource(closing(Api(Settings.load())))
 
 
 class Api:

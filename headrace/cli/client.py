@@ -4,9 +4,8 @@ from typing import Any
 
 import click
 
-from headrace.cli.api import Api
+from headrace.cli.api import open_api
 from headrace.cli.output import json_option, notes, out, print_json
-from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.states import JobState
 
@@ -16,7 +15,7 @@ from headrace.domain.states import JobState
 @click.option("--json", "as_json", is_flag=True, help="Print the API's own answer.")
 def get(job_id: str, as_json: bool) -> None:
     """Show the job ID: its status, its answer and its cost."""
-    job = Api(Settings.load()).call("GET", _job_path(job_id))
+    job = open_api().call("GET", _job_path(job_id))
     if as_json:
         print_json(job)
         return
@@ -32,7 +31,7 @@ def get(job_id: str, as_json: bool) -> None:
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
     """Cancel the job ID. An ended job stays as it is. A running job stops within a second or two."""
-    job = Api(Settings.load()).call("POST", f"{_job_path(job_id)}/cancel")
+    job = open_api().call("POST", f"{_job_path(job_id)}/cancel")
     if as_json:
         print_json(job)
         return

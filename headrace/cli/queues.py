@@ -9,10 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.api import Api
+from headrace.cli.api import open_api
 from headrace.cli.output import json_option, out, print_json, table
 from headrace.cli.watch import watch
-from headrace.config import Settings
 
 
 @click.command()
@@ -36,7 +35,7 @@ def queues(is_watched: bool, as_json: bool) -> None:
     """
     if is_watched and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
-    api = Api(Settings.load())
+    api = open_api()
 
     def read() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = api.call("GET", "/v1/queues")["data"]

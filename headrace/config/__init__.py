@@ -172,9 +172,9 @@ class Settings(BaseSettings):
         wait_limit_s: how long a synchronous request waits for its answer, and the longest `wait=` of a long poll. The
             default is a little less than the 600 s after which the openai SDK gives up, and sends its request again.
         wait_slots: long polls and synchronous requests that one API process holds open. One more long poll is
-            answered at once, as its job stands; one more synchronous request is refused with 429. Each holds a thread:
-            raise the Procfile's `--blocking-threads` and `--backpressure` with it.
-        stream_slots: event streams that one API process holds open; one more is refused with 429. Each holds a thread.
+            answered at once, as its job stands; one more synchronous request is refused with 429. Above 2,000 with
+            `stream_slots` together, raise the Procfile's `--backpressure` with them.
+        stream_slots: event streams that one API process holds open; one more is refused with 429.
         keep_alive_s: how long an open stream may be silent before a comment shows whether its reader is still there.
         lease_s: how long a worker may be silent before its jobs go back to the queue.
         lease_renew_every_s: how often a worker renews its lease.

@@ -7,9 +7,8 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
-from api.app import create_app
-from api.deps import EXTENSION
 from headrace.config import Settings
+from tests.web import Web
 
 KEY = "hr-not-a-real-key"
 
@@ -18,7 +17,7 @@ KEY = "hr-not-a-real-key"
 def url() -> Iterator[str]:
     """A `web` without servers: it serves the page, and refuses keys."""
     nowhere = {"database_url": "postgresql://x@127.0.0.1:1/x", "redis_url": "redis://127.0.0.1:1/0"}
-    web = create_app(Settings.load(engine="simulator", pepper="of-the-tests", **nowhere))
+    web = Web.of(Settings.load(engine="simulator", pepper="of-the-tests", **nowhere))
     server = make_server("127.0.0.1", 0, web, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -26,7 +25,7 @@ def url() -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
-    web.extensions[EXTENSION].close()
+    web.deps.close()
 
 
 @pytest.fixture

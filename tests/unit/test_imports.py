@@ -22,7 +22,7 @@ print(json.dumps({"before": before, "after": state(), "wakeup_fd": signal.set_wa
 """
 
 
-@pytest.mark.parametrize("name", ["api.wsgi", "ops.asgi", "scheduler.app", "scheduler.flower"])
+@pytest.mark.parametrize("name", ["api.asgi", "ops.asgi", "scheduler.app", "scheduler.flower"])
 def test_the_import_of_a_process_does_nothing(name: str) -> None:
     # A setting that cannot be used would end a process that reads it.
     env = {"HEADRACE_SWEEP_EVERY_S": "never", "PATH": ""}
@@ -33,7 +33,7 @@ def test_the_import_of_a_process_does_nothing(name: str) -> None:
     assert found["wakeup_fd"] == -1
 
 
-@pytest.mark.parametrize("name", ["api.wsgi", "ops.asgi", "scheduler.app", "scheduler.flower"])
+@pytest.mark.parametrize("name", ["api.asgi", "ops.asgi", "scheduler.app", "scheduler.flower"])
 def test_a_process_has_nothing_but_its_app(name: str) -> None:
     program = f"import {name} as module; module.application"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

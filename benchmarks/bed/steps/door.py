@@ -1,26 +1,24 @@
 """The steps of a submit, on the parts of a web process that is made here. Knows the parts, not what is claimed."""
 
+import asyncio
 import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from io import BytesIO
 from typing import Any
 
 from flask import Flask, Response, jsonify
-from werkzeug.test import EnvironBuilder
 
 from api.app import create_app
-from api.deps import EXTENSION, WebDeps
+from api.asgi import SWITCH_S
+from api.deps import WebDeps
 from api.door.drafts import Draft
 from api.door.specify import specify
 from api.handlers.jobs import accepted_reply
 from api.schemas.body import parse_object, validated
 from api.schemas.job_request import JobRequest
-from api.wsgi import SWITCH_S
 from bed.steps.meter import Meter
 from bed.testbed import Testbed, bearer
 from headrace.config import LaneSettings, Settings
@@ -32,9 +30,9 @@ from headrace.store.jobs.insertion import insert_batch
 
 #: Jobs that share a step's round trip, as they do under 32 connections.
 SHARE = 8
-THREADS = 16
+CLIENTS = 16
 #: Steps of whole requests.
-AT_ONCE, POLL, BY_FLASK = f"whole, {THREADS} at once", f"poll, {THREADS} at once", ", through Flask"
+AT_ONCE, POLL = f"whole, {CLIENTS} at once", f"poll, {CLIENTS} at once"
 #: A prompt that makes the body about 1 kB, as in `submit.py`.
 PROMPT = "Explain in plain words why the sky is blue. " * 22
 BODY = json.dumps({"prompt": PROMPT, "max_tokens": 64, "metadata": {"source": "benchmark"}}).encode()
@@ -43,25 +41,50 @@ ROOMY = LaneSettings(depth_cap=10**8, backlog_cap_tokens=10**12, max_wait_s=86_4
 SHUT = LaneSettings(depth_cap=1, backlog_cap_tokens=10**12, max_wait_s=86_400)
 
 
-class Wsgi:
-    """Calls an app as an HTTP server would, with one request again and again."""
+class Requests:
+    """Sends one request again and again to an app, as an HTTP server would."""
 
-    def __init__(self, app: Flask, path: str, body: bytes, headers: dict[str, str], status: int) -> None:
-        self._app, self._body, self._status = app, body, str(status)
-        method, kind = ("POST", "application/json") if body else ("GET", None)
-        builder = EnvironBuilder(path, method=method, data=body or None, content_type=kind, headers=headers)
-        self._environ = builder.get_environ()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, app: Any, path: str, body: bytes, key: str, status: int
+    ) -> None:
+        self._loop, self._app, self._body, self._status = loop, app, body, status
+        headers = [(b"authorization", key.encode()), (b"content-length", str(len(body)).encode())]
+        self._scope = {
+            "method": "POST" if body else "GET",
+            "path": path,
+            "query_string": b"",
+            "headers": headers if body else headers[:1],
+        }
 
-    def __call__(self) -> bytes:
-        """The body of one answer."""
-        chunks = self._app.wsgi_app({**self._environ, "wsgi.input": BytesIO(self._body)}, self._start)
-        body = b"".join(chunks)
-        if hasattr(chunks, "close"):
-            chunks.close()
-        return body
+    def run(self, number: int, at_once: int) -> bytes:
+        """Send so many. Returns the body of the last answer."""
+        return self._loop.run_until_complete(self._all(number, at_once))
 
-    def _start(self, status: str, *_: Any) -> Any:
-        assert status.startswith(self._status), status
+    async def _all(self, number: int, at_once: int) -> bytes:
+        left = iter(range(number))
+
+        async def client() -> bytes:
+            body = b""
+            for _ in left:
+                body = await self._one()
+            return body
+
+        return max(await asyncio.gather(*(client() for _ in range(at_once))))
+
+    async def _one(self) -> bytes:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": self._body}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self._app(self._scope, receive, send)
+        head, body = sent
+        assert head["status"] == self._status, body
+        answer: bytes = body["body"]
+        return answer
 
 
 class Door:
@@ -72,8 +95,8 @@ class Door:
     """
 
     def __init__(self, bed: Testbed) -> None:
-        self._web = create_app(_settings(bed))
-        self._parts: WebDeps = self._web.extensions[EXTENSION]
+        self._web, self._loop = create_app(_settings(bed)), asyncio.new_event_loop()
+        self._parts: WebDeps = self._web.web
         self._submitter = self._parts.submitter
         self._key = bearer(bed.api_key)
         self._app: App = self._parts.callers.authenticator.authenticate(self._key["Authorization"])
@@ -83,7 +106,8 @@ class Door:
 
     def close(self) -> None:
         """Close the connections."""
-        self._parts.close()
+        self._web.close()
+        self._loop.close()
 
     def measure(self, meter: Meter, jobs: int) -> None:
         """One round of every step."""
@@ -136,33 +160,27 @@ class Door:
         meter.each("answer", jobs, lambda: accepted_reply(accepted))
 
     def _whole(self, meter: Meter, jobs: int) -> None:
-        """Whole requests, without the HTTP server. They reach Flask only with a slash at the end of their path."""
-        hello = Wsgi(_hello(), "/hello", b"", self._key, 200)
-        submit = Wsgi(self._web, "/v1/jobs", BODY, self._key, 202)
-        by_flask = Wsgi(self._web, "/v1/jobs/", BODY, self._key, 202)
-        full = Wsgi(self._web, "/v1/jobs", FULL_BODY, self._key, 429)
-        job = f"/v1/jobs/{json.loads(submit())['id']}"
-        poll, poll_by_flask = (Wsgi(self._web, path, b"", self._key, 200) for path in (job, f"{job}/"))
-        meter.each("frame: a Flask hello", jobs, hello)
+        """Whole requests, without the HTTP server."""
+        hello = _hello().test_client()
+        submit = self._requests("/v1/jobs", BODY, 202)
+        full = self._requests("/v1/jobs", FULL_BODY, 429)
+        poll = self._requests(f"/v1/jobs/{json.loads(submit.run(1, 1))['id']}", b"", 200)
+        meter.each("frame: a Flask hello", jobs, lambda: hello.get("/hello"))
         self._refuse(full)
-        meter.each("whole, refused", jobs, full)
-        meter.step("whole, one after the other", jobs // 4, lambda: [submit() for _ in range(jobs // 4)])
-        with ThreadPoolExecutor(THREADS) as threads:
-            steps = {
-                POLL: poll,
-                POLL + BY_FLASK: poll_by_flask,
-                AT_ONCE: submit,
-                AT_ONCE + BY_FLASK: by_flask,
-            }
-            for name, each in steps.items():
-                meter.step(name, jobs, lambda each=each: list(threads.map(lambda _: each(), range(jobs))))  # type: ignore[misc]
+        meter.step("whole, refused", jobs, lambda: full.run(jobs, 1))
+        meter.step("whole, one after the other", jobs // 4, lambda: submit.run(jobs // 4, 1))
+        meter.step(POLL, jobs, lambda: poll.run(jobs, CLIENTS))
+        meter.step(AT_ONCE, jobs, lambda: submit.run(jobs, CLIENTS))
 
-    def _refuse(self, full: Wsgi) -> None:
+    def _requests(self, path: str, body: bytes, status: int) -> Requests:
+        return Requests(self._loop, self._web, path, body, self._key["Authorization"], status)
+
+    def _refuse(self, full: Requests) -> None:
         """Fill the queue, and let its refusal be remembered for as long as the round takes: one job asks for all."""
         refusals = self._submitter.refusals._early
         while refusals.is_empty:
             with suppress(AssertionError):  # It had room for one.
-                full()
+                full.run(1, 1)
         for looks, entry in refusals._entries.items():
             refusals._entries[looks] = entry._replace(ask_again_at=math.inf, until=math.inf)
         refusals._until = math.inf

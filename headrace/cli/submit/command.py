@@ -5,18 +5,16 @@ Answers go to standard output and everything else to standard error, so that a p
 
 import sys
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from headrace.cli.api import POLL_S, Api
+from headrace.cli.api import POLL_S, Api, open_api
 from headrace.cli.client import facts_of
 from headrace.cli.output import json_option, notes, out, print_json
 from headrace.cli.submit.file import Files, submit_file
 from headrace.cli.submit.stream import stream
-from headrace.config import Settings
 from headrace.domain.prompts import ReasoningEffort
 from headrace.domain.queues import Lane
 from headrace.domain.states import TERMINAL, JobState
@@ -72,8 +70,7 @@ def submit(prompt: str | None, is_awaited: bool, is_streamed: bool, as_json: boo
     if file is not None:
         if prompt is not None or is_awaited or is_streamed:
             raise click.UsageError("--file takes the place of PROMPT, --wait and --stream: leave them out.")
-        with closing(Api(Settings.load())) as api:
-            submit_file(api, Files(file, output), fields, at_once or AT_ONCE, as_json)
+        submit_file(open_api(), Files(file, output), fields, at_once or AT_ONCE, as_json)
         return
     if prompt is None:
         raise click.UsageError("Give a PROMPT, or --file FILE.")
@@ -81,7 +78,7 @@ def submit(prompt: str | None, is_awaited: bool, is_streamed: bool, as_json: boo
         raise click.UsageError("--output and --at-once need --file.")
     if is_awaited and is_streamed:
         raise click.UsageError("Give --wait or --stream, not both.")
-    text, api = _read_stdin() if prompt == "-" else prompt, Api(Settings.load())
+    text, api = _read_stdin() if prompt == "-" else prompt, open_api()
     if is_streamed:
         stream(api, text, fields, as_json)
     else:

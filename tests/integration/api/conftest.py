@@ -10,13 +10,8 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from redis import Redis
-from werkzeug.serving import make_server
 
-from api.app import create_app
-from api.deps import EXTENSION
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
 from headrace.broker.streams import Streams
@@ -38,6 +33,7 @@ from headrace.store import Store, attempts
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import workers
 from headrace.tables import idempotency_keys, job_texts, jobs
+from tests.web import ApiClient, Web
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.
 THOUGHTS = ("Light, ", "and air: ")
@@ -54,22 +50,22 @@ VECTOR = pack_floats([0.6, 0.8])
 
 
 @pytest.fixture
-def build_web(settings: Settings, redis: Redis) -> Iterator[Callable[..., Flask]]:
-    """Makes the Flask app, with some settings changed."""
-    made: list[Flask] = []
+def build_web(settings: Settings, redis: Redis) -> Iterator[Callable[..., Web]]:
+    """Makes the API, with some settings changed."""
+    made: list[Web] = []
 
-    def build(**changes: Any) -> Flask:
-        web = create_app(settings.model_copy(update=changes))
+    def build(**changes: Any) -> Web:
+        web = Web.of(settings.model_copy(update=changes))
         made.append(web)
         return web
 
     yield build
     for web in made:
-        web.extensions[EXTENSION].close()
+        web.close()
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask]) -> Flask:
+def web(build_web: Callable[..., Web]) -> Web:
     return build_web()
 
 
@@ -91,32 +87,25 @@ def key(make_key: Callable[[str], str], app: App) -> str:
 
 
 @pytest.fixture
-def client_of(web: Flask) -> Callable[..., FlaskClient]:
+def client_of(web: Web) -> Callable[..., ApiClient]:
     """A client that sends this key with every request."""
 
-    def make(key: str, web: Flask = web) -> FlaskClient:
-        client = web.test_client()
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
-        return client
+    def make(key: str, web: Web = web) -> ApiClient:
+        return ApiClient(web, key)
 
     return make
 
 
 @pytest.fixture
-def client(client_of: Callable[..., FlaskClient], key: str) -> FlaskClient:
+def client(client_of: Callable[..., ApiClient], key: str) -> ApiClient:
     return client_of(key)
 
 
 @pytest.fixture
-def base_url(web: Flask) -> Iterator[str]:
-    """The address of a real HTTP server on loopback."""
-    server = make_server("127.0.0.1", 0, web, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def base_url(web: Web) -> Iterator[str]:
+    """The address of the API, on the server that production runs."""
+    with web.served() as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """Calls whose client closes its connection while it waits, on the server that production runs."""
 
 import json
+import os
 import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,10 +19,11 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from api.reading.probes import IDLE_S
-from headrace.config import Settings
+from api.asgi import PROBES
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
+from headrace.stack.processes import procfile
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
@@ -28,41 +32,57 @@ DEADLINE_S = 60.0
 
 
 @pytest.fixture
-def port(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def serve(settings: Settings, redis: Redis) -> Iterator[Callable[[int], int]]:
+    """Starts a web process that holds this many waits; returns its port."""
+    with ExitStack() as exits:
+
+        def serve(wait_slots: int) -> int:
+            port = free_port()
+            environment = {
+                "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+                "PORT": str(port),
+                "DATABASE_URL": settings.database_url,
+                "REDIS_URL": settings.redis_url,
+                "HEADRACE_ENGINE": "simulator",
+                "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+                "HEADRACE_WAIT_SLOTS": str(wait_slots),
+            }
+            line = procfile.read(PROJECT_ROOT / "Procfile")["web"]
+            server = subprocess.Popen(procfile.shell(line), env=environment, cwd=PROJECT_ROOT)
+            exits.callback(server.wait, DEADLINE_S)
+            exits.callback(server.terminate)
+            until(lambda: is_up(port))
+            return port
+
+        yield serve
+
+
+@pytest.fixture
+def port(serve: Callable[[int], int]) -> int:
     """Of a web process that holds two waits."""
-    port = free_port()
-    environment = {
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "HEADRACE_ENGINE": "simulator",
-        "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
-        "HEADRACE_WAIT_SLOTS": "2",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    words = f"--interface wsgi --http 1 --no-ws --host 127.0.0.1 --port {port} --blocking-threads 16 api.wsgi:app"
-    server = subprocess.Popen([sys.executable, "-m", "granian", *words.split()])
-    try:
-        until(lambda: is_up(port))
-        yield port
-    finally:
-        server.terminate()
-        server.wait(DEADLINE_S)
+    return serve(2)
 
 
 def is_up(port: int) -> bool:
-    """Whether the server listens. It is asked nothing, so that Flask has seen no request yet."""
+    """Whether the server listens. It is asked nothing, so that the app has seen no request yet."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), DEADLINE_S):
         return True
     return False
 
 
+def connect(port: int, address: str) -> socket.socket:
+    """A connection from this address."""
+    return socket.create_connection(("127.0.0.1", port), DEADLINE_S, source_address=(address, 0))
+
+
 class Caller:
     """A client that asks for an answer, and waits for it or not."""
 
-    def __init__(self, port: int, key: str, address: str, **headers: str) -> None:
+    def __init__(
+        self, port: int, key: str, address: str = "127.0.0.2", *, stream: bool = False, **headers: str
+    ) -> None:
         self._connection = socket.create_connection(("127.0.0.1", port), DEADLINE_S, source_address=(address, 0))
-        body = json.dumps({"messages": [{"role": "user", "content": "Why is the sky blue?"}]})
+        body = json.dumps({"messages": [{"role": "user", "content": "Why is the sky blue?"}], "stream": stream})
         lines = [
             "POST /v1/chat/completions HTTP/1.1",
             f"Host: 127.0.0.1:{port}",
@@ -104,10 +124,10 @@ def states(store: Store) -> Callable[[], dict[UUID, JobState]]:
 States = Callable[[], dict[UUID, JobState]]
 
 
-def call(states: States, *caller: Any, **headers: str) -> tuple[Caller, UUID]:
+def call(states: States, *caller: Any, **more: Any) -> tuple[Caller, UUID]:
     """A caller whose job is accepted."""
     before = states().keys()
-    calling = Caller(*caller, **headers)
+    calling = Caller(*caller, **more)
     until(lambda: len(states()) > len(before))
     return calling, (states().keys() - before).pop()
 
@@ -139,14 +159,14 @@ def test_a_job_that_its_abandoned_call_may_come_back_for_goes_on(port: int, key:
 
 
 def test_the_kernel_probes_a_client_that_waits(port: int, key: str, states: States) -> None:
-    """One that vanishes without closing its connection is noticed, though Flask saw no request before it."""
+    """One that vanishes without closing its connection is noticed, though the app saw no request before it."""
     waiting, _ = call(states, port, key, "127.0.0.3")
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     # Of the server's end of the connection: addresses, state, and the timer with its rest in hundredths of a second.
     [timer] = [each[5] for each in lines if each[1:4] == [f"0100007F:{port:04X}", waiting.peer, "01"]]
     kind, rest = timer.split(":")
     assert kind == "02", "keep-alive"
-    assert int(rest, 16) <= IDLE_S * 100
+    assert int(rest, 16) <= PROBES[socket.TCP_KEEPIDLE] * 100
     waiting.leave()
 
 
@@ -154,7 +174,7 @@ def test_an_abandoned_long_poll_gives_its_slot_back(port: int, key: str, states:
     waiting, job_id = call(states, port, key, "127.0.0.3")
 
     def poll() -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", port), DEADLINE_S, source_address=("127.0.0.2", 0))
+        connection = connect(port, "127.0.0.2")
         lines = f"GET /v1/jobs/job_{job_id.hex}?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
         connection.sendall(lines.encode())
         return connection
@@ -173,3 +193,62 @@ def test_an_abandoned_long_poll_gives_its_slot_back(port: int, key: str, states:
     until(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
     assert states()[job_id] is JobState.QUEUED
     waiting.leave()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["wait", "stream"])
+def test_idle_connections_and_older_waits_of_the_same_client_hide_no_leave(
+    serve: Callable[[int], int], key: str, states: States, stream: bool
+) -> None:
+    """An SDK's pool and a proxy keep many connections from one address."""
+    port = serve(40)
+    idle = [
+        socket.create_connection(("127.0.0.1", port), DEADLINE_S, source_address=("127.0.0.2", 0)) for _ in range(4)
+    ]
+    for each in idle:
+        each.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert each.recv(65536).startswith(b"HTTP/1.1 200")
+    older = [call(states, port, key) for _ in range(20)]
+    leaving, job_id = call(states, port, key, stream=stream)
+
+    left_at = time.monotonic()
+    leaving.leave()
+    until(lambda: states()[job_id] is JobState.CANCELLED)
+
+    assert time.monotonic() - left_at < 2
+    assert {states()[job] for _, job in older} == {JobState.QUEUED}
+    for caller, _ in older:
+        caller.leave()
+    for each in idle:
+        each.close()
+
+
+def test_a_connection_goes_on_after_a_wait_and_its_next_request_is_no_leave(
+    port: int, key: str, states: States
+) -> None:
+    with connect(port, "127.0.0.2") as connection:
+        for no in range(3):
+            ask(connection, key)
+            assert answered(connection) == 504, no
+    until(lambda: len(states()) == 3)
+    assert set(states().values()) == {JobState.QUEUED}
+
+
+def ask(connection: socket.socket, key: str) -> None:
+    """Ask for an answer, and wait no moment for it."""
+    body = '{"messages": [{"role": "user", "content": "Hi"}]}'
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {key}",
+        f"Content-Length: {len(body)}",
+        "Prefer: wait=0",
+    ]
+    connection.sendall("\r\n".join([*lines, "", body]).encode())
+
+
+def answered(connection: socket.socket) -> int:
+    """The status of the next answer, whose body is read."""
+    response = HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.web import ApiClient
 
 GOOD = {"prompt": "Why is the sky blue?"}
 LIMIT_BYTES = 8 * 1024 * 1024
@@ -61,7 +62,7 @@ BAD: dict[str, tuple[bytes, int, str | None, str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_by_name_and_nothing_is_enqueued(
-    client: FlaskClient, nothing_enqueued: Callable[[], bool], case: str
+    client: ApiClient, nothing_enqueued: Callable[[], bool], case: str
 ) -> None:
     body, status, param, code = BAD[case]
 
@@ -74,7 +75,7 @@ def test_bad_input_is_refused_by_name_and_nothing_is_enqueued(
     assert nothing_enqueued()
 
 
-def test_the_refusal_of_a_long_prompt_has_the_numbers(client: FlaskClient) -> None:
+def test_the_refusal_of_a_long_prompt_has_the_numbers(client: ApiClient) -> None:
     message = client.post("/v1/jobs", data=job(prompt="x" * 40_000, max_tokens=5)).get_json()["error"]["message"]
     for number in ("10002", "5", "2048"):
         assert number in message
@@ -82,7 +83,7 @@ def test_the_refusal_of_a_long_prompt_has_the_numbers(client: FlaskClient) -> No
 
 @pytest.mark.parametrize(("size", "status"), [(LIMIT_BYTES, 400), (LIMIT_BYTES + 1, 413), (2 * LIMIT_BYTES, 413)])
 def test_a_chunked_body_has_the_same_limit(
-    client: FlaskClient, nothing_enqueued: Callable[[], bool], size: int, status: int
+    client: ApiClient, nothing_enqueued: Callable[[], bool], size: int, status: int
 ) -> None:
     body = io.BytesIO(job(prompt="x" * (size - len(job(prompt="")))))
 
@@ -93,9 +94,7 @@ def test_a_chunked_body_has_the_same_limit(
 
 
 @pytest.mark.parametrize("header", ["", "x" * 256, "ü", '""', "a\tb"])
-def test_a_bad_idempotency_key_is_refused(
-    client: FlaskClient, nothing_enqueued: Callable[[], bool], header: str
-) -> None:
+def test_a_bad_idempotency_key_is_refused(client: ApiClient, nothing_enqueued: Callable[[], bool], header: str) -> None:
     response = client.post("/v1/jobs", data=job(), headers={"Idempotency-Key": header})
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "Idempotency-Key")
     assert nothing_enqueued()
@@ -128,12 +127,12 @@ def test_a_bad_idempotency_key_is_refused(
         ("/v1/nope", 404, None),
     ],
 )
-def test_a_bad_address_is_refused(client: FlaskClient, path: str, status: int, param: str | None) -> None:
+def test_a_bad_address_is_refused(client: ApiClient, path: str, status: int, param: str | None) -> None:
     response = client.get(path)
     assert (response.status_code, response.get_json()["error"]["param"]) == (status, param)
 
 
-def test_a_model_that_is_not_there_is_told_with_where_to_look(client: FlaskClient) -> None:
+def test_a_model_that_is_not_there_is_told_with_where_to_look(client: ApiClient) -> None:
     for response in (client.get("/v1/models/nope"), client.post("/v1/jobs", data=job(model="nope"))):
         message = response.get_json()["error"]["message"]
         assert message == "The model 'nope' does not exist here. GET /v1/models lists what does."
@@ -160,7 +159,7 @@ FIELDS = (
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_no_body_ends_in_a_500(client: FlaskClient, path: str, body: Any) -> None:
+def test_no_body_ends_in_a_500(client: ApiClient, path: str, body: Any) -> None:
     response = client.post(path, data=json.dumps(body).encode())
     assert response.status_code in {200, 202, 400, 404}, response.get_data()
 
@@ -169,5 +168,5 @@ def test_no_body_ends_in_a_500(client: FlaskClient, path: str, body: Any) -> Non
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_no_bytes_end_in_a_500(client: FlaskClient, raw: bytes) -> None:
+def test_no_bytes_end_in_a_500(client: ApiClient, raw: bytes) -> None:
     assert client.post("/v1/jobs", data=raw).status_code == 400

@@ -6,18 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.callers import CALL_BYTES
-from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.domain.apps import Changes
 from headrace.domain.ids import new_id
 from headrace.store import Store
 from headrace.store.clients import apps
 from tests.waiting import until
+from tests.web import ApiClient, Web
 
 #: A bucket of ten calls, which fills by one a second.
 LIMIT = 60
@@ -31,14 +29,14 @@ SUBMITS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "Why?", "background": True},
 }
 
-Client = Callable[[str], FlaskClient]
+Client = Callable[[str], ApiClient]
 
 
 @pytest.fixture
-def limited(web: Flask, client_of: Callable[..., FlaskClient], make_key: Client, store: Store) -> Client:
+def limited(web: Web, client_of: Callable[..., ApiClient], make_key: Client, store: Store) -> Client:
     """A client of a new app with a rate of calls."""
 
-    def make(name: str) -> FlaskClient:
+    def make(name: str) -> ApiClient:
         key = make_key(name)
         with store.begin() as db:
             apps.set_limits(db, name, Changes(calls_per_minute=LIMIT))
@@ -47,7 +45,7 @@ def limited(web: Flask, client_of: Callable[..., FlaskClient], make_key: Client,
     return make
 
 
-def routes(web: Flask) -> Iterator[tuple[str, str]]:
+def routes(web: Web) -> Iterator[tuple[str, str]]:
     """Every method of every route that needs a key, with a path that it takes."""
     values = {"public_id": "job_" + "0" * 32, "name": "model", "rest": "some/path"}
     for rule in web.url_map.iter_rules():
@@ -72,7 +70,7 @@ def is_limited(response: TestResponse) -> bool:
 
 
 def test_a_flood_is_refused_on_every_route_while_another_app_is_served(
-    web: Flask, limited: Client, client_of: Callable[..., FlaskClient], key: str
+    web: Web, limited: Client, client_of: Callable[..., ApiClient], key: str
 ) -> None:
     other, found = client_of(key), list(routes(web))
     assert len(found) > 100
@@ -123,9 +121,9 @@ def test_a_large_body_that_makes_no_job_counts_as_many_calls(limited: Client, pa
     assert is_limited(client.post(path, json=wrong))
 
 
-def test_a_large_body_is_not_checked_once_those_before_it_used_up_the_calls(limited: Client, web: Flask) -> None:
-    client, parts = limited("crowd"), web.extensions[EXTENSION]
-    app = parts.callers.authenticator.authenticate(client.environ_base["HTTP_AUTHORIZATION"])
+def test_a_large_body_is_not_checked_once_those_before_it_used_up_the_calls(limited: Client, web: Web) -> None:
+    client, parts = limited("crowd"), web.deps
+    app = parts.callers.authenticator.authenticate(f"Bearer {client.key}")
     wrong = {"unknown": "x" * CALL_BYTES}
     with ThreadPoolExecutor(1) as pool, parts.bodies.checking.hold(new_id()):
         answer = pool.submit(client.post, "/v1/jobs", json=wrong)
@@ -151,7 +149,7 @@ def test_a_wait_counts_once(limited: Client) -> None:
 
 
 def test_without_a_limit_of_its_own_the_setting_holds(
-    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], key: str
+    build_web: Callable[..., Web], client_of: Callable[..., ApiClient], key: str
 ) -> None:
     client = client_of(key, build_web(calls_per_minute=LIMIT))
     answers = [client.post("/tokenize", json={"prompt": "Why?"}) for _ in range(FLOOD)]

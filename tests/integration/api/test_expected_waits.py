@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask.testing import FlaskClient
 from redis import Redis
 
 from headrace.broker.admission import Admission
@@ -23,6 +22,7 @@ from headrace.store.fleet import workers
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
 from tests.waiting import until
+from tests.web import ApiClient
 from workers.engines.base import EngineLimits, Generation
 from workers.taking.kv_budget import KvBudget
 
@@ -37,7 +37,7 @@ def parts(settings: Settings, store: Store, admission: Admission, redis: Redis) 
 
 
 @pytest.fixture
-def submit(client: FlaskClient) -> Callable[..., Any]:
+def submit(client: ApiClient) -> Callable[..., Any]:
     return lambda **changes: client.post("/v1/jobs", json={"prompt": "Why is the sky blue?", "max_wait": 60, **changes})
 
 
@@ -68,7 +68,7 @@ def start(store: Store, admission: Admission, worker: WorkerInfo, job_id: UUID) 
 
 
 def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_will_not_be(
-    client: FlaskClient,
+    client: ApiClient,
     submit: Callable[..., Any],
     parts: ControlDeps,
     store: Store,

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask.testing import FlaskClient
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
@@ -15,6 +14,7 @@ from headrace.broker.messages import named_in
 from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import jobs
+from tests.web import ApiClient
 
 JOB = {"prompt": "Why?"}
 QUEUE = "chat.normal"
@@ -50,7 +50,7 @@ def in_list(admission: Admission) -> list[UUID]:
 
 
 def test_a_full_postgres_refuses_for_now_and_leaves_nothing_behind(
-    client: FlaskClient, store: Store, admission: Admission
+    client: ApiClient, store: Store, admission: Admission
 ) -> None:
     same = {"Idempotency-Key": "one"}
     with postgres_is_full(store):
@@ -67,7 +67,7 @@ def test_a_full_postgres_refuses_for_now_and_leaves_nothing_behind(
 
 
 def test_a_full_redis_still_has_places_which_the_caps_bound(
-    client: FlaskClient, admission: Admission, redis: Redis
+    client: ApiClient, admission: Admission, redis: Redis
 ) -> None:
     with redis_is_full(redis):
         with pytest.raises(OutOfMemoryError):

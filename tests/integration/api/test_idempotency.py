@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from redis import Redis
 
 from headrace.domain.apps import App
@@ -18,6 +16,7 @@ from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.store.jobs.idempotency import PATIENCE_S
 from headrace.tables import jobs
+from tests.web import ApiClient, Web
 
 GOOD = {"prompt": "Why is the sky blue?"}
 #: A lock that a held commit waits for.
@@ -74,17 +73,17 @@ def gate(engine: sa.Engine) -> Iterator[Gate]:
         db.execute(sa.text("DROP TRIGGER hold ON job_texts; DROP FUNCTION hold()"))
 
 
-Clients = tuple[FlaskClient, FlaskClient]
+Clients = tuple[ApiClient, ApiClient]
 
 
 @pytest.fixture
-def clients(build_web: Callable[..., Flask], client_of: Any, key: str) -> Clients:
+def clients(build_web: Callable[..., Web], client_of: Any, key: str) -> Clients:
     """Of two API processes: nothing is shared between them but the servers behind."""
     first, second = (client_of(key, build_web()) for _ in range(2))
     return first, second
 
 
-def post(client: FlaskClient, body: dict[str, Any] = HELD, key: str | None = "a") -> Any:
+def post(client: ApiClient, body: dict[str, Any] = HELD, key: str | None = "a") -> Any:
     return client.post("/v1/jobs", json=body, headers={"Idempotency-Key": key} if key else {})
 
 

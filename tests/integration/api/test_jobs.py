@@ -12,12 +12,9 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from redis import Redis
 
 from api.auth import KEY_TTL_S
-from api.deps import EXTENSION
 from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key
 from headrace.broker.news import listeners_key
@@ -38,6 +35,7 @@ from headrace.store.money import budgets, list_prices
 from headrace.store.money.list_prices import ListPrice
 from headrace.tables import jobs, refusals
 from tests.waiting import until
+from tests.web import ApiClient, Web
 
 GOOD = {"prompt": "Why is the sky blue?", "max_tokens": 256}
 QUEUE = "chat.normal"
@@ -45,7 +43,7 @@ QUEUE = "chat.normal"
 JOB_TOKENS = 7 + 256
 
 
-def submit(client: FlaskClient, **changes: Any) -> Any:
+def submit(client: ApiClient, **changes: Any) -> Any:
     return client.post("/v1/jobs", json={**GOOD, **changes})
 
 
@@ -64,11 +62,11 @@ def working(store: Store, queued: Callable[..., Ticket]) -> Callable[..., None]:
     return make
 
 
-def submitted(client: FlaskClient, **changes: Any) -> UUID:
+def submitted(client: ApiClient, **changes: Any) -> UUID:
     return parse_id(submit(client, **changes).get_json()["id"])
 
 
-def test_an_accept_says_where_the_job_stands(client: FlaskClient, redis: Redis) -> None:
+def test_an_accept_says_where_the_job_stands(client: ApiClient, redis: Redis) -> None:
     submit(client)
     response = submit(client, lane="normal", metadata={"k": "v"})
 
@@ -84,7 +82,7 @@ def test_an_accept_says_where_the_job_stands(client: FlaskClient, redis: Redis) 
     assert GOOD["prompt"] not in redis.lindex(list_key(QUEUE), 0)
 
 
-def test_max_tokens_and_max_wait_left_out_are_chosen_and_echoed(client: FlaskClient) -> None:
+def test_max_tokens_and_max_wait_left_out_are_chosen_and_echoed(client: ApiClient) -> None:
     for lane, max_wait_s in (("high", 600.0), ("normal", 600.0), ("low", 14_400.0), ("batch", 86_400.0)):
         accepted = client.post("/v1/jobs", json={"prompt": "Why?", "lane": lane}).get_json()
         read = client.get(f"/v1/jobs/{accepted['id']}").get_json()
@@ -92,16 +90,16 @@ def test_max_tokens_and_max_wait_left_out_are_chosen_and_echoed(client: FlaskCli
             assert (body["max_tokens"], body["max_wait"]) == (1024, max_wait_s)
 
 
-Limited = Callable[..., FlaskClient]
+Limited = Callable[..., ApiClient]
 
 
 @pytest.fixture
-def limited(build_web: Callable[..., Flask], client_of: Any, key: str, settings: Settings) -> Limited:
+def limited(build_web: Callable[..., Web], client_of: Any, key: str, settings: Settings) -> Limited:
     """A client of a server whose lane `normal` has these settings."""
 
-    def make(**changes: Any) -> FlaskClient:
+    def make(**changes: Any) -> ApiClient:
         web = build_web(lanes={**settings.lanes, Lane.NORMAL: LaneSettings(**changes)})
-        client: FlaskClient = client_of(key, web)
+        client: ApiClient = client_of(key, web)
         return client
 
     return make
@@ -128,7 +126,7 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
     assert "x-should-retry" not in response.headers
     assert "x-job-id" not in response.headers
     assert submit(client, lane="high").status_code == 202
-    client.application.extensions[EXTENSION].submitter.refusals.counts.flush()
+    client.web.deps.submitter.refusals.counts.flush()
     with store.begin() as db:
         assert db.scalar(sa.select(sa.func.count()).select_from(jobs)) == 3
         counted = db.execute(sa.select(refusals.c.app_id, refusals.c.queue, refusals.c.reason, refusals.c.jobs)).one()
@@ -185,7 +183,7 @@ def test_the_depth_and_the_cap_of_a_429_are_of_one_kind_as_in_queues(limited: Li
 
 def test_an_app_leaves_room_for_another_that_wants_some(limited: Limited, client_of: Any, make_key: Any) -> None:
     client = limited(depth_cap=4)
-    other: FlaskClient = client_of(make_key("other"), client.application)
+    other: ApiClient = client_of(make_key("other"), client.application)
     ids = [submit(client).get_json()["id"] for _ in range(4)]
     assert problem(submit(other))["reason"] == "depth"
 
@@ -201,7 +199,7 @@ def test_an_app_leaves_room_for_another_that_wants_some(limited: Limited, client
 
 
 def test_a_job_that_would_start_too_late_is_refused_at_once(
-    client: FlaskClient, admission: Admission, working: Callable[..., None]
+    client: ApiClient, admission: Admission, working: Callable[..., None]
 ) -> None:
     working(slots=1, running=1)
     # 10 tokens a second, and each job may take 263.
@@ -222,7 +220,7 @@ def test_a_job_that_would_start_too_late_is_refused_at_once(
 
 
 def test_what_is_too_far_away_must_not_be_tried_again(
-    client: FlaskClient, admission: Admission, working: Callable[..., None]
+    client: ApiClient, admission: Admission, working: Callable[..., None]
 ) -> None:
     working(slots=1, running=1)
     admission.publish_outlook(to_json({"chat": PoolRates(1.0)}), for_s=600)
@@ -233,7 +231,7 @@ def test_what_is_too_far_away_must_not_be_tried_again(
     assert "Retry-After" not in response.headers
 
 
-def test_an_apps_own_limits_are_told_in_openais_headers(client: FlaskClient, store: Store, app: App) -> None:
+def test_an_apps_own_limits_are_told_in_openais_headers(client: ApiClient, store: Store, app: App) -> None:
     with store.begin() as db:
         apps.set_limits(db, app.name, {"requests_per_minute": 2, "tokens_per_minute": 6000})
     first = submit(client)
@@ -260,7 +258,7 @@ def test_an_apps_own_limits_are_told_in_openais_headers(client: FlaskClient, sto
     assert problem(too_large)["reason"] == "requests_per_minute"
 
 
-def test_a_job_that_is_larger_than_its_apps_minute_is_told_never(client: FlaskClient, store: Store, app: App) -> None:
+def test_a_job_that_is_larger_than_its_apps_minute_is_told_never(client: ApiClient, store: Store, app: App) -> None:
     with store.begin() as db:
         apps.set_limits(db, app.name, {"tokens_per_minute": 100})
     response = submit(client)
@@ -269,7 +267,7 @@ def test_a_job_that_is_larger_than_its_apps_minute_is_told_never(client: FlaskCl
     assert submit(client, max_tokens=20).status_code == 202
 
 
-def test_an_app_may_have_so_many_jobs_waiting(client: FlaskClient, store: Store, app: App) -> None:
+def test_an_app_may_have_so_many_jobs_waiting(client: ApiClient, store: Store, app: App) -> None:
     with store.begin() as db:
         apps.set_limits(db, app.name, {"queued_jobs": 2})
     ids = [submit(client, lane=lane).get_json()["id"] for lane in ("high", "low")]
@@ -279,7 +277,7 @@ def test_an_app_may_have_so_many_jobs_waiting(client: FlaskClient, store: Store,
     until(lambda: submit(client).status_code == 202)
 
 
-def test_the_same_key_with_the_same_body_is_one_job(client: FlaskClient, redis: Redis) -> None:
+def test_the_same_key_with_the_same_body_is_one_job(client: ApiClient, redis: Redis) -> None:
     headers = {"Idempotency-Key": '"a"'}
     first = client.post("/v1/jobs", json=GOOD, headers=headers)
 
@@ -291,7 +289,7 @@ def test_the_same_key_with_the_same_body_is_one_job(client: FlaskClient, redis: 
     assert redis.llen(list_key(QUEUE)) == 1
 
 
-def test_the_same_key_with_another_body_is_refused(client: FlaskClient, redis: Redis) -> None:
+def test_the_same_key_with_another_body_is_refused(client: ApiClient, redis: Redis) -> None:
     headers = {"Idempotency-Key": "a"}
     client.post("/v1/jobs", json=GOOD, headers=headers)
 
@@ -301,7 +299,7 @@ def test_the_same_key_with_another_body_is_refused(client: FlaskClient, redis: R
     assert redis.llen(list_key(QUEUE)) == 1
 
 
-def test_a_key_sent_many_times_at_once_makes_one_job(web: Flask, client_of: Any, key: str, redis: Redis) -> None:
+def test_a_key_sent_many_times_at_once_makes_one_job(web: Web, client_of: Any, key: str, redis: Redis) -> None:
     ids: list[str] = []
 
     def post() -> None:
@@ -320,14 +318,14 @@ def test_a_key_sent_many_times_at_once_makes_one_job(web: Flask, client_of: Any,
     assert redis.zcard(books_key("reservations", QUEUE)) == 0
 
 
-def test_one_apps_key_is_another_apps_own(client: FlaskClient, client_of: Any, make_key: Any) -> None:
+def test_one_apps_key_is_another_apps_own(client: ApiClient, client_of: Any, make_key: Any) -> None:
     headers = {"Idempotency-Key": "a"}
     first = client.post("/v1/jobs", json=GOOD, headers=headers)
     other = client_of(make_key("other")).post("/v1/jobs", json=GOOD, headers=headers)
     assert first.get_json()["id"] != other.get_json()["id"]
 
 
-def test_a_finished_job_has_its_answer_its_usage_and_its_cost(client: FlaskClient, finish: Any) -> None:
+def test_a_finished_job_has_its_answer_its_usage_and_its_cost(client: ApiClient, finish: Any) -> None:
     job_id = submitted(client, metadata={"k": "v"}, end_user="u")
     finish(job_id)
 
@@ -355,7 +353,7 @@ def test_a_finished_job_has_its_answer_its_usage_and_its_cost(client: FlaskClien
 
 
 def test_a_job_has_the_log_probabilities_of_its_tokens_where_they_were_asked_for(
-    client: FlaskClient, finish: Any
+    client: ApiClient, finish: Any
 ) -> None:
     job_ids = [submitted(client, **asked) for asked in ({}, {"top_logprobs": 0}, {"top_logprobs": 2})]
     for job_id in job_ids:
@@ -370,7 +368,7 @@ def test_a_job_has_the_log_probabilities_of_its_tokens_where_they_were_asked_for
     assert {job["logprobs"] for job in client.get("/v1/jobs").get_json()["data"]} == {None}
 
 
-def test_a_job_has_what_the_model_thought(client: FlaskClient, finish: Any) -> None:
+def test_a_job_has_what_the_model_thought(client: ApiClient, finish: Any) -> None:
     job_id = submitted(client, prompt="Do think.")
     finish(job_id)
 
@@ -383,13 +381,13 @@ def test_a_job_has_what_the_model_thought(client: FlaskClient, finish: Any) -> N
 
 
 @pytest.mark.parametrize("prefix", ["job_", "resp_", "chatcmpl-"])
-def test_a_job_answers_to_each_of_its_names(client: FlaskClient, prefix: str) -> None:
+def test_a_job_answers_to_each_of_its_names(client: ApiClient, prefix: str) -> None:
     job_id = submitted(client)
     assert client.get(f"/v1/jobs/{prefix}{job_id.hex}").get_json()["id"] == f"job_{job_id.hex}"
     assert client.get(f"/v1/responses/{prefix}{job_id.hex}").get_json()["id"] == f"resp_{job_id.hex}"
 
 
-def test_another_apps_job_does_not_exist(client: FlaskClient, client_of: Any, make_key: Any) -> None:
+def test_another_apps_job_does_not_exist(client: ApiClient, client_of: Any, make_key: Any) -> None:
     job_id = submitted(client)
     other = client_of(make_key("other"))
 
@@ -412,7 +410,7 @@ def is_heard(redis: Redis, job_id: UUID) -> bool:
 
 
 def test_a_wait_ends_when_the_end_is_announced(
-    client: FlaskClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
+    client: ApiClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the message, only the recheck could end the wait, and that comes too late.
     monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
@@ -432,10 +430,10 @@ def test_a_wait_ends_when_the_end_is_announced(
 
 
 def test_an_open_wait_holds_no_database_connection(
-    client: FlaskClient, web: Flask, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    client: ApiClient, web: Web, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
-    engine = web.extensions[EXTENSION].store._engine
+    engine = web.deps.store._engine
     job_id = submitted(client)
     waiting = threading.Thread(target=lambda: client.get(f"/v1/jobs/job_{job_id.hex}?wait=60"))
     waiting.start()
@@ -444,18 +442,18 @@ def test_an_open_wait_holds_no_database_connection(
     until(lambda: is_heard(redis, job_id) and engine.pool.checkedout() == 1)
 
     assert waiting.is_alive()
-    web.extensions[EXTENSION].waits.close()
+    web.deps.waits.close()
     waiting.join(20)
     assert not waiting.is_alive()
 
 
-def test_a_wait_that_runs_out_shows_the_job_as_it_stands(client: FlaskClient) -> None:
+def test_a_wait_that_runs_out_shows_the_job_as_it_stands(client: ApiClient) -> None:
     job_id = submitted(client)
     response = client.get(f"/v1/jobs/job_{job_id.hex}?wait=0.05")
     assert (response.status_code, response.get_json()["status"]) == (200, "queued")
 
 
-def test_a_cancel_takes_the_job_out_of_its_queue(client: FlaskClient, redis: Redis) -> None:
+def test_a_cancel_takes_the_job_out_of_its_queue(client: ApiClient, redis: Redis) -> None:
     job_id = submitted(client)
 
     first = client.post(f"/v1/jobs/job_{job_id.hex}/cancel")
@@ -475,7 +473,7 @@ def claimed(store: Store, job_id: UUID) -> Claim:
 
 
 def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confirms(
-    client: FlaskClient, store: Store, admission: Admission
+    client: ApiClient, store: Store, admission: Admission
 ) -> None:
     job_id = submitted(client)
     claim = claimed(store, job_id)
@@ -499,7 +497,7 @@ def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confir
 
 
 def test_a_cancel_that_no_worker_confirms_answers_with_the_job_as_it_stands(
-    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
+    client: ApiClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.handlers.existing.CONFIRMED_WITHIN_S", 0.1)
     job_id = submitted(client)
@@ -507,13 +505,13 @@ def test_a_cancel_that_no_worker_confirms_answers_with_the_job_as_it_stands(
     assert client.post(f"/v1/jobs/job_{job_id.hex}/cancel").get_json()["status"] == "running"
 
 
-def test_a_cancel_leaves_an_ended_job_as_it_is(client: FlaskClient, finish: Any) -> None:
+def test_a_cancel_leaves_an_ended_job_as_it_is(client: ApiClient, finish: Any) -> None:
     job_id = submitted(client)
     finish(job_id)
     assert client.post(f"/v1/jobs/job_{job_id.hex}/cancel").get_json()["status"] == "succeeded"
 
 
-def test_the_list_goes_back_in_time_page_by_page(client: FlaskClient, finish: Any) -> None:
+def test_the_list_goes_back_in_time_page_by_page(client: ApiClient, finish: Any) -> None:
     ids = [f"job_{submitted(client).hex}" for _ in range(3)]
 
     first = client.get("/v1/jobs?limit=2").get_json()
@@ -528,7 +526,7 @@ def test_the_list_goes_back_in_time_page_by_page(client: FlaskClient, finish: An
 
 
 def test_the_queues_say_how_full_they_are(
-    client: FlaskClient, admission: Admission, working: Callable[..., None]
+    client: ApiClient, admission: Admission, working: Callable[..., None]
 ) -> None:
     working(slots=10, running=10)
     admission.publish_outlook(to_json({"chat": PoolRates(26.3, {Lane.HIGH: LaneRates(1.0, JOB_TOKENS)})}), for_s=600)
@@ -566,12 +564,12 @@ def test_the_queues_say_how_full_they_are(
     assert [queue["takes"] for queue in queues().values()] == [10, 4, 1, 1]
 
 
-def test_without_workers_nobody_can_tell_how_long_a_queue_takes(client: FlaskClient) -> None:
+def test_without_workers_nobody_can_tell_how_long_a_queue_takes(client: ApiClient) -> None:
     for queue in client.get("/v1/queues").get_json()["data"]:
         assert (queue["expected_wait_s"], queue["drain_tokens_per_s"], queue["workers"]) == (None, None, 0)
 
 
-def test_a_revoked_key_stops_working_soon(client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revoked_key_stops_working_soon(client: ApiClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/v1/models").status_code == 200
     with store.begin() as db:
         db.execute(sa.text("UPDATE api_keys SET revoked_at = now()"))
@@ -590,7 +588,7 @@ def test_nothing_is_accepted_while_redis_is_down(build_web: Any, client_of: Any,
         assert db.scalar(sa.select(sa.func.count()).select_from(jobs)) == 0
 
 
-def test_readiness_says_what_fails(web: Flask, build_web: Any, store: Store) -> None:
+def test_readiness_says_what_fails(web: Web, build_web: Any, store: Store) -> None:
     assert web.test_client().get("/readyz").get_json() == {"status": "ready", "failures": {}, "warnings": {}}
     lost = build_web(redis_url="redis://127.0.0.1:1/0", database_url="postgresql://x@127.0.0.1:1/x")
     response = lost.test_client().get("/readyz")
@@ -632,7 +630,7 @@ def test_a_paid_model_is_used_once_its_list_price_is_taken(
 
 @pytest.mark.parametrize(("revision", "ready"), [("0001", False), (None, False), ("9999_from_a_newer_release", True)])
 def test_readiness_asks_for_this_releases_migrations_at_least(
-    web: Flask, store: Store, revision: str | None, ready: bool
+    web: Web, store: Store, revision: str | None, ready: bool
 ) -> None:
     with store.begin() as db:
         head = db.scalar(sa.text("SELECT version_num FROM alembic_version"))
@@ -647,7 +645,7 @@ def test_readiness_asks_for_this_releases_migrations_at_least(
             db.execute(sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": head})
 
 
-def test_the_log_has_no_prompt_and_no_key(client: FlaskClient, key: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_no_prompt_and_no_key(client: ApiClient, key: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     submit(client, prompt="canary in the prompt")
     submit(client, prompt="canary in the prompt\0")
@@ -655,13 +653,13 @@ def test_the_log_has_no_prompt_and_no_key(client: FlaskClient, key: str, caplog:
     assert key not in caplog.text
 
 
-def test_a_job_of_nobody_is_not_found(client: FlaskClient) -> None:
+def test_a_job_of_nobody_is_not_found(client: ApiClient) -> None:
     assert client.get(f"/v1/jobs/job_{new_id().hex}").status_code == 404
     assert json.loads(client.get("/v1/jobs").get_data())["data"] == []
 
 
 def test_who_reads_a_job_whose_time_is_over_ends_it_and_frees_its_place(
-    client: FlaskClient, admission: Admission, redis: Redis
+    client: ApiClient, admission: Admission, redis: Redis
 ) -> None:
     job_id = submitted(client, max_wait=1)
 
@@ -673,7 +671,7 @@ def test_who_reads_a_job_whose_time_is_over_ends_it_and_frees_its_place(
 
 
 def test_a_job_whose_texts_were_kept_for_long_enough_is_found_no_more(
-    client: FlaskClient, queued: Callable[..., Ticket], store: Store
+    client: ApiClient, queued: Callable[..., Ticket], store: Store
 ) -> None:
     path = f"/v1/jobs/{show_id(queued(id=oldest_id(datetime.now(UTC) - timedelta(days=3))).job_id)}"
     with store.begin() as db:
@@ -689,7 +687,7 @@ def test_a_job_whose_texts_were_kept_for_long_enough_is_found_no_more(
 
 
 def test_web_logs_job_accepted_once_with_app_queue_and_request_id(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
+    client: ApiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     answers = [client.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "one"}) for _ in range(2)]

@@ -12,38 +12,36 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from pydantic import SecretStr
 from redis import Redis
 
 from api.auth import KEY_TTL_S, Authenticator
-from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits, KeyState, Scope
 from headrace.domain.queues import Lane
 from headrace.store import Store
 from headrace.store.clients import apps, keys
 from headrace.tables import metadata
+from tests.web import ApiClient, Web
 
 GOOD = {"prompt": "Hi"}
 
 
 @pytest.fixture
-def client_with(store: Store, settings: Settings, app: App, client_of: Any) -> Callable[..., FlaskClient]:
+def client_with(store: Store, settings: Settings, app: App, client_of: Any) -> Callable[..., ApiClient]:
     """A client whose key has these scopes."""
 
-    def make(*scopes: Scope) -> FlaskClient:
+    def make(*scopes: Scope) -> ApiClient:
         with store.begin() as db:
             key = keys.make(db, app.id, settings.pepper.get_secret_value(), scopes=scopes)
-        client: FlaskClient = client_of(key)
+        client: ApiClient = client_of(key)
         return client
 
     return make
 
 
 def test_a_key_that_may_only_read_submits_cancels_and_deletes_nothing(
-    client_with: Callable[..., FlaskClient], client: FlaskClient, web: Flask
+    client_with: Callable[..., ApiClient], client: ApiClient, web: Web
 ) -> None:
     reader = client_with(Scope.READ)
     job_id = client.post("/v1/jobs", json=GOOD).get_json()["id"]
@@ -66,7 +64,7 @@ def test_a_key_that_may_only_read_submits_cancels_and_deletes_nothing(
     assert len(client.get("/v1/jobs").get_json()["data"]) == 1
 
 
-def test_a_key_that_may_only_submit_reads_nothing(client_with: Callable[..., FlaskClient]) -> None:
+def test_a_key_that_may_only_submit_reads_nothing(client_with: Callable[..., ApiClient]) -> None:
     submitter = client_with(Scope.SUBMIT)
     accepted = submitter.post("/v1/jobs", json=GOOD)
     assert accepted.status_code == 202
@@ -77,7 +75,7 @@ def test_a_key_that_may_only_submit_reads_nothing(client_with: Callable[..., Fla
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/responses/resp_1", "/v1/jobs"])
-def test_a_key_is_asked_for_before_anything_else_is_said(web: Flask, path: str) -> None:
+def test_a_key_is_asked_for_before_anything_else_is_said(web: Web, path: str) -> None:
     refused = web.test_client().get(path)
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
 
@@ -142,7 +140,7 @@ def test_no_keys_text_is_stored_or_logged_whatever_is_done_with_it(
     redis: Redis,
     app: App,
     settings: Settings,
-    web: Flask,
+    web: Web,
     caplog: pytest.LogCaptureFixture,
     operations: list[str],
 ) -> None:
@@ -163,7 +161,7 @@ def test_no_keys_text_is_stored_or_logged_whatever_is_done_with_it(
             assert not [trace for trace in traces if spelling in trace]
 
 
-def perform(operation: str, key: str, store: Store, app: App, pepper: str, web: Flask) -> list[str]:
+def perform(operation: str, key: str, store: Store, app: App, pepper: str, web: Web) -> list[str]:
     """Do it with the key. Returns: other keys that were shown or sent."""
     sent = {"call": f"Bearer {key}", "call_changed": f"Bearer {key}x", "call_without_scheme": key}
     if header := sent.get(operation):
@@ -183,9 +181,9 @@ def perform(operation: str, key: str, store: Store, app: App, pepper: str, web: 
     return []
 
 
-def test_no_part_of_a_key_is_in_an_answer_to_it(web: Flask, key: str) -> None:
+def test_no_part_of_a_key_is_in_an_answer_to_it(web: Web, key: str) -> None:
     wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
-    known: Authenticator = web.extensions[EXTENSION].callers.authenticator
+    known: Authenticator = web.deps.callers.authenticator
     for sent in (wrong, key):
         answered = web.test_client().get(f"/v1/jobs/job_{'0' * 32}", headers={"Authorization": f"Bearer {sent}"})
         assert sent[3:] not in answered.get_data(as_text=True) + str(answered.headers)
@@ -193,7 +191,7 @@ def test_no_part_of_a_key_is_in_an_answer_to_it(web: Flask, key: str) -> None:
 
 
 def test_keys_of_two_peppers_open_the_door_while_one_is_rotated(
-    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], store: Store, app: App
+    build_web: Callable[..., Web], client_of: Callable[..., ApiClient], store: Store, app: App
 ) -> None:
     with store.begin() as db:
         before, after = keys.make(db, app.id, "before"), keys.make(db, app.id, "after")

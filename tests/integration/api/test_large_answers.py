@@ -6,11 +6,11 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask.testing import FlaskClient
 
 from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import job_texts
+from tests.web import ApiClient
 
 #: Whoever read this, and wrote it again, would write it otherwise.
 STORED = '[ {"token" :"Because","logprob":-5e-1,  "bytes":[66],"top_logprobs":[]}, {"token":"\\u00e9"} ]'
@@ -18,7 +18,7 @@ PATHS = ("/v1/jobs/job_{}", "/v1/responses/resp_{}", "/v1/responses/resp_{}?stre
 
 
 @pytest.fixture
-def ended(client: FlaskClient, finish: Any) -> UUID:
+def ended(client: ApiClient, finish: Any) -> UUID:
     """A job that has ended, with log probabilities."""
     asked = {"input": "Why is the sky blue?", "background": True, "stream": True, "top_logprobs": 2}
     with client.post("/v1/responses", json={**asked, "include": ["message.output_text.logprobs"]}) as stream:
@@ -34,7 +34,7 @@ def store_them(store: Store, job_id: UUID, **columns: Any) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_large_answer_is_sent_as_it_is_stored_whatever_is_in_it(
-    client: FlaskClient, store: Store, ended: UUID, path: str
+    client: ApiClient, store: Store, ended: UUID, path: str
 ) -> None:
     store_them(store, ended, logprobs_json=sa.cast(STORED, sa.Text).cast(job_texts.c.logprobs_json.type))
     assert f'"logprobs":{STORED}' in client.get(path.format(ended.hex)).get_data(as_text=True)
@@ -42,7 +42,7 @@ def test_a_large_answer_is_sent_as_it_is_stored_whatever_is_in_it(
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_answer_that_an_older_worker_stored_is_sent_alike(
-    client: FlaskClient, store: Store, ended: UUID, path: str
+    client: ApiClient, store: Store, ended: UUID, path: str
 ) -> None:
     with store.begin() as db:
         new = db.scalar(sa.select(job_texts.c.logprobs_json).where(job_texts.c.job_id == ended))

@@ -3,27 +3,25 @@
 from collections.abc import Callable
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry, generate_latest
 
-from api.deps import EXTENSION
 from headrace.domain.apps import App
 from headrace.store import Store
 from headrace.store.clients import apps
+from tests.web import ApiClient, Web
 
 
 @pytest.fixture
-def page(web: Flask) -> Callable[[], str]:
+def page(web: Web) -> Callable[[], str]:
     def scrape() -> str:
         registry = CollectorRegistry()
-        registry.register(web.extensions[EXTENSION].metrics)
+        registry.register(web.deps.metrics)
         return generate_latest(registry).decode()
 
     return scrape
 
 
-def test_a_long_poll_is_told_from_a_plain_read(client: FlaskClient, page: Callable[[], str]) -> None:
+def test_a_long_poll_is_told_from_a_plain_read(client: ApiClient, page: Callable[[], str]) -> None:
     job = client.post("/v1/jobs", json={"prompt": "Hello?"}).get_json()
     client.get(f"/v1/jobs/{job['id']}")
     client.get(f"/v1/jobs/{job['id']}?wait=0")
@@ -35,7 +33,7 @@ def test_a_long_poll_is_told_from_a_plain_read(client: FlaskClient, page: Callab
 
 
 def test_refusals_are_counted_by_their_reason(
-    client: FlaskClient, store: Store, app: App, page: Callable[[], str]
+    client: ApiClient, store: Store, app: App, page: Callable[[], str]
 ) -> None:
     assert "headrace_http_refusals_total{" not in page()
     with store.begin() as db:

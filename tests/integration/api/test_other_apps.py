@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
 from headrace.domain.ids import ID_PREFIXES, new_id, parse_id
+from tests.web import ApiClient, Web
 
 #: What a path's argument is called when it is an app's own. Every other name must be listed below it.
 OWNED = "public_id"
@@ -18,12 +17,12 @@ SHARED = {"name", "rest"}
 QUERIES = ("", "?wait=30", "?stream=true", "?stream=true&starting_after=0", "?limit=1&order=asc")
 
 
-def rules(web: Flask) -> Iterator[Rule]:
+def rules(web: Web) -> Iterator[Rule]:
     """The routes under /v1 that have an argument."""
     yield from (rule for rule in web.url_map.iter_rules() if rule.rule.startswith("/v1/") and rule.arguments)
 
 
-def calls(web: Flask) -> Iterator[tuple[str, str]]:
+def calls(web: Web) -> Iterator[tuple[str, str]]:
     """Every method and path that takes a job's id."""
     for rule in rules(web):
         if OWNED in rule.arguments:
@@ -31,7 +30,7 @@ def calls(web: Flask) -> Iterator[tuple[str, str]]:
                 yield method, rule.rule.replace(f"<{OWNED}>", "{}")
 
 
-def submit(client: FlaskClient) -> str:
+def submit(client: ApiClient) -> str:
     """A new job's 32 digits."""
     answered = client.post("/v1/jobs", json={"prompt": "Hi"}).get_json()
     return parse_id(answered["id"]).hex
@@ -42,7 +41,7 @@ def spellings(path: str, digits: str) -> list[str]:
     return [path.format(prefix + digits) for prefix in ID_PREFIXES]
 
 
-def told(client: FlaskClient, method: str, path: str, digits: str) -> list[tuple[int, str, set[str]]]:
+def told(client: ApiClient, method: str, path: str, digits: str) -> list[tuple[int, str, set[str]]]:
     """The answers without the id: status, body, and names of headers."""
     answers = [client.open(spelling, method=method) for spelling in spellings(path, digits)]
     return [
@@ -52,19 +51,17 @@ def told(client: FlaskClient, method: str, path: str, digits: str) -> list[tuple
 
 
 @pytest.fixture
-def other(client_of: Any, make_key: Callable[[str], str]) -> FlaskClient:
-    stranger: FlaskClient = client_of(make_key("other"))
+def other(client_of: Any, make_key: Callable[[str], str]) -> ApiClient:
+    stranger: ApiClient = client_of(make_key("other"))
     return stranger
 
 
-def test_every_argument_of_a_path_is_known_to_be_an_apps_own_or_nobodys(web: Flask) -> None:
+def test_every_argument_of_a_path_is_known_to_be_an_apps_own_or_nobodys(web: Web) -> None:
     names = {name for rule in rules(web) for name in rule.arguments - set(rule.defaults or ())}
     assert names - SHARED == {OWNED}
 
 
-def test_another_apps_id_is_404_on_every_route_that_takes_one(
-    web: Flask, client: FlaskClient, other: FlaskClient
-) -> None:
+def test_another_apps_id_is_404_on_every_route_that_takes_one(web: Web, client: ApiClient, other: ApiClient) -> None:
     taking = list(calls(web))
     assert {("GET", "/v1/jobs/{}"), ("POST", "/v1/jobs/{}/cancel"), ("GET", "/v1/responses/{}")} <= set(taking)
     for method, path in taking:
@@ -77,7 +74,7 @@ def test_another_apps_id_is_404_on_every_route_that_takes_one(
         assert [status for status, *_ in told(client, method, path, digits)] != [404] * len(ID_PREFIXES), (method, path)
 
 
-def test_another_apps_id_is_answered_as_one_that_never_was(web: Flask, client: FlaskClient, other: FlaskClient) -> None:
+def test_another_apps_id_is_answered_as_one_that_never_was(web: Web, client: ApiClient, other: ApiClient) -> None:
     for method, path in calls(web):
         digits = submit(client)
         for query in QUERIES:
@@ -86,7 +83,7 @@ def test_another_apps_id_is_answered_as_one_that_never_was(web: Flask, client: F
             assert all(status in (400, 404) for status, *_ in answers), (method, path, query)
 
 
-def test_an_apps_list_has_no_job_of_another_even_behind_its_id(client: FlaskClient, other: FlaskClient) -> None:
+def test_an_apps_list_has_no_job_of_another_even_behind_its_id(client: ApiClient, other: ApiClient) -> None:
     first, digits = submit(client), submit(client)
     own = submit(other)
     for query in ("", f"?after=job_{new_id().hex}"):

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask.testing import FlaskClient
 
 from headrace.domain.ids import show_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
+from tests.web import ApiClient
 
 CHAT = {"messages": [{"role": "user", "content": "Why?"}]}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,7 +28,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 READY_WITHIN_S = 5.0
 
 
-def readiness(client: FlaskClient) -> tuple[int, list[str]]:
+def readiness(client: ApiClient) -> tuple[int, list[str]]:
     """What /readyz says: its status, and the parts that fail."""
     told = client.get("/readyz")
     return told.status_code, list(told.get_json()["failures"])
@@ -44,7 +44,7 @@ def job_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_job_that_was_accepted_is_named_and_not_ordered_again(
-    client: FlaskClient, store: Store, job_cannot_be_read: Callable[[], None], way: str
+    client: ApiClient, store: Store, job_cannot_be_read: Callable[[], None], way: str
 ) -> None:
     path, body = WAYS[way]
     job_cannot_be_read()
@@ -59,7 +59,7 @@ def test_a_job_that_was_accepted_is_named_and_not_ordered_again(
     assert state == "queued"
 
 
-def test_a_poll_is_worth_another_try(client: FlaskClient, job_cannot_be_read: Callable[[], None]) -> None:
+def test_a_poll_is_worth_another_try(client: ApiClient, job_cannot_be_read: Callable[[], None]) -> None:
     job_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
     job_cannot_be_read()
     response = client.get(f"/v1/jobs/{job_id}?wait=1")
@@ -67,7 +67,7 @@ def test_a_poll_is_worth_another_try(client: FlaskClient, job_cannot_be_read: Ca
 
 
 def test_read_only_postgres_is_an_outage_to_callers_and_to_readyz(
-    client: FlaskClient, read_only: Callable[[], AbstractContextManager[None]]
+    client: ApiClient, read_only: Callable[[], AbstractContextManager[None]]
 ) -> None:
     assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202
     assert client.get("/readyz").status_code == 200
@@ -81,7 +81,7 @@ def test_read_only_postgres_is_an_outage_to_callers_and_to_readyz(
     assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202
 
 
-def test_readyz_writes(client: FlaskClient, read_only: Callable[[], AbstractContextManager[None]]) -> None:
+def test_readyz_writes(client: ApiClient, read_only: Callable[[], AbstractContextManager[None]]) -> None:
     """Also on a connection that was open before the node became read-only, where reads go on as ever."""
     assert client.get("/readyz").status_code == 200
 
@@ -90,7 +90,7 @@ def test_readyz_writes(client: FlaskClient, read_only: Callable[[], AbstractCont
         assert client.get("/readyz").get_json()["failures"]["postgres"].startswith("Postgres takes no writes")
 
 
-def test_readyz_does_not_wait_for_a_migration_under_way(client: FlaskClient, store: Store) -> None:
+def test_readyz_does_not_wait_for_a_migration_under_way(client: ApiClient, store: Store) -> None:
     with store.begin() as db:
         db.execute(sa.text("UPDATE alembic_version SET version_num = version_num || '-'"))
         ready = client.get("/readyz")
@@ -100,7 +100,7 @@ def test_readyz_does_not_wait_for_a_migration_under_way(client: FlaskClient, sto
 
 
 def test_readyz_fails_while_redis_is_a_read_only_replica(
-    client: FlaskClient, replica_for_a_while: Callable[[], AbstractContextManager[None]]
+    client: ApiClient, replica_for_a_while: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with replica_for_a_while():
         ready, submit = readiness(client), client.post("/v1/jobs", json={"prompt": "Why?"})
@@ -111,7 +111,7 @@ def test_readyz_fails_while_redis_is_a_read_only_replica(
 
 
 def test_full_disk_of_redis_is_an_outage_to_callers_and_to_readyz(
-    client: FlaskClient, redis_disk_full: Callable[[], AbstractContextManager[None]]
+    client: ApiClient, redis_disk_full: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with redis_disk_full():
         ready, submit = client.get("/readyz"), client.post("/v1/jobs", json={"prompt": "Why?"})

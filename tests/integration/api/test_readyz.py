@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from flask import Flask
 
 from headrace.broker.admission import Admission
+from tests.web import Web
 
 CALLERS, CALLS = 16, 4
 
@@ -32,7 +32,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str], Counter[st
 
 
 def test_a_flood_of_readyz_makes_one_check(
-    counted: Callable[[type, str], Counter[str]], build_web: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+    counted: Callable[[type, str], Counter[str]], build_web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = counted(Admission, "check_writable")
     monkeypatch.setattr("api.readiness.REPORT_TTL_S", 3600.0)

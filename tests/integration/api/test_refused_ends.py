@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask.testing import FlaskClient
 
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store
+from tests.web import ApiClient
 
 Run = Callable[..., None]
 #: Statements that make Postgres refuse the end of the job :id.
@@ -55,7 +55,7 @@ def over(queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None]) 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_job_that_postgres_refuses_to_expire_is_read_as_it_is(
-    client: FlaskClient, run: Run, over: UUID, caplog: pytest.LogCaptureFixture, way: str
+    client: ApiClient, run: Run, over: UUID, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
     run(*(each.format(id=over) for each in WAYS[way]))
 
@@ -67,7 +67,7 @@ def test_a_job_that_postgres_refuses_to_expire_is_read_as_it_is(
 
 
 def test_a_job_past_its_time_is_read_from_a_read_only_postgres_as_in_any_outage(
-    client: FlaskClient, over: UUID, read_only: Callable[[], AbstractContextManager[None]]
+    client: ApiClient, over: UUID, read_only: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with read_only():
         answer = client.get(f"/v1/jobs/{show_id(over)}")
@@ -75,7 +75,7 @@ def test_a_job_past_its_time_is_read_from_a_read_only_postgres_as_in_any_outage(
 
 
 def test_a_job_past_its_time_whose_end_takes_too_long_is_read_as_in_any_outage(
-    client: FlaskClient, over: UUID, engine: sa.Engine, store: Store
+    client: ApiClient, over: UUID, engine: sa.Engine, store: Store
 ) -> None:
     with engine.begin() as other:
         other.execute(sa.text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": over})

@@ -9,14 +9,13 @@ from typing import Any
 import httpx2
 import pytest
 import schemathesis
-from flask import Flask
-from flask.testing import FlaskClient
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
 from api.handlers.documentation import DESCRIBED
 from api.handlers.openapi import path_of
 from headrace.config import PoolSettings, Settings
+from tests.web import ApiClient, Web
 
 #: What it runs with, in the words of its own settings file.
 SETTINGS: dict[str, Any] = {
@@ -81,7 +80,7 @@ def run(base_url: str, key: str) -> Outcome:
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+def web(build_web: Callable[..., Web], settings: Settings) -> Web:
     """A server that holds nothing open for long, with a pool for each kind of job."""
     embed = PoolSettings(model="embeds", engine="simulator", serves="embeddings")
     return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools={**settings.pools, "embed": embed})
@@ -106,7 +105,7 @@ def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: 
 
 
 @pytest.mark.usefixtures("answering")
-def test_each_example_of_the_document_works_as_it_is(client: FlaskClient) -> None:
+def test_each_example_of_the_document_works_as_it_is(client: ApiClient) -> None:
     for each in DESCRIBED:
         for name, body in each.examples.items():
             response = client.open(each.path, method=each.method.upper(), json=body)

@@ -15,13 +15,10 @@ import httpx2
 import openai
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from openai import OpenAI
 from redis import Redis
 from werkzeug.serving import make_server
 
-from api.deps import EXTENSION
 from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
 from headrace.domain.attempts import AttemptEnd, Usage
@@ -36,6 +33,7 @@ from headrace.store import Store, attempts
 from headrace.store.fleet import workers
 from headrace.tables import job_texts, jobs
 from tests.waiting import until
+from tests.web import ApiClient, Web
 
 PROMPT = "Why is the sky blue?"
 PIECES = ["Because of ", "Rayleigh ", "scattering."]
@@ -87,11 +85,11 @@ def sdk(base_url: str, key: str) -> Iterator[OpenAI]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Flask], str]]:
+def serve() -> Iterator[Callable[[Web], str]]:
     """Serves an app on loopback, and returns its address."""
     with ExitStack() as servers:
 
-        def start_server(web: Flask) -> str:
+        def start_server(web: Web) -> str:
             server = make_server("127.0.0.1", 0, web, threaded=True)
             thread = threading.Thread(target=server.serve_forever, args=(0.05,))
             thread.start()
@@ -129,9 +127,9 @@ def has_heard(listener: "Listener", text: str) -> bool:
     return text_of(listener.heard) == text
 
 
-def has_free_slot(web: Flask) -> bool:
+def has_free_slot(web: Web) -> bool:
     try:
-        with web.extensions[EXTENSION].waits.hold("stream", new_id()):
+        with web.deps.waits.hold("stream", new_id()):
             return True
     except SlotsFull:
         return False
@@ -342,8 +340,8 @@ def test_a_chat_completion_that_fails_raises_in_the_sdk(sdk: OpenAI, run: Callab
 
 @pytest.mark.parametrize(("is_background", "state"), [(False, "cancelled"), (True, "queued")])
 def test_a_reader_who_goes_takes_his_job_along_unless_it_is_in_the_background(
-    build_web: Callable[..., Flask],
-    serve: Callable[[Flask], str],
+    build_web: Callable[..., Web],
+    serve: Callable[[Web], str],
     key: str,
     store: Store,
     is_background: bool,
@@ -358,9 +356,7 @@ def test_a_reader_who_goes_takes_his_job_along_unless_it_is_in_the_background(
         assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == job_id)) == state
 
 
-def test_a_silent_stream_is_kept_alive(
-    build_web: Callable[..., Flask], serve: Callable[[Flask], str], key: str
-) -> None:
+def test_a_silent_stream_is_kept_alive(build_web: Callable[..., Web], serve: Callable[[Web], str], key: str) -> None:
     url = f"{serve(build_web(keep_alive_s=0.05))}/v1/responses"
     body = {"input": PROMPT, "background": True, "stream": True}
     with httpx2.stream("POST", url, json=body, headers={"Authorization": f"Bearer {key}"}) as response:
@@ -372,7 +368,7 @@ def test_a_silent_stream_is_kept_alive(
 
 
 def test_one_stream_too_many_is_refused_and_accepts_nothing(
-    build_web: Callable[..., Flask], serve: Callable[[Flask], str], key: str, store: Store
+    build_web: Callable[..., Web], serve: Callable[[Web], str], key: str, store: Store
 ) -> None:
     web = build_web(stream_slots=1)
     with OpenAI(api_key=key, base_url=f"{serve(web)}/v1", max_retries=0) as sdk:
@@ -383,13 +379,13 @@ def test_one_stream_too_many_is_refused_and_accepts_nothing(
         assert raised.value.response.headers["Retry-After"] == "1"
         with store.begin() as db:
             assert db.scalars(sa.select(jobs.c.id)).all() == [job_id]
-    web.extensions[EXTENSION].waits.close()
+    web.deps.waits.close()
 
 
-def test_an_open_stream_holds_no_database_connection_and_ends_with_the_process(sdk: OpenAI, web: Flask) -> None:
+def test_an_open_stream_holds_no_database_connection_and_ends_with_the_process(sdk: OpenAI, web: Web) -> None:
     _, stream = start(sdk)
     listener = Listener(stream)
-    parts = web.extensions[EXTENSION]
+    parts = web.deps
     # One is kept for inserts.
     until(lambda: parts.store._engine.pool.checkedout() == 1)
     parts.waits.close()
@@ -408,7 +404,7 @@ def test_the_stream_of_a_job_whose_row_is_lost_ends_with_an_error(sdk: OpenAI, s
 
 
 def test_whoever_waits_for_an_expiry_sees_it_within_a_second(
-    sdk: OpenAI, client: FlaskClient, age: Callable[[UUID, timedelta], None]
+    sdk: OpenAI, client: ApiClient, age: Callable[[UUID, timedelta], None]
 ) -> None:
     job_id, stream = start(sdk, extra_body={"job": {"max_wait": 30}})
     listener = Listener(stream)

@@ -15,8 +15,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -45,6 +43,7 @@ from headrace.store.clients import apps
 from headrace.store.jobs import followers
 from headrace.store.webhooks import outbox
 from headrace.tables import jobs
+from tests.web import ApiClient, Web
 
 EXAMPLES, STEPS = 20, 20
 NAMES = ("one", "two")
@@ -121,7 +120,7 @@ class Asked:
 class Client:
     """One app: what is its alone, and what it was told."""
 
-    http: FlaskClient
+    http: ApiClient
     app_id: UUID
     secret: str
     vector: list[float]
@@ -143,7 +142,7 @@ class House:
         seen: what happened how often.
     """
 
-    web: Flask
+    web: Web
     store: Store
     redis: Redis
     end: Callable[..., bool]
@@ -169,7 +168,7 @@ class House:
             stored_jobs.enqueue_due(db)
 
 
-def calls(web: Flask) -> Iterator[tuple[str, str]]:
+def calls(web: Web) -> Iterator[tuple[str, str]]:
     """Every method and path that takes a job's id, with each spelling of the id."""
     for rule_ in web.url_map.iter_rules():
         if rule_.rule.startswith("/v1/") and "public_id" in rule_.arguments:
@@ -344,7 +343,7 @@ class TwoApps(RuleBasedStateMachine):
 
 @pytest.fixture
 def house(
-    build_web: Callable[..., Flask],
+    build_web: Callable[..., Web],
     settings: Settings,
     client_of: Any,
     make_key: Callable[[str], str],

@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 
 from api.app import USAGE_SLOTS
-from api.deps import EXTENSION
 from api.schemas import usage as schema
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, parse_id
 from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.tables import ledger
+from tests.web import ApiClient, Web
 
 Charge = Callable[..., None]
 COST = "x-headrace-cost-usd"
@@ -38,13 +36,13 @@ def charge(store: Store, app: App) -> Charge:
     return write
 
 
-def usage(client: FlaskClient, **asked: str) -> Any:
+def usage(client: ApiClient, **asked: str) -> Any:
     response = client.get("/v1/usage", query_string=asked)
     assert response.status_code == 200, response.get_data()
     return response.get_json()
 
 
-def test_usage_is_summed_by_day_and_adds_up(client: FlaskClient, charge: Charge) -> None:
+def test_usage_is_summed_by_day_and_adds_up(client: ApiClient, charge: Charge) -> None:
     charge("2026-11-03")
     charge("2026-11-03", kind="api", usd=Decimal("0.000000001"))
     charge("2026-11-04", kind="cache", usd=Decimal(0))
@@ -64,7 +62,7 @@ def test_usage_is_summed_by_day_and_adds_up(client: FlaskClient, charge: Charge)
     assert (body["total"]["requests"], body["total"]["usd"]) == (3, "0.200000001")
 
 
-def test_usage_is_split_by_what_it_is_asked_for(client: FlaskClient, charge: Charge) -> None:
+def test_usage_is_split_by_what_it_is_asked_for(client: ApiClient, charge: Charge) -> None:
     charge("2026-11-03", end_user="ann", model="small")
     charge("2026-11-03", end_user="ann", model="large")
     charge("2026-11-04", end_user="bob", model="small")
@@ -77,7 +75,7 @@ def test_usage_is_split_by_what_it_is_asked_for(client: FlaskClient, charge: Cha
 
 
 def test_an_app_sees_its_own_usage_alone(
-    client: FlaskClient, client_of: Any, make_key: Callable[[str], str], charge: Charge
+    client: ApiClient, client_of: Any, make_key: Callable[[str], str], charge: Charge
 ) -> None:
     charge("2026-11-03", app_name="other")
     charge("2026-11-03")
@@ -89,7 +87,7 @@ def test_an_app_sees_its_own_usage_alone(
     assert usage(client_of(make_key("third")), **asked)["data"] == []
 
 
-def test_both_days_are_included_to_their_last_moment_of_utc(client: FlaskClient, charge: Charge) -> None:
+def test_both_days_are_included_to_their_last_moment_of_utc(client: ApiClient, charge: Charge) -> None:
     for moment in ("02T23:59:59.999999", "03T00:00:00", "04T23:59:59.999999", "05T00:00:00"):
         charge(f"2026-11-{moment}Z")
 
@@ -98,7 +96,7 @@ def test_both_days_are_included_to_their_last_moment_of_utc(client: FlaskClient,
     assert [(row["day"], row["requests"]) for row in body["data"]] == [("2026-11-03", 1), ("2026-11-04", 1)]
 
 
-def test_without_days_the_last_thirty_are_answered(client: FlaskClient, charge: Charge) -> None:
+def test_without_days_the_last_thirty_are_answered(client: ApiClient, charge: Charge) -> None:
     today = datetime.now(UTC).date()
     for ago in (0, 29, 30):
         charge(str(today - timedelta(days=ago)))
@@ -109,7 +107,7 @@ def test_without_days_the_last_thirty_are_answered(client: FlaskClient, charge: 
         assert (body["from"], body["total"]["requests"]) == (str(today - timedelta(days=29)), 2)
 
 
-def test_a_finished_job_is_in_it_with_its_lane(client: FlaskClient, finish: Callable[..., None]) -> None:
+def test_a_finished_job_is_in_it_with_its_lane(client: ApiClient, finish: Callable[..., None]) -> None:
     made = client.post("/v1/jobs", json={"prompt": "Hi", "lane": "low", "end_user": "u-42"}).get_json()
     finish(parse_id(made["id"]))
 
@@ -135,7 +133,7 @@ def test_a_finished_job_is_in_it_with_its_lane(client: FlaskClient, finish: Call
     ],
 )
 def test_what_cannot_be_answered_is_a_400_that_says_why(
-    client: FlaskClient, asked: dict[str, str], param: str, message: str
+    client: ApiClient, asked: dict[str, str], param: str, message: str
 ) -> None:
     response = client.get("/v1/usage", query_string=asked)
 
@@ -144,11 +142,11 @@ def test_what_cannot_be_answered_is_a_400_that_says_why(
     assert message in error["message"]
 
 
-def test_the_longest_range_is_answered(client: FlaskClient) -> None:
+def test_the_longest_range_is_answered(client: ApiClient) -> None:
     assert usage(client, **{"from": "2026-08-04", "to": "2026-11-03"})["data"] == []
 
 
-def test_too_many_rows_are_refused(client: FlaskClient, charge: Charge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_rows_are_refused(client: ApiClient, charge: Charge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.handlers.usage.MOST_ROWS", 2)
     for user in ("ann", "bob", "cat"):
         charge("2026-11-03", end_user=user)
@@ -160,8 +158,8 @@ def test_too_many_rows_are_refused(client: FlaskClient, charge: Charge, monkeypa
     assert schema.MOST_ROWS == 10_000
 
 
-def test_reads_of_usage_leave_connections_to_other_requests(client: FlaskClient, web: Flask) -> None:
-    slots = web.extensions[EXTENSION].usage_slots
+def test_reads_of_usage_leave_connections_to_other_requests(client: ApiClient, web: Web) -> None:
+    slots = web.deps.usage_slots
     others = [slots.take(new_id()) for _ in range(USAGE_SLOTS)]
 
     refused = client.get("/v1/usage")
@@ -179,7 +177,7 @@ def test_reads_of_usage_leave_connections_to_other_requests(client: FlaskClient,
 
 @pytest.mark.parametrize("path", ["/v1/jobs/{}", "/v1/responses/{}"])
 def test_an_ended_jobs_cost_is_in_its_header_as_in_its_body(
-    client: FlaskClient, finish: Callable[..., None], path: str
+    client: ApiClient, finish: Callable[..., None], path: str
 ) -> None:
     made = client.post("/v1/jobs", json={"prompt": "Hi"}).get_json()["id"]
     public_id = made if "jobs" in path else made.replace("job_", "resp_")
@@ -200,11 +198,11 @@ def test_an_ended_jobs_cost_is_in_its_header_as_in_its_body(
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
     ],
 )
-def test_an_answer_that_was_waited_for_has_its_cost(client: FlaskClient, path: str, asked: dict[str, Any]) -> None:
+def test_an_answer_that_was_waited_for_has_its_cost(client: ApiClient, path: str, asked: dict[str, Any]) -> None:
     assert client.post(path, json=asked).headers[COST] == "0.000001230"
 
 
-def test_a_job_that_never_ran_cost_nothing(client: FlaskClient) -> None:
+def test_a_job_that_never_ran_cost_nothing(client: ApiClient) -> None:
     made = client.post("/v1/jobs", json={"prompt": "Hi"}).get_json()["id"]
 
     cancelled = client.post(f"/v1/jobs/{made}/cancel")

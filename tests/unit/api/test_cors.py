@@ -1,11 +1,10 @@
 """A page may call the API where a setting names its origin, and nowhere else."""
 
 import pytest
-from flask.testing import FlaskClient
 
-from api.app import create_app
 from headrace.config import Settings
 from headrace.config.sections import CorsSettings
+from tests.web import ApiClient, Web
 
 PAGE = "https://app.example.com"
 PREFLIGHT = {
@@ -15,8 +14,8 @@ PREFLIGHT = {
 }
 
 
-def client_of(settings: Settings, *origins: str) -> FlaskClient:
-    return create_app(settings.model_copy(update={"cors": CorsSettings(origins=origins)})).test_client()
+def client_of(settings: Settings, *origins: str) -> ApiClient:
+    return Web.of(settings.model_copy(update={"cors": CorsSettings(origins=origins)})).test_client()
 
 
 @pytest.mark.parametrize(("origins", "allowed"), [((PAGE,), PAGE), (("*",), "*"), (("https://other", PAGE), PAGE)])

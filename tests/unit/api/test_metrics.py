@@ -3,33 +3,31 @@
 import secrets
 
 import pytest
-from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 
-from api.app import create_app
-from api.deps import EXTENSION
 from headrace.config import Settings
 from headrace.domain.ids import new_id
+from tests.web import Web
 
 
 @pytest.fixture
-def web(settings: Settings) -> Flask:
-    return create_app(settings)
+def web(settings: Settings) -> Web:
+    return Web.of(settings)
 
 
-def page(web: Flask) -> str:
+def page(web: Web) -> str:
     registry = CollectorRegistry()
-    registry.register(web.extensions[EXTENSION].metrics)
+    registry.register(web.deps.metrics)
     return generate_latest(registry).decode()
 
 
-def requests(web: Flask) -> set[str]:
+def requests(web: Web) -> set[str]:
     """The labels of all requests, with their numbers."""
     name = "headrace_http_request_seconds_count"
     return {line.removeprefix(name) for line in page(web).splitlines() if line.startswith(name)}
 
 
-def test_requests_are_counted_by_method_route_and_status(web: Flask) -> None:
+def test_requests_are_counted_by_method_route_and_status(web: Web) -> None:
     client = web.test_client()
     for _ in range(2):
         client.get("/healthz")
@@ -42,7 +40,7 @@ def test_requests_are_counted_by_method_route_and_status(web: Flask) -> None:
     }
 
 
-def test_what_clients_choose_makes_no_label(web: Flask) -> None:
+def test_what_clients_choose_makes_no_label(web: Web) -> None:
     canary = secrets.token_hex(8)
     client = web.test_client()
     for number in range(50):
@@ -55,8 +53,8 @@ def test_what_clients_choose_makes_no_label(web: Flask) -> None:
 
 
 def test_open_waits_and_streams_stand_beside_what_may_be_open(settings: Settings) -> None:
-    web = create_app(settings.model_copy(update={"wait_slots": 7, "stream_slots": 9}))
-    waits = web.extensions[EXTENSION].waits
+    web = Web.of(settings.model_copy(update={"wait_slots": 7, "stream_slots": 9}))
+    waits = web.deps.waits
     with waits.hold("stream", new_id()):
         served = page(web)
     assert 'headrace_http_open{kind="wait"} 0.0' in served

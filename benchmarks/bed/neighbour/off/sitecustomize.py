@@ -35,9 +35,15 @@ if "checksum" in OFF:
 
     keys.may_exist = lambda key, pepper: True
 if "waits" in OFF:
+    import asyncio
     from uuid import UUID
 
-    from api.reading import slots, waits
+    from api import slots
+    from api.mounts import exchange
+
+    async def never(_: exchange.Exchange) -> None:
+        """No client is seen to leave."""
+        await asyncio.Event().wait()
 
     def take(held: slots.Slots, app_id: UUID) -> slots.Slot | None:
         """A slot as long as one is free, without shares for apps."""
@@ -48,7 +54,7 @@ if "waits" in OFF:
             return slots.Slot(held, app_id)
 
     slots.Slots.take = take  # type: ignore[method-assign]
-    waits.Watch.look_for_client = lambda self, found, now: None  # type: ignore[method-assign]
+    exchange.Exchange.left = never  # type: ignore[method-assign]
 if "judge" in OFF:
     import re
     from typing import Any
@@ -72,23 +78,23 @@ if "checking" in OFF:
 
     in_flight.FairSemaphore = Many  # type: ignore[misc]
 if "process" in OFF:
-    from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-    import api.wsgi
+    import api.app
     import ops.app
+    from api.mounts.mount import Mount
     from headrace.config import Settings
 
-    def together(app: WSGIApplication) -> WSGIApplication:
+    create = api.app.create_app
+
+    def together(settings: Settings, *begin: object) -> Mount:
         """The API, with the operators' pages at their path."""
-        pages = ops.app.create_app(Settings.load())
+        both = create(settings, *begin)  # type: ignore[arg-type]
+        pages = {"/ops": ops.app.create_app(settings)}
+        vars(both.flask).update(wsgi_app=DispatcherMiddleware(both.flask.wsgi_app, pages))
+        return both
 
-        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            return (pages if environ["PATH_INFO"].startswith("/ops") else app)(environ, start_response)
-
-        return call
-
-    api.wsgi._probing = together
+    api.app.create_app = together
 if "logins" in OFF:
     from headrace.domain.operators.accounts import Operator
     from ops import logins

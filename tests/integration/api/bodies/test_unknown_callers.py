@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from flask import Flask
 
 from headrace.stack.processes.child import Child
 from tests.integration.api.bodies.limits import DEADLINE_S, LIMIT
+from tests.web import Web
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
 FRAMES = (f"Content-Length: {LIMIT}", "Content-Length: 100", "Transfer-Encoding: chunked")
@@ -26,7 +26,7 @@ NOWHERE = ("/nowhere", "/v1", "/v1/jobs/x/y/z", "/ops/login")
 OPEN = {"/", "/openapi.json", "/docs/", "/healthz", "/health", "/ping", "/version", "/readyz"}
 
 
-def paths(web: Flask) -> Iterator[str]:
+def paths(web: Web) -> Iterator[str]:
     """A path of each route."""
     values = {"public_id": "job_" + "0" * 32, "name": "index.css", "rest": "some/path"}
     for rule in web.url_map.iter_rules():
@@ -35,7 +35,7 @@ def paths(web: Flask) -> Iterator[str]:
         yield built[1]
 
 
-def calls(web: Flask) -> list[tuple[str, str]]:
+def calls(web: Web) -> list[tuple[str, str]]:
     return [(method, path) for path in sorted({*paths(web), *NOWHERE}) for method in METHODS]
 
 
@@ -58,7 +58,7 @@ def threads_of(child: Child) -> int:
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_a_body_of_an_unknown_caller_is_never_waited_for(web: Flask, web_server: tuple[Child, str], frame: str) -> None:
+def test_a_body_of_an_unknown_caller_is_never_waited_for(web: Web, web_server: tuple[Child, str], frame: str) -> None:
     child, url = web_server
     host, port = url.removeprefix("http://").split(":")
     statuses: dict[tuple[str, str], int] = {}

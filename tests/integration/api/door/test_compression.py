@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import job_texts
+from tests.web import ApiClient, Web
 
 TALK = [
     {"role": "user", "content": "Tell me   of mills."},
@@ -22,7 +21,7 @@ SURPRISE = {"method": "surprise", "to": 0.4, "also": ["last_turn", "system"]}
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+def web(build_web: Callable[..., Web], settings: Settings) -> Web:
     """The app; its pool can measure surprise."""
     changes = {"compress_by": "chat"}
     return build_web(pools={name: pool.model_copy(update=changes) for name, pool in settings.pools.items()})
@@ -41,7 +40,7 @@ def stored(store: Store) -> Callable[[Any], Any]:
 
 
 def test_a_job_is_stored_with_its_compression_and_its_original(
-    client: FlaskClient, stored: Callable[[Any], Any], store: Store
+    client: ApiClient, stored: Callable[[Any], Any], store: Store
 ) -> None:
     asked = {"compress": "surprise", "compress_to": 0.4, "compress_also": ["system", "last_turn"]}
     told = client.post("/v1/jobs", json={"messages": TALK, **asked}).get_json()
@@ -51,7 +50,7 @@ def test_a_job_is_stored_with_its_compression_and_its_original(
         assert db.scalar(sa.select(job_texts.c.messages)) == TALK
 
 
-def test_openai_s_formats_ask_in_their_job_object(client: FlaskClient, store: Store) -> None:
+def test_openai_s_formats_ask_in_their_job_object(client: ApiClient, store: Store) -> None:
     asked = {"compress": "surprise", "compress_to": 0.4, "compress_also": ["system", "last_turn"]}
 
     response = client.post("/v1/responses", json={"input": TALK, "background": True, "job": asked})
@@ -62,7 +61,7 @@ def test_openai_s_formats_ask_in_their_job_object(client: FlaskClient, store: St
 
 
 def test_the_pool_s_own_setting_is_the_default(
-    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], key: str, settings: Settings, stored: Any
+    build_web: Callable[..., Web], client_of: Callable[..., ApiClient], key: str, settings: Settings, stored: Any
 ) -> None:
     pools = {name: pool.model_copy(update={"compress": "plain"}) for name, pool in settings.pools.items()}
     client = client_of(key, build_web(pools=pools))
@@ -85,7 +84,7 @@ def test_the_pool_s_own_setting_is_the_default(
     ],
 )
 def test_what_has_no_effect_or_no_sense_is_refused_by_name(
-    client: FlaskClient, asked: dict[str, Any], param: str
+    client: ApiClient, asked: dict[str, Any], param: str
 ) -> None:
     response = client.post("/v1/jobs", json={"messages": TALK, **asked})
 
@@ -95,7 +94,7 @@ def test_what_has_no_effect_or_no_sense_is_refused_by_name(
 
 
 def test_surprise_is_refused_where_no_pool_measures_it(
-    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], key: str
+    build_web: Callable[..., Web], client_of: Callable[..., ApiClient], key: str
 ) -> None:
     response = client_of(key, build_web()).post("/v1/jobs", json={"messages": TALK, "compress": "surprise"})
 
@@ -105,7 +104,7 @@ def test_surprise_is_refused_where_no_pool_measures_it(
 
 
 def test_a_job_says_how_many_tokens_its_prompt_had(
-    client: FlaskClient, finish: Callable[..., None], store: Store
+    client: ApiClient, finish: Callable[..., None], store: Store
 ) -> None:
     job_id = client.post("/v1/jobs", json={"messages": TALK, "compress": "plain"}).get_json()["id"]
     finish(parse_id(job_id), "By stones.", "stop")

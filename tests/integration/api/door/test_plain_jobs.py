@@ -2,21 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 from werkzeug.test import TestResponse
 
 from api.call import Call, Reply
-from api.deps import EXTENSION
 from api.door.plain_jobs import PlainJobs
 from api.handlers.jobs import PLAIN_FIELDS
 from headrace.broker.messages import list_key
@@ -26,6 +23,7 @@ from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.tables import job_texts, jobs
+from tests.web import ApiClient, Web
 
 PATH = "/v1/jobs"
 #: What differs between two jobs that are alike.
@@ -86,15 +84,20 @@ def test_the_fields_made_up_here_are_all_that_a_plain_body_may_have() -> None:
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each submit, whether it was answered in a share."""
-    submit, told = PlainJobs.submit, list[bool]()
+    takes, serve, told = PlainJobs.takes, PlainJobs._serve, list[bool]()
 
-    def noted(self: PlainJobs[Reply], call: Call) -> Reply | None:
+    def noted(self: PlainJobs[Reply], call: Call) -> bool:
         told.append(False)
-        reply = submit(self, call)
-        told[-1] = reply is not None
-        return reply
+        return takes(self, call)
 
-    monkeypatch.setattr(PlainJobs, "submit", noted)
+    def served(self: PlainJobs[Reply], calls: Sequence[Call]) -> Any:
+        outcomes = serve(self, calls)
+        [outcome] = outcomes
+        told[-1] = outcome is not None and not isinstance(outcome, BaseException)
+        return outcomes
+
+    monkeypatch.setattr(PlainJobs, "takes", noted)
+    monkeypatch.setattr(PlainJobs, "_serve", served)
     # On a busy machine a step may take long: not for a server's sake.
     monkeypatch.setattr("api.door.plain_jobs.SLOW_S", 60.0)
     return told
@@ -102,12 +105,12 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 class Post(Protocol):
     def __call__(self, raw: bytes, *, is_alone: bool = False) -> TestResponse:
-        """Submit a body. Args: is_alone: by its own thread and through Flask."""
+        """Submit a body. Args: is_alone: by its own thread."""
 
 
 @pytest.fixture
-def post(client: FlaskClient, web: Flask, monkeypatch: pytest.MonkeyPatch) -> Post:
-    plain_jobs = web.extensions[EXTENSION].plain_jobs
+def post(client: ApiClient, web: Web, monkeypatch: pytest.MonkeyPatch) -> Post:
+    plain_jobs = web.deps.plain_jobs
 
     def post(raw: bytes, *, is_alone: bool = False) -> TestResponse:
         monkeypatch.setattr(plain_jobs, "_off_until", math.inf if is_alone else -math.inf)
@@ -171,7 +174,7 @@ def test_what_is_no_json_is_refused_alike(shared: list[bool], post: Post, raw: b
 
 
 def test_the_message_of_a_plain_job_is_that_of_any_other(
-    shared: list[bool], post: Post, redis: Redis, client: FlaskClient
+    shared: list[bool], post: Post, redis: Redis, client: ApiClient
 ) -> None:
     ids = [post(b'{"prompt": "Hi"}', is_alone=is_alone).get_json()["id"] for is_alone in (False, True)]
     assert shared == [True, False]

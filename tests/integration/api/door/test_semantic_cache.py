@@ -6,8 +6,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from redis import Redis
 
 from headrace.broker.admission import Admission
@@ -16,13 +14,14 @@ from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.store import Store
 from tests.integration.matching import ANSWER, ASKED, SAME, WordEngine, engine_of, with_semantic_cache
+from tests.web import ApiClient, Web
 from workers.matching.matcher import Matcher
 
 CACHE = "x-headrace-cache"
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+def web(build_web: Callable[..., Web], settings: Settings) -> Web:
     return build_web(pools=with_semantic_cache(settings).pools)
 
 
@@ -35,7 +34,7 @@ def matcher(settings: Settings, store: Store, redis: Redis, admission: Admission
 
 
 @pytest.fixture
-def trusted(client: FlaskClient, matcher: Matcher, finish: Callable[..., None], store: Store) -> UUID:
+def trusted(client: ApiClient, matcher: Matcher, finish: Callable[..., None], store: Store) -> UUID:
     """An answered question that has passed many tries; its job."""
     job_id = parse_id(submit(client, ASKED).get_json()["id"])
     assert matcher.look_up() == 1
@@ -51,13 +50,13 @@ def trusted(client: FlaskClient, matcher: Matcher, finish: Callable[..., None], 
     return job_id
 
 
-def submit(client: FlaskClient, prompt: str, **fields: Any) -> Any:
+def submit(client: ApiClient, prompt: str, **fields: Any) -> Any:
     response = client.post("/v1/jobs", json={"prompt": prompt, "temperature": 0, **fields})
     assert response.status_code == 202, response.get_data()
     return response
 
 
-def test_a_job_is_queued_and_ends_with_the_answer(client: FlaskClient, matcher: Matcher, trusted: UUID) -> None:
+def test_a_job_is_queued_and_ends_with_the_answer(client: ApiClient, matcher: Matcher, trusted: UUID) -> None:
     response = submit(client, SAME, end_user="ann")
     told = response.get_json()
     assert (told["status"], told["cache"], response.headers[CACHE]) == ("queued", "miss", "miss")
@@ -71,7 +70,7 @@ def test_a_job_is_queued_and_ends_with_the_answer(client: FlaskClient, matcher: 
     assert (job["attempts"], job["engine"], job["started_at"]) == (0, None, None)
 
 
-def test_a_waiting_caller_and_a_stream_get_it_at_once(client: FlaskClient, matcher: Matcher, trusted: UUID) -> None:
+def test_a_waiting_caller_and_a_stream_get_it_at_once(client: ApiClient, matcher: Matcher, trusted: UUID) -> None:
     matcher.begin()
     try:
         model = client.get("/v1/models").get_json()["data"][0]["id"]
@@ -99,7 +98,7 @@ def test_a_waiting_caller_and_a_stream_get_it_at_once(client: FlaskClient, match
     ],
 )
 def test_a_request_says_whether_it_takes_part(
-    client: FlaskClient, matcher: Matcher, fields: dict[str, Any], looked_up: int
+    client: ApiClient, matcher: Matcher, fields: dict[str, Any], looked_up: int
 ) -> None:
     submit(client, ASKED, **fields)
     assert matcher.look_up() == looked_up

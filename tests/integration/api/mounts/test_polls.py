@@ -1,21 +1,19 @@
-"""Polls are answered alike without Flask and through it: status, body, headers and counts are the same."""
+"""Polls are answered alike by a batch and by their handler: status, body, headers and counts are the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
-from flask import Flask, request, request_started
-from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.deps import EXTENSION
 from api.reading.waits import Waits
 from api.reading.watch import Watch
 from api.schemas.jobs import JobBody
 from headrace.domain.ids import new_id, parse_id, show_id
 from headrace.errors import StoreUnavailable
 from headrace.store import jobs
+from tests.web import ApiClient, Web
 
 #: What differs between two answers that are alike.
 OWN_HEADERS = {"x-request-id", "openai-processing-ms"}
@@ -30,51 +28,28 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def by_flask(web: Flask) -> Iterator[list[str]]:
-    """The path of each request that Flask got."""
-    paths: list[str] = []
-    with request_started.connected_to(lambda *_, **__: paths.append(request.path), web):
-        yield paths
-
-
-@pytest.fixture
-def both(client: FlaskClient, by_flask: list[str]) -> Callable[..., tuple[TestResponse, TestResponse]]:
-    """Polls before Flask, and through it: a slash at the end of the path changes nothing else."""
-
-    def both(public_id: str, query: str = "") -> tuple[TestResponse, TestResponse]:
-        first = client.get(f"/v1/jobs/{public_id}{query}")
-        assert by_flask == []
-        second = client.get(f"/v1/jobs/{public_id}/{query}")
-        assert by_flask.pop() == f"/v1/jobs/{public_id}/"
-        return first, second
-
-    return both
-
-
 def headers_of(response: TestResponse) -> dict[str, str]:
     assert response.headers["x-request-id"].startswith("req_")
     assert response.headers["openai-processing-ms"].isdigit()
     return {name: value for name, value in response.headers.items() if name not in OWN_HEADERS}
 
 
-def samples(web: Flask, ending: str, **labels: str) -> list[float]:
+def samples(web: Web, ending: str, **labels: str) -> list[float]:
     """What was counted of the polls with these labels."""
     wanted = {"route": "/v1/jobs/{public_id}", **labels}.items()
-    found = [each for metric in web.extensions[EXTENSION].metrics.collect() for each in metric.samples]
+    found = [each for metric in web.deps.metrics.collect() for each in metric.samples]
     return [each.value for each in found if each.name.endswith(ending) and wanted <= each.labels.items()]
 
 
 @pytest.mark.parametrize("kind", ASKED)
-@pytest.mark.parametrize("query", ["", "?wait=0.01"])
-def test_a_poll_is_answered_alike_by_both_ways(
-    client: FlaskClient, both: Any, by_flask: list[str], finish: Any, kind: str, query: str
+@pytest.mark.parametrize("other", ["/", "?wait=0", "/?wait=0.01"])
+def test_a_poll_is_answered_alike_by_a_batch_and_by_its_handler(
+    client: ApiClient, finish: Any, kind: str, other: str
 ) -> None:
     public_id = client.post("/v1/jobs", json=ASKED[kind]).get_json()["id"]
-    by_flask.clear()
 
     for status in ("queued", "succeeded"):
-        first, second = both(public_id, query)
+        first, second = client.get(f"/v1/jobs/{public_id}"), client.get(f"/v1/jobs/{public_id}{other}")
         assert first.get_json()["status"] == status
         assert (first.status_code, headers_of(first)) == (second.status_code, headers_of(second))
         assert first.data == second.data
@@ -82,16 +57,15 @@ def test_a_poll_is_answered_alike_by_both_ways(
             finish(parse_id(public_id))
 
 
-def test_a_poll_is_counted_alike_by_both_ways(client: FlaskClient, web: Flask, both: Any, by_flask: list[str]) -> None:
+def test_a_poll_is_counted_alike_by_a_batch_and_by_its_handler(client: ApiClient, web: Web) -> None:
     public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
-    by_flask.clear()
-    both(public_id)
-    both(public_id, "?wait=0.01")
-    assert (samples(web, "_count", kind="plain"), samples(web, "_count", kind="wait")) == ([2], [2])
+    for query in ("", "?wait=0", "?wait=0.01"):
+        client.get(f"/v1/jobs/{public_id}{query}")
+    assert (samples(web, "_count", kind="plain"), samples(web, "_count", kind="wait")) == ([2], [1])
 
 
 def test_an_unknown_job_and_a_foreign_one_are_not_found(
-    client: FlaskClient, client_of: Callable[..., FlaskClient], make_key: Callable[[str], str]
+    client: ApiClient, client_of: Callable[..., ApiClient], make_key: Callable[[str], str]
 ) -> None:
     theirs = client_of(make_key("other")).post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
     for public_id in (theirs, show_id(new_id())):
@@ -100,10 +74,9 @@ def test_an_unknown_job_and_a_foreign_one_are_not_found(
 
 
 def test_a_poll_that_fails_after_its_wait_does_not_wait_twice_and_is_counted_with_it(
-    client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch
+    client: ApiClient, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
-    by_flask.clear()
     reads, find_all = list[object](), jobs.find_all
     watches, add = list[object](), Waits._add
 
@@ -122,17 +95,16 @@ def test_a_poll_that_fails_after_its_wait_does_not_wait_twice_and_is_counted_wit
     answer = client.get(f"/v1/jobs/{public_id}?wait=0.2")
 
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "store_unavailable")
-    assert (len(watches), by_flask) == (1, [])
+    assert len(watches) == 1
     assert int(answer.headers["openai-processing-ms"]) >= 200
     [took_s] = samples(web, "_sum", kind="wait", status="503")
     assert took_s >= 0.2
 
 
 def test_a_bug_while_a_job_is_written_is_logged_once_and_counted(
-    client: FlaskClient, web: Flask, by_flask: list[str], monkeypatch: pytest.MonkeyPatch, caplog: Any
+    client: ApiClient, web: Web, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     public_id = client.post("/v1/jobs", json={"prompt": "Why?"}).get_json()["id"]
-    by_flask.clear()
 
     def broken(_: object) -> Any:
         raise ValueError("A bug.")
@@ -142,13 +114,13 @@ def test_a_bug_while_a_job_is_written_is_logged_once_and_counted(
 
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (500, "internal_error")
     assert answer.headers["x-request-id"].startswith("req_")
-    assert (by_flask, samples(web, "_count", kind="plain", status="500")) == ([], [1])
+    assert samples(web, "_count", kind="plain", status="500") == [1]
     assert caplog.messages.count("request_failed") == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_key_is_looked_up_once_while_postgres_is_away(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, method: str
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     lookups = list[object]()
 
@@ -164,7 +136,7 @@ def test_a_key_is_looked_up_once_while_postgres_is_away(
 
 
 def test_pages_of_other_origins_may_poll(
-    build_web: Callable[..., Flask], client_of: Callable[..., FlaskClient], key: str, settings: Any
+    build_web: Callable[..., Web], client_of: Callable[..., ApiClient], key: str, settings: Any
 ) -> None:
     cors = settings.cors.model_copy(update={"origins": ("https://example.com",)})
     client = client_of(key, build_web(cors=cors))

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, request
 from openai import OpenAI
+
+from tests.web import Web
 
 
 @pytest.fixture
@@ -29,8 +30,6 @@ def sdk(make_sdk: Callable[..., OpenAI], key: str) -> OpenAI:
 
 
 @pytest.fixture
-def calls(web: Flask) -> list[str]:
+def calls(web: Web) -> list[str]:
     """Each request that reached the server: its method and path."""
-    seen: list[str] = []
-    web.before_request(lambda: seen.append(f"{request.method} {request.path}"))
-    return seen
+    return web.seen

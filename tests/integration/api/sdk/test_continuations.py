@@ -5,11 +5,10 @@ from typing import Any
 
 import openai
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from openai import OpenAI
 
 from headrace.domain.ids import parse_id
+from tests.web import ApiClient, Web
 
 ANSWER = "Because of Rayleigh scattering."
 QUESTION = "Why is the sky blue?"
@@ -138,13 +137,13 @@ def test_a_request_that_is_sent_again_finds_its_job_though_what_it_continues_is_
 
 
 @pytest.fixture
-def small(build_web: Callable[..., Flask]) -> Flask:
+def small(build_web: Callable[..., Web]) -> Web:
     """A server that takes bodies of 1,000 bytes at most."""
     return build_web(body_limit_bytes=1000)
 
 
 def test_what_is_composed_is_bounded_as_a_body_is(
-    sdk: OpenAI, client_of: Callable[..., FlaskClient], key: str, small: Flask, answering: None
+    sdk: OpenAI, client_of: Callable[..., ApiClient], key: str, small: Web, answering: None
 ) -> None:
     first = sdk.responses.create(input="x" * 990)
     client = client_of(key, small)

@@ -7,7 +7,6 @@ from typing import Any
 import openai
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from openai import OpenAI
 
 from headrace.config import Settings
@@ -17,6 +16,7 @@ from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.clients import apps, keys
 from headrace.tables import jobs
+from tests.web import Web
 
 PROMPT = "Why is the sky blue?"
 CREATE = "POST /v1/responses"
@@ -184,7 +184,7 @@ class TestWithOneSlot:
     """A server that holds one synchronous request at a time."""
 
     @pytest.fixture
-    def web(self, build_web: Callable[..., Flask]) -> Flask:
+    def web(self, build_web: Callable[..., Web]) -> Web:
         return build_web(wait_slots=1)
 
     def test_a_429_is_tried_again_when_it_says_and_succeeds(

@@ -6,14 +6,13 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from openai import OpenAI
 
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.store import Store
 from headrace.tables import job_texts, jobs
+from tests.web import ApiClient, Web
 
 ANSWER = "Because of Rayleigh scattering."
 ANSWERS = [ANSWER, f"{ANSWER} 1", f"{ANSWER} 2"]
@@ -21,7 +20,7 @@ MESSAGES: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+def web(build_web: Callable[..., Web], settings: Settings) -> Web:
     """The app, with a cache for each pool."""
     return build_web(pools={name: pool.model_copy(update={"cache_s": 60.0}) for name, pool in settings.pools.items()})
 
@@ -64,14 +63,14 @@ def test_a_completion_has_all_answers_each_with_the_echo(make_sdk: Callable[...,
     assert texts == [choice.text for choice in done.choices]
 
 
-def submit(client: FlaskClient, **body: Any) -> UUID:
+def submit(client: ApiClient, **body: Any) -> UUID:
     response = client.post("/v1/jobs", json={"prompt": "Why?", "seed": 1, **body})
     assert response.status_code == 202, response.get_data()
     return parse_id(response.get_json()["id"])
 
 
 def test_a_job_shows_all_answers_and_counts_the_tokens_of_all(
-    client: FlaskClient, store: Store, finish: Callable[..., None]
+    client: ApiClient, store: Store, finish: Callable[..., None]
 ) -> None:
     job_id = submit(client, n=3, max_tokens=10)
     with store.begin() as db:
@@ -91,7 +90,7 @@ def test_a_job_shows_all_answers_and_counts_the_tokens_of_all(
     assert client.get(f"/v1/jobs/job_{job_id.hex}").status_code == 404
 
 
-def test_a_job_of_one_answer_has_no_choices(client: FlaskClient, finish: Callable[..., None]) -> None:
+def test_a_job_of_one_answer_has_no_choices(client: ApiClient, finish: Callable[..., None]) -> None:
     job_id = submit(client)
     finish(job_id)
     job = client.get(f"/v1/jobs/job_{job_id.hex}").get_json()
@@ -99,7 +98,7 @@ def test_a_job_of_one_answer_has_no_choices(client: FlaskClient, finish: Callabl
 
 
 def test_the_cache_gives_all_answers_to_a_job_that_wants_as_many(
-    client: FlaskClient, finish: Callable[..., None]
+    client: ApiClient, finish: Callable[..., None]
 ) -> None:
     finish(submit(client, n=3))
     hit = client.get(f"/v1/jobs/job_{submit(client, n=3).hex}").get_json()

@@ -5,11 +5,11 @@ from typing import Any
 
 import openai
 import pytest
-from flask.testing import FlaskClient
 from openai import OpenAI
 from pydantic import BaseModel
 
 from headrace.domain.ids import parse_id
+from tests.web import ApiClient
 
 ANSWER = "Because of Rayleigh scattering."
 TOOLS = [
@@ -73,7 +73,7 @@ def test_the_sdks_own_helper_collects_streamed_calls(sdk: OpenAI) -> None:
     assert message.tool_calls[0].function.parsed_arguments == Weather(city="Paris")
 
 
-def test_a_job_takes_and_gives_tools(client: FlaskClient, finish: Any) -> None:
+def test_a_job_takes_and_gives_tools(client: ApiClient, finish: Any) -> None:
     body = {"messages": [ASKED], "tools": TOOLS, "tool_choice": "required"}
     accepted: Any = client.post("/v1/jobs", json=body)
     assert accepted.status_code == 202, accepted.text

@@ -6,17 +6,16 @@ from typing import Any
 import openai
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from openai import OpenAI
 from redis import Redis
 
-from api.deps import EXTENSION
 from headrace.domain.ids import parse_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.store.jobs import texts
 from headrace.tables import job_texts, jobs
 from tests.waiting import until
+from tests.web import Web
 
 ANSWER = "Because of Rayleigh scattering."
 CANARY = "canary-7f3a"
@@ -87,7 +86,7 @@ def test_texts_that_nobody_came_for_are_erased_later(
 
 @pytest.mark.usefixtures("answering")
 def test_texts_that_could_not_be_erased_at_once_are_left_to_the_sweep(
-    sdk: OpenAI, web: Flask, store: Store, monkeypatch: pytest.MonkeyPatch
+    sdk: OpenAI, web: Web, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[object] = []
 
@@ -96,7 +95,7 @@ def test_texts_that_could_not_be_erased_at_once_are_left_to_the_sweep(
         raise StoreUnavailable("Postgres does not answer.")
 
     with monkeypatch.context() as broken:
-        broken.setattr(web.extensions[EXTENSION].streams.__class__, "forget", fail)
+        broken.setattr(web.deps.streams.__class__, "forget", fail)
         assert ask(sdk).output_text == ANSWER
         until(lambda: bool(tried))
     with store.begin() as db:

@@ -1,7 +1,7 @@
 """Long waits: the SDK waits as long as it wants to, and what it takes for a failure meanwhile."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +10,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, Response
 from openai import OpenAI
+from werkzeug.serving import make_server
 
 from headrace.config import Settings
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
+from tests.web import Web
 
 MESSAGES: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 #: Shorter than any answer here takes, and far longer than a submit.
@@ -23,15 +25,27 @@ CLIENT_TIMEOUT_S = 1.0
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask]) -> Flask:
-    """A server whose streams are not silent for long, and which also answers early, as this one must not."""
-    web = build_web(keep_alive_s=0.05)
+def web(build_web: Callable[..., Web]) -> Web:
+    """A server whose streams are not silent for long."""
+    return build_web(keep_alive_s=0.05)
 
-    @web.post("/early/v1/chat/completions")
+
+@pytest.fixture
+def early_url() -> Iterator[str]:
+    """The address of a server that answers early, as this one must not."""
+    app = Flask(__name__)
+
+    @app.post("/v1/chat/completions")
     def early() -> Response:
         return Response('   {"error": {"message": "It failed.", "code": "engine_fault"}}', mimetype="application/json")
 
-    return web
+    server = make_server("127.0.0.1", 0, app)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
@@ -64,16 +78,16 @@ def test_the_server_gives_up_before_the_sdk_does() -> None:
     assert limit_s < openai.DEFAULT_TIMEOUT.read
 
 
-def test_an_error_after_an_early_status_would_be_taken_for_an_answer(base_url: str, key: str, model: str) -> None:
+def test_an_error_after_an_early_status_would_be_taken_for_an_answer(early_url: str, key: str, model: str) -> None:
     """Why no header is sent before the answer: the status would be 200, and the SDK raises nothing."""
-    with OpenAI(api_key=key, base_url=f"{base_url}/early/v1", max_retries=0) as sdk:
+    with OpenAI(api_key=key, base_url=f"{early_url}/v1", max_retries=0) as sdk:
         completion = sdk.chat.completions.create(model=model, messages=MESSAGES)
     assert completion.choices is None
     assert completion.model_extra == {"error": {"message": "It failed.", "code": "engine_fault"}}
 
 
 def test_a_wait_ends_at_the_limit_of_the_server(
-    build_web: Callable[..., Flask], client_of: Callable[..., Any], key: str, store: Store
+    build_web: Callable[..., Web], client_of: Callable[..., Any], key: str, store: Store
 ) -> None:
     web = build_web(wait_limit_s=0.2)
     response = client_of(key, web).post("/v1/chat/completions", json={"messages": MESSAGES})

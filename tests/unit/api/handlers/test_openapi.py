@@ -6,14 +6,13 @@ from functools import cache
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from api.app import create_app
 from api.handlers.documentation import DESCRIBED
 from api.handlers.openapi import document as made_of
 from api.mounts.flask_app import REFUSING
 from headrace.config import Settings
 from headrace.http.shapes import SHAPES
+from tests.web import Web
 
 #: For people, not for programs.
 PAGES = {"/", "/openapi.json", "/docs/", "/docs/<name>"}
@@ -25,11 +24,11 @@ def document() -> dict[str, Any]:
 
 
 @pytest.fixture
-def flask_app(settings: Settings) -> Flask:
-    return create_app(settings)
+def flask_app(settings: Settings) -> Web:
+    return Web.of(settings)
 
 
-def test_every_route_is_described(flask_app: Flask) -> None:
+def test_every_route_is_described(flask_app: Web) -> None:
     served = {
         (method.lower(), re.sub(r"<[^>]*>", "{id}", rule.rule))
         for rule in flask_app.url_map.iter_rules()
@@ -124,7 +123,7 @@ def test_what_a_body_may_hold_has_examples() -> None:
             assert set(example["value"]) <= set(fields)
 
 
-def test_everything_under_v1_asks_for_a_key(flask_app: Flask) -> None:
+def test_everything_under_v1_asks_for_a_key(flask_app: Web) -> None:
     client = flask_app.test_client()
     for path, item in document()["paths"].items():
         for method in item:
@@ -133,7 +132,7 @@ def test_everything_under_v1_asks_for_a_key(flask_app: Flask) -> None:
                 assert response.status_code == 401, (method, path)
 
 
-def test_the_page_loads_its_own_files_alone_under_a_strict_policy(flask_app: Flask) -> None:
+def test_the_page_loads_its_own_files_alone_under_a_strict_policy(flask_app: Web) -> None:
     client = flask_app.test_client()
     page = client.get("/docs/")
     links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
@@ -152,7 +151,7 @@ def test_the_page_loads_its_own_files_alone_under_a_strict_policy(flask_app: Fla
     assert "persistAuthorization: false" in start
 
 
-def test_a_browser_that_has_a_file_is_sent_no_other(flask_app: Flask) -> None:
+def test_a_browser_that_has_a_file_is_sent_no_other(flask_app: Web) -> None:
     client = flask_app.test_client()
     for path in ("/docs/", "/docs/swagger-ui-bundle.js", "/openapi.json"):
         etag = client.get(path).headers["ETag"]

@@ -3,23 +3,22 @@
 import re
 
 import pytest
-from flask import Flask
 
-from api.app import create_app
-from api.deps import EXTENSION
 from api.handlers.unsupported import CALLS, FAMILIES, METHODS
 from api.mounts.flask_app import REFUSING
 from headrace.config import Settings
 from headrace.domain.apps import App
+from tests.web import Web
 
 SERVED = {"jobs", "responses", "chat/completions", "completions", "embeddings", "models", "queues"}
 
 
 @pytest.fixture
-def flask_app(settings: Settings, app: App, monkeypatch: pytest.MonkeyPatch) -> Flask:
+def flask_app(settings: Settings, app: App, monkeypatch: pytest.MonkeyPatch) -> Web:
     """The app, to whose authenticator every key is good."""
-    web = create_app(settings)
-    monkeypatch.setattr(web.extensions[EXTENSION].callers.authenticator, "authenticate", lambda _: app)
+    web = Web.of(settings)
+    for name in ("authenticate", "recall"):
+        monkeypatch.setattr(web.deps.callers.authenticator, name, lambda _: app)
     return web
 
 
@@ -31,7 +30,7 @@ CALLS_MADE = [
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS_MADE)
-def test_what_is_not_served_is_404_with_a_remedy(flask_app: Flask, method: str, path: str) -> None:
+def test_what_is_not_served_is_404_with_a_remedy(flask_app: Web, method: str, path: str) -> None:
     # Whatever the body: it is not read.
     response = flask_app.test_client().open(f"/v1/{path}", method=method, data=b"\xff")
     error = response.get_json()["error"]
@@ -40,7 +39,7 @@ def test_what_is_not_served_is_404_with_a_remedy(flask_app: Flask, method: str, 
     assert error["message"].removeprefix("This is not served here. ") in remedies
 
 
-def test_nothing_that_is_served_is_hidden(flask_app: Flask) -> None:
+def test_nothing_that_is_served_is_hidden(flask_app: Web) -> None:
     adapter = flask_app.url_map.bind("localhost")
     for method, path in [("POST", f"/v1/{path}") for path in SERVED - {"models", "queues"}]:
         assert not adapter.match(path, method=method)[0].startswith(REFUSING), path
@@ -64,7 +63,7 @@ def test_nothing_that_is_served_is_hidden(flask_app: Flask) -> None:
         ("/v1/files", "OPTIONS"),
     ],
 )
-def test_options_lists_what_answers(flask_app: Flask, path: str, methods: str) -> None:
+def test_options_lists_what_answers(flask_app: Web, path: str, methods: str) -> None:
     response = flask_app.test_client().options(path)
     assert (response.status_code, response.headers["Allow"]) == (204, methods)
 
@@ -79,7 +78,7 @@ def test_options_lists_what_answers(flask_app: Flask, path: str, methods: str) -
     ],
 )
 def test_head_of_a_path_that_other_methods_serve_says_which(
-    flask_app: Flask, path: str, status: int, methods: str | None
+    flask_app: Web, path: str, status: int, methods: str | None
 ) -> None:
     response = flask_app.test_client().head(path)
     assert (response.status_code, response.headers.get("Allow")) == (status, methods)

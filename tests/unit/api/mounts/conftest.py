@@ -1,23 +1,25 @@
 """The parts of a web process as fakes, and requests to it without a server."""
 
-from collections.abc import Callable, Iterable
-from io import BytesIO
+from collections.abc import Callable, Generator, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
+from werkzeug.test import TestResponse
 
 from api.auth import Authenticator
 from api.bodies.in_flight import Bodies
-from api.call import Call, Reply
+from api.call import Call, Reply, Step
 from api.callers import Callers, CallRates
 from api.deps import WebDeps
-from api.mounts.fast_path import FastPath
+from api.mounts.flask_app import make_flask_app
+from api.mounts.mount import Mount
 from headrace.broker.app_rates import AppRates
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id
 from headrace.errors import QueueFull, Unauthenticated
 from headrace.store import Store
+from tests.web import ApiClient, Web
 
 BODY = b'{"prompt": "Hi"}'
 #: A bucket of ten calls.
@@ -42,24 +44,26 @@ class World:
 
     Attributes:
         app: whose key it is; None: a bad one.
+        is_known: False where Postgres must be asked for the key.
         refusal: the early refusal of every submit.
+        takes_plain: whether a job may be plain.
         accepted: the reply to a plain job, or its error; None: it is not plain.
         posted: each call that asked for a plain job.
         failure: what a read of a job raises.
         waited: the job and the seconds of each wait.
         released: slots that were given back.
         noted, noted_refusals: what the metrics were told.
-        by_flask: the path of each request that Flask got.
     """
 
     def __init__(self) -> None:
         self.app: App | None = APP
-        self.refuses_early = True
+        self.is_known = True
+        self.refuses_early = self.takes_plain = True
         self.refusal: QueueFull | None = None
-        self.accepted: Reply | Exception | None = Reply(202, b'{"id": "job_1"}\n', {"x-job-id": "job_1"})
+        self.accepted: Any = Reply(202, b'{"id": "job_1"}\n', {"x-job-id": "job_1"})
         self.failure: Exception | None = None
         self.asked, self.posted, self.waited = list[bytes](), list[Call](), list[Any]()
-        self.noted, self.by_flask, self.released = list[Noted](), list[str](), 0
+        self.noted, self.released = list[Noted](), 0
         self.noted_refusals = list[str]()
         rates, store = cast(AppRates, None), cast(Store, None)
         self.bodies = Bodies(rates, store, in_flight_bytes=10**6, grace_s=20)
@@ -67,30 +71,42 @@ class World:
             bodies=self.bodies,
             callers=Callers(cast(Authenticator, self), CallRates(CALLS_PER_MINUTE)),
             metrics=SimpleNamespace(note=self._note, note_refusal=self.noted_refusals.append),
-            plain_jobs=SimpleNamespace(submit=self._submit),
-            reader=self,
+            plain_jobs=SimpleNamespace(batching=SimpleNamespace(post=self._submit), takes=lambda _: self.takes_plain),
+            reader=SimpleNamespace(batching=SimpleNamespace(post=self._find), job_of=self._job_of, read=self.read),
             settings=SimpleNamespace(
                 body_limit_bytes=BODY_LIMIT, wait_limit_s=LIMIT_S, cors=SimpleNamespace(origins=())
             ),
             submitter=SimpleNamespace(refusals=self),
             waits=self,
+            close=lambda: None,
         )
-        self.mount = FastPath(self._flask, cast(WebDeps, self.web))
+        web = cast(WebDeps, self.web)
+        self.mount = Mount(web, make_flask_app(web), lambda: None)
+        self.client = ApiClient(Web(self.mount), "hr-test")
 
     def authenticate(self, _header: str | None) -> App:
         if self.app is None:
             raise Unauthenticated
         return self.app
 
+    def recall(self, header: str | None) -> App | None:
+        return self.authenticate(header) if self.is_known else None
+
     def early(self, _app_id: object, raw: bytes) -> QueueFull | None:
         self.asked.append(raw)
         return self.refusal
 
-    def _submit(self, call: Call) -> Reply | None:
+    def _submit(self, call: Call, tell: Callable[[Any], object], _start: Any) -> None:
         self.posted.append(call)
-        if isinstance(self.accepted, Exception):
-            raise self.accepted
-        return None if self.accepted is None else Reply(202, self.accepted.body, dict(self.accepted.headers))
+        accepted = self.accepted
+        tell(Reply(202, accepted.body, dict(accepted.headers)) if isinstance(accepted, Reply) else accepted)
+
+    def _find(self, _key: Any, tell: Callable[[Any], object], _start: Any) -> None:
+        tell(self.failure)
+
+    def _job_of(self, *_: object) -> Any:
+        assert self.failure is not None
+        raise self.failure
 
     def read(self, *_: object) -> Any:
         assert self.failure is not None
@@ -105,29 +121,24 @@ class World:
     def _release(self) -> None:
         self.released += 1
 
-    def follow(self, job_id: object, read: Callable[[], Any], for_s: float, _peer: object) -> Any:
+    def follow(
+        self, job_id: object, read: Callable[[], Any], for_s: float, _wake: object
+    ) -> Generator[Step, None, Any]:
         self.waited.append((job_id, for_s))
+        yield Step(b"", 0.0)
         return read()
 
-    def _flask(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        start_response("200 OK", [])
-        self.by_flask.append(environ["PATH_INFO"])
-        return [b"by Flask"]
+    def request(self, method: str, path: str, body: bytes = b"", **changes: Any) -> TestResponse:
+        """One request."""
+        return self.client.open(path, method=method, data=body, **changes)
 
-    def request(self, method: str, path: str, body: bytes = b"", **changes: Any) -> tuple[str, dict[str, str], bytes]:
-        """One request. Returns: status line, headers, body."""
-        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "CONTENT_LENGTH": str(len(body)) if body else ""}
-        told: list[Any] = []
-        given = {**environ, "wsgi.input": BytesIO(body), **changes}
-        sent = b"".join(self.mount(given, lambda *head: told.append(head)))  # type: ignore[arg-type]
-        [(status, headers)] = told
-        return status, dict(headers), sent
-
-    def post(self, body: bytes = BODY, **changes: Any) -> tuple[str, dict[str, str], bytes]:
+    def post(self, body: bytes = BODY, **changes: Any) -> TestResponse:
         """A submit."""
         return self.request("POST", "/v1/jobs", body, **changes)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.mount.close()

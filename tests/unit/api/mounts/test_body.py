@@ -1,93 +1,59 @@
-"""A body is read whole, up to its limit, and only by as many threads as its sender has earned."""
+"""A body is read whole, up to its limit, as long as its sender keeps up."""
 
+import asyncio
 import gzip
-import threading
-from io import BytesIO
 from typing import Any
 
 import pytest
 
-from api.bodies.in_flight import SMALL_BYTES
-from headrace.domain.apps import App
-from headrace.domain.ids import new_id
+from api.bodies.in_flight import MIN_RATE, SMALL_BYTES, SMALL_LIMIT, Bodies
+from api.call import Call
+from api.mounts.body import Body
+from api.mounts.exchange import Exchange
+from api.mounts.loop import Mailbox, Threads
+from headrace.errors import BodiesFull, BodyTimeout, HeadraceError, InvalidRequest
 
 from .conftest import APP, BODY, BODY_LIMIT, World
 
-
-class Noting(BytesIO):
-    """A stream that notes which threads read it."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body)
-        self.readers = set[int]()
-
-    def read(self, size: int | None = -1) -> bytes:
-        self.readers.add(threading.get_ident())
-        return super().read(size)
-
-
-def readers_of(world: World, body: bytes = BODY, **changes: Any) -> set[int]:
-    stream = Noting(body)
-    assert world.post(body, **{"wsgi.input": stream, **changes})[0] == "202 ACCEPTED"
-    return stream.readers
-
-
-def test_the_body_of_a_prompt_sender_is_read_by_the_requests_own_thread(world: World) -> None:
-    assert readers_of(world) != {threading.get_ident()}, "the first may come slowly"
-    assert readers_of(world) == {threading.get_ident()}
-    world.app = App(new_id(), "new", "whsec_test", scopes=APP.scopes)
-    assert readers_of(world) != {threading.get_ident()}, "of another app"
+CHUNKED = {"headers": {"Transfer-Encoding": "chunked"}, "environ_base": {"wsgi.input_terminated": True}}
+GZIP = {"headers": {"Content-Encoding": "gzip"}}
 
 
 @pytest.mark.parametrize(
     ("body", "changes"),
-    [
-        (b" " * (SMALL_BYTES + 1), {}),
-        (BODY, {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}),
-        (gzip.compress(BODY), {"HTTP_CONTENT_ENCODING": "gzip"}),
-    ],
+    [(b" " * (SMALL_BYTES + 1), {}), (BODY, CHUNKED), (gzip.compress(BODY), GZIP)],
     ids=["large", "chunked", "packed"],
 )
-def test_other_bodies_have_a_deadline_and_are_counted_until_their_requests_end(
-    world: World, body: bytes, changes: dict[str, Any]
+def test_other_than_small_bodies_are_counted_until_their_requests_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, body: bytes, changes: dict[str, Any]
 ) -> None:
-    readers_of(world)
-    assert threading.get_ident() not in readers_of(world, body, **changes)
-    assert world.bodies._held == {}
+    admitted, admit = list[int](), Bodies.admit
+
+    def noting(bodies: Bodies, app: Any, size: int, key: str | None) -> None:
+        admit(bodies, app, size, key)
+        admitted.append(bodies._held[app.id])
+
+    monkeypatch.setattr(Bodies, "admit", noting)
+    assert world.post(body, **changes).status_code == 202
+    assert admitted == [BODY_LIMIT if changes else len(body)]
+    assert world.bodies._held == world.bodies._small == {}
     assert world.posted[-1].body == (BODY if changes else body)
-
-
-def test_a_body_of_a_server_that_cannot_tell_its_end_is_empty(world: World) -> None:
-    readers_of(world, HTTP_TRANSFER_ENCODING="chunked", CONTENT_LENGTH="")
-    assert world.posted[-1].body == b""
 
 
 @pytest.mark.parametrize("size", [BODY_LIMIT, BODY_LIMIT + 1])
 @pytest.mark.parametrize("way", ["told", "chunked", "packed"])
 def test_a_body_is_read_up_to_its_limit(world: World, size: int, way: str) -> None:
     body: bytes = b" " * size
-    changes: dict[str, Any] = {}
-    if way == "chunked":
-        changes = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
-    elif way == "packed":
-        body, changes = gzip.compress(body), {"HTTP_CONTENT_ENCODING": "gzip"}
-    status, _, said = world.post(body, **changes)
-    assert status == ("202 ACCEPTED" if size == BODY_LIMIT else "413 REQUEST ENTITY TOO LARGE")
-    assert (b'"code":"request_too_large"' in said) == (size > BODY_LIMIT)
+    changes: dict[str, Any] = {"chunked": CHUNKED, "packed": GZIP}.get(way, {})
+    answer = world.post(gzip.compress(body) if way == "packed" else body, **changes)
+    assert answer.status_code == (202 if size == BODY_LIMIT else 413)
+    assert (b'"code":"request_too_large"' in answer.data) == (size > BODY_LIMIT)
     assert world.bodies._held == {}
 
 
-def test_a_body_that_ends_early_is_refused(world: World) -> None:
-    for _ in range(2):
-        status, _, said = world.post(BODY, CONTENT_LENGTH=str(len(BODY) + 1))
-        assert status == "400 BAD REQUEST"
-        assert f"ends after {len(BODY)} of {len(BODY) + 1} bytes".encode() in said
-    assert world.posted == []
-
-
 def test_another_packing_is_refused(world: World) -> None:
-    status, _, said = world.post(BODY, HTTP_CONTENT_ENCODING="br")
-    assert (status, b'"code":"unsupported_encoding"' in said) == ("415 UNSUPPORTED MEDIA TYPE", True)
+    answer = world.post(BODY, headers={"Content-Encoding": "br"})
+    assert (answer.status_code, b'"code":"unsupported_encoding"' in answer.data) == (415, True)
 
 
 def test_bodies_use_calls_by_their_size(world: World) -> None:
@@ -98,5 +64,76 @@ def test_bodies_use_calls_by_their_size(world: World) -> None:
 
     world.web.submitter.submit = never
     # Wrong bodies, of which each counts as eleven calls.
-    statuses = [world.post(b"[" + b" " * 40_960)[0] for _ in range(3)]
-    assert statuses == ["400 BAD REQUEST", *["429 TOO MANY REQUESTS"] * 2]
+    statuses = [world.post(b"[" + b" " * 40_960).status_code for _ in range(3)]
+    assert statuses == [400, *[429] * 2]
+
+
+class Sender:
+    """A client that sends these parts, each after so many seconds; after the last it is silent, or leaves."""
+
+    def __init__(self, *parts: tuple[float, bytes], size: int | None, leaves: bool = False) -> None:
+        self.parts, self._leaves = list(parts), leaves
+        length = (b"transfer-encoding", b"chunked") if size is None else (b"content-length", str(size).encode())
+        self._scope = {"method": "POST", "headers": [length], "query_string": b"", "path": "/v1/jobs"}
+        self.bodies = Bodies(None, None, in_flight_bytes=10**6, grace_s=0.2)  # type: ignore[arg-type]
+
+    async def receive(self) -> Any:
+        if not self.parts:
+            await asyncio.sleep(0 if self._leaves else 60)
+            return {"type": "http.disconnect"}
+        after_s, part = self.parts.pop(0)
+        await asyncio.sleep(after_s)
+        return {"type": "http.request", "body": part, "more_body": True}
+
+    def read(self) -> bytes | HeadraceError:
+        """The body, or why there is none."""
+
+        async def run() -> bytes:
+            threads = Threads(1, Mailbox(asyncio.get_running_loop()))
+            try:
+                exchange = Exchange(self._scope, self.receive, _unused)
+                body = Body(self.bodies, BODY_LIMIT, exchange, threads)
+                call = Call("POST", "/v1/jobs", "", exchange.headers, APP)
+                return await body.read(call)
+            finally:
+                threads.close()
+
+        try:
+            return asyncio.run(run())
+        except HeadraceError as error:
+            return error
+
+
+async def _unused(_: object) -> None:
+    raise AssertionError
+
+
+def test_a_body_that_comes_in_parts_is_whole() -> None:
+    assert Sender((0, b"a"), (0.01, b"bc"), size=3).read() == b"abc"
+
+
+@pytest.mark.parametrize("sender", [Sender(size=3), Sender((0, b"a"), size=3), Sender((0, b"a"), size=None)])
+def test_a_body_that_does_not_come_is_given_up(sender: Sender) -> None:
+    error = sender.read()
+    assert isinstance(error, BodyTimeout)
+    assert "Send at least 64 KiB/s" in str(error)
+
+
+def test_what_came_buys_time_at_the_minimum_rate() -> None:
+    part = b" " * (MIN_RATE // 4)
+    assert Sender((0, part), (0.35, b"a"), size=len(part) + 1).read() == part + b"a"
+
+
+@pytest.mark.parametrize("size", [2, None])
+def test_a_body_whose_client_leaves_is_refused(size: int | None) -> None:
+    error = Sender((0, b"a"), size=size, leaves=True).read()
+    assert isinstance(error, InvalidRequest)
+    assert error.code == "invalid_json"
+
+
+def test_an_app_sends_so_many_small_bodies_at_once() -> None:
+    sender = Sender((0, b"a"), size=1)
+    sender.bodies._small[APP.id] = SMALL_LIMIT
+    error = sender.read()
+    assert isinstance(error, BodiesFull)
+    assert error.reason == "app_bodies"

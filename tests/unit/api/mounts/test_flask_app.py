@@ -3,24 +3,23 @@
 from typing import Any
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 
-from api.app import create_app
+from api.mounts.flask_app import WebApp
 from headrace.config import Settings
+from tests.web import ApiClient, Web
 
 
 @pytest.fixture
-def flask_app(settings: Settings) -> Flask:
-    return create_app(settings)
+def flask_app(settings: Settings) -> Web:
+    return Web.of(settings)
 
 
 @pytest.fixture
-def client(flask_app: Flask) -> FlaskClient:
+def client(flask_app: Web) -> ApiClient:
     return flask_app.test_client()
 
 
-def test_unknown_paths_and_methods_answer_in_the_same_shape(client: FlaskClient) -> None:
+def test_unknown_paths_and_methods_answer_in_the_same_shape(client: ApiClient) -> None:
     missing, wrong = client.get("/nope"), client.get("/v1/jobs/job_1/cancel")
     assert (missing.status_code, missing.get_json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.get_json()["error"]["code"]) == (405, "method_not_allowed")
@@ -31,7 +30,7 @@ def test_unknown_paths_and_methods_answer_in_the_same_shape(client: FlaskClient)
         assert response.headers["x-request-id"].startswith("req_")
 
 
-def test_allow_lists_what_answers_and_not_what_is_only_refused(client: FlaskClient) -> None:
+def test_allow_lists_what_answers_and_not_what_is_only_refused(client: ApiClient) -> None:
     # GET is one of the calls that are only refused.
     wrong = client.delete("/v1/embeddings")
     assert wrong.headers["Allow"] == "OPTIONS, POST"
@@ -39,24 +38,24 @@ def test_allow_lists_what_answers_and_not_what_is_only_refused(client: FlaskClie
 
 
 @pytest.mark.parametrize("path", ["/ops", "/ops/login"])
-def test_the_operators_pages_are_elsewhere(client: FlaskClient, path: str) -> None:
+def test_the_operators_pages_are_elsewhere(client: ApiClient, path: str) -> None:
     assert "see docs/ops.md" in client.get(path).get_json()["error"]["message"]
 
 
 def test_a_bug_outside_the_handlers_tells_nothing_but_the_log(
-    flask_app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    flask_app: Web, client: ApiClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("api.mounts.flask_app.serve", broken)
+    monkeypatch.setattr(WebApp, "preprocess_request", broken)
     response = client.get("/healthz")
     assert (response.status_code, response.get_json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in response.text
     assert "secret detail" in caplog.text
 
 
-def test_a_page_that_a_browser_has_is_not_sent_again(client: FlaskClient) -> None:
+def test_a_page_that_a_browser_has_is_not_sent_again(client: ApiClient) -> None:
     for path in ("/openapi.json", "/docs/", "/docs/swagger-ui.css"):
         first = client.get(path)
         again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})

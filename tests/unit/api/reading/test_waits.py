@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 from redis import Redis, RedisError
 
-from api.reading.peers import Connections, Peer
 from api.reading.waits import ClientGone, Waits
 from headrace.broker.news import listeners_key
 from headrace.domain.ids import new_id
@@ -21,6 +20,10 @@ from headrace.errors import SlotsFull, StoreUnavailable
 from headrace.store import Store
 
 APP = new_id()
+
+
+def _nothing() -> None:
+    pass
 
 
 class FakeJob:
@@ -148,24 +151,44 @@ class Reads:
         return cast(Job, FakeJob(state))
 
 
+def followed(waits: Waits, read: Callable[[], Job], wait_s: float, job_id: UUID | None = None) -> Job | ClientGone:
+    """How a wait ends. Between its steps it holds on until it is woken, as the server does."""
+    woken = threading.Event()
+    steps = waits.follow(job_id or new_id(), read, wait_s, woken.set)
+    while True:
+        woken.clear()
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            found: Job | ClientGone = end.value
+            return found
+        assert step.data == b""
+        woken.wait(max(0.0, step.until - time.monotonic()))
+
+
+def state_of(found: Job | ClientGone) -> JobState:
+    assert not isinstance(found, ClientGone)
+    return found.state
+
+
 class Waiter:
     """Waits for a job in a thread of its own."""
 
     def __init__(self, waits: Waits, reads: Reads, job_id: UUID | None = None) -> None:
         self.job_id = job_id or new_id()
-        self.job: Job | None = None
+        self.job: Job | ClientGone | None = None
         self._thread = threading.Thread(target=self._wait, args=(waits, reads))
         self._thread.start()
         assert reads.has_begun.wait(5)
 
     def _wait(self, waits: Waits, reads: Reads) -> None:
-        self.job = waits.follow(self.job_id, reads, 60)
+        self.job = followed(waits, reads, 60, self.job_id)
 
     def state(self) -> JobState:
         """Of the job that the wait returned with."""
         self._thread.join(20)
         assert self.job is not None
-        return self.job.state
+        return state_of(self.job)
 
 
 def eventually(condition: Callable[[], Any]) -> None:
@@ -188,7 +211,7 @@ without_recheck = pytest.mark.parametrize("recheck_s", [3600], indirect=True)
 
 def test_an_ended_job_is_answered_at_once(waits: Waits) -> None:
     reads = Reads(JobState.SUCCEEDED)
-    assert waits.follow(new_id(), reads, 60).state is JobState.SUCCEEDED
+    assert state_of(followed(waits, reads, 60)) is JobState.SUCCEEDED
     assert reads.count == 1
 
 
@@ -230,16 +253,16 @@ def test_a_wait_outlasts_an_outage_of_both_servers(waits: Waits, redis: FakeRedi
 
 
 def test_nobody_is_asked_about_when_nobody_waits(waits: Waits, store: FakeStore) -> None:
-    waits.follow(new_id(), Reads(JobState.RUNNING), 0.05)
+    followed(waits, Reads(JobState.RUNNING), 0.05)
     asked = len(store.asked)
-    waits.follow(new_id(), Reads(JobState.SUCCEEDED), 60)
+    followed(waits, Reads(JobState.SUCCEEDED), 60)
     assert len(store.asked) <= asked + 1
     assert not any(asked == [] for asked in store.asked)
 
 
 def test_a_wait_ends_at_its_time_with_the_job_as_it_stands(waits: Waits) -> None:
     reads = Reads(JobState.QUEUED, JobState.RUNNING)
-    assert waits.follow(new_id(), reads, 0.05).state is JobState.RUNNING
+    assert state_of(followed(waits, reads, 0.05)) is JobState.RUNNING
     assert reads.count == 2
 
 
@@ -268,26 +291,29 @@ def test_a_slot_that_was_handed_over_is_given_back_once(waits: Waits) -> None:
 @without_recheck
 def test_a_watch_is_told_of_the_stream_and_of_the_end(waits: Waits, redis: FakeRedis) -> None:
     job_id = new_id()
-    with waits.watch(job_id) as watch:
+    woken = threading.Event()
+    with waits.watch(job_id, woken.set) as watch:
         redis.publish("more", job_id)
         eventually(redis.messages.empty)
-        assert watch.wait(5)
+        assert woken.wait(5)
         assert not watch.has_ended
+        woken.clear()
         redis.publish("ended", job_id)
+        assert woken.wait(5)
         eventually(lambda: watch.has_ended)
-        assert watch.wait(5)
-        assert not watch.wait(0.01)
         assert waits.is_watched(job_id)
     assert not waits.is_watched(job_id)
 
 
 @without_recheck
 def test_whoever_watches_looks_again_after_the_reader_was_away(waits: Waits, redis: FakeRedis) -> None:
-    with waits.watch(new_id()) as watch:
-        assert watch.wait(5)
+    woken = threading.Event()
+    with waits.watch(new_id(), woken.set) as watch:
+        assert woken.wait(5)
+        woken.clear()
         redis.messages.put(None)
         eventually(lambda: redis.subscribed == 2)
-        assert watch.wait(5)
+        assert woken.wait(5)
         assert not watch.has_ended
         [job_id] = watch.job_ids
         # Once for the watch, and once for each subscription: Redis may have lost its keys.
@@ -298,7 +324,7 @@ def test_whoever_watches_looks_again_after_the_reader_was_away(waits: Waits, red
 def test_redis_is_told_again_of_a_long_wait(waits: Waits, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.reading.waits.RECHECK_S", 0.01)
     monkeypatch.setattr("api.reading.waits.LISTEN_AGAIN_S", 0.01)
-    with waits.watch(new_id()):
+    with waits.watch(new_id(), _nothing):
         eventually(lambda: len(redis.listened) >= 5)
 
 
@@ -310,7 +336,7 @@ def test_redis_is_told_again_of_long_waits_while_postgres_is_away(
     monkeypatch.setattr("api.reading.waits.RECHECK_S", 0.01)
     monkeypatch.setattr("api.reading.waits.LISTEN_AGAIN_S", 0.1)
     store.is_down = True
-    with waits.watch(new_id()):
+    with waits.watch(new_id(), _nothing):
         eventually(lambda: len(redis.listened) >= 5)
 
 
@@ -319,7 +345,7 @@ def test_waits_that_begin_together_tell_redis_in_one_round_trip(redis: FakeRedis
     redis.may_answer.clear()
 
     def watch() -> None:
-        with waits.watch(new_id()):
+        with waits.watch(new_id(), _nothing):
             pass
 
     crowd = [threading.Thread(target=watch) for _ in range(50)]
@@ -362,11 +388,7 @@ def test_a_wait_outlasts_a_postgres_that_is_away_for_a_moment(waits: Waits) -> N
 
 def test_a_wait_whose_time_is_up_says_that_postgres_is_away(waits: Waits) -> None:
     with pytest.raises(StoreUnavailable):
-        waits.follow(new_id(), Reads(JobState.RUNNING, None), 0.3)
-
-
-PEER = Peer(bytes([10, 0, 0, 7]), 8000)
-PRESENT, GONE = Connections(frozenset({8000}), {PEER: 1e6}), Connections(frozenset({8000}), {})
+        followed(waits, Reads(JobState.RUNNING, None), 0.3)
 
 
 @pytest.mark.parametrize("stops", [True, False])
@@ -382,7 +404,7 @@ def test_what_breaks_under_the_reader_is_a_failure_unless_the_process_stops(
 
     monkeypatch.setattr(redis, "get_message", get_message)
     before = {*threading.enumerate()}  # Those of other tests may still end.
-    waits.follow(new_id(), Reads(JobState.SUCCEEDED), 60)
+    followed(waits, Reads(JobState.SUCCEEDED), 60)
     assert reads.wait(5)
     [reader] = [each for each in {*threading.enumerate()} - before if each.name == "waits-reader"]
     if stops:
@@ -396,52 +418,13 @@ def test_what_breaks_under_the_reader_is_a_failure_unless_the_process_stops(
         eventually(lambda: "waits_failed" in caplog.messages)
 
 
-class Kernel:
-    """Says what is open: each of these in turn, and the last for ever; None: it does not say."""
-
-    def __init__(self, *answers: Connections | None) -> None:
-        self.answers, self.looks = list(answers), 0
-
-    def __call__(self) -> Connections:
-        answer = self.answers[min(self.looks, len(self.answers) - 1)]
-        self.looks += 1
-        if answer is None:
-            raise OSError("not permitted")
-        return answer
-
-
-@pytest.fixture
-def seen(redis: FakeRedis, store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Waits]]:
-    """Makes waits whose kernel says so."""
-    monkeypatch.setattr("api.reading.waits.LOOK_AFTER_S", 0.0)
-    made: list[Waits] = []
-
-    def make(kernel: Kernel) -> Waits:
-        made.append(Waits(cast(Redis, redis), cast(Store, store), wait_slots=1, stream_slots=1, look=kernel))
-        return made[-1]
-
-    yield make
-    for waits in made:
-        waits.close()
-
-
-def test_a_call_whose_client_was_missing_twice_in_a_row_is_abandoned(seen: Callable[..., Waits]) -> None:
-    kernel = Kernel(PRESENT, GONE, PRESENT, GONE, GONE)
-    with pytest.raises(ClientGone):
-        seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 60, PEER)
-    assert kernel.looks == 5
-
-
-@pytest.mark.parametrize("kernel", [Kernel(PRESENT), Kernel(None)], ids=["present", "unseen"])
-def test_a_call_goes_on_while_its_client_may_be_there(seen: Callable[..., Waits], kernel: Kernel) -> None:
-    assert seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 0.2, PEER).state is JobState.RUNNING
-    assert kernel.looks > 2
-
-
-def test_no_connection_is_looked_at_for_a_call_that_is_young(
-    seen: Callable[..., Waits], monkeypatch: pytest.MonkeyPatch, store: FakeStore
-) -> None:
-    monkeypatch.setattr("api.reading.waits.LOOK_AFTER_S", 60.0)
-    kernel = Kernel(GONE)
-    seen(kernel).follow(new_id(), Reads(JobState.RUNNING), 0.1, PEER)
-    assert (kernel.looks, len(store.asked) > 1) == (0, True)
+@without_recheck
+def test_a_wait_whose_client_leaves_is_over_and_watches_nothing(waits: Waits) -> None:
+    job_id = new_id()
+    steps = waits.follow(job_id, Reads(JobState.RUNNING), 60, _nothing)
+    next(steps)
+    assert waits.is_watched(job_id)
+    with pytest.raises(StopIteration) as ended:
+        steps.throw(ClientGone())
+    assert isinstance(ended.value.value, ClientGone)
+    assert not waits.is_watched(job_id)

@@ -1,7 +1,9 @@
 """A stream as bytes: what is written when, when it ends, and that its slot, or its job, goes with it."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,11 +14,11 @@ from uuid import UUID
 
 import pytest
 
-from api.call import Call, Reply
+from api.call import Call, ClientGone, Reply, Wake
 from api.deps import WebDeps
 from api.door.accepted import Accepted
-from api.reading.slots import Slot
 from api.reading.watch import MOST_PIECES, Watch
+from api.slots import Slot
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import BEFORE_ENTRIES, ResponseEvents
 from api.streams.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
@@ -112,8 +114,8 @@ class World:
         self.deps = cast(WebDeps, fakes)
 
     @contextmanager
-    def watch(self, _: UUID) -> Iterator[Watch]:
-        watch = Watch()
+    def watch(self, _: UUID, wake: Wake) -> Iterator[Watch]:
+        watch = Watch(wake)
         self.watchers.append(watch)
         try:
             yield watch
@@ -188,6 +190,23 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def chunks_of(stream: JobStream, write: Callable[[Any], str]) -> Iterator[bytes]:
+    """The bytes of a stream. Between its steps it holds on until it is woken, as the server does."""
+    woken = threading.Event()
+    steps = stream.steps(write, woken.set)
+    try:
+        while True:
+            woken.clear()
+            step = next(steps)
+            if step.data:
+                yield step.data
+            woken.wait(max(0.0, step.until - time.monotonic()))
+    except StopIteration:
+        return
+    finally:
+        steps.close()
+
+
 def events(chunk: bytes) -> list[dict[str, Any]]:
     """The events in one piece, the lines that are not data left out."""
     lines = chunk.decode().splitlines()
@@ -206,7 +225,7 @@ def test_an_event_is_written_in_each_ways_own_form() -> None:
 
 
 def test_a_stream_tells_the_beginning_each_piece_and_the_end(world: World) -> None:
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     assert kinds(next(chunks)) == ["response.created", "response.queued"]
     world.say("Because of ")
     world.say("Rayleigh ")
@@ -220,7 +239,7 @@ def test_a_stream_tells_the_beginning_each_piece_and_the_end(world: World) -> No
 
 
 def test_the_first_text_does_not_wait_for_postgres(world: World) -> None:
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     next(chunks)
     world.say("Because of ")
     assert [event["delta"] for event in events(next(chunks)) if "delta" in event] == ["Because of "]
@@ -238,7 +257,7 @@ def deltas(chunk: bytes) -> list[str]:
 @pytest.fixture
 def flowing(world: World) -> Iterator[bytes]:
     """A stream that has had its first text and its look at Postgres, and has nothing more to do."""
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     next(chunks)
     world.say_at_once("Because ")
     assert deltas(next(chunks)) == ["Because "]
@@ -303,7 +322,7 @@ def test_pieces_of_another_job_are_not_told(world: World, flowing: Iterator[byte
 
 
 def test_a_chat_completion_has_no_chunk_before_its_first_text(world: World) -> None:
-    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
     assert next(chunks) == KEEP_ALIVE, "the head of the answer is on its way"
     world.say("Because of ")
     assert [event["choices"][0]["delta"] for event in events(next(chunks))] == [
@@ -316,7 +335,7 @@ def test_a_chat_completion_has_no_chunk_before_its_first_text(world: World) -> N
 
 
 def test_an_empty_chat_completion_has_its_role_at_the_end(world: World) -> None:
-    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
     next(chunks)
     world.end(replace(DONE_JOB, answer=""))
     [role, last] = events(b"".join(chunks))
@@ -325,7 +344,7 @@ def test_an_empty_chat_completion_has_its_role_at_the_end(world: World) -> None:
 
 
 def test_a_failure_before_the_first_text_is_an_error_alone(world: World) -> None:
-    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
     next(chunks)
     world.end(
         replace(DONE_JOB, state=JobState.FAILED, answer=None, error_code="engine_crash", error_message="It died.")
@@ -335,14 +354,14 @@ def test_a_failure_before_the_first_text_is_an_error_alone(world: World) -> None
 
 
 def test_silence_is_filled_with_comments(world: World) -> None:
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     next(chunks)
     assert [next(chunks), next(chunks)] == [KEEP_ALIVE, KEEP_ALIVE]
     assert world.reads_of_job == 0, "an idle stream costs Postgres nothing"
 
 
 def test_a_job_that_had_ended_is_told_at_once(world: World) -> None:
-    told = b"".join(world.stream(DONE_JOB).chunks(named))
+    told = b"".join(chunks_of(world.stream(DONE_JOB), named))
     assert kinds(told)[0] == "response.created"
     assert kinds(told)[-1] == "response.completed"
     assert world.reads_of_job == 0
@@ -352,12 +371,12 @@ def test_an_end_between_the_read_and_the_watch_is_not_missed(world: World) -> No
     # The stream has begun, so that the job may be over already, and nobody will say so again.
     world.say("Because of Rayleigh scattering.")
     world.job = DONE_JOB
-    told = b"".join(world.stream().chunks(named))
+    told = b"".join(chunks_of(world.stream(), named))
     assert kinds(told)[-1] == "response.completed"
 
 
 def test_a_stream_ends_with_an_error_when_the_process_must_go(world: World) -> None:
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     next(chunks)
     world.close()
     [interrupted] = events(b"".join(chunks))
@@ -365,7 +384,7 @@ def test_a_stream_ends_with_an_error_when_the_process_must_go(world: World) -> N
 
 
 def test_what_redis_does_not_tell_comes_from_the_answer(world: World) -> None:
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     next(chunks)
     world.failures["read"] = BrokerUnavailable("gone")
     world.end()
@@ -373,7 +392,7 @@ def test_what_redis_does_not_tell_comes_from_the_answer(world: World) -> None:
 
 
 def test_an_end_that_postgres_cannot_show_yet_is_looked_for_again(world: World) -> None:
-    chunks = world.stream().chunks(named)
+    chunks = chunks_of(world.stream(), named)
     next(chunks)
     world.failures["find"] = StoreUnavailable("gone")
     world.end()
@@ -386,7 +405,7 @@ def test_an_end_that_postgres_cannot_show_yet_is_looked_for_again(world: World) 
 @pytest.mark.parametrize("make", [ResponseEvents, ChatChunks])
 def test_a_stream_whose_job_was_deleted_ends_with_an_error(world: World, make: Callable[[Job], Any]) -> None:
     stream = world.stream(teller=make(QUEUED))
-    chunks = stream.chunks(named if make is ResponseEvents else unnamed)
+    chunks = chunks_of(stream, named if make is ResponseEvents else unnamed)
     next(chunks)
     world.failures["find"] = NotFound()
     world.end()
@@ -398,14 +417,14 @@ def test_a_stream_whose_job_was_deleted_ends_with_an_error(world: World, make: C
 
 
 def test_chat_ends_with_done_and_a_restart_ends_it_before(world: World) -> None:
-    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
     next(chunks)
     world.end()
     assert next(chunks).endswith(b"data: [DONE]\n\n")
     assert list(chunks) == []
 
     world.entries.clear()
-    chunks = world.stream(teller=ChatChunks(QUEUED)).chunks(unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
     next(chunks)
     world.say("Because")
     world.say("", "restart")
@@ -432,7 +451,7 @@ def test_a_job_goes_with_its_only_reader(
     world: World, job: Job, is_first: bool, is_watched: bool, is_closed: bool, is_cancelled: bool
 ) -> None:
     stream = world.stream(job, is_first=is_first)
-    chunks = cast(Any, stream.chunks(named))
+    chunks = cast(Any, chunks_of(stream, named))
     next(chunks)
     world.is_watched_by_others, world.is_closed = is_watched, is_closed
     # As the server does when a write fails.
@@ -453,7 +472,7 @@ def test_a_job_that_is_listened_to_at_another_process_stays(world: World, is_red
     if is_redis_down:
         world.failures["is_held"] = BrokerUnavailable("gone")
     else:
-        again = world.stream(is_first=False).chunks(named)
+        again = chunks_of(world.stream(is_first=False), named)
         next(again)
         assert world.held == [pytest.approx(0.03)]
         assert next(again) == KEEP_ALIVE
@@ -465,7 +484,7 @@ def test_a_job_that_is_listened_to_at_another_process_stays(world: World, is_red
 
 def test_the_first_reader_holds_nothing(world: World) -> None:
     for job, is_first in ((QUEUED, True), (BACKGROUND, False)):
-        chunks = world.stream(job, is_first=is_first).chunks(named)
+        chunks = chunks_of(world.stream(job, is_first=is_first), named)
         next(chunks)
         next(chunks)
     assert world.held == []
@@ -473,7 +492,7 @@ def test_the_first_reader_holds_nothing(world: World) -> None:
 
 def test_a_job_whose_reader_heard_the_end_is_not_cancelled(world: World) -> None:
     stream = world.stream(DONE_JOB)
-    list(stream.chunks(named))
+    list(chunks_of(stream, named))
     stream.close()
     assert world.cancelled == []
 
@@ -503,9 +522,15 @@ def respond(world: World, job: Job, **more: Any) -> Reply:
     return response_stream(world.deps, call(), job, world.slot, **more)
 
 
+def whole(reply: Reply) -> bytes:
+    """The whole of a stream."""
+    assert not isinstance(reply.body, bytes)
+    return b"".join(step.data for step in reply.body(lambda: None))
+
+
 def told_to(world: World, job: Job, **more: Any) -> list[dict[str, Any]]:
     """The events of a whole stream."""
-    return events(b"".join(cast(Iterable[bytes], respond(world, job, **more).body)))
+    return events(whole(respond(world, job, **more)))
 
 
 def test_a_response_is_a_stream_that_no_proxy_may_hold_back(world: World) -> None:
@@ -513,7 +538,7 @@ def test_a_response_is_a_stream_that_no_proxy_may_hold_back(world: World) -> Non
     assert reply.headers["Content-Type"].startswith("text/event-stream")
     assert reply.headers["X-Accel-Buffering"] == "no"
     assert world.slot.is_handed_over
-    assert kinds(b"".join(cast(Iterable[bytes], reply.body)))[-1] == "response.completed"
+    assert kinds(whole(reply))[-1] == "response.completed"
     for close in reply.on_close:
         close()
     assert world.places.released == 1
@@ -558,9 +583,9 @@ def test_a_stream_whose_beginning_redis_lost_is_resumed_only_where_it_goes_on(wo
 def test_a_stream_that_has_less_than_was_told_is_told_anew_at_its_end(world: World) -> None:
     for piece in ("Because of ", "Rayleigh ", "scattering."):
         world.say(piece)
-    whole = told_to(world, DONE_JOB)
+    told = told_to(world, DONE_JOB)
     del world.entries[1:]
-    for had in whole[7:]:
+    for had in told[7:]:
         rest = told_to(world, DONE_JOB, starting_after=had["sequence_number"])
         assert rest[0]["code"] == "stream_restarted"
         assert [event["delta"] for event in rest if "delta" in event] == [TEXT]
@@ -579,10 +604,22 @@ def test_a_reader_whose_place_is_unknown_is_told_to_come_back_where_it_was(world
 def test_a_stream_is_resumed_after_the_last_that_was_heard(world: World) -> None:
     for piece in ("Because of ", "Rayleigh ", "scattering."):
         world.say(piece)
-    whole = told_to(world, DONE_JOB)
-    for number in range(len(whole)):
+    told = told_to(world, DONE_JOB)
+    for number in range(len(told)):
         rest = told_to(world, DONE_JOB, starting_after=number)
-        assert rest == whole[number + 1 :]
+        assert rest == told[number + 1 :]
     beyond = told_to(world, DONE_JOB, starting_after=10_000)
     assert beyond[0]["code"] == "stream_restarted", "what its reader has is unknown"
     assert beyond[-1]["type"] == "response.completed"
+
+
+def test_a_reader_that_leaves_ends_its_stream_and_lets_go_of_the_job(world: World) -> None:
+    stream = world.stream()
+    steps = stream.steps(named, lambda: None)
+    next(steps)
+    assert len(world.watchers) == 1
+    with pytest.raises(StopIteration):
+        steps.throw(ClientGone())
+    assert world.watchers == []
+    stream.close()
+    assert world.cancelled == [QUEUED.id]

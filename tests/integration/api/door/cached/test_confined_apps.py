@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 
 from headrace.domain.apps import App
 from headrace.domain.ids import parse_id
@@ -13,6 +12,7 @@ from headrace.policies.confinement import MOST_HELD
 from headrace.store import Store
 from headrace.store.jobs.confinements import IS_HELD
 from headrace.tables import confinements, jobs
+from tests.web import Web
 
 UNTIL = "x-headrace-confined-until"
 
@@ -33,7 +33,7 @@ def confine(store: Store, app: App) -> None:
 
 @pytest.mark.usefixtures("confine")
 def test_an_accept_of_a_confined_app_says_until_when(
-    build_web: Callable[..., Flask], make_key: Callable[[str], str], store: Store
+    build_web: Callable[..., Web], make_key: Callable[[str], str], store: Store
 ) -> None:
     client = build_web().test_client()
     mine, others = ({"Authorization": f"Bearer {make_key(app)}"} for app in ("test", "other"))
@@ -53,7 +53,7 @@ def test_an_accept_of_a_confined_app_says_until_when(
 
 @pytest.mark.usefixtures("confine")
 def test_a_confined_app_is_refused_more_jobs_than_may_yet_run(
-    build_web: Callable[..., Flask], make_key: Callable[[str], str], store: Store
+    build_web: Callable[..., Web], make_key: Callable[[str], str], store: Store
 ) -> None:
     client = build_web().test_client()
     mine, others = ({"Authorization": f"Bearer {make_key(app)}"} for app in ("test", "other"))

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 
 from headrace.domain.attempts import Claim
 from headrace.domain.fleet import WorkerInfo
@@ -16,6 +14,7 @@ from headrace.store import Store, attempts
 from headrace.store.fleet import workers
 from headrace.store.jobs import poison
 from headrace.tables import jobs, poison_prompts
+from tests.web import ApiClient, Web
 
 PROMPT = {
     "messages": [
@@ -53,7 +52,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_prompt_that_killed_an_engine_alone_is_refused_for_a_day_whoever_sends_it(
-    build_web: Callable[..., Flask], make_key: Callable[[str], str], store: Store, claim: Callable[[], Claim]
+    build_web: Callable[..., Web], make_key: Callable[[str], str], store: Store, claim: Callable[[], Claim]
 ) -> None:
     client = build_web().test_client()
     mine, others = ({"Authorization": f"Bearer {make_key(app)}"} for app in ("test", "other"))
@@ -85,7 +84,7 @@ def test_a_prompt_that_killed_an_engine_alone_is_refused_for_a_day_whoever_sends
 
 
 def test_an_app_is_told_why_its_prompt_is_refused_in_openais_words_too(
-    client: FlaskClient, store: Store, claim: Callable[[], Claim]
+    client: ApiClient, store: Store, claim: Callable[[], Claim]
 ) -> None:
     asked = {"input": "Why is the sky blue?", "background": True, "max_output_tokens": 16}
     assert client.post("/v1/responses", json=asked).status_code == 200

@@ -5,8 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +13,7 @@ from headrace.domain.ids import parse_id
 from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.tables import jobs
+from tests.web import ApiClient, Web
 
 CACHE = "x-headrace-cache"
 APPS = ("one", "two")
@@ -49,7 +48,7 @@ def secret(app: str) -> str:
 class Clients:
     """Two apps at one API. Notes all that each was told."""
 
-    def __init__(self, clients: dict[str, FlaskClient], store: Store, end: Callable[..., bool]) -> None:
+    def __init__(self, clients: dict[str, ApiClient], store: Store, end: Callable[..., bool]) -> None:
         self._clients, self._store, self._end = clients, store, end
         self.told: dict[str, list[str]] = {app: [] for app in clients}
         self.hits = 0
@@ -91,7 +90,7 @@ class Clients:
 
 @pytest.fixture
 def both(
-    build_web: Callable[..., Flask],
+    build_web: Callable[..., Web],
     settings: Settings,
     client_of: Any,
     make_key: Callable[[str], str],

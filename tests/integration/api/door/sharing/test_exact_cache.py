@@ -10,8 +10,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from redis import Redis
 
 from headrace.config import LaneSettings, PoolSettings, Settings
@@ -21,6 +19,7 @@ from headrace.domain.queues import KEY_PREFIX, Lane
 from headrace.store import Store
 from headrace.store.clients import apps
 from headrace.store.jobs import texts
+from tests.web import ApiClient, Web
 
 CACHE = "x-headrace-cache"
 ASKED: dict[str, Any] = {"prompt": "Why is the sky blue?", "temperature": 0}
@@ -31,7 +30,7 @@ Ask = Callable[..., str]
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+def web(build_web: Callable[..., Web], settings: Settings) -> Web:
     """The app, with a cache for each pool."""
     return build_web(pools=with_cache(settings))
 
@@ -41,13 +40,13 @@ def with_cache(settings: Settings, **changes: Any) -> dict[str, Any]:
     return {name: pool.model_copy(update=changes) for name, pool in settings.pools.items()}
 
 
-def submit(client: FlaskClient, body: dict[str, Any] | None = None, **headers: str) -> Any:
+def submit(client: ApiClient, body: dict[str, Any] | None = None, **headers: str) -> Any:
     response = client.post("/v1/jobs", json=ASKED if body is None else body, headers=headers)
     assert response.status_code == 202, response.get_data()
     return response
 
 
-def use(client: FlaskClient, **changes: Any) -> str | None:
+def use(client: ApiClient, **changes: Any) -> str | None:
     """What the cache has for this job, as the header and the body say."""
     response = submit(client, {**ASKED, **changes})
     assert response.headers.get(CACHE) == response.get_json()["cache"]
@@ -56,7 +55,7 @@ def use(client: FlaskClient, **changes: Any) -> str | None:
 
 
 @pytest.fixture
-def answered(client: FlaskClient, finish: Callable[..., None]) -> Callable[..., UUID]:
+def answered(client: ApiClient, finish: Callable[..., None]) -> Callable[..., UUID]:
     """Submits a job and ends it with an answer; returns its id."""
 
     def ask(finish_reason: str = "stop", text: str = TEXT, **changes: Any) -> UUID:
@@ -76,7 +75,7 @@ def query(store: Store) -> Callable[..., list[Any]]:
     return read
 
 
-def test_an_identical_job_ends_at_the_door(client: FlaskClient, answered: Callable[..., UUID], redis: Redis) -> None:
+def test_an_identical_job_ends_at_the_door(client: ApiClient, answered: Callable[..., UUID], redis: Redis) -> None:
     first = answered()
     before = redis.hlen(f"{KEY_PREFIX}waiting")
 
@@ -101,7 +100,7 @@ def test_an_identical_job_ends_at_the_door(client: FlaskClient, answered: Callab
 
 
 def test_a_hit_is_booked_at_nothing_with_what_it_saved(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]]
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]]
 ) -> None:
     first = answered()
     hit = parse_id(submit(client, {**ASKED, "end_user": "ann"}).get_json()["id"])
@@ -135,7 +134,7 @@ def test_a_hit_is_booked_at_nothing_with_what_it_saved(
     ids=str,
 )
 def test_a_job_that_differs_in_anything_that_may_change_the_answer_is_not_served(
-    client: FlaskClient, answered: Callable[..., UUID], change: dict[str, Any]
+    client: ApiClient, answered: Callable[..., UUID], change: dict[str, Any]
 ) -> None:
     answered()
     assert use(client, **change) == "miss"
@@ -154,7 +153,7 @@ def test_a_job_that_differs_in_anything_that_may_change_the_answer_is_not_served
     ids=str,
 )
 def test_by_default_only_an_answer_that_the_request_determines_is_shared(
-    client: FlaskClient, finish: Callable[..., None], changes: dict[str, Any], told: list[str | None]
+    client: ApiClient, finish: Callable[..., None], changes: dict[str, Any], told: list[str | None]
 ) -> None:
     body = {name: value for name, value in {**ASKED, **changes}.items() if value is not None}
     first = submit(client, body)
@@ -163,7 +162,7 @@ def test_by_default_only_an_answer_that_the_request_determines_is_shared(
 
 
 def test_inputs_that_were_embedded_are_not_embedded_again(
-    build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
+    build_web: Callable[..., Web], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
 ) -> None:
     embed = PoolSettings(model="embeds", engine="simulator", serves="embeddings", cache_s=60.0)
     client = client_of(key, build_web(pools={**settings.pools, "embed": embed}))
@@ -181,7 +180,7 @@ def test_inputs_that_were_embedded_are_not_embedded_again(
 
 
 def test_a_pool_may_share_sampled_answers_as_well(
-    build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
+    build_web: Callable[..., Web], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
 ) -> None:
     client = client_of(key, build_web(pools=with_cache(settings, cache_sampled=True)))
     body = {"prompt": "Tell me a tale."}
@@ -191,7 +190,7 @@ def test_a_pool_may_share_sampled_answers_as_well(
 
 
 def test_an_app_has_a_time_of_its_own(
-    build_web: Callable[..., Flask], settings: Settings, store: Store, app: App, key: str, client_of: Any, end: Any
+    build_web: Callable[..., Web], settings: Settings, store: Store, app: App, key: str, client_of: Any, end: Any
 ) -> None:
     def pair(pools: Any, own: int | None) -> list[str | None]:
         with store.begin() as db:
@@ -209,7 +208,7 @@ def test_an_app_has_a_time_of_its_own(
 
 
 def test_an_answer_serves_as_long_as_it_is_young_and_a_hit_does_not_renew_it(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]]
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]]
 ) -> None:
     first = answered()
 
@@ -225,9 +224,7 @@ def test_an_answer_serves_as_long_as_it_is_young_and_a_hit_does_not_renew_it(
 
 
 @pytest.mark.parametrize("finish_reason", ["stop", "length"])
-def test_an_answer_that_ended_well_serves(
-    client: FlaskClient, answered: Callable[..., UUID], finish_reason: str
-) -> None:
+def test_an_answer_that_ended_well_serves(client: ApiClient, answered: Callable[..., UUID], finish_reason: str) -> None:
     answered(finish_reason)
     told = submit(client).get_json()
     assert told["cache"] == "hit"
@@ -244,7 +241,7 @@ def test_an_answer_that_ended_well_serves(
     ],
 )
 def test_an_answer_that_did_not_end_well_serves_nobody(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], change: str
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], change: str
 ) -> None:
     answered()
     query(f"UPDATE jobs SET {change} RETURNING 1")
@@ -262,7 +259,7 @@ def test_an_answer_that_did_not_end_well_serves_nobody(
     ],
 )
 def test_a_job_that_may_not_be_paid_for_is_given_no_paid_answer(
-    client: FlaskClient,
+    client: ApiClient,
     answered: Callable[..., UUID],
     query: Callable[..., list[Any]],
     route: str,
@@ -275,14 +272,14 @@ def test_a_job_that_may_not_be_paid_for_is_given_no_paid_answer(
 
 
 def test_an_answer_of_own_hosts_serves_no_job_that_wants_a_paid_one(
-    client: FlaskClient, answered: Callable[..., UUID]
+    client: ApiClient, answered: Callable[..., UUID]
 ) -> None:
     answered()
     refused = client.post("/v1/jobs", json={**ASKED, "overflow": "only"})
     assert refused.status_code >= 400, "no paid API is set up, and nothing else may answer"
 
 
-def test_an_erased_answer_serves_nobody(client: FlaskClient, answered: Callable[..., UUID]) -> None:
+def test_an_erased_answer_serves_nobody(client: ApiClient, answered: Callable[..., UUID]) -> None:
     first = answered()
     hit = submit(client).get_json()["id"]
     assert client.delete(f"/v1/jobs/job_{first.hex}").status_code == 200
@@ -294,7 +291,7 @@ def test_an_erased_answer_serves_nobody(client: FlaskClient, answered: Callable[
 
 
 def test_an_answer_that_retention_has_erased_serves_nobody(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], store: Store
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], store: Store
 ) -> None:
     first = answered()
     query("UPDATE jobs SET ended_at = ended_at - interval '30 s' RETURNING 1")
@@ -305,7 +302,7 @@ def test_an_answer_that_retention_has_erased_serves_nobody(
 
 
 def test_an_answer_that_is_just_being_erased_is_not_waited_for(
-    client: FlaskClient, answered: Callable[..., UUID], store: Store, app: App
+    client: ApiClient, answered: Callable[..., UUID], store: Store, app: App
 ) -> None:
     first = answered()
     with store.begin() as db:
@@ -316,7 +313,7 @@ def test_an_answer_that_is_just_being_erased_is_not_waited_for(
 
 
 def test_a_job_that_comes_while_an_identical_one_is_under_way_is_not_stored_beside_it(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], finish: Callable[..., None]
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], finish: Callable[..., None]
 ) -> None:
     ids = [parse_id(submit(client).get_json()["id"]) for _ in range(3)]
     assert query("SELECT job_id FROM job_texts WHERE cache_key IS NOT NULL") == [(ids[0],)]
@@ -332,7 +329,7 @@ def test_a_job_that_comes_while_an_identical_one_is_under_way_is_not_stored_besi
     ("slow", "again"), [({"lane": "batch"}, {}), ({}, {"overflow": "never"})], ids=["later", "perhaps paid"]
 )
 def test_a_job_under_way_that_may_not_serve_or_comes_later_keeps_no_answer_from_being_stored(
-    client: FlaskClient, finish: Callable[..., None], slow: dict[str, Any], again: dict[str, Any]
+    client: ApiClient, finish: Callable[..., None], slow: dict[str, Any], again: dict[str, Any]
 ) -> None:
     submit(client, {**ASKED, **slow})
     first = submit(client, {**ASKED, **again})
@@ -341,7 +338,7 @@ def test_a_job_under_way_that_may_not_serve_or_comes_later_keeps_no_answer_from_
 
 
 def test_a_hit_is_served_where_the_queue_is_full(
-    build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
+    build_web: Callable[..., Web], settings: Settings, client_of: Any, key: str, finish: Callable[..., None]
 ) -> None:
     lanes = {**settings.lanes, Lane.NORMAL: LaneSettings(depth_cap=1)}
     client = client_of(key, build_web(pools=with_cache(settings), lanes=lanes))
@@ -352,7 +349,7 @@ def test_a_hit_is_served_where_the_queue_is_full(
 
 
 def test_a_hit_under_a_key_is_made_once(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]]
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]]
 ) -> None:
     answered()
     first = submit(client, **{"Idempotency-Key": "a"})
@@ -368,7 +365,7 @@ def test_a_hit_under_a_key_is_made_once(
 
 
 def test_two_hits_under_one_key_at_once_make_one_job(
-    build_web: Callable[..., Flask],
+    build_web: Callable[..., Web],
     settings: Settings,
     client_of: Any,
     key: str,
@@ -384,7 +381,7 @@ def test_two_hits_under_one_key_at_once_make_one_job(
 
 
 def test_a_hit_is_a_request_of_the_app_s_minute_and_no_tokens(
-    client: FlaskClient, answered: Callable[..., UUID], store: Store, app: App, client_of: Any, key: str, web: Flask
+    client: ApiClient, answered: Callable[..., UUID], store: Store, app: App, client_of: Any, key: str, web: Web
 ) -> None:
     with store.begin() as db:
         apps.set_limits(db, app.name, Changes(requests_per_minute=3, tokens_per_minute=4000))
@@ -403,7 +400,7 @@ def test_a_hit_is_a_request_of_the_app_s_minute_and_no_tokens(
     ("finish_reason", "event"), [("stop", "response.completed"), ("length", "response.incomplete")]
 )
 def test_a_hit_announces_its_end(
-    client: FlaskClient,
+    client: ApiClient,
     answered: Callable[..., UUID],
     query: Callable[..., list[Any]],
     finish_reason: str,
@@ -416,7 +413,7 @@ def test_a_hit_announces_its_end(
     ]
 
 
-def test_thoughts_and_log_probabilities_are_served_too(client: FlaskClient, answered: Callable[..., UUID]) -> None:
+def test_thoughts_and_log_probabilities_are_served_too(client: ApiClient, answered: Callable[..., UUID]) -> None:
     body = {"prompt": "Why? Do think.", "top_logprobs": 2}
     first = answered(**body)
     told = submit(client, {**ASKED, **body}).get_json()
@@ -429,7 +426,7 @@ def test_thoughts_and_log_probabilities_are_served_too(client: FlaskClient, answ
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_chat_completion_is_served(client: FlaskClient, answered: Callable[..., UUID], stream: bool) -> None:
+def test_a_chat_completion_is_served(client: ApiClient, answered: Callable[..., UUID], stream: bool) -> None:
     answered()
     messages = [{"role": "user", "content": ASKED["prompt"]}]
     response = client.post("/v1/chat/completions", json={"messages": messages, "temperature": 0, "stream": stream})
@@ -447,7 +444,7 @@ def test_a_chat_completion_is_served(client: FlaskClient, answered: Callable[...
 @pytest.mark.parametrize(
     "how", [{"background": True}, {}, {"stream": True}, {"stream": True, "background": True}], ids=str
 )
-def test_a_response_is_served(client: FlaskClient, answered: Callable[..., UUID], how: dict[str, Any]) -> None:
+def test_a_response_is_served(client: ApiClient, answered: Callable[..., UUID], how: dict[str, Any]) -> None:
     first = answered()
     response = client.post("/v1/responses", json={"input": ASKED["prompt"], "temperature": 0, **how})
 
@@ -483,7 +480,7 @@ def refusing(store: Store, table: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("table", ["ledger", "deliveries"])
 def test_a_hit_is_whole_or_is_none(
-    client: FlaskClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], store: Store, table: str
+    client: ApiClient, answered: Callable[..., UUID], query: Callable[..., list[Any]], store: Store, table: str
 ) -> None:
     answered()
     with refusing(store, table):

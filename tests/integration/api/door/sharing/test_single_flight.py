@@ -10,8 +10,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
-from flask.testing import FlaskClient
 from redis import Redis
 
 from headrace.broker.admission import Admission
@@ -24,6 +22,7 @@ from headrace.domain.queues import KEY_PREFIX, Lane
 from headrace.store import Store
 from headrace.store.clients import apps
 from tests.waiting import until
+from tests.web import ApiClient, Web
 
 CACHE = "x-headrace-cache"
 ASKED: dict[str, Any] = {"prompt": "Why is the sky blue?", "temperature": 0}
@@ -37,7 +36,7 @@ def with_flight(settings: Settings, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Flask], settings: Settings) -> Flask:
+def web(build_web: Callable[..., Web], settings: Settings) -> Web:
     return build_web(pools=with_flight(settings))
 
 
@@ -50,7 +49,7 @@ def query(store: Store) -> Callable[..., list[Any]]:
     return read
 
 
-def submit(client: FlaskClient, **changes: Any) -> dict[str, Any]:
+def submit(client: ApiClient, **changes: Any) -> dict[str, Any]:
     response = client.post("/v1/jobs", json={**ASKED, **changes})
     assert response.status_code == 202, response.get_data()
     told: dict[str, Any] = response.get_json()
@@ -58,13 +57,13 @@ def submit(client: FlaskClient, **changes: Any) -> dict[str, Any]:
     return told
 
 
-def read(client: FlaskClient, told: dict[str, Any]) -> dict[str, Any]:
+def read(client: ApiClient, told: dict[str, Any]) -> dict[str, Any]:
     job: dict[str, Any] = client.get(f"/v1/jobs/{told['id']}").get_json()
     return job
 
 
 def test_a_job_follows_an_identical_one_under_way_and_shares_its_answer(
-    client: FlaskClient, finish: Callable[..., None], redis: Redis, query: Callable[..., list[Any]]
+    client: ApiClient, finish: Callable[..., None], redis: Redis, query: Callable[..., list[Any]]
 ) -> None:
     leader = submit(client)
     follower = submit(client, metadata={"order": "2"}, end_user="ann")
@@ -85,7 +84,7 @@ def test_a_job_follows_an_identical_one_under_way_and_shares_its_answer(
 
 
 def test_each_follower_has_a_webhook_and_a_cancel_of_its_own(
-    client: FlaskClient, finish: Callable[..., None], query: Callable[..., list[Any]]
+    client: ApiClient, finish: Callable[..., None], query: Callable[..., list[Any]]
 ) -> None:
     hooks = [f"https://hooks.example.com/{number}" for number in range(4)]
     told = [submit(client, webhook=hook) for hook in hooks]
@@ -116,13 +115,13 @@ def test_each_follower_has_a_webhook_and_a_cancel_of_its_own(
     ids=str,
 )
 def test_a_job_follows_one_that_makes_its_very_answer_no_later(
-    client: FlaskClient, first: dict[str, Any], second: dict[str, Any], told: str | None
+    client: ApiClient, first: dict[str, Any], second: dict[str, Any], told: str | None
 ) -> None:
     submit(client, **first)
     assert submit(client, **second)["cache"] == told
 
 
-def test_a_job_that_cannot_follow_leads_those_that_cannot_either(client: FlaskClient) -> None:
+def test_a_job_that_cannot_follow_leads_those_that_cannot_either(client: ApiClient) -> None:
     batch = submit(client, lane="batch")
     high = submit(client, lane="high")
     assert [batch["cache"], high["cache"]] == ["miss", "miss"]
@@ -132,7 +131,7 @@ def test_a_job_that_cannot_follow_leads_those_that_cannot_either(client: FlaskCl
 
 
 def test_a_job_of_a_better_lane_follows_one_that_runs(
-    client: FlaskClient, query: Callable[..., list[Any]], finish: Callable[..., None]
+    client: ApiClient, query: Callable[..., list[Any]], finish: Callable[..., None]
 ) -> None:
     leader = submit(client, lane="batch")
     query("UPDATE jobs SET started_at = now() RETURNING 1")
@@ -140,7 +139,7 @@ def test_a_job_of_a_better_lane_follows_one_that_runs(
     assert query("SELECT count(*) FROM jobs WHERE served_by_job = :id", id=parse_id(leader["id"])) == [(1,)]
 
 
-def test_a_stream_follows_a_stream_alone(client: FlaskClient) -> None:
+def test_a_stream_follows_a_stream_alone(client: ApiClient) -> None:
     def ask(stream: bool) -> str:
         body = {"input": "Why?", "temperature": 0, "background": True, "stream": stream}
         return str(client.post("/v1/responses", json=body).headers[CACHE])
@@ -150,7 +149,7 @@ def test_a_stream_follows_a_stream_alone(client: FlaskClient) -> None:
 
 
 def test_a_job_of_another_app_follows_nobody(
-    client: FlaskClient, client_of: Any, make_key: Callable[[str], str], finish: Callable[..., None]
+    client: ApiClient, client_of: Any, make_key: Callable[[str], str], finish: Callable[..., None]
 ) -> None:
     leader = submit(client)
     other = client_of(make_key("other"))
@@ -162,14 +161,14 @@ def test_a_job_of_another_app_follows_nobody(
 
 
 def test_without_single_flight_nobody_follows(
-    build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str
+    build_web: Callable[..., Web], settings: Settings, client_of: Any, key: str
 ) -> None:
     client = client_of(key, build_web(pools=with_flight(settings, single_flight=False, cache_s=60.0)))
     assert [submit(client)["cache"] for _ in range(2)] == ["miss", "miss"]
 
 
 def test_of_many_identical_jobs_that_come_at_once_one_leads(
-    build_web: Callable[..., Flask],
+    build_web: Callable[..., Web],
     settings: Settings,
     client_of: Any,
     key: str,
@@ -197,7 +196,7 @@ def test_of_many_identical_jobs_that_come_at_once_one_leads(
 
 
 def test_a_job_whose_leader_was_refused_leads(
-    build_web: Callable[..., Flask], settings: Settings, client_of: Any, key: str
+    build_web: Callable[..., Web], settings: Settings, client_of: Any, key: str
 ) -> None:
     lanes = {**settings.lanes, Lane.NORMAL: LaneSettings(depth_cap=1)}
     client = client_of(key, build_web(pools=with_flight(settings), lanes=lanes))
@@ -207,7 +206,7 @@ def test_a_job_whose_leader_was_refused_leads(
 
 
 def test_a_job_that_comes_after_a_fast_answer_does_not_wait_for_it(
-    client: FlaskClient, finish: Callable[..., None], redis: Redis
+    client: ApiClient, finish: Callable[..., None], redis: Redis
 ) -> None:
     finish(parse_id(submit(client)["id"]))
     assert redis.keys(f"{KEY_PREFIX}flight:*") == []
@@ -215,7 +214,7 @@ def test_a_job_that_comes_after_a_fast_answer_does_not_wait_for_it(
 
 
 def test_a_follower_counts_as_a_request_of_its_app(
-    client: FlaskClient, store: Store, app: App, finish: Callable[..., None]
+    client: ApiClient, store: Store, app: App, finish: Callable[..., None]
 ) -> None:
     with store.begin() as db:
         apps.set_limits(db, app.name, Changes(requests_per_minute=2))
@@ -225,7 +224,7 @@ def test_a_follower_counts_as_a_request_of_its_app(
     assert (refused.status_code, refused.get_json()["error"]["reason"]) == (429, "requests_per_minute")
 
 
-def test_a_follower_under_a_key_is_made_once(client: FlaskClient, query: Callable[..., list[Any]]) -> None:
+def test_a_follower_under_a_key_is_made_once(client: ApiClient, query: Callable[..., list[Any]]) -> None:
     submit(client)
     headers = {"Idempotency-Key": "a"}
     first, again = (client.post("/v1/jobs", json=ASKED, headers=headers) for _ in range(2))
@@ -235,7 +234,7 @@ def test_a_follower_under_a_key_is_made_once(client: FlaskClient, query: Callabl
 
 
 def test_a_caller_that_waits_gets_the_leader_s_answer(
-    client: FlaskClient, finish: Callable[..., None], query: Callable[..., list[Any]]
+    client: ApiClient, finish: Callable[..., None], query: Callable[..., list[Any]]
 ) -> None:
     leader = submit(client)
     body = {"messages": [{"role": "user", "content": ASKED["prompt"]}], "temperature": 0}
@@ -250,7 +249,7 @@ def test_a_caller_that_waits_gets_the_leader_s_answer(
 
 @pytest.mark.parametrize(("is_followed", "state"), [(True, "queued"), (False, "cancelled")])
 def test_a_leader_whose_client_goes_is_cancelled_only_if_no_job_follows_it(
-    client: FlaskClient, query: Callable[..., list[Any]], is_followed: bool, state: str
+    client: ApiClient, query: Callable[..., list[Any]], is_followed: bool, state: str
 ) -> None:
     body = {"messages": [{"role": "user", "content": ASKED["prompt"]}], "temperature": 0, "stream": True}
     stream = client.post("/v1/chat/completions", json=body)
@@ -265,7 +264,7 @@ def test_a_leader_whose_client_goes_is_cancelled_only_if_no_job_follows_it(
 class Listener:
     """Reads a stream in a thread."""
 
-    def __init__(self, client: FlaskClient) -> None:
+    def __init__(self, client: ApiClient) -> None:
         body = {"input": ASKED["prompt"], "temperature": 0, "stream": True, "background": True}
         self._response = client.post("/v1/responses", json=body)
         assert self._response.status_code == 200
@@ -298,7 +297,7 @@ def say(redis: Redis) -> Callable[[UUID, str, int], None]:
 
 
 @pytest.fixture
-def listen(client: FlaskClient) -> Iterator[Callable[[], Listener]]:
+def listen(client: ApiClient) -> Iterator[Callable[[], Listener]]:
     made: list[Listener] = []
 
     def start() -> Listener:
@@ -331,7 +330,7 @@ def test_a_follower_that_leads_now_tells_its_readers_that_the_text_begins_anew(
     say: Callable[[UUID, str, int], None],
     end: Callable[..., bool],
     query: Callable[..., list[Any]],
-    client: FlaskClient,
+    client: ApiClient,
     admission: Admission,
 ) -> None:
     leader, follower = listen(), listen()

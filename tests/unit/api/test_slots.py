@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.reading.slots import KNOCK_S, Slot, Slots
+from api.slots import KNOCK_S, Slot, Slots
 from headrace.domain.ids import new_id
 
 FIRST, SECOND, THIRD = (new_id() for _ in range(3))
@@ -15,7 +15,7 @@ FIRST, SECOND, THIRD = (new_id() for _ in range(3))
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now_s=1000.0)
-    monkeypatch.setattr("api.reading.slots.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.slots.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock
 
 
