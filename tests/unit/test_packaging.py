@@ -143,6 +143,15 @@ def test_locks_hold_what_the_project_declares(declared: list[str], locks: list[s
         assert locked[requirement.name] in requirement.specifier, requirement
 
 
+def test_each_declared_dependency_has_a_row_in_the_table_of_contributing() -> None:
+    _, _, table = (ROOT / "CONTRIBUTING.md").read_text().partition("| package | for |")
+    rows = {name for line in table.splitlines() if line.startswith("| ") for name in line.split("|")[1].split(", ")}
+    groups = [PROJECT["dependencies"], *EXTRAS.values(), PYPROJECT["dependency-groups"]["dev"]]
+    declared = {Requirement(text).name for group in groups for text in group}
+
+    assert declared - {name.strip() for name in rows} == set()
+
+
 def test_an_api_host_gets_neither_an_actuators_sdk_nor_numpy() -> None:
     assert not versions("core.txt", "3.11.9").keys() & {"boto3", "botocore", "kubernetes", "matplotlib", "numpy"}
 
