@@ -36,6 +36,12 @@ def chromium_path() -> str:
 
 
 @pytest.fixture(scope="session")
+def nginx_path() -> str:
+    """The server of Debian's package `nginx-light`."""
+    return _path_of("nginx", "nginx-light")
+
+
+@pytest.fixture(scope="session")
 def prometheus_path() -> str:
     """The server of Debian's package `prometheus`."""
     return _path_of("prometheus", "prometheus")
