@@ -90,35 +90,49 @@ class Worker:
         self._state = WorkerState()
         self.kv_budget = KvBudget(self._engine, pool.kv_admission, pool.kv_high_share, hooks.freed)
         tariff, redis = Tariff.of(settings), redis_client(settings)
-        compressor = self._compressor(Compressions(redis))
-        self._measurer = self._measures_for_others(compressor)
         self._publisher = Publisher(Streams(redis))
         lockout = _lockout(tariff, settings)
         payer = Payer(store, tariff.api_model, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
+        compressor = self._compressor(Compressions(redis))
         self.execute = Execute(
-            self._state,
-            Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
-            Recorder(
-                *(store, self._state.id, self._engine.name, notices, self._publisher),
-                is_paid=route is Route.OVERFLOW,
-                confine_s=settings.confine_s,
-            ),
-            Bill(tariff, route, settings.host_id),
-            RetryRules(settings.max_attempts, settings.paid_pools),
-            payer if route is Route.OVERFLOW else None,
-            self._lookup_hold(redis),
-            compressor,
-            Cascading(settings.rules, settings.pools),
+            state=self._state,
+            generating=Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
+            recorder=self._recorder(notices),
+            bill=Bill(tariff, route, settings.host_id),
+            rules=RetryRules(settings.max_attempts, settings.paid_pools),
+            payer=payer if route is Route.OVERFLOW else None,
+            hold=self._lookup_hold(redis),
+            compressor=compressor,
+            cascading=Cascading(settings.rules, settings.pools),
         )
+        self._measurer = self._measures_for_others(compressor)
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), notices.admission)
-        times = LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(route))
-        self._lease = Lease(
-            *(self._state, store, self._engine, times, hooks.give_up),
-            # Its own engine serves whatever becomes of the paid API, which a pool of embeddings has no model of.
-            serves=lambda: route is Route.POOL or not lockout.is_open,
+        self._lease = self._lease_of(hooks, lockout)
+        self.sampler, self._endpoint = self._measures()
+
+    def _recorder(self, notices: Notices) -> Recorder:
+        return Recorder(
+            store=self._store,
+            worker_id=self._state.id,
+            engine=self._engine.name,
+            notices=notices,
+            publisher=self._publisher,
+            is_paid=self._route is Route.OVERFLOW,
+            confine_s=self._settings.confine_s,
+        )
+
+    def _lease_of(self, hooks: Hooks, lockout: Lockout) -> Lease:
+        settings = self._settings
+        return Lease(
+            state=self._state,
+            store=self._store,
+            engine=self._engine,
+            times=LeaseTimes(settings.lease_s, settings.lease_renew_every_s, settings.max_run_s(self._route)),
+            give_up=hooks.give_up,
+            # GPU workers stay ready while the paid API is locked out.
+            serves=lambda: self._route is Route.POOL or not lockout.is_open,
             called_back=hooks.freed,
         )
-        self.sampler, self._endpoint = self._measures()
 
     def _tokenizer(self) -> PromptTokenizer:
         """Counts prompts as the engine does; an estimate for the paid API and for an engine of embeddings."""
@@ -152,6 +166,31 @@ class Worker:
             kv_budget=self.kv_budget,
             ready=self._state.ready,
         )
+
+    def _lookup_hold(self, redis: Redis) -> LookupHold:
+        """What keeps a new job from this worker's engine until it is looked up."""
+        if self._route is Route.OVERFLOW:
+            names = {pool.semantic_cache.pool for pool in self._settings.pools.values()}
+            return LookupHold([Lookups(redis, name) for name in names if name is not None])
+        cache = self._settings.served_pool.semantic_cache
+        if cache.pool is None or cache.shadow:
+            return LookupHold()
+        return LookupHold([Lookups(redis, cache.pool)], cache.hold_s)
+
+    def _measures(self) -> tuple[Sampler, Endpoint]:
+        """Make the sampler, which reports to Postgres, and the endpoint, which reports to Prometheus."""
+        settings = self._settings
+        sampler = Sampler(
+            store=self._store,
+            engine=self._engine,
+            kv_budget=self.kv_budget,
+            worker_id=self._state.id,
+            pool=self._pool,
+            every_s=settings.sample_every_s,
+            also=self._read_prices,
+        )
+        metrics = WorkerMetrics(self._pool, self._engine, self.kv_budget, self._state)
+        return sampler, Endpoint([metrics], settings.metrics_host, settings.metrics_port)
 
     def start(self, node: str) -> None:
         """Load the engine, publish its limits, and start the lease.
@@ -215,21 +254,6 @@ class Worker:
             log.warning("answers_not_read", extra={"error": str(error)})
             return []
 
-    def _measures(self) -> tuple[Sampler, Endpoint]:
-        """Make the sampler, which reports to Postgres, and the endpoint, which reports to Prometheus."""
-        settings = self._settings
-        sampler = Sampler(
-            store=self._store,
-            engine=self._engine,
-            kv_budget=self.kv_budget,
-            worker_id=self._state.id,
-            pool=self._pool,
-            every_s=settings.sample_every_s,
-            also=self._read_prices,
-        )
-        metrics = WorkerMetrics(self._pool, self._engine, self.kv_budget, self._state)
-        return sampler, Endpoint([metrics], settings.metrics_host, settings.metrics_port)
-
     def _info(self, node: str, limits: EngineLimits) -> WorkerInfo:
         settings = self._settings
         return WorkerInfo(
@@ -244,16 +268,6 @@ class Worker:
             kv_tokens=limits.kv_tokens,
             kv_block_tokens=limits.kv_block_tokens,
         )
-
-    def _lookup_hold(self, redis: Redis) -> LookupHold:
-        """What keeps a new job from this worker's engine until it is looked up."""
-        if self._route is Route.OVERFLOW:
-            names = {pool.semantic_cache.pool for pool in self._settings.pools.values()}
-            return LookupHold([Lookups(redis, name) for name in names if name is not None])
-        cache = self._settings.served_pool.semantic_cache
-        if cache.pool is None or cache.shadow:
-            return LookupHold()
-        return LookupHold([Lookups(redis, cache.pool)], cache.hold_s)
 
     def about(self) -> dict[str, object]:
         """What Flower shows of it on the worker's page, under "Other"."""

@@ -1,10 +1,13 @@
-"""Celery's thread pool, extended to use a thread only while a job's engine computes, and to wake the consumer.
+"""Celery's thread pool, with three differences. A message that was taken is run here, and its end reported to Celery.
 
-To block a thread and to wake it costs a short job more than anything else that the worker does for it. So a task gets
-a thread once its job is claimed, and leaves it before the job's end is on disk. Celery learns the outcome when it is.
+Run: a task gets a thread once its job is claimed. Celery wakes a thread at once, which then waits for the claim. To
+block a thread and to wake it costs a short job more than anything else that the worker does for it.
 
-With early acknowledgement and without prefetch, nothing but a freed slot wakes the consumer: the next message would
-wait for the hub's one-second timer (measured: 1 task a second per slot instead of hundreds).
+Ended: Celery learns a task's outcome when that is on disk. By itself Celery would report it when the thread ends, so
+the thread would have to wait for the disk.
+
+Freed: a freed slot wakes the consumer. With early acknowledgement and without prefetch, Celery wakes it by nothing: the
+next message would wait for the hub's one-second timer (measured: 1 task a second per slot instead of hundreds).
 """
 
 from collections.abc import Callable
