@@ -1,5 +1,6 @@
 """The page of figures, `docs/figures.md`, made from the registry and the figures. Returns text; writes no file."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 from benchmarks.bench.claims import BenchClaim
@@ -10,8 +11,8 @@ from benchmarks.bench.repository import Age
 PAGE = "docs/figures.md"
 
 _MARKS = {
-    Age.OLDER: "; **older than the last change of what it measures**",
-    Age.UNKNOWN: "; this commit is not part of the history here",
+    Age.OLDER: "; **old**",
+    Age.UNKNOWN: "; not in the history",
 }
 _HEAD = """\
 # Figures
@@ -20,18 +21,24 @@ _HEAD = """\
 figure is the last line of a script that measures it beside a peer in the same run; ratios are medians of the rounds'
 ratios. The scripts need `bin/headrace install --dev`, and end with status 1 where a goal is missed.
 
-A figure names the commit that was checked out when it was measured. The page marks one that is older than the last
-change of what it measures; the marks are as of the page's own commit, and `bin/headrace bench --list` shows them as of
-now. `bin/headrace bench NAME` measures a claim again, `bin/headrace bench --stale` all whose figure may be old.
-
-| claim | command | goal | figure | commit | date | machine |
-|---|---|---|---|---|---|---|
+A figure names the commit that was checked out when it was measured. **old** means that what the figure measures has
+changed since; "not in the history" means that the commit cannot be compared. Both are as of the page's own commit, and
+`bin/headrace bench --list` shows them as of now. `bin/headrace bench NAME` measures a claim again, `bin/headrace bench
+--stale` each claim whose figure may be old.
+"""
+_COLUMNS = """
+| claim | command | goal | figure | commit | date |
+|---|---|---|---|---|---|
 """
 
 
 def page(claims: Mapping[str, BenchClaim], figures: Mapping[str, Figure], ages: Mapping[str, Age]) -> str:
     """The whole page: a row for each claim, in the registry's order. A claim without an entry in `ages` has no mark."""
-    return _HEAD + "".join(_row(claim, figures.get(name), ages.get(name)) for name, claim in claims.items())
+    machines = Counter(str(figure.machine) for figure in figures.values() if figure.machine)
+    usual = machines.most_common(1)[0][0] if machines else ""
+    said = f"\nThe machine has {usual}, unless a row names another one.\n" if usual else ""
+    rows = (_row(claim, figures.get(name), ages.get(name), usual) for name, claim in claims.items())
+    return _HEAD + said + _COLUMNS + "".join(rows)
 
 
 def without_marks(text: str) -> str:
@@ -41,24 +48,25 @@ def without_marks(text: str) -> str:
     return text
 
 
-def _row(claim: BenchClaim, figure: Figure | None, age: Age | None) -> str:
+def _row(claim: BenchClaim, figure: Figure | None, age: Age | None, usual: str) -> str:
     goals = "<br>".join(f"`{goal}`" for goal in claim.goals)
-    measured = ("not measured yet", "", "", "") if figure is None else _measured(claim, figure, age)
+    measured = ("not measured yet", "", "") if figure is None else _measured(claim, figure, age, usual)
     # `bench NAME` needs the name, and the command does not show it if two claims share a script.
     cells = (f"`{claim.name}`: {claim.sentence}", f"`{claim.command}`", goals, *measured)
     return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def _measured(claim: BenchClaim, figure: Figure, age: Age | None) -> tuple[str, str, str, str]:
-    """The cells of figure, commit, date and machine."""
+def _measured(claim: BenchClaim, figure: Figure, age: Age | None, usual: str) -> tuple[str, str, str]:
+    """The cells of figure, commit, and date with a machine other than the usual one."""
     if figure.text:
-        return figure.text, "measured before commits were recorded", "", ""
+        return figure.text, "unrecorded", ""
     commit = f"`{figure.commit[:10]}`" if figure.commit else "unknown"
     if figure.is_dirty:
         commit += " with changes that no commit has"
     if age in _MARKS:
         commit += _MARKS[age]
-    return outcome(claim, figure), commit, (figure.date or "")[:10], str(figure.machine or "")
+    machine = f"; {figure.machine}" if figure.machine and str(figure.machine) != usual else ""
+    return outcome(claim, figure), commit, (figure.date or "")[:10] + machine
 
 
 def outcome(claim: BenchClaim, figure: Figure) -> str:

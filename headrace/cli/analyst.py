@@ -1,7 +1,10 @@
 """`headrace analyst`, for operators: a role in Postgres for analysts, its URL, and the dictionary of what it reads."""
 
 import secrets
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
+from itertools import groupby
+from textwrap import fill
 
 import click
 import sqlalchemy as sa
@@ -29,7 +32,13 @@ _HEAD = """\
 The role of analysts reads these views and tables, and these columns of them ([analytics.md](analytics.md)). Days, hours
 and months are those of UTC. An amount is in USD, a time that ends in `_s` in seconds. The HTTP API calls `state`
 `status`, `finish_by` `deadline`, and `public_id` `id`; all other names are the same in SQL, HTTP and metrics.
+
+## Columns in several views
+
+A view or table lists these as "Common". "Plain" columns need no description beside their name and type.
 """
+#: A column that so many views or tables have, with the same type and comment, is described once.
+COMMON = 3
 #: A name of a type that is shorter than Postgres's, and as clear.
 _TYPES = {"timestamp with time zone": "timestamptz", "double precision": "float8"}
 
@@ -76,21 +85,41 @@ def make_analyst(settings: Settings, role: str = ROLE) -> str:
 
 
 def page(relations: Iterable[Relation]) -> str:
-    """The data dictionary, made from the comments in the database: the views, then the tables."""
+    """The data dictionary, made from the comments in the database: the common columns, the views, then the tables."""
+    relations = list(relations)
+    counts = Counter(column for each in relations for column in each.columns if column[2])
+    # Of several meanings of a name, the most frequent one, which is the last here.
+    usual = {column[0]: column for column, count in reversed(counts.most_common()) if count >= COMMON}
+    common = set(usual.values())
     views: list[str] = []
     tables: list[str] = []
     for each in relations:
-        (views if each.name in VIEWS else tables).append(_section(each))
-    return f"{_HEAD}\n## Views\n{''.join(views)}\n## Tables\n{''.join(tables)}"
+        (views if each.name in VIEWS else tables).append(_section(each, common))
+    return f"{_HEAD}\n{''.join(_described(sorted(common)))}\n## Views\n{''.join(views)}\n## Tables\n{''.join(tables)}"
 
 
-def _section(relation: Relation) -> str:
-    about = f"{relation.about}\n\n" if relation.about else ""
-    rows = "".join(
-        f"| `{name}` | {_TYPES.get(type_, type_)} | {_cell(text)} |\n" for name, type_, text in relation.columns
-    )
-    return f"\n### {relation.name}\n\n{about}| column | type | meaning |\n|---|---|---|\n{rows}"
+def _section(relation: Relation, common: Set[tuple[str, str, str]]) -> str:
+    own = [column for column in relation.columns if column[2] and column not in common]
+    shared = [f"`{column[0]}`" for column in relation.columns if column in common]
+    plain = [f"`{name}` {_type(type_)}" for name, type_, text in relation.columns if not text]
+    items = list(_described(own))
+    items += [_item(f"Common: {', '.join(shared)}.")] if shared else []
+    items += [_item(f"Plain: {', '.join(plain)}.")] if plain else []
+    about = f"{fill(relation.about, 120, break_on_hyphens=False)}\n\n" if relation.about else ""
+    return f"\n### {relation.name}\n\n{about}{''.join(items)}"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _described(columns: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """The items of columns; neighbours of the same type and comment share one."""
+    for (type_, text), alike in groupby(columns, lambda column: column[1:]):
+        names = ", ".join(f"`{name}`" for name, _, _ in alike)
+        yield _item(f"{names} {_type(type_)}: {text}")
+
+
+def _item(text: str) -> str:
+    # No break at hyphens: a broken name cannot be searched for.
+    return fill(f"- {text}", 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _type(name: str) -> str:
+    return _TYPES.get(name, name)

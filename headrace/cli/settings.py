@@ -28,14 +28,12 @@ _HEAD = """\
 `bin/headrace settings --page` makes this page from the descriptions in `headrace/config`; do not edit it.
 
 Settings come from the environment and from one file, `headrace.toml` in the checkout; `HEADRACE_CONFIG` names another
-file. The environment wins. A value of the file's table `[lanes.high]` has a variable with two underscores between the
-parts: `HEADRACE_LANES__HIGH__DEPTH_CAP=100` is `depth_cap` under `[lanes.high]`. `NAME` below stands for the name of a
-lane, a pool or a model. A process does not start with an unknown name, in the file or as a `HEADRACE_*` variable; the
+file. The environment wins. The variable of a setting in a table is the line below the table's heading, and the
+setting's name in capitals: `HEADRACE_LANES__HIGH__DEPTH_CAP=100` is `depth_cap` under `[lanes.high]`. `NAME` stands for
+a lane, a pool or a model. A process does not start with an unknown name, in the file or as a `HEADRACE_*` variable; the
 error gives the nearest known name. A variable gives a list or a table as JSON; an empty variable sets nothing.
 
-Every setting has a default that works on a laptop. A default below holds where neither the environment nor the file
-sets the value; the checkout's `headrace.toml` sets some of them, with
-comments.
+A default holds where neither the environment nor the file sets the value; the checkout's `headrace.toml` sets some.
 
 These variables are not in the file; the [Procfile](../Procfile) reads all but the first:
 
@@ -123,8 +121,13 @@ def page(sections: Iterable[SettingsTable]) -> str:
 
 
 def _section(section: SettingsTable) -> str:
-    title = f"## `{section.header}`\n\n{_sentence(section.about)}" if section.header else _TOP
-    return f"\n{title}\n\n" + "".join(_item(setting) for setting in section.settings)
+    title = _TOP
+    if section.header and section.settings:
+        variable, name = section.settings[0].variable, section.settings[0].name
+        title = f"## `{section.header}`\n\n`{variable.removesuffix(name.upper())}…`\n\n{_sentence(section.about)}"
+    elif section.header:
+        title = f"## `{section.header}`\n\n{_sentence(section.about)}"
+    return f"\n{title}\n\n" + "".join(_item(setting, is_named=not section.header) for setting in section.settings)
 
 
 def rows(sections: Iterable[SettingsTable]) -> list[dict[str, str]]:
@@ -143,9 +146,12 @@ def rows(sections: Iterable[SettingsTable]) -> list[dict[str, str]]:
     ]
 
 
-def _item(setting: Setting) -> str:
-    facts = f"*{_sentence(_value(setting))}. Default: {_default(setting)}.*"
-    text = f"- **`{setting.name}`**, `{setting.variable}`: {_sentence(setting.description)} {facts}"
+def _item(setting: Setting, *, is_named: bool) -> str:
+    """A setting's line. Args: is_named: with its variable, which other tables' headings show."""
+    default = _default(setting)
+    facts = f"*{_sentence(_value(setting))}." + (f" Default: {default}.*" if default != "none" else "*")
+    variable = f", `{setting.variable}`" if is_named else ""
+    text = f"- **`{setting.name}`**{variable}: {_sentence(setting.description)} {facts}"
     # No break at hyphens: a broken name cannot be searched for.
     return fill(text, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
 

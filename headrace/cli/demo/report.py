@@ -180,7 +180,12 @@ def _psql() -> str:
 
 
 def write(path: Path, demo: Demo) -> None:
-    """Write the results for a program; see `docs/architecture.md` for the fields."""
+    """Write the results for a program, times in seconds from the start of the command, installation included.
+
+    `start` is `cold` when something was installed or made first. `paid` is the job that a stand-in of the paid API
+    answered. `ledger_usd` is what the ledger has; `bills_usd` is the stand-in's own bill and this machine's time times
+    its price.
+    """
     report = demo.report
     jobs = [
         {

@@ -101,13 +101,15 @@ def test_values_have_units_and_bounds_and_tables_their_own_defaults() -> None:
     assert (
         made
         == """
-- **`dim`**, `HEADRACE_DIM`: How dim it is. *Share from 0 to 1. Default: none.*
+- **`dim`**, `HEADRACE_DIM`: How dim it is. *Share from 0 to 1.*
 - **`door`**, `HEADRACE_DOOR`: What closes it. *Text. Default: none, it must be set.*
 
 ## `[lamps.NAME]`
 
+`HEADRACE_LAMPS__NAME__…`
+
 One lamp.
 
-- **`glow_s`**, `HEADRACE_LAMPS__NAME__GLOW_S`: How long it glows. *Seconds, above 0. Default: `hall` 5; `attic` 9.*
+- **`glow_s`**: How long it glows. *Seconds, above 0. Default: `hall` 5; `attic` 9.*
 """
     )
