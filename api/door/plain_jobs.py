@@ -28,6 +28,8 @@ Answer = TypeVar("Answer")
 PLAIN_BYTES = 4096
 #: Jobs in one share. In a larger one, each request would wait longer for the others.
 SHARE = 64
+#: Seconds that a share waits for as many jobs as the one before it had. A submit takes some 10 ms.
+PATIENCE_S = 0.002
 #: A job that takes one of its steps for so many seconds waits for a server. Others must not wait one after the other:
 #: for the next seconds the requests' own threads take all steps.
 SLOW_S = 0.25
@@ -55,7 +57,7 @@ class PlainJobs(Generic[Answer]):
         self._submitter, self._draft_of, self._answer_to, self._clock = submitter, draft_of, answer_to, clock
         #: The answer to each job that is durable now, perhaps still to be made; its error, after which the job may
         #: exist, so that it must not be submitted again; None: it is not plain, and nothing was done for it.
-        self.batching = Batching[Call, Answer | partial[Answer] | None](self._serve, SHARE)
+        self.batching = Batching[Call, Answer | partial[Answer] | None](self._serve, SHARE, patience_s=PATIENCE_S)
         #: Until then the requests' own threads take all steps.
         self._off_until = -math.inf
         #: Until when the jobs of an app that was refused are submitted by their own threads.
