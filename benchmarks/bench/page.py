@@ -1,5 +1,6 @@
 """The page of figures, `docs/figures.md`, made from the registry and the figures. Returns text; writes no file."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -14,12 +15,15 @@ _MARKS = {
     Age.OLDER: "; **old**",
     Age.UNKNOWN: "; not in the history",
 }
+#: In the name of a figure of a counter-proof.
+_OFF = re.compile("_off|_without_")
 _HEAD = """\
 # Figures
 
 `bin/headrace bench` makes this page from `benchmarks/claims.toml` and `benchmarks/figures.json`; do not edit it. Each
-figure is the last line of a script that measures it beside a peer in the same run; ratios are medians of the rounds'
-ratios. The scripts need `bin/headrace install --dev`, and end with status 1 where a goal is missed.
+figure comes from a script that measures it beside a peer in the same run; ratios are medians of the rounds' ratios. Run
+a command by `bin/headrace python`, after `bin/headrace install --dev`; it ends with status 1 where a goal is missed.
+The page has the figures of goals and of counter-proofs (`_off`); `figures.json` has all.
 
 A figure names the commit that was checked out when it was measured. **old** means that what the figure measures has
 changed since; "not in the history" means that the commit cannot be compared. Both are as of the page's own commit, and
@@ -52,7 +56,12 @@ def _row(claim: BenchClaim, figure: Figure | None, age: Age | None, usual: str) 
     goals = "<br>".join(f"`{goal}`" for goal in claim.goals)
     measured = ("not measured yet", "", "") if figure is None else _measured(claim, figure, age, usual)
     # `bench NAME` needs the name, and the command does not show it if two claims share a script.
-    cells = (f"`{claim.name}`: {claim.sentence}", f"`{claim.command}`", goals, *measured)
+    cells = (
+        f"`{claim.name}`: {claim.sentence}",
+        f"`{claim.command.removeprefix('bin/headrace python ')}`",
+        goals,
+        *measured,
+    )
     return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |\n"
 
 
@@ -66,14 +75,23 @@ def _measured(claim: BenchClaim, figure: Figure, age: Age | None, usual: str) ->
     if age in _MARKS:
         commit += _MARKS[age]
     machine = f"; {figure.machine}" if figure.machine and str(figure.machine) != usual else ""
-    return outcome(claim, figure), commit, (figure.date or "")[:10] + machine
+    return outcome(claim, figure, is_short=True), commit, (figure.date or "")[:10] + machine
 
 
-def outcome(claim: BenchClaim, figure: Figure) -> str:
-    """The figures as the script printed them, with any failure or missed goal."""
+def outcome(claim: BenchClaim, figure: Figure, *, is_short: bool = False) -> str:
+    """The figures that the script printed, with any failure or missed goal.
+
+    Args: is_short: of a claim with goals, only the figures of these, and those of runs with something switched off.
+    """
     if not figure.figures:
         return figure.text or f"**failed** with status {figure.status}, and printed no figures"
-    said = "`" + " ".join(f"{name}={value}" for name, value in figure.figures.items()) + "`"
+    goals = {goal.name for goal in claim.goals}
+    shown = {
+        name: value
+        for name, value in figure.figures.items()
+        if not is_short or not goals or name in goals or _OFF.search(name)
+    }
+    said = "`" + " ".join(f"{name}={value}" for name, value in shown.items()) + "`"
     missed = [str(goal) for goal in claim.goals if not goal.is_met(figure.figures)]
     if missed:
         return f"**missed:** {', '.join(missed)}. {said}"

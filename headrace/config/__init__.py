@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         max_attempts: how often one job is started before it fails.
         confine_s: how long an app is confined to one job at a time in a pool, after two of its prompts have killed
             engines there within an hour. 0: never.
-        drain_s: how long a worker that is told to stop lets its running jobs finish before it hands them back.
+        drain_s: how long a worker lets its running jobs finish after SIGTERM before it hands them back.
         reservation_ttl_s: how long admission holds a place for a job that is not inserted yet.
         publish_grace_s: how long a queued job may have no message before `publish_due` pushes one.
         sweep_every_s: the pause between two sweeps.

@@ -20,8 +20,8 @@ class SemanticCacheSettings(Section):
         max_error: the share of the answers served by it that may be wrong. `headrace apps limit` sets it for one app.
         record: an app's tries with all its entries count for each, so that an entry needs few of its own. Without
             it each entry counts by itself.
-        hold_s: for so many seconds at most, a worker of this pool leaves a new job alone until its look-up is done, so
-            that a free engine does not start what an answer can serve. 0: an engine that is free starts at once.
+        hold_s: how long a worker of this pool waits for a new job's look-up before it starts the job. 0: a free engine
+            starts at once.
         shadow: nothing is served. Each answer that would have been is compared with the job's own, and counted.
     """
 

@@ -257,7 +257,7 @@ class SimulatorSettings(Section):
     Attributes:
         load_s: how long its start takes.
         prefill_tokens_per_s: how fast it reads a prompt; requests do not slow each other down.
-        decode_tokens_per_s: how fast it writes an answer, likewise.
+        decode_tokens_per_s: how fast it writes an answer.
         output_tokens: the length of an answer, unless the job's `max_tokens` is less.
         reasoning_tokens: the length of what is thought before the answer; 0: nothing.
         kv_tokens: the size of the KV cache.

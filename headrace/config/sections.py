@@ -118,9 +118,9 @@ class OverflowSettings(Section):
         effort_models: the paid models that accept `reasoning_effort`; a job goes to the others without it.
         max_running: calls in flight in one overflow worker.
         timeout_s: a call is given up after the API was silent for so long.
-        spill_depth: new jobs go to the paid API first while at least so many jobs wait in their own queue beyond those
-            that free slots take at once. Jobs that cost less there than on another host do so earlier.
-        spill_kv_use: they also do while so much of the pool's KV cache is in use and a whole batch waits.
+        spill_depth: jobs in a queue, beyond those that free slots take at once, from which on new ones go to the paid
+            API first. Jobs that cost less there than on another host do so earlier.
+        spill_kv_use: they also do while this share of the pool's KV cache is in use and a whole batch waits.
         back_at: new jobs come back to their own queue below this share of `spill_depth` and `spill_kv_use`, so that
             the switch does not flap.
         spill_before_s: a waiting job spills so long before its `max_wait` ends, if a call is free, and never in the
@@ -152,7 +152,7 @@ class BudgetSettings(Section):
     Attributes:
         day_usd: the limit of a day in UTC. A limit that `headrace budgets set` has stored wins. Without any limit
             nothing is sent to the paid API, except for apps with a budget of their own.
-        month_usd: the limit of a month in UTC, likewise.
+        month_usd: the limit of a month in UTC.
         webhook_url: gets a webhook when a budget, of an app or of all together, reaches 80 or 100 %, and the alerts of
             the autoscaler.
         webhook_secret: signs that webhook: `whsec_` and 24 to 64 bytes in base64. Only `webhooks` workers need it.
