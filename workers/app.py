@@ -42,7 +42,6 @@ from workers.delivering.outbox_taker import OutboxTaker
 from workers.delivering.posting import make_session
 from workers.delivering.slots import DeliverySlots
 from workers.measuring import DeliveryMetrics
-from workers.running.notices import Notices
 from workers.taking.taker import KvTaker
 from workers.worker import Hooks, Worker
 
@@ -86,15 +85,14 @@ def _ends_in_a_sentence() -> Iterator[None]:
 class _EngineProcess:
     """One worker process with its engine, as Celery's boot steps and its task use it."""
 
-    def __init__(self, make: Callable[[], Worker], notices: Notices, taker: KvTaker) -> None:
+    def __init__(self, make: Callable[[], Worker], taker: KvTaker) -> None:
         """Args: make: makes the worker. Slow. Call it only in the process that uses the worker."""
-        self._make, self._notices, self._taker = make, notices, taker
+        self._make, self._taker = make, taker
         self._worker: Worker | None = None
         self._is_stopping = False
 
     def start(self, node: str, free_slots: Callable[[], int]) -> None:
         """Start the engine, then begin to take jobs. A ConfigError ends the process."""
-        self._notices.begin()
         with _ends_in_a_sentence():
             self._worker = worker = self._make()
             worker.start(node)
@@ -126,7 +124,6 @@ class _EngineProcess:
             # Until it has stopped, it runs the jobs that it has claimed and whose threads come up only now.
             self._worker.stop()
             self._worker = None
-        self._notices.end()
 
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
@@ -134,12 +131,12 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     app = _make_app(name, settings, lane_queues(pool), concurrency + spare)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
     redis = redis_client(settings)
-    notices = Notices(Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s))
+    admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
     taker = KvTaker(redis, pool)
     own = {"taker": taker, "queue_order_strategy": lane_cycles(settings, pool)}
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, **own}
-    make = partial(Worker, settings, route, store, notices, Hooks(taker.look, give_up))
-    process = _EngineProcess(make, notices, taker)
+    make = partial(Worker, settings, route, store, admission, Hooks(taker.look, give_up))
+    process = _EngineProcess(make, taker)
 
     class WorkerStep(bootsteps.StartStopStep):
         """Starts the engine before the consumer takes the first message. A failure here ends the process."""

@@ -7,7 +7,7 @@ ask that makes its batch fail fails alone. Independent of the work.
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -19,8 +19,6 @@ Result = TypeVar("Result")
 
 #: The most asks in one batch. With more, each would only wait longer for the slowest one.
 MOST = 64
-#: Threads: while one tells the outcomes of a batch, the other serves the next.
-THREADS = 2
 #: Calls of the paid API take a second or more, and each would cost 16 queries by itself. Calls that come so many
 #: seconds apart are a crowd, and a statement waits so many seconds for more of them.
 PAID_EACH_S, PAID_GATHER_S = 0.025, 0.02
@@ -44,11 +42,11 @@ def settle(ask: "Future[Any]", outcome: object) -> None:
 
 
 class Sharing(Generic[Ask, Result]):
-    """Serves asks in batches, one batch at a time. Safe for many threads. Has threads from the first ask on."""
+    """Serves asks in batches, one batch at a time. Safe for many threads."""
 
     def __init__(
         self,
-        name: str,
+        threads: Executor,
         serve: Callable[[Sequence[Ask]], Sequence[Result]],
         gathering: Gathering | None = None,
         *,
@@ -59,7 +57,7 @@ class Sharing(Generic[Ask, Result]):
         """Serve nothing yet.
 
         Args:
-            name: of the threads.
+            threads: one of them serves a batch while another one tells the outcomes of the last.
             serve: does the work of asks that are alike. Returns: their outcomes, in order. If it raises, each ask is
                 served alone; an outage fails all of them.
             gathering: how a batch waits for more asks.
@@ -69,7 +67,7 @@ class Sharing(Generic[Ask, Result]):
         """
         self._serve, self._tell, self._alike, self._after = serve, tell, alike, after
         self._batching = Batching[Ask, Result](self._serve_batch, MOST, gathering)
-        self._threads = ThreadPoolExecutor(THREADS, name)
+        self._threads = threads
         self._asking = threading.Lock()
 
     @property
@@ -82,10 +80,6 @@ class Sharing(Generic[Ask, Result]):
         with self._asking:
             for ask in asks:
                 self._batching.post(ask, partial(self._tell, ask), self._start)
-
-    def close(self) -> None:
-        """End the threads, once every ask has been told its outcome."""
-        self._threads.shutdown()
 
     def _start(self, lead: Callable[[], object]) -> None:
         self._threads.submit(self._lead, lead)

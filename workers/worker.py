@@ -4,12 +4,14 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 
 from redis import Redis
 from sqlalchemy import Connection
 
+from headrace.broker.admission import Admission
 from headrace.broker.compressions import Compressions
 from headrace.broker.lookups import Lookups
 from headrace.broker.pace import Pace
@@ -44,7 +46,7 @@ from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
-from workers.running.recorder import Recorder
+from workers.running.recorder import THREADS, Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -79,7 +81,7 @@ class Worker:
         sampler: reports to Postgres what the engine does, and reads the prices.
     """
 
-    def __init__(self, settings: Settings, route: Route, store: Store, notices: Notices, hooks: Hooks) -> None:
+    def __init__(self, settings: Settings, route: Route, store: Store, admission: Admission, hooks: Hooks) -> None:
         """Make the engine, and start nothing. Raises: ConfigError."""
         pool = settings.pools[settings.pool]
         if route is Route.POOL and pool.is_paid:
@@ -97,7 +99,7 @@ class Worker:
         self.execute = Execute(
             state=self._state,
             generating=Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
-            recorder=self._recorder(notices),
+            recorder=self._recorder(admission),
             bill=Bill(tariff, route, settings.host_id),
             rules=RetryRules(settings.max_attempts, settings.paid_pools),
             payer=payer if route is Route.OVERFLOW else None,
@@ -106,19 +108,21 @@ class Worker:
             cascading=Cascading(settings.rules, settings.pools),
         )
         self._measurer = self._measures_for_others(compressor)
-        self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), notices.admission)
+        self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), admission)
         self._lease = self._lease_of(hooks, lockout)
         self.sampler, self._endpoint = self._measures()
 
-    def _recorder(self, notices: Notices) -> Recorder:
+    def _recorder(self, admission: Admission) -> Recorder:
+        threads = ThreadPoolExecutor(THREADS, "recorder")
         return Recorder(
             store=self._store,
             worker_id=self._state.id,
             engine=self._engine.name,
-            notices=notices,
+            notices=Notices(admission, threads),
             publisher=self._publisher,
             is_paid=self._route is Route.OVERFLOW,
             confine_s=self._settings.confine_s,
+            threads=threads,
         )
 
     def _lease_of(self, hooks: Hooks, lockout: Lockout) -> Lease:

@@ -28,7 +28,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, clock, jobs, months, sql
-from headrace.store.attempts.claims import claim_of
+from headrace.store.attempts import claim_of
 from headrace.store.fleet import workers
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import apps, ledger

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -73,7 +73,7 @@ class Payer:
     _shared: Sharing[_Reserving, Claim | Lack | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._shared = Sharing("money", self._reserve_all, gathering_paid())
+        self._shared = Sharing(ThreadPoolExecutor(2, "money"), self._reserve_all, gathering_paid())
 
     @property
     def is_open(self) -> bool:

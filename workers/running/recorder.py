@@ -1,14 +1,14 @@
 """Records in Postgres how one worker's attempts begin and end, and tells Redis and Celery of it.
 
-Each step is a hand-over to another thread. The jobs of all threads share the statements of steps 2 and 5.
+A job passes through these threads. All jobs share the statements of steps 2 and 5.
 
 1. Celery's loop: `expect` asks for the claims of the jobs of a take, and `when_claimed` says what starts then.
-2. Thread "claims": `_claim_all` claims them in one statement. A job that comes alone is claimed before the disk has it.
-3. A thread of Celery's pool: `claim` returns the claim; the engine answers; `finish`, or another of the ends, returns a
-   future of the outcome, and the thread is free.
-4. The notices' thread tells the job's queue that the job has left it, once the claim is on disk.
-5. Thread "ends": `_write` ends the jobs that ended meanwhile, in one statement for those that end alike.
-6. The futures' callbacks, in the same thread: the notices tell the job's readers, Celery learns the outcome, and a
+2. The recorder's: `_claim_all` claims them in one statement. A job that comes alone is claimed before the disk has it.
+3. Celery's pool: `claim` returns the claim; the engine answers; `finish`, or another of the ends, returns a future of
+   the outcome, and the thread is free.
+4. The recorder's: once the claim is on disk, a notice says to the job's queue that the job has left it.
+5. The recorder's: `_write` ends the jobs that ended meanwhile, in one statement for those that end alike.
+6. The same thread calls what waits for the futures: a notice wakes the job's readers, Celery learns the outcome, and a
    worker that stops no longer waits for the job.
 
 The claim fences every write. Nothing of a job leaves the worker before its claim is on disk, and nothing of its end
@@ -43,7 +43,7 @@ from headrace.errors import StoreBusy, StoreUnavailable
 from headrace.policies.confinement import CONFINED
 from headrace.policies.retries import FIRST_DELAY_S
 from headrace.store import Store, attempts, confinements, escalations, poison
-from headrace.store.attempts.claims import claim_of
+from headrace.store.attempts import claim_of
 from workers.running.notices import Notices
 from workers.running.publisher import Publisher
 from workers.sharing import Sharing, gathering_paid
@@ -67,6 +67,8 @@ LOCKED_FOR_S = 5.0
 #: Seconds for which the write of an end is retried. Must be longer than `rescue` waits after an outage before it takes
 #: a job from a live worker. Otherwise a restart of Postgres would cost a second generation.
 REWRITE_FOR_S = 60.0
+#: Two for claims and two for ends, see `Sharing`; one for the notices; and as many again, which none should need.
+THREADS = 10
 #: Seconds that `close` waits for a statement under way: longer than Postgres may take for one.
 CLOSE_TIMEOUT_S = 10.0
 
@@ -125,7 +127,7 @@ class _End(Future[Outcome]):
 
 @dataclass(slots=True)
 class Recorder:
-    """Writes for all threads of one worker. Has threads of its own from the first claim on.
+    """Writes for all threads of one worker.
 
     Attributes:
         store: where it writes.
@@ -135,6 +137,7 @@ class Recorder:
         publisher: forgets the streams of jobs that have ended.
         is_paid: True if the engine is the paid API.
         confine_s: how long an app is confined whose prompts have killed engines; 0: never.
+        threads: run the statements.
     """
 
     store: Store
@@ -144,6 +147,7 @@ class Recorder:
     publisher: Publisher
     is_paid: bool = False
     confine_s: float = 0.0
+    threads: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, THREADS, "recorder"))
     _claims: Sharing[_ClaimCall, _ClaimedRow | None] = field(init=False)
     _ends: Sharing[_End, JobState | None] = field(init=False)
     _changed: threading.Condition = field(init=False, default_factory=threading.Condition)
@@ -159,16 +163,15 @@ class Recorder:
     def __post_init__(self) -> None:
         more_claims = gathering_paid() if self.is_paid else None
         more_ends = gathering_paid() if self.is_paid else Gathering(GATHER_S, crowd=CROWD_OF_ENDS)
-        self._claims = Sharing("claims", self._claim_all, more_claims, after=self._wait_for_disk)
-        self._ends = Sharing("ends", self._write, more_ends, tell=self._told, alike=_alike)
+        self._claims = Sharing(self.threads, self._claim_all, more_claims, after=self._wait_for_disk)
+        self._ends = Sharing(self.threads, self._write, more_ends, tell=self._told, alike=_alike)
 
     def close(self) -> None:
         """Stop, after the last statement. Ends that cannot be written now are dropped."""
         self._is_closing.set()
         wait(set(self._ending), CLOSE_TIMEOUT_S)
         self._locked.shutdown()
-        self._claims.close()
-        self._ends.close()
+        self.threads.shutdown()
 
     # Claims.
 

@@ -19,7 +19,7 @@ from headrace.domain.jobs import JobSpec, StreamPiece
 from headrace.domain.limits.budgets import Cost
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
-from headrace.store.attempts.claims import claim_of
+from headrace.store.attempts import claim_of
 from headrace.store.fleet import workers
 
 #: Jobs that share a round trip, as they do with 32 threads.

@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Connection
 from headrace.domain.attempts import AS_BEFORE, NOTHING_USED, AttemptEnd, Claim, HandBack
 from headrace.domain.choices import Choice
 from headrace.domain.limits.budgets import Lack, Limits
-from headrace.domain.prompts import storable, storable_calls, stored_calls
-from headrace.domain.queues import Route
+from headrace.domain.prompts import Message, Sampling, storable, storable_calls, stored_calls
+from headrace.domain.prompts.payloads import read_payload
+from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState, check_transition
-from headrace.store.attempts.claims import claim_of
+from headrace.errors import PayloadUnreadable
 from headrace.store.jobs.transitions import announce, transition
 from headrace.store.money import reservations
 from headrace.store.money.reservations import PaidCall
@@ -26,6 +27,12 @@ from headrace.tables import attempts, jobs
 
 #: The fields that identify a claim.
 _RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
+#: Fields that a claim copies unchanged from the job's row.
+_AS_STORED = (
+    *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
+    *("start_by", "finish_by", "stream", "suspicion", "adapter", "rule", "stand_by", "shadow_of"),
+)
+
 _CLAIM, _HOLD, _FINISH, _RECORD = map(Statement, ("claim", "hold", "finish", "record"))
 
 
@@ -51,6 +58,30 @@ def claim_all(
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
     return {row.id: row for row in _CLAIM.run_by_month(where, given, is_before_disk=is_before_disk)}
+
+
+def claim_of(row: Any) -> Claim:
+    """The claim in a row of `claim_all`; also of a job whose prompt this process cannot read."""
+    messages, sampling, unread = _payload(row)
+    return Claim(
+        **{name: getattr(row, name) for name in _AS_STORED},
+        job_id=row.id,
+        lane=Lane(row.lane),
+        model=row.model_requested,
+        overflow=Overflow(row.overflow),
+        messages=messages,
+        sampling=sampling,
+        has_webhook=row.webhook_url is not None,
+        route=Route(row.route),
+        unread=unread,
+    )
+
+
+def _payload(row: Any) -> tuple[tuple[Message, ...], Sampling, PayloadUnreadable | None]:
+    try:
+        return *read_payload(row.messages, row.sampling), None
+    except PayloadUnreadable as error:
+        return (), Sampling(max_tokens=1), error
 
 
 def held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -30,7 +30,6 @@ from workers import compressing
 from workers.compressing import Compressor
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.simulator.answer import fingerprint
-from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 NOTICE = "This message is confidential and meant for the one who reads it, in whole, at any time and place."
@@ -68,8 +67,7 @@ def start(settings: Settings, store: Store, admission: Admission, monkeypatch: p
             }
             changes = {"pools": pools, "pool": pool, "drain_s": 0.0, "sample_every_s": 3600.0}
             hooks = Hooks(lambda: None, lambda: None)
-            notices = Notices(admission)
-            worker = Worker(settings.model_copy(update=changes), Route.POOL, store, notices, hooks)
+            worker = Worker(settings.model_copy(update=changes), Route.POOL, store, admission, hooks)
             worker.start(f"{pool}@test")
             stack.callback(worker.stop)
             return worker

@@ -22,7 +22,6 @@ from headrace.store.money.list_prices import ListPrice
 from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
 from tests.waiting import until
-from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 DEADLINE_S = 20
@@ -42,9 +41,8 @@ def worker(proxy: Proxy, settings: Settings, admission: Admission) -> Iterator[W
     port = sa.make_url(settings.database_url).port
     away = settings.model_copy(update={"database_url": settings.database_url.replace(f":{port}/", f":{proxy.port}/")})
     away = away.model_copy(update={"drain_s": 0.0, "host_id": "i-0abc"})
-    notices = Notices(admission, lambda _: None)
     opened = Store(connections.postgres(away))
-    yield Worker(away, Route.POOL, opened, notices, Hooks(lambda: None, lambda: None))
+    yield Worker(away, Route.POOL, opened, admission, Hooks(lambda: None, lambda: None))
     opened.close()
 
 
@@ -110,7 +108,7 @@ def test_its_bills_follow_the_measured_price_of_own_tokens(
     priced = settings.model_copy(update={"hosts": types, "scaling": ScalingSettings(host_type="a100")})
     # Only the samples that the test asks for.
     priced = priced.model_copy(update={"sample_every_s": 3600.0, "drain_s": 0.0})
-    worker = Worker(priced, Route.POOL, store, Notices(admission, lambda _: None), Hooks(lambda: None, lambda: None))
+    worker = Worker(priced, Route.POOL, store, admission, Hooks(lambda: None, lambda: None))
     before = billed()
     price("0.7")
     worker.start("gpu@test")
@@ -134,9 +132,7 @@ def test_its_calls_are_priced_by_the_list_price_in_force(
     unpriced = settings.model_copy(
         update={"prices": {}, "openai_api_key": SecretStr("sk"), "sample_every_s": 3600.0, "drain_s": 0.0}
     )
-    worker = Worker(
-        unpriced, Route.OVERFLOW, store, Notices(admission, lambda _: None), Hooks(lambda: None, lambda: None)
-    )
+    worker = Worker(unpriced, Route.OVERFLOW, store, admission, Hooks(lambda: None, lambda: None))
     prices = []
     worker.start("overflow@test")
     for usd in ("0.7", "0.9"):
@@ -168,8 +164,7 @@ def test_the_workers_of_embeddings_alone_stay_ready_though_no_paid_model_is_in_u
 ) -> None:
     pool = settings.served_pool.model_copy(update={"serves": "embeddings"})
     changes = {"pools": {settings.pool: pool}, "lease_renew_every_s": 0.01, "openai_api_key": SecretStr("sk-test")}
-    notices = Notices(admission, lambda _: None)
-    alone = Worker(settings.model_copy(update=changes), route, store, notices, Hooks(lambda: None, lambda: None))
+    alone = Worker(settings.model_copy(update=changes), route, store, admission, Hooks(lambda: None, lambda: None))
     alone.start("worker@test")
 
     def rows() -> sa.Row[tuple[datetime, bool]]:
@@ -194,5 +189,5 @@ def test_a_pool_shares_its_prefix_cache_among_apps_only_if_it_says_so(
     assert not worker.execute.generating.shares_prefixes
     pool = settings.served_pool.model_copy(update={"shared_prefix_cache": True})
     shared = settings.model_copy(update={"pools": {settings.pool: pool}})
-    made = Worker(shared, Route.POOL, store, Notices(admission, lambda _: None), Hooks(lambda: None, lambda: None))
+    made = Worker(shared, Route.POOL, store, admission, Hooks(lambda: None, lambda: None))
     assert made.execute.generating.shares_prefixes

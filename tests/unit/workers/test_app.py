@@ -78,8 +78,8 @@ def test_a_worker_that_stops_runs_the_jobs_whose_threads_come_up_during_its_stop
             stops.append("worker")
             process.run(show_id(job_id), 1)
 
-    taker, notices = SimpleNamespace(open=lambda *_: None), SimpleNamespace(begin=lambda: None, end=lambda: None)
-    process = app._EngineProcess(Stopping, notices, taker)  # type: ignore[arg-type]
+    taker = SimpleNamespace(open=lambda *_: None)
+    process = app._EngineProcess(Stopping, taker)  # type: ignore[arg-type]
     process.start("gpu@test", lambda: 1)
 
     process.stop()

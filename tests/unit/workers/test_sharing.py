@@ -72,12 +72,16 @@ def counter() -> Counter:
 
 
 @pytest.fixture
-def sharing(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sharing[Ask, int]]:
+def threads(counter: Counter) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as made:
+        yield made
+        counter.open.set()
+
+
+@pytest.fixture
+def sharing(counter: Counter, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Sharing[Ask, int]:
     monkeypatch.setattr("workers.sharing.MOST", 4)
-    made = Sharing("doubles", counter.serve)
-    yield made
-    counter.open.set()
-    made.close()
+    return Sharing(threads, counter.serve)
 
 
 @pytest.fixture
@@ -165,11 +169,13 @@ def test_after_a_failure_the_next_ask_is_served(counter: Counter, crowd: Crowd) 
     assert crowd.ask("a", 1).result(DEADLINE_S) == 2
 
 
-def test_those_that_are_alike_are_served_together_and_an_outage_fails_the_others_too(counter: Counter) -> None:
+def test_those_that_are_alike_are_served_together_and_an_outage_fails_the_others_too(
+    counter: Counter, threads: ThreadPoolExecutor
+) -> None:
     def by_sign(ask: Ask) -> bool:
         return ask.number < 0
 
-    sharing = Sharing("doubles", counter.serve, alike=by_sign)
+    sharing = Sharing(threads, counter.serve, alike=by_sign)
     asks = [Ask(key, number) for key, number in (("a", 1), ("b", -1), ("c", 2))]
     sharing.ask(*asks)
     assert [ask.result(DEADLINE_S) for ask in asks] == [2, -2, 4]
@@ -180,22 +186,20 @@ def test_those_that_are_alike_are_served_together_and_an_outage_fails_the_others
     sharing.ask(*asks)
     assert [type(ask.exception(DEADLINE_S)) for ask in asks] == [StoreUnavailable] * 2
     assert counter.batches[2:] == [{"a": 1}]
-    sharing.close()
 
 
-def test_what_comes_after_a_batch_sees_its_outcomes(counter: Counter) -> None:
+def test_what_comes_after_a_batch_sees_its_outcomes(counter: Counter, threads: ThreadPoolExecutor) -> None:
     seen, has_come = list[bool](), threading.Event()
 
     def after() -> None:
         seen.append(ask.done())
         has_come.set()
 
-    sharing = Sharing("doubles", counter.serve, after=after)
+    sharing = Sharing(threads, counter.serve, after=after)
     ask = Ask("a", 1)
     sharing.ask(ask)
     assert has_come.wait(DEADLINE_S)
     assert seen == [True]
-    sharing.close()
 
 
 def test_many_threads_each_get_their_own_all_the_time(counter: Counter, crowd: Crowd) -> None:

@@ -21,7 +21,7 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import NotFound
 from headrace.store import Store, attempts, jobs
-from headrace.store.attempts.claims import claim_of
+from headrace.store.attempts import claim_of
 from headrace.store.fleet import workers
 from headrace.store.jobs import retries
 from headrace.store.webhooks import deliveries, outbox

@@ -13,7 +13,6 @@ from headrace.domain.queues import KEY_PREFIX, Route, Ticket
 from headrace.store import Store
 from tests.integration.matching import with_semantic_cache
 from tests.waiting import until
-from workers.running.notices import Notices
 from workers.worker import Hooks, Worker
 
 Start = Callable[..., Worker]
@@ -26,7 +25,7 @@ def start(settings: Settings, store: Store, admission: Admission, request: pytes
     def begin(pool: str, route: Route = Route.POOL, *, is_on: bool = True, **changes: Any) -> Worker:
         on = with_semantic_cache(settings, **changes) if is_on else settings
         chosen = on.model_copy(update={"pool": pool, "drain_s": 0.0, "openai_api_key": SecretStr("sk")})
-        worker = Worker(chosen, route, store, Notices(admission), Hooks(lambda: None, lambda: None))
+        worker = Worker(chosen, route, store, admission, Hooks(lambda: None, lambda: None))
         worker.start(f"{pool}@test")
         request.addfinalizer(worker.stop)
         return worker

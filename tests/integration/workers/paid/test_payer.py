@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -119,7 +120,7 @@ def make_execute(
         execute = Execute(
             state,
             Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-            Recorder(store, state.id, engine.name, Notices(admission), publisher),
+            Recorder(store, state.id, engine.name, Notices(admission, ThreadPoolExecutor(1)), publisher),
             Bill(tariff, Route.OVERFLOW, "host"),
             RetryRules(2),
             Payer(

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +123,7 @@ def make_worker(store: Store, settings: Settings, admission: Admission) -> Itera
         execute = Execute(
             state,
             Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-            Recorder(store, state.id, engine.name, Notices(admission), publisher),
+            Recorder(store, state.id, engine.name, Notices(admission, ThreadPoolExecutor(1)), publisher),
             Bill(Tariff.of(settings), Route.POOL, "host"),
             RetryRules(3),
         )

@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -9,15 +11,18 @@ from headrace.domain.ids import new_id
 from headrace.errors import BrokerUnavailable
 from workers.running.notices import Notices
 
-FIRST, SECOND = new_id(), new_id()
+DEADLINE_S = 10
+FIRST, SECOND, THIRD = new_id(), new_id(), new_id()
 
 
 class Recorder:
-    """In Redis's place: keeps each call, and refuses those whose names are in `failing`."""
+    """In Redis's place: keeps each call, and refuses those whose names are in `failing`. Waits for `open`."""
 
     def __init__(self) -> None:
         self.calls = list[tuple[str, Any]]()
         self.failing: dict[str, Exception] = {}
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.open.set()
 
     def announce_ended(self, job_ids: Sequence[UUID], *, has_webhooks: bool) -> None:
         self._call("ended, webhooks due" if has_webhooks else "ended", list(job_ids))
@@ -29,6 +34,8 @@ class Recorder:
         if not words:
             return
         self.calls.append((name, words))
+        self.entered.set()
+        assert self.open.wait(DEADLINE_S)
         if name in self.failing:
             raise self.failing[name]
 
@@ -39,23 +46,37 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def notices(recorder: Recorder) -> Iterator[Notices]:
-    made = Notices(recorder)  # type: ignore[arg-type]
-    yield made
-    made.end()
+def threads(recorder: Recorder) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as made:
+        yield made
+        recorder.open.set()
 
 
-def test_words_that_come_together_are_passed_on_together(notices: Notices, recorder: Recorder) -> None:
+@pytest.fixture
+def notices(recorder: Recorder, threads: ThreadPoolExecutor) -> Notices:
+    return Notices(recorder, threads)  # type: ignore[arg-type]
+
+
+def test_words_that_come_together_are_passed_on_together(
+    notices: Notices, recorder: Recorder, threads: ThreadPoolExecutor
+) -> None:
+    recorder.open.clear()
+    notices.left(THIRD, 1)
+    assert recorder.entered.wait(DEADLINE_S)
     notices.left(FIRST, 1)
     notices.left(SECOND, 3)
     notices.ended(FIRST, has_webhook=True)
     notices.ended(SECOND, has_webhook=False)
-    notices.begin()
-    notices.end()
-    assert recorder.calls == [("ended, webhooks due", [FIRST, SECOND]), ("left", [(FIRST, 1), (SECOND, 3)])]
+    recorder.open.set()
+    threads.shutdown()
+    assert recorder.calls == [
+        ("left", [(THIRD, 1)]),
+        ("ended, webhooks due", [FIRST, SECOND]),
+        ("left", [(FIRST, 1), (SECOND, 3)]),
+    ]
 
 
-def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
+def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder, threads: ThreadPoolExecutor) -> None:
     now = 0.0
 
     def pause(for_s: float) -> None:
@@ -63,41 +84,40 @@ def test_while_many_jobs_come_words_wait_for_more(recorder: Recorder) -> None:
         now += for_s
         notices.ended(FIRST, has_webhook=False)
 
-    notices = Notices(recorder, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
+    notices = Notices(recorder, threads, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
+    recorder.open.clear()
+    notices.left(THIRD, 1)
+    assert recorder.entered.wait(DEADLINE_S)
     for _ in range(CROWD):
         notices.left(FIRST, 1)
-    notices.begin()
-    notices.end()
-    assert recorder.calls == [("ended", [FIRST]), ("left", [(FIRST, 1)] * CROWD)]
+    recorder.open.set()
+    threads.shutdown()
+    assert recorder.calls[1:] == [("ended", [FIRST]), ("left", [(FIRST, 1)] * CROWD)]
 
 
 @pytest.mark.parametrize("failing", ["ended", "left"])
 def test_a_redis_that_does_not_take_one_word_is_given_the_others(
-    notices: Notices, recorder: Recorder, failing: str, caplog: pytest.LogCaptureFixture
+    notices: Notices,
+    recorder: Recorder,
+    threads: ThreadPoolExecutor,
+    failing: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     recorder.failing[failing] = BrokerUnavailable("Redis is away.")
     notices.left(FIRST, 1)
     notices.ended(FIRST, has_webhook=False)
-    notices.begin()
-    notices.end()
-    assert [name for name, _ in recorder.calls] == ["ended", "left"]
+    threads.shutdown()
+    assert sorted(name for name, _ in recorder.calls) == ["ended", "left"]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_fault_does_not_end_the_thread(
-    notices: Notices, recorder: Recorder, caplog: pytest.LogCaptureFixture
+def test_after_a_fault_later_words_are_passed_on(
+    notices: Notices, recorder: Recorder, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder.failing["left"] = ValueError("a fault")
-    notices.begin()
     notices.left(FIRST, 1)
     notices.left(SECOND, 1)
     notices.ended(FIRST, has_webhook=False)
-    notices.end()
+    threads.shutdown()
     assert ("ended", [FIRST]) in recorder.calls
     assert "notices_fault" in caplog.messages
-
-
-def test_one_that_was_never_begun_can_be_ended(notices: Notices, recorder: Recorder) -> None:
-    notices.left(FIRST, 1)
-    notices.end()
-    assert recorder.calls == []

@@ -21,7 +21,7 @@ from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs
-from headrace.store.attempts.claims import claim_of
+from headrace.store.attempts import claim_of
 from headrace.store.clients import apps
 from headrace.store.fleet import workers
 from headrace.store.jobs.transitions import transition
