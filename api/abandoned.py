@@ -1,6 +1,7 @@
 """A client that leaves: its job is cancelled unless wanted; its delivered texts are erased unless stored."""
 
 import logging
+from functools import partial
 from uuid import UUID
 
 from api.deps import WebDeps
@@ -28,7 +29,7 @@ def cancel_unless_wanted(deps: WebDeps, app_id: UUID, job_id: UUID) -> None:
 def _is_held(deps: WebDeps, job_id: UUID) -> bool:
     """True when another process has a reader of the job's stream, or Redis does not answer."""
     try:
-        return deps.streams.is_held(job_id)
+        return deps.waits.ask_redis(partial(deps.streams.is_held, job_id))
     except BrokerUnavailable:
         return True
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeVar
+from uuid import UUID
 
 from headrace.batching import Batching, Gathering
 from headrace.domain.apps import App, Scope
@@ -83,6 +84,15 @@ class Authenticator:
             with suppress(Unauthenticated):
                 return self._known(key, pepper, keys.digest(key, pepper))
         raise keys.invalid()
+
+    def last_known(self, header: str | None) -> UUID | None:
+        """The app that a good key was of when Postgres was last asked, however long ago; None for any other header."""
+        with suppress(Unauthenticated):
+            key = _bearer(header)
+            for pepper in self._peppers:
+                if good := self._good.get(keys.digest(key, pepper)):
+                    return good[0].id
+        return None
 
     def _known(self, key: str, pepper: str, digest: bytes) -> App | None:
         """The app of a key that may be asked for; None if it must be. Raises: Unauthenticated."""

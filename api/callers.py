@@ -104,21 +104,12 @@ class Callers:
     def __init__(self, authenticator: Authenticator, rates: CallRates) -> None:
         self.authenticator, self.rates = authenticator, rates
 
-    def admit(self, header: str | None, method: str, *, submits: bool = False) -> App:
-        """The app behind an Authorization header.
+    def admit(self, app: App, method: str, *, submits: bool = False) -> None:
+        """Admit a call of this app.
 
         Args: submits: the call may make a job. It uses a call only at its end, unless a job was accepted.
-        Raises: Unauthenticated. AppLimited. PermissionDenied: the scopes do not allow this method. StoreUnavailable.
+        Raises: AppLimited. PermissionDenied: the scopes do not allow this method.
         """
-        return self._admit(self.authenticator.authenticate(header), method, submits)
-
-    def admit_known(self, header: str | None, method: str, *, submits: bool = False) -> App | None:
-        """As `admit`, without a look at Postgres; None, and nothing is done, where that is needed."""
-        app = self.authenticator.recall(header)
-        return None if app is None else self._admit(app, method, submits)
-
-    def _admit(self, app: App, method: str, submits: bool) -> App:
         # A key that may not submit makes no job.
         (self.rates.check if submits and Scope.SUBMIT in app.scopes else self.rates.use)(app)
         check_scope(app, method)
-        return app

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
+#: As many as the Procfile allows.
+CONNECTIONS = 4096
+
+
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
@@ -74,7 +78,8 @@ class Web:
     def served(self) -> Iterator[str]:
         """Serve on loopback by the server that production runs. Yields: the address."""
         port = free_port()
-        server = Server(self.asgi, port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False)
+        most = {"backlog": CONNECTIONS, "backpressure": CONNECTIONS}
+        server = Server(self.asgi, port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False, **most)
         serving = asyncio.run_coroutine_threadsafe(server.serve(), _loop())
         url = f"http://127.0.0.1:{port}"
         try:

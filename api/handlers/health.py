@@ -1,9 +1,10 @@
 """`/healthz`: the process lives. `/readyz`: it can serve, or the reasons why it cannot. `/version`: which one it is.
 
-They need no key, so each costs little, at any rate of calls.
+They need no key, so each costs little, at any rate of calls. `/healthz` needs no thread either: it answers while all of
+them wait for a server that is silent, and the process is not restarted for it.
 """
 
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version as release_of
 
 from api.call import Call, Reply
@@ -37,11 +38,12 @@ def readiness(web: WebDeps, _call: Call) -> Reply:
     return reply_of(Readiness(status="ready", warnings=warnings))
 
 
+_ALIVE = partial(Operation, tag="health", answer=Health, is_open=True, is_instant=True)
 OPERATIONS = (
-    Operation("get", "/healthz", health, "health", "Is the process alive?", Health, is_open=True),
-    Operation("get", "/health", health, "health", "Is the process alive? By vLLM's path", Health, is_open=True),
-    Operation("get", "/ping", health, "health", "Is the process alive? By SageMaker's path", Health, is_open=True),
-    Operation("post", "/ping", health, "health", "Is the process alive? By SageMaker's path", Health, is_open=True),
+    _ALIVE("get", "/healthz", health, summary="Is the process alive?"),
+    _ALIVE("get", "/health", health, summary="Is the process alive? By vLLM's path"),
+    _ALIVE("get", "/ping", health, summary="Is the process alive? By SageMaker's path"),
+    _ALIVE("post", "/ping", health, summary="Is the process alive? By SageMaker's path"),
     Operation("get", "/version", version, "health", "Which release answers?", Version, is_open=True),
     Operation("get", "/readyz", readiness, "health", "Can it serve?", Readiness, is_open=True),
 )

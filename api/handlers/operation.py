@@ -34,6 +34,7 @@ class Operation:
         prefers_wait: whether it honours `Prefer: wait=n`.
         may_wait: whether a call without a body may be held open.
         is_open: True when it needs no API key.
+        is_instant: True when its handler asks no server, so that the event loop itself calls it.
         takes_slashes: whether the path's parameter may contain slashes.
         is_refusal: True for a call that is only refused, with what to do instead.
     """
@@ -54,6 +55,7 @@ class Operation:
     may_wait: bool = False
     soon: Soon | None = None
     is_open: bool = False
+    is_instant: bool = False
     takes_slashes: bool = False
     is_refusal: bool = False
 

@@ -80,7 +80,8 @@ class Body:
                 while received != told:
                     part = await self._exchange.receive()
                     if part["type"] == "http.disconnect":
-                        raise InvalidRequest("The client has left before the end of the body.", code="invalid_json")
+                        # It has left, or the server cannot read its chunks.
+                        raise InvalidRequest(f"The body breaks off after {received} bytes.", code="invalid_json")
                     pieces.append(part.get("body", b""))
                     received += len(pieces[-1])
                     if not part.get("more_body") or received == told or received > self._limit:

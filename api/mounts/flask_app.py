@@ -78,7 +78,7 @@ def _view(web: WebDeps, operation: Operation, **names: str) -> Response:
     call = _call()
     try:
         if not operation.is_open:
-            admit(web, operation, call)
+            admit(web, operation, call, web.callers.authenticator.authenticate(call.headers.get("Authorization")))
         reply = operation.handle(web, call, *names.values())
         assert isinstance(reply, Reply), "What may wait is not Flask's."
     except HTTPException:

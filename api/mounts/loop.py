@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from queue import SimpleQueue
@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 Work = Callable[[], object]
+
+#: The share of the threads that the work of one line may occupy.
+LINE_SHARE = 0.5
 
 
 class Mailbox:
@@ -34,19 +37,25 @@ class Mailbox:
             self._posted.popleft()()
 
 
+_Job = tuple[Hashable, Work]
+_NO_LINE = object()
+
+
 class Threads:
     """Runs blocking work for the loop. A thread is made when none is idle. With all of them busy, work waits.
 
-    Each app's work waits in a line of its own, and the lines are served in turn: however much one app asks for, the
-    others wait for a few of its calls at most.
+    Each app's work waits in a line of its own. The lines are served in turn, and none occupies more than `LINE_SHARE`
+    of the threads: however many slow calls one app makes, a call of another app finds a thread.
     """
 
     def __init__(self, most: int, mailbox: Mailbox) -> None:
         """Args: most: threads."""
         self._most, self._mailbox = most, mailbox
+        self._most_of_line = max(1, int(most * LINE_SHARE))
         self._lock = threading.Lock()
         #: The inboxes of idle threads. The last to become idle works next: its caches are warm.
-        self._idle: list[SimpleQueue[Work | None]] = []
+        self._idle: list[SimpleQueue[_Job | None]] = []
+        self._busy = Counter[Hashable]()
         #: The first line is next.
         self._lines: dict[Hashable, deque[Work]] = {}
         self._number = 0
@@ -60,13 +69,15 @@ class Threads:
     def start(self, work: Work, line: Hashable = None) -> None:
         """Run this, which must raise nothing, in a thread. Call it from any thread."""
         with self._lock:
-            if self._idle:
-                self._idle.pop().put(work)
-            elif self._number < self._most:
-                self._number += 1
-                threading.Thread(target=self._serve, args=(work,), name="handler", daemon=True).start()
-            else:
+            if self._busy[line] >= self._most_of_line or not (self._idle or self._number < self._most):
                 self._lines.setdefault(line, deque()).append(work)
+                return
+            self._busy[line] += 1
+            if self._idle:
+                self._idle.pop().put((line, work))
+            else:
+                self._number += 1
+                threading.Thread(target=self._serve, args=((line, work),), name="handler", daemon=True).start()
 
     def close(self) -> None:
         """End the threads that are idle."""
@@ -82,27 +93,36 @@ class Threads:
             settled = partial(_set, future, future.set_exception, error)
         self._mailbox.post(settled)
 
-    def _serve(self, first: Work) -> None:
-        inbox: SimpleQueue[Work | None] = SimpleQueue()
-        work: Work | None = first
+    def _serve(self, first: "_Job") -> None:
+        inbox: SimpleQueue[_Job | None] = SimpleQueue()
+        inbox.put(first)
         del first  # It holds a request.
-        while work is not None:
+        while (job := inbox.get()) is not None:
+            line, work = job
+            del job
             work()
             del work
             with self._lock:
-                if self._lines:
-                    inbox.put(self._next())
+                self._busy[line] -= 1
+                if not self._busy[line]:
+                    del self._busy[line]
+                if (following := self._next()) is not None:
+                    inbox.put(following)
                 else:
                     self._idle.append(inbox)
-            work = inbox.get()
+                del following
 
-    def _next(self) -> Work:
-        name = next(iter(self._lines))
-        line = self._lines.pop(name)
-        work = line.popleft()
-        if line:
-            self._lines[name] = line
-        return work
+    def _next(self) -> "_Job | None":
+        """The first work of the first line that may occupy one more thread."""
+        line = next((line for line in self._lines if self._busy[line] < self._most_of_line), _NO_LINE)
+        if line is _NO_LINE:
+            return None
+        waiting = self._lines.pop(line)
+        work = waiting.popleft()
+        if waiting:
+            self._lines[line] = waiting
+        self._busy[line] += 1
+        return line, work
 
 
 def _set(future: asyncio.Future[Any], how: Callable[[Any], None], outcome: object) -> None:

@@ -2,7 +2,7 @@
 
 The loop reads bodies and sends replies. Handlers run in a few threads, since tokenizers, scrypt, psycopg and redis-py
 block. A wait and a stream hold a thread only while there is news of them. Calls that have no body and never wait are
-Flask's.
+Flask's, but for those that ask no server: the loop answers them.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from api.mounts.body import Body
 from api.mounts.exchange import Exchange
 from api.mounts.flask_app import WebApp
 from api.mounts.loop import Mailbox, Threads
-from api.mounts.serving import admit, admit_known, finished
+from api.mounts.serving import admit, finished
+from headrace.domain.apps import App
 from headrace.domain.jobs import Job
 from headrace.errors import StoreUnavailable
 from headrace.http.asgi import Receive, Scope, Send, environ_of
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Threads that run handlers and Flask, batches of jobs and of polls, and the steps of waits and streams.
 THREADS = 112
+#: The line of batches: they serve calls of all apps.
+BATCHES = "batches"
 #: The usual spelling of a polled path. Flask's routes know the others.
 _POLL = re.compile("/v1/jobs/(job_[0-9a-f]{32})")
 
@@ -51,6 +54,8 @@ class Mount:
         """Args: begin: called at the first request, on the event loop."""
         self.web, self.flask, self._begin = web, flask, begin
         self._urls = flask.url_map.bind("")
+        #: By their Authorization headers, the callers for whom Postgres is being asked.
+        self._asking: dict[str | None, asyncio.Future[App]] = {}
         self._has_begun = False
 
     def close(self) -> None:
@@ -70,7 +75,8 @@ class Mount:
         operation, names = self._find(exchange.method, exchange.path)
         if operation is None:
             environ = environ_of(scope, (scope.get("client") or [""])[0])
-            response = await self._threads.run(partial(Response.from_app, self.flask, environ, True))
+            line = self.web.callers.authenticator.last_known(exchange.headers.get("Authorization"))
+            response = await self._threads.run(partial(Response.from_app, self.flask, environ, True), line)
             await exchange.respond(response.status_code, dict(response.headers), response.get_data())
             return
         call = Call(exchange.method, exchange.path, exchange.query, exchange.headers)
@@ -97,20 +103,25 @@ class Mount:
         except HTTPException:
             return None, ()
         operation = self.flask.operations.get(endpoint)
-        is_ours = operation is not None and (operation.body is not None or operation.may_wait)
-        return (operation, tuple(names.values())) if is_ours and method != "OPTIONS" else (None, ())
+        if operation is None or method == "OPTIONS":
+            return None, ()
+        is_ours = operation.body is not None or operation.may_wait or operation.is_instant
+        return (operation, tuple(names.values())) if is_ours else (None, ())
 
     async def _reply(self, exchange: Exchange, operation: Operation, call: Call, names: tuple[str, ...]) -> Reply:
         """The reply to a call, or to what is wrong with it."""
         web, body = self.web, Body(self.web.bodies, self.web.settings.body_limit_bytes, exchange, self._threads)
         try:
-            if not admit_known(web, operation, call):
-                await self._threads.run(partial(admit, web, operation, call))
+            if operation.is_instant:
+                answered = operation.handle(web, call)
+                assert isinstance(answered, Reply), "It asks no server, so it has nothing to wait for."
+                return answered
+            admit(web, operation, call, await self._caller(exchange.headers.get("Authorization")))
             if operation.body is not None:
                 call.body = await body.read(call)
             reply: Reply | Wait | None = None
             if operation.soon is not None and (asked := operation.soon(web, call, *names)) is not None:
-                reply = await self._asked(asked)
+                reply = await self._asked(asked, call.app)
             if reply is None:
                 reply = await self._threads.run(partial(operation.handle, web, call, *names), call.app.id)
             if isinstance(reply, Wait):
@@ -124,16 +135,30 @@ class Mount:
         finally:
             body.release()
 
-    async def _asked(self, asked: Asked) -> Reply | None:
+    async def _caller(self, header: str | None) -> App:
+        """The app behind an Authorization header. Calls that come while Postgres is asked for theirs share its answer.
+
+        Raises: Unauthenticated. StoreUnavailable.
+        """
+        authenticator = self.web.callers.authenticator
+        if (app := authenticator.recall(header)) is not None:
+            return app
+        if (asked := self._asking.get(header)) is None:
+            ask = partial(authenticator.authenticate, header)
+            asked = self._asking[header] = self._threads.run(ask, authenticator.last_known(header))
+            asked.add_done_callback(lambda _: self._asking.pop(header))
+        return await asyncio.shield(asked)
+
+    async def _asked(self, asked: Asked, app: App) -> Reply | None:
         """The reply that a batch brings. The thread that has served the batch makes it."""
         reply: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
 
         def tell(outcome: object) -> None:
             settle = partial(self._threads.settle, reply, partial(asked.reply, outcome))
             # What is still to be made would keep the others of its batch waiting.
-            self._threads.start(settle) if isinstance(outcome, partial) else settle()
+            self._threads.start(settle, app.id) if isinstance(outcome, partial) else settle()
 
-        asked.batching.post(asked.ask, tell, self._threads.start)
+        asked.batching.post(asked.ask, tell, partial(self._threads.start, line=BATCHES))
         return await reply
 
     def _waited(self, wait: Wait, wake: Wake) -> Steps[Reply]:

@@ -6,24 +6,14 @@ from api.call import Call, Reply
 from api.cors import cors_headers
 from api.deps import WebDeps
 from api.handlers.operation import Operation
+from headrace.domain.apps import App
 
 
-def admit(web: WebDeps, operation: Operation, call: Call) -> None:
-    """Find out who calls, and whether it may.
-
-    Raises: Unauthenticated. AppLimited. PermissionDenied. StoreUnavailable.
-    """
-    submits = operation.makes_job
-    call.caller = web.callers.admit(call.headers.get("Authorization"), call.method, submits=submits)
-    call.calls_due = 1 if submits else 0
-
-
-def admit_known(web: WebDeps, operation: Operation, call: Call) -> bool:
-    """As `admit`, on the event loop. False: nothing was done, since Postgres must be asked."""
-    submits = operation.makes_job
-    call.caller = web.callers.admit_known(call.headers.get("Authorization"), call.method, submits=submits)
-    call.calls_due = 1 if submits else 0
-    return call.caller is not None
+def admit(web: WebDeps, operation: Operation, call: Call, app: App) -> None:
+    """Check that this app may make the call. Raises: AppLimited. PermissionDenied."""
+    web.callers.admit(app, call.method, submits=operation.makes_job)
+    call.caller = app
+    call.calls_due = 1 if operation.makes_job else 0
 
 
 def finished(web: WebDeps, path: str | None, call: Call, reply: Reply) -> Reply:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, TypeVar
 from uuid import UUID
 
@@ -36,6 +37,12 @@ LISTEN_AGAIN_S = LISTENS_S / 4
 POLL_S = 1.0
 #: Concurrent reads of streams after news. A message may wake thousands of readers, and other requests need Redis too.
 READS_AT_ONCE = 4
+#: A call of Redis that fails after so many seconds was one to a server that is silent. For `SPARED_S` from then on, and
+#: while one call tries it again, no other call waits for it.
+SILENCE_S = 1.0
+SPARED_S = 1.0
+#: Seconds that such a try may take: a time-out to connect, and one for the answer.
+TRY_S = 4.0
 #: Jobs in one round trip that tells Redis who listens. A few thousand readers may come at once.
 LISTENS_AT_ONCE = 64
 
@@ -69,6 +76,8 @@ class Waits:
         self._stop = threading.Event()
         self._is_started = False
         self._listened_at = time.monotonic()
+        #: When Redis may be called again; 0 while it answers.
+        self._silent_until = 0.0
 
     @property
     def is_closed(self) -> bool:
@@ -128,10 +137,28 @@ class Waits:
                 raise
             return job
 
-    def look(self, read: Callable[[], T]) -> T:
-        """Call `read`, with `READS_AT_ONCE` concurrent calls at most. Raises: what `read` raises."""
+    def ask_redis(self, ask: Callable[[], T]) -> T:
+        """Call `ask`, with `READS_AT_ONCE` concurrent calls at most. Raises: what `ask` raises. BrokerUnavailable.
+
+        While Redis is silent, one call at a time waits for it, and the others fail at once: they hold threads.
+        """
         with self._reads:
-            return read()
+            return self._unless_silent(ask)
+
+    def _unless_silent(self, ask: Callable[[], T]) -> T:
+        began = time.monotonic()
+        if began < self._silent_until:
+            raise BrokerUnavailable("Redis does not answer.")
+        if self._silent_until:
+            self._silent_until = began + TRY_S
+        try:
+            answer = ask()
+        except BrokerUnavailable:
+            if time.monotonic() - began >= SILENCE_S:
+                self._silent_until = time.monotonic() + SPARED_S
+            raise
+        self._silent_until = 0.0
+        return answer
 
     @contextmanager
     def watch(self, job_id: UUID, wake: Wake) -> Iterator[Watch]:
@@ -215,7 +242,7 @@ class Waits:
                     self._tell_all()
 
     def _listen_all(self, job_ids: Sequence[UUID]) -> list[None]:
-        self._news.listen(job_ids, self._channel)
+        self._unless_silent(partial(self._news.listen, job_ids, self._channel))
         return [None] * len(job_ids)
 
     def _listen_again(self) -> None:

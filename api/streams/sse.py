@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from functools import partial
 
 from api.abandoned import cancel_unless_wanted
@@ -148,7 +149,8 @@ class JobStream:
             return
         except NotFound:
             log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
-            yield Step("".join(map(write, self._teller.gone())).encode(), 0.0)
+            with suppress(ClientGone):
+                yield Step("".join(map(write, self._teller.gone())).encode(), 0.0)
         self._is_told = True
 
     def close(self) -> None:
@@ -169,7 +171,8 @@ class JobStream:
             return
         self._hold_again_at = now + keep_alive_s
         try:
-            self._deps.streams.hold(self._job.id, HELD_LOOKS * keep_alive_s)
+            hold = partial(self._deps.streams.hold, self._job.id, HELD_LOOKS * keep_alive_s)
+            self._deps.waits.ask_redis(hold)
         except BrokerUnavailable as error:
             log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
 
@@ -237,7 +240,7 @@ class JobStream:
         """The stream's new entries; none while Redis does not answer: the stored answer makes up for them."""
         try:
             read = partial(self._deps.streams.read, self._job.stream_id, self._entry_number)
-            entries = self._deps.waits.look(read)
+            entries = self._deps.waits.ask_redis(read)
         except BrokerUnavailable as error:
             log.warning("stream_not_read", extra={"job_id": show_id(self._job.id), "error": str(error)})
             return []

@@ -120,7 +120,9 @@ class Door:
         parts, submitter, draft = self._parts, self._submitter, self._draft
         header, body = self._key["Authorization"], parse_object(BODY)
         spec, tariff = self._spec(), submitter.tariff()
-        meter.each("auth", jobs, lambda: parts.callers.admit(header, "POST", submits=True))
+        callers = parts.callers
+        known = callers.authenticator.authenticate
+        meter.each("auth", jobs, lambda: callers.admit(known(header), "POST", submits=True))
         meter.each("parse", jobs, lambda: parse_object(BODY))
         meter.each("validate", jobs, lambda: validated(JobRequest, body).to_draft())
         tokenizer = parts.catalogue.find(None).tokenizer

@@ -53,6 +53,7 @@ class World:
         waited: the job and the seconds of each wait.
         released: slots that were given back.
         noted, noted_refusals: what the metrics were told.
+        keys_asked: how often a test that answers for Postgres was asked for a key.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class World:
         self.asked, self.posted, self.waited = list[bytes](), list[Call](), list[Any]()
         self.noted, self.released = list[Noted](), 0
         self.noted_refusals = list[str]()
+        self.keys_asked = 0
         rates, store = cast(AppRates, None), cast(Store, None)
         self.bodies = Bodies(rates, store, in_flight_bytes=10**6, grace_s=20)
         self.web = SimpleNamespace(
@@ -91,6 +93,9 @@ class World:
 
     def recall(self, header: str | None) -> App | None:
         return self.authenticate(header) if self.is_known else None
+
+    def last_known(self, _header: str | None) -> None:
+        """No key was seen before."""
 
     def early(self, _app_id: object, raw: bytes) -> QueueFull | None:
         self.asked.append(raw)

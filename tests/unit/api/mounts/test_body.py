@@ -128,6 +128,8 @@ def test_what_came_buys_time_at_the_minimum_rate() -> None:
 def test_a_body_whose_client_leaves_is_refused(size: int | None) -> None:
     error = Sender((0, b"a"), size=size, leaves=True).read()
     assert isinstance(error, InvalidRequest)
+    # The server says the same of chunks that it cannot read: then the client is still there.
+    assert str(error) == "The body breaks off after 1 bytes."
     assert error.code == "invalid_json"
 
 

@@ -49,7 +49,7 @@ def test_a_bug_outside_the_handlers_tells_nothing_but_the_log(
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(WebApp, "preprocess_request", broken)
-    response = client.get("/healthz")
+    response = client.get("/version")
     assert (response.status_code, response.get_json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in response.text
     assert "secret detail" in caplog.text

@@ -1,6 +1,8 @@
 """Calls with a body, and those that may wait, reach their handlers on the loop; every other call is Flask's."""
 
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,7 @@ from api.mounts.flask_app import WebApp
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id, show_id
 from headrace.errors import NotFound, StoreUnavailable
+from tests.waiting import until
 
 from .conftest import APP, BODY, FULL, LIMIT_S, World
 
@@ -174,8 +177,7 @@ def by_flask(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("method", "path"),
     [
         ("GET", "/v1/jobs"),
-        ("GET", "/healthz"),
-        ("POST", "/ping"),
+        ("GET", "/readyz"),
         ("GET", "/v1/jobs/a/b"),
         ("DELETE", PATH),
         ("OPTIONS", "/v1/jobs"),
@@ -230,3 +232,43 @@ def test_what_is_to_be_done_at_the_end_is_done_once_the_reply_is_sent(world: Wor
     world.accepted = partial(Reply, 202, b"{}", {}, on_close=[fails, lambda: closed.append("once")])
     assert world.post().data == b"{}"
     assert closed == ["once"]
+
+
+@pytest.fixture
+def silent(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Postgres, asked for a key, does not answer before this is set. One thread is all there is."""
+    monkeypatch.setattr("api.mounts.mount.THREADS", 1)
+    world.is_known, answers = False, threading.Event()
+
+    def authenticate(_header: str | None) -> App:
+        world.keys_asked += 1
+        assert answers.wait(10)
+        return APP
+
+    monkeypatch.setattr(world, "authenticate", authenticate)
+    yield answers
+    answers.set()
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/healthz"), ("HEAD", "/health"), ("POST", "/ping")])
+def test_that_the_process_lives_is_said_without_a_thread(
+    world: World, silent: threading.Event, method: str, path: str
+) -> None:
+    with ThreadPoolExecutor() as clients:
+        waiting = clients.submit(world.post)
+        until(lambda: world.keys_asked == 1)
+        answer = world.request(method, path)
+        assert (answer.status_code, answer.data) == (200, b"" if method == "HEAD" else b'{"status":"ok"}\n')
+        assert (world.noted[-1].rule, world.noted[-1].method) == (path, method)
+        assert not waiting.done()
+        silent.set()
+        assert waiting.result().status_code == 202
+
+
+def test_calls_with_one_key_ask_for_it_once(world: World, silent: threading.Event) -> None:
+    with ThreadPoolExecutor() as clients:
+        waiting = [clients.submit(world.post) for _ in range(3)]
+        until(lambda: len(world.mount._asking) == 1 and world.keys_asked == 1)
+        silent.set()
+        assert [each.result().status_code for each in waiting] == [202] * 3
+    assert world.mount._asking == {}

@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,8 +16,9 @@ from headrace.broker.news import listeners_key
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
-from headrace.errors import SlotsFull, StoreUnavailable
+from headrace.errors import BrokerUnavailable, SlotsFull, StoreUnavailable
 from headrace.store import Store
+from tests.waiting import until
 
 APP = new_id()
 
@@ -428,3 +429,47 @@ def test_a_wait_whose_client_leaves_is_over_and_watches_nothing(waits: Waits) ->
         steps.throw(ClientGone())
     assert isinstance(ended.value.value, ClientGone)
     assert not waits.is_watched(job_id)
+
+
+def test_while_redis_is_silent_one_call_at_a_time_waits_for_it(waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reading.waits.SILENCE_S", 0.0)
+    monkeypatch.setattr("api.reading.waits.SPARED_S", 0.05)
+    asked = list[str]()
+
+    def fails() -> None:
+        asked.append("it is silent")
+        raise BrokerUnavailable("It is silent.")
+
+    def asks_meanwhile() -> str:
+        with pytest.raises(BrokerUnavailable, match="does not answer"):
+            waits.ask_redis(fails)
+        return "it answers"
+
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailable):
+            waits.ask_redis(fails)
+    assert len(asked) == 1
+    answers = list[str]()
+
+    def tries() -> bool:
+        with suppress(BrokerUnavailable):
+            answers.append(waits.ask_redis(asks_meanwhile))
+        return bool(answers)
+
+    until(tries)
+    # From then on each call asks again.
+    assert waits.ask_redis(lambda: waits.ask_redis(lambda: "both")) == "both"
+    assert len(asked) == 1
+
+
+def test_a_call_that_redis_refuses_at_once_spares_no_other(waits: Waits) -> None:
+    asked = list[int]()
+
+    def fails() -> None:
+        asked.append(1)
+        raise BrokerUnavailable("It is away.")
+
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailable, match="It is away"):
+            waits.ask_redis(fails)
+    assert len(asked) == 3

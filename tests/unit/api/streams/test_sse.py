@@ -136,7 +136,7 @@ class World:
             raise self.failures["is_held"]
         return bool(self.held)
 
-    def look(self, read: Any) -> Any:
+    def ask_redis(self, read: Any) -> Any:
         return read()
 
     def read(self, _: UUID, after: int = 0) -> list[StreamEvent]:
@@ -414,6 +414,16 @@ def test_a_stream_whose_job_was_deleted_ends_with_an_error(world: World, make: C
     assert b"DONE" not in gone
     stream.close()
     assert world.cancelled == []
+
+
+def test_a_reader_may_leave_while_it_learns_that_its_job_was_deleted(world: World) -> None:
+    steps = world.stream().steps(named, lambda: None)
+    next(steps)
+    world.failures["find"] = NotFound()
+    world.end()
+    assert b"not_found" in next(steps).data
+    with pytest.raises(StopIteration):
+        steps.throw(ClientGone())
 
 
 def test_chat_ends_with_done_and_a_restart_ends_it_before(world: World) -> None:
