@@ -16,12 +16,11 @@ with the simulator, which [makes JSON up](api.md#json-of-the-simulator) for stru
 clients in bold, `bin/test --clients` all of them. The environments are made in `.venv/clients` from locks such as those
 in `requirements/clients`, once for each change of a lock.
 
-Where the table says `vLLM`, the cell also runs with the demo's model in vLLM (`bin/test --clients -k on_vllm`). A model
-as small as that does not choose well: there the request says whether it is to call a tool (`tool_choice`), the pool
-keeps arguments to their schema ([`tool_strict_level`](gpu.md#tools)), and JSON has
-[no white space](gpu.md#structured-output-of-small-models).
-
-A dash: the client has no such feature, or it is not tested.
+Where the table says `vLLM`, the cell runs with the simulator, and also with the demo's model in vLLM
+(`bin/test --clients -k on_vllm`). A model as small as that does not choose well: there the request says whether it is
+to call a tool (`tool_choice`), the pool keeps arguments to their schema ([`tool_strict_level`](gpu.md#tools)), and JSON
+has [no white space](gpu.md#structured-output-of-small-models). A dash: the client has no such feature, or it is not
+tested.
 
 """
 #: What the lines of the scripts call what is Headrace's.
@@ -34,7 +33,10 @@ CONFIGURED = re.compile(r"^[ \t]*(?:#|//) configure\n(.*?)^[ \t]*(?:#|//) end$",
 
 def page() -> str:
     """The text of the page."""
-    sections = "\n".join(map(section, CLIENTS))
+    names: dict[str, list[str]] = {}
+    for client in CLIENTS:
+        names.setdefault(section(client), []).append(client.name)
+    sections = "\n".join(f"### {', '.join(alike)}\n\n{text}" for text, alike in names.items())
     return f"{INTRODUCTION}{table()}\n## How each is configured\n\n{NAMES}\n{sections}"
 
 
@@ -49,12 +51,12 @@ def table() -> str:
 def shown(client: Client, cell: str) -> str:
     """On which engines the cell runs."""
     if cell in client.on_vllm:
-        return "yes, vLLM"
+        return "vLLM"
     return "yes" if cell in client.cells else "-"
 
 
 def section(client: Client) -> str:
-    """How a client is configured, and what it uses for each cell."""
+    """How a client is configured, and what it uses for each cell. Versions of a client may have the same."""
     lines = CONFIGURED.search(client.path.read_text(encoding="utf-8"))
     assert lines is not None, f"{client.script} has no lines between 'configure' and 'end'"
     code = textwrap.dedent(lines[1]).strip("\n")
@@ -63,7 +65,7 @@ def section(client: Client) -> str:
     if all(line.startswith("# ") for line in code.splitlines()):
         language, code = "sh", re.sub("^# ", "", code, flags=re.MULTILINE)
     paragraphs = "\n\n".join(map(wrapped, filter(None, (f"{uses}.", client.note))))
-    return f"### {client.name}\n\n```{language}\n{code}\n```\n\n{paragraphs}\n"
+    return f"```{language}\n{code}\n```\n\n{paragraphs}\n"
 
 
 def wrapped(paragraph: str) -> str:
