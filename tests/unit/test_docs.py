@@ -66,5 +66,16 @@ def test_a_picture_is_small_and_shown(picture: Path) -> None:
     assert f"ops/{picture.name}" in (PROJECT_ROOT / "docs/ops.md").read_text(encoding="utf-8")
 
 
+def test_the_path_of_a_job_leads_to_functions_that_exist() -> None:
+    text = (PROJECT_ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    path = text.partition("## One job's path")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\d+\. `([\w/]+\.py)` `([\w.]+)`", path, re.MULTILINE)
+    assert len(steps) == len(re.findall(r"^\d+\. ", path, re.MULTILINE)) > 0
+    for file, name in steps:
+        module = (PROJECT_ROOT / file).read_text(encoding="utf-8")
+        for part in name.split("."):
+            assert re.search(rf"^\s*(?:class|(?:async )?def) {part}\b", module, re.MULTILINE), f"{file} {name}"
+
+
 def test_readme_fits_its_size() -> None:
     assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
