@@ -22,8 +22,14 @@ SWITCH_S = 0.02
 #: New objects after which Python looks for garbage in cycles; its default is 700. A request makes few cycles.
 GC_THRESHOLD = 20_000
 #: TCP keep-alive: seconds of silence before the first probe, seconds between two, and unanswered ones before the
-#: connection is closed. A client that vanishes without closing its connection is noticed after a minute.
-PROBES = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+#: connection is closed. A client that vanishes without closing its connection is noticed after a minute. So is one that
+#: leaves what was sent unacknowledged, for so many milliseconds: the kernel does not probe it. A stream sends comments.
+PROBES = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
 
 
 def _begin(mount: Mount) -> None:

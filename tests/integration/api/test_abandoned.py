@@ -19,16 +19,21 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from api.asgi import PROBES
+from api.asgi import PROBES, _probe_clients
+from headrace.broker.streams import Streams
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.domain.jobs import StreamPiece
 from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.stack.processes import procfile
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
+from tests.web import Web
 
 DEADLINE_S = 60.0
+#: Of 50 KB: more than the buffers between a server and its client take.
+PIECES = 400
 
 
 @pytest.fixture
@@ -193,6 +198,24 @@ def test_an_abandoned_long_poll_gives_its_slot_back(port: int, key: str, states:
     until(lambda: Caller(port, key, "127.0.0.5", Prefer="wait=0").status() == 504)
     assert states()[job_id] is JobState.QUEUED
     waiting.leave()
+
+
+def test_a_reader_that_takes_nothing_more_has_left(
+    web: Web, base_url: str, redis: Redis, key: str, states: States, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel acknowledges no more than its buffers hold, as that of a client that vanished acknowledges nothing."""
+    assert PROBES[socket.TCP_USER_TIMEOUT] == 60_000
+    monkeypatch.setitem(PROBES, socket.TCP_USER_TIMEOUT, 500)
+    _probe_clients()
+    reader = Caller(int(base_url.rpartition(":")[2]), key, stream=True)
+    until(lambda: len(states()) == 1)
+    [job_id], streams, piece = states(), Streams(redis), "x" * 50_000
+    streams.begin(job_id, 1)
+    for number in range(PIECES):
+        streams.publish([StreamPiece(job_id, 1, number * len(piece), piece, "delta")])
+    until(lambda: states()[job_id] is JobState.CANCELLED)
+    until(lambda: web.deps.waits.slots()["stream"].held == 0)
+    reader.leave()
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["wait", "stream"])
