@@ -33,10 +33,11 @@ from headrace.http.asgi import Receive, Scope, Send, environ_of
 
 log = logging.getLogger(__name__)
 
-#: Threads that run handlers and Flask, batches of jobs and of polls, and the steps of waits and streams.
+#: Threads that run handlers and Flask, and the steps of waits and streams.
 THREADS = 112
-#: The line of batches: they serve calls of all apps.
-BATCHES = "batches"
+#: Threads for batches of jobs and of polls: one of each at a time, and what they bring. They are apart, since all other
+#: threads may be waiting for the outcome of a batch that has not begun.
+BATCH_THREADS = 16
 #: The usual spelling of a polled path. Flask's routes know the others.
 _POLL = re.compile("/v1/jobs/(job_[0-9a-f]{32})")
 
@@ -49,6 +50,7 @@ class Mount:
 
     _mailbox: Mailbox
     _threads: Threads
+    _batches: Threads
 
     def __init__(self, web: WebDeps, flask: WebApp, begin: Callable[[], object]) -> None:
         """Args: begin: called at the first request, on the event loop."""
@@ -62,6 +64,7 @@ class Mount:
         """Stop the threads and close the connections."""
         if self._has_begun:
             self._threads.close()
+            self._batches.close()
         self.web.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +72,7 @@ class Mount:
         if not self._has_begun:
             self._has_begun = True
             self._mailbox = Mailbox(asyncio.get_running_loop())
-            self._threads = Threads(THREADS, self._mailbox)
+            self._threads, self._batches = Threads(THREADS, self._mailbox), Threads(BATCH_THREADS, self._mailbox)
             self._begin()
         exchange = Exchange(scope, receive, send)
         operation, names = self._find(exchange.method, exchange.path)
@@ -158,7 +161,7 @@ class Mount:
             # What is still to be made would keep the others of its batch waiting.
             self._threads.start(settle, app.id) if isinstance(outcome, partial) else settle()
 
-        asked.batching.post(asked.ask, tell, partial(self._threads.start, line=BATCHES))
+        asked.batching.post(asked.ask, tell, self._batches.start)
         return await reply
 
     def _waited(self, wait: Wait, wake: Wake) -> Steps[Reply]:

@@ -1,15 +1,16 @@
 """Calls with a body, and those that may wait, reach their handlers on the loop; every other call is Flask's."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from api.call import ClientGone, Reply
 from api.mounts.flask_app import WebApp
+from headrace.batching import Batching
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id, show_id
 from headrace.errors import NotFound, StoreUnavailable
@@ -272,3 +273,31 @@ def test_calls_with_one_key_ask_for_it_once(world: World, silent: threading.Even
         silent.set()
         assert [each.result().status_code for each in waiting] == [202] * 3
     assert world.mount._asking == {}
+
+
+def test_a_batch_gets_a_thread_while_all_others_wait_for_its_outcome(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.mounts.mount.THREADS", 1)
+    begun, answers = list[int](), threading.Event()
+
+    def serve(asks: Sequence[object]) -> list[None]:
+        begun.append(len(asks))
+        assert answers.wait(10)
+        return [None] * len(asks)
+
+    def read(*key: object) -> NoReturn:
+        batching.call(key)
+        raise world.failure or AssertionError
+
+    batching = Batching[object, None](serve, 1)
+    world.failure, world.web.reader.batching, world.web.reader.read = NotFound("No such job."), batching, read
+    with ThreadPoolExecutor() as clients:
+        leading = clients.submit(world.request, "GET", PATH)
+        until(lambda: begun == [1])
+        next_to_lead = clients.submit(world.request, "GET", PATH)
+        until(lambda: batching.waiting == 1)
+        waiting = clients.submit(world.request, "GET", PATH, query_string="wait=0")
+        until(lambda: batching.waiting == 2 or world.mount._threads._lines)
+        answers.set()
+        assert [each.result(10).status_code for each in (leading, next_to_lead, waiting)] == [404] * 3
