@@ -53,8 +53,8 @@ IDLE_CONNECTIONS = 4
 GOAL_RATIO, GOAL_THREADS, GOAL_NOTICED_S = 0.95, 150, 2.0
 
 NOW, BEFORE = "now", "before"
-#: The same loop in C. uvloop comes with vLLM's packages alone.
-UVLOOP = "uvloop"
+#: The same line on Python's own loop.
+ASYNCIO = "asyncio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,8 @@ class Arm:
         """Args: root: the files that it runs."""
         self._bed, self._plan, self.name = bed, plan, name
         line = procfile.read(root / "Procfile")["web"]
-        if name == UVLOOP:
-            line = line.replace("--loop asyncio", f"--loop {UVLOOP}")
+        if name == ASYNCIO:
+            line = line.replace("--loop uvloop", f"--loop {ASYNCIO}")
         self._url, self._pid = bed.start_line(line, root)
         self._key = bearer(bed.api_key)
         prompt = "Explain in plain words why the sky is blue. " * 22
@@ -369,7 +369,7 @@ def show(plan: Plan, measured: Mapping[str, Figures]) -> None:
 @click.option("--streams", type=click.IntRange(min=1), default=30, show_default=True, help="For first tokens, a round.")
 @click.option("--clients", type=click.IntRange(min=1), default=32, show_default=True, help="Connections of each load.")
 @click.option("--before", "commit", metavar="COMMIT", help="Measure an earlier commit too, whose tables are the same.")
-@click.option("--uvloop", "on_uvloop", is_flag=True, help="Measure the same line on uvloop too.")
+@click.option("--asyncio", "on_asyncio", is_flag=True, help="Measure the same line on Python's own event loop too.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
 )
@@ -380,7 +380,7 @@ def main(
     streams: int,
     clients: int,
     commit: str | None,
-    on_uvloop: bool,
+    on_asyncio: bool,
     file: Path | None,
 ) -> None:
     """Measure what submits, polls, streams, and open requests cost a `web` process, and when it notices a leave.
@@ -400,7 +400,7 @@ def main(
     bin/headrace python benchmarks/servers.py --before e2be0b2b --rounds 3 --json figures.json
     """
     plan = Plan(rounds, seconds, opened, streams, clients)
-    roots = {NOW: PROJECT_ROOT} | ({UVLOOP: PROJECT_ROOT} if on_uvloop else {})
+    roots = {NOW: PROJECT_ROOT} | ({ASYNCIO: PROJECT_ROOT} if on_asyncio else {})
     try:
         with tree_of(commit) if commit else nullcontext() as before:
             measured = measure(plan, ({BEFORE: before} if before else {}) | roots)
