@@ -11,6 +11,7 @@ from api.door.accepted import Accepted
 from api.door.drafts import Draft
 from api.handlers import existing
 from api.handlers.operation import QUESTION, SCHEMA, SUBMIT, Operation
+from api.handlers.problems import problem
 from api.handlers.submitting import accept, checked_body, headers_of, headers_of_job, idempotency_key, query, reply_of
 from api.schemas.body import parse_object, validated
 from api.schemas.job_request import JobRequest
@@ -27,14 +28,15 @@ def submit(web: WebDeps, call: Call) -> Reply:
     return accepted_reply(accept(web, call, checked_body(JobRequest, web, call).to_draft()))
 
 
-def submit_soon(web: WebDeps, call: Call) -> Asked | None:
-    """A plain job, which may be refused by its body before that is examined. Raises: QueueFull. InvalidRequest."""
+def submit_soon(web: WebDeps, call: Call) -> Reply | Asked | None:
+    """A plain job, which may be refused by its body before that is examined. Raises: InvalidRequest."""
     if idempotency_key(call) is not None:
         return None
     refusals = web.submitter.refusals
     looks = refusals.refuses_early and len(call.body) <= SMALL_BYTES
     if looks and (refused := refusals.early(call.app.id, call.body)) is not None:
-        raise refused
+        # Not raised: it is the error of many calls, and each raise would add its frames to it.
+        return problem(refused, call.id)
     return Asked(web.plain_jobs.batching, call, partial(_submitted, call)) if web.plain_jobs.takes(call) else None
 
 

@@ -11,7 +11,7 @@ from api.call import Asked, Reply, Wait
 #: Takes the parts of the process, the call, and the path's parameters in their order.
 Handler = Callable[..., Reply | Wait]
 #: The same, on the event loop, so it asks no server itself. None: the handler answers this call.
-Soon = Callable[..., Asked | None]
+Soon = Callable[..., Reply | Asked | None]
 
 #: Statuses that may refuse any request with a body.
 READ_BODY = (400, 404, 408, 413, 415)

@@ -122,9 +122,9 @@ class Mount:
             admit(web, operation, call, await self._caller(exchange.headers.get("Authorization")))
             if operation.body is not None:
                 call.body = await body.read(call)
-            reply: Reply | Wait | None = None
-            if operation.soon is not None and (asked := operation.soon(web, call, *names)) is not None:
-                reply = await self._asked(asked, call.app)
+            reply: Reply | Wait | Asked | None = operation.soon and operation.soon(web, call, *names)
+            if isinstance(reply, Asked):
+                reply = await self._asked(reply, call.app)
             if reply is None:
                 reply = await self._threads.run(partial(operation.handle, web, call, *names), call.app.id)
             if isinstance(reply, Wait):
