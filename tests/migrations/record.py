@@ -41,7 +41,7 @@ from headrace.stack.ports import free_port
 from headrace.stack.servers.postgres import Postgres
 from headrace.stack.servers.valkey import Valkey
 from headrace.store import Store, attempts, clock, jobs, months
-from headrace.store.attempts import claims
+from headrace.store.attempts import claim_of
 from headrace.store.clients import apps, keys
 from headrace.store.fleet import workers
 from headrace.store.jobs import cached_answers, followers
@@ -125,7 +125,7 @@ def info(worker_id: UUID) -> WorkerInfo:
 def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> None:
     with store.autocommit() as db:
         [row] = attempts.claim_all(db, {job_id: enqueue_no}, worker_id, "simulator").values()
-    claim = claims.claim_of(row)
+    claim = claim_of(row)
     end = AttemptEnd(
         *("succeeded", 0.5, Cost(Decimal("0.000001"), "old-1"), "compute", Usage(8, 3), "A channel.", "stop", "m"),
         host_id="host",
@@ -195,7 +195,7 @@ def share(store: Store, app: App, recorder: Recorder) -> None:
     recorder.part("retry")
     [row] = attempts.claim_all(store, {LEADER: 1}, WORKER, "openai").values()
     with store.begin() as db:
-        claim = attempts.reserve(db, claims.claim_of(row), Decimal("0.01"), SpendingLimits(Decimal(5), None))
+        claim = attempts.reserve(db, claim_of(row), Decimal("0.01"), SpendingLimits(Decimal(5), None))
         assert isinstance(claim, Claim)
     failed = AttemptEnd("failed", 0.5, Cost(Decimal(0), "old-1"), "waste", error_code="engine_error")
     with store.begin() as db:
