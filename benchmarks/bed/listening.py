@@ -1,6 +1,7 @@
 """Processes that listen to the words of streams, each as a `web` process does, without the readers of its streams."""
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -85,10 +86,12 @@ def _listen(pipe: Connection, settings: Settings, job_ids: Sequence[UUID], chann
         waits.channel_of = partial(_shared, channel)
     redis = redis_client(settings)
     counting = _Counting(redis, Store(connections.postgres(settings)), wait_slots=1, stream_slots=1)
+    subscribed = threading.Event()
     with ExitStack() as stack:
-        first, *_ = [stack.enter_context(counting.watch(job_id)) for job_id in job_ids]
+        for job_id in job_ids:
+            stack.enter_context(counting.watch(job_id, subscribed.set))
         # The first news: the process is subscribed. Watches that began after that are not told.
-        first.wait(START_TIMEOUT_S)
+        subscribed.wait(START_TIMEOUT_S)
         while pipe.recv():
             pipe.send(Heard(counting.messages, time.process_time()))
 
