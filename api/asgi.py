@@ -22,8 +22,8 @@ SWITCH_S = 0.02
 #: New objects after which Python looks for garbage in cycles; its default is 700. A request makes few cycles.
 GC_THRESHOLD = 20_000
 #: TCP keep-alive: seconds of silence before the first probe, seconds between two, and unanswered ones before the
-#: connection is closed. A client that vanishes without closing its connection is noticed after a minute. So is one that
-#: leaves what was sent unacknowledged, for so many milliseconds: the kernel does not probe it. A stream sends comments.
+#: connection is closed. A client that vanishes without closing its connection is noticed after a minute. The kernel
+#: does not probe while sent data is unacknowledged, as a stream's is: the user time-out, in milliseconds, closes that.
 PROBES = {
     socket.TCP_KEEPIDLE: 30,
     socket.TCP_KEEPINTVL: 10,

@@ -56,7 +56,7 @@ class Call:
         return self.caller
 
 
-#: Tells a waiter that there is news. It may be called from any thread, and returns at once.
+#: Wakes a waiter that has news. It may be called from any thread, and returns at once.
 Wake = Callable[[], object]
 
 

@@ -161,8 +161,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
     @app.task(name=EXECUTE, bind=True, shared=False, Request="workers.celery.events:TaskRequest")
     def execute(task: Any, job_id: str, enqueue_no: int, **_newer: object) -> None:
         outcome = process.run(job_id, enqueue_no)
-        # The pool reports it to Celery.
-        task.request.outcomes.append(outcome)
+        task.request.outcomes.append(outcome)  # The pool reports it to Celery.
 
     app.steps["worker"].add(WorkerStep)
     app.steps["consumer"].add(SendEvents)

@@ -27,10 +27,10 @@ class RequestHeaders:
 class Exchange:
     """One exchange. Attributes: path: as WSGI has it: the decoded bytes as latin-1. receive: the body's next part."""
 
-    __slots__ = ("_send", "headers", "method", "path", "query", "receive", "scope")
+    __slots__ = ("_send", "headers", "method", "path", "query", "receive")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self.receive, self._send = scope, receive, send
+        self.receive, self._send = receive, send
         self.method: str = scope["method"]
         self.headers = RequestHeaders(scope["headers"])
         self.query: str = scope["query_string"].decode("latin-1")

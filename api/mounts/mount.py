@@ -192,7 +192,7 @@ class Mount:
                 if (left_s := step.until - time.monotonic()) > 0 and not leaving.done():
                     await _wait(news, left_s)
         finally:
-            # The server may hand the connection's next request to whoever still listens to this one's.
+            # A receiver that stays would take what the connection's next request brings.
             leaving.cancel()
 
 

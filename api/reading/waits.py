@@ -37,8 +37,8 @@ LISTEN_AGAIN_S = LISTENS_S / 4
 POLL_S = 1.0
 #: Concurrent reads of streams after news. A message may wake thousands of readers, and other requests need Redis too.
 READS_AT_ONCE = 4
-#: A call of Redis that fails after so many seconds was one to a server that is silent. For `SPARED_S` from then on, and
-#: while one call tries it again, no other call waits for it.
+#: Redis counts as silent once a call to it has failed after this many seconds. Then no call waits for it for
+#: `SPARED_S`, and afterwards one call at a time does, until one is answered.
 SILENCE_S = 1.0
 SPARED_S = 1.0
 #: Seconds that such a try may take: a time-out to connect, and one for the answer.

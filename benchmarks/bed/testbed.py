@@ -116,7 +116,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         }
 
     def start_web(self, number: int, *, is_kept: bool = True) -> list[str]:
-        """Start so many more processes of the API; returns their addresses.
+        """Start this number of further API processes; returns their addresses.
 
         Args: is_kept: each keeps to one CPU, as `headrace up` has it, and as the peers do.
         """
@@ -127,7 +127,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         return self._serve(self._lines["ops"], "/healthz")[0]
 
     def start_bare(self, number: int) -> list[str]:
-        """Start so many processes of `bare_app`, each on a CPU as `start_web` has it; returns their addresses."""
+        """Start this number of `bare_app` processes, each on a CPU as `start_web` has it; returns their addresses."""
         return [self._serve(BARE_LINE, "/hello", self._cpu(no))[0] for no in range(number)]
 
     def _cpu(self, number: int) -> tuple[int]:
@@ -167,7 +167,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         return self.start_workers(1, kind, env)[0]
 
     def start_workers(self, number: int, kind: str = "gpu", env: Mapping[str, str] | None = None) -> list[Child]:
-        """Start so many workers at once; returns once the rows of all of them say that they take jobs."""
+        """Start this number of workers at once; returns once the rows of all of them say that they take jobs."""
         before, children = self._live_workers(), list[Child]()
         for no in range(number):
             # Two Celery workers of one name would answer for each other.

@@ -34,7 +34,7 @@ _MAX_ERROR = "Share of its answers from the semantic cache that may be wrong; 0:
 _CACHE = "How long its answers serve its identical jobs; 0: never."
 _BUDGETS = {
     "day_usd": "USD it may spend at the paid API in a day of UTC; 0: none.",
-    "month_usd": "Likewise in a month.",
+    "month_usd": "USD it may spend at the paid API in a month of UTC; 0: none.",
 }
 
 

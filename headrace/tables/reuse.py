@@ -51,8 +51,8 @@ cache_matches = sa.Table(
         "kind",
         sa.Text,
         nullable=False,
-        comment="served: with the entry's answer; try: it ran, to test the entry; recheck: likewise, although the "
-        "entry may serve; shadow: likewise, since the pool serves nothing.",
+        comment="served: with the entry's answer. The others ran. try: to test the entry; recheck: to test one that "
+        "may serve; shadow: because the pool serves nothing.",
     ),
     sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
     sa.Column("is_right", sa.Boolean, comment="Whether its own answer agrees with the entry's; NULL: not compared."),

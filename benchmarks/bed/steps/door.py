@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Flask, Response, jsonify
+from werkzeug.test import EnvironBuilder
 
 from api.app import create_app
 from api.asgi import SWITCH_S
@@ -57,7 +58,7 @@ class Requests:
         }
 
     def run(self, number: int, at_once: int) -> bytes:
-        """Send so many. Returns the body of the last answer."""
+        """Send this number of requests, `at_once` concurrently. Returns the body of one answer."""
         return self._loop.run_until_complete(self._all(number, at_once))
 
     async def _all(self, number: int, at_once: int) -> bytes:
@@ -163,11 +164,11 @@ class Door:
 
     def _whole(self, meter: Meter, jobs: int) -> None:
         """Whole requests, without the HTTP server."""
-        hello = _hello().test_client()
+        hello, environ = _hello(), EnvironBuilder("/hello").get_environ()
         submit = self._requests("/v1/jobs", BODY, 202)
         full = self._requests("/v1/jobs", FULL_BODY, 429)
         poll = self._requests(f"/v1/jobs/{json.loads(submit.run(1, 1))['id']}", b"", 200)
-        meter.each("frame: a Flask hello", jobs, lambda: hello.get("/hello"))
+        meter.each("frame: a Flask hello", jobs, lambda: b"".join(hello.wsgi_app({**environ}, lambda *_: None)))  # type: ignore[arg-type, return-value]
         self._refuse(full)
         meter.step("whole, refused", jobs, lambda: full.run(jobs, 1))
         meter.step("whole, one after the other", jobs // 4, lambda: submit.run(jobs // 4, 1))

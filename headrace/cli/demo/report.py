@@ -187,23 +187,6 @@ def write(path: Path, demo: Demo) -> None:
     its price.
     """
     report = demo.report
-    jobs = [
-        {
-            "id": job["id"],
-            "lane": job["lane"],
-            "status": job["status"],
-            "engine": job["engine"],
-            "model": job["model_served"],
-            "model_source": report.model_source,
-            "prompt": prompt,
-            "text": job["text"],
-            "tokens": job["usage"],
-            "wait_s": job["wait_s"],
-            "run_s": job["run_s"],
-            "usd": job["cost"]["usd"],
-        }
-        for prompt, job in zip(demo.prompts, demo.jobs, strict=True)
-    ]
     summary = {
         "start": "cold" if demo.is_cold else "warm",
         "first_answer_s": round(demo.first_answer_s, 3),
@@ -217,6 +200,23 @@ def write(path: Path, demo: Demo) -> None:
         "ledger_usd": f"{demo.bills.ledger_usd:f}",
         "bills_usd": f"{demo.bills.hosts_usd + demo.bills.provider_usd:.9f}",
         "paid": None if demo.paid is None else {name: demo.paid[name] for name in ("id", "status", "engine", "text")},
-        "jobs": jobs,
+        "jobs": [_facts_of(demo, *each) for each in zip(demo.prompts, demo.jobs, strict=True)],
     }
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _facts_of(demo: Demo, prompt: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": job["id"],
+        "lane": job["lane"],
+        "status": job["status"],
+        "engine": job["engine"],
+        "model": job["model_served"],
+        "model_source": demo.report.model_source,
+        "prompt": prompt,
+        "text": job["text"],
+        "tokens": job["usage"],
+        "wait_s": job["wait_s"],
+        "run_s": job["run_s"],
+        "usd": job["cost"]["usd"],
+    }

@@ -50,7 +50,7 @@ COMMENT ON COLUMN split_options.month IS 'Its start, in UTC.';
 COMMENT ON COLUMN split_options.pool IS 'The pool whose hosts serve it, or would have.';
 COMMENT ON COLUMN split_options.load_factor IS 'The month''s requests times this.';
 COMMENT ON COLUMN split_options.api_price_factor IS 'The paid API''s price times this.';
-COMMENT ON COLUMN split_options.hosts IS 'So many, from the month''s first charge to its last.';
+COMMENT ON COLUMN split_options.hosts IS 'The number of hosts, from the month''s first charge to its last.';
 COMMENT ON COLUMN split_options.own_share IS 'Of the requests, those that these hosts serve.';
 COMMENT ON COLUMN split_options.hosts_usd IS 'What the hosts cost, at the pool''s last measured price.';
 COMMENT ON COLUMN split_options.api_usd IS 'What the requests beyond them cost at the paid API.';

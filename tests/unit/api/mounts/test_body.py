@@ -69,7 +69,7 @@ def test_bodies_use_calls_by_their_size(world: World) -> None:
 
 
 class Sender:
-    """A client that sends these parts, each after so many seconds; after the last it is silent, or leaves."""
+    """A client that sends parts, each after its delay in seconds; after the last it is silent, or leaves."""
 
     def __init__(self, *parts: tuple[float, bytes], size: int | None, leaves: bool = False) -> None:
         self.parts, self._leaves = list(parts), leaves
@@ -79,9 +79,11 @@ class Sender:
 
     async def receive(self) -> Any:
         if not self.parts:
-            await asyncio.sleep(0 if self._leaves else 60)
+            if not self._leaves:
+                await asyncio.Event().wait()  # It is never set.
             return {"type": "http.disconnect"}
         after_s, part = self.parts.pop(0)
+        # No wait for anything: that the part comes late is what the test is about.
         await asyncio.sleep(after_s)
         return {"type": "http.request", "body": part, "more_body": True}
 
