@@ -8,7 +8,8 @@ from api.deps import WebDeps
 from headrace.broker.ending import cancel
 from headrace.domain.ids import show_id
 from headrace.errors import BrokerUnavailable, JobNotEnded, NotFound, StoreUnavailable
-from headrace.store.jobs import followers, texts
+from headrace.store.cache import exact_cache
+from headrace.store.jobs import texts
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def _is_held(deps: WebDeps, job_id: UUID) -> bool:
 def _is_followed(deps: WebDeps, job_id: UUID) -> bool:
     """True when cancelling the job would let another one make the same answer, anew. Raises: StoreUnavailable."""
     with deps.store.autocommit() as db:
-        return followers.has_followers(db, job_id)
+        return exact_cache.has_followers(db, job_id)
 
 
 def erase_delivered(deps: WebDeps, app_id: UUID, job_id: UUID) -> None:

@@ -5,49 +5,44 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from api.auth import Authenticator
-from api.bodies.in_flight import Bodies
-from api.callers import Callers, CallRates
+from api.auth import Authenticator, Callers, CallRates
+from api.bodies import Bodies
 from api.deps import WebDeps
-from api.door.cached.confined_apps import ConfinedApps
-from api.door.cached.current_tariff import CurrentTariff
-from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
+from api.door.confinement import ConfinedApps, Poison
 from api.door.intake import Intake
-from api.door.plain_jobs import PlainJobs
+from api.door.paid import CurrentTariff, SharedWallet, SpillSwitch
 from api.door.refusals import RefusalCounts, Refusals
-from api.door.sharing.exact_cache import ExactCache
-from api.door.sharing.single_flight import SingleFlight
-from api.door.spill_switch import SpillSwitch
-from api.door.submit import Submitter
-from api.door.wallet import SharedWallet
+from api.door.sharing import ExactCache
+from api.door.submit import PlainJobs, Submitter
 from api.handlers.jobs import accepted_reply, plain_draft
-from api.metrics import WebMetrics
+from api.health import Readiness, WebMetrics
 from api.mounts.flask_app import make_flask_app
 from api.mounts.mount import Mount
-from api.readiness import Readiness
-from api.reading.reader import Reader
-from api.reading.waits import Waits
+from api.reading import Reader, Waits
 from api.slots import Slots
 from headrace import connections, startup
 from headrace.broker.admission import Admission
-from headrace.broker.app_rates import AppRates
-from headrace.broker.flights import Flights
 from headrace.broker.forecast import Forecast
 from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.broker.rates import AppRates
+from headrace.broker.reuse import Flights
 from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.connections.redis import redis_client
 from headrace.domain.apps import Confinement
-from headrace.domain.limits.budgets import Balances, Kind
+from headrace.domain.limits import Balances, Kind
 from headrace.policies.pricing import Tariff
+from headrace.storage import open_storage
 from headrace.store import Store
-from headrace.store.jobs import confinements, poison
+from headrace.store.jobs import confinements
 from headrace.store.money import budgets, tariffs
 
 #: Reads of usage at once, of the 8 connections to Postgres that a process has.
 USAGE_SLOTS = 2
+#: Files that are taken or sent at once. A slow client holds one without a thread.
+FILE_SLOTS = 64
 
 
 def create_app(settings: Settings, begin: Callable[[], object] = lambda: None) -> Mount:
@@ -72,8 +67,8 @@ def build(settings: Settings) -> WebDeps:
     waits = Waits(redis, store, wait_slots=settings.wait_slots, stream_slots=settings.stream_slots)
     rates = AppRates(redis)
     intake = Intake(store, admission, startup.failpoint(settings.failpoint))
-    cache = ExactCache(settings, store, rates, admission, SingleFlight(store, Flights(redis)))
-    refusals = Refusals(settings, admission, forecast, RefusalCounts(store), intake.refusals)
+    cache = ExactCache(settings, store, rates, admission, Flights(redis))
+    refusals = Refusals(settings, admission, forecast, RefusalCounts(store, admission), intake.refusals)
     submitter = _submitter(settings, store, catalogue, forecast, refusals, intake, cache)
     return WebDeps(
         settings=settings,
@@ -91,6 +86,8 @@ def build(settings: Settings) -> WebDeps:
         streams=Streams(redis),
         metrics=WebMetrics(waits),
         usage_slots=Slots(USAGE_SLOTS),
+        file_slots=Slots(FILE_SLOTS),
+        storage=open_storage(settings.files),
         readiness=Readiness(settings, store, admission, catalogue),
     )
 
@@ -126,7 +123,7 @@ def _wallet(store: Store, configured: BudgetSettings, forecast: Forecast) -> Sha
 
 def _read_poison(store: Store) -> Mapping[bytes, datetime]:
     with store.autocommit() as db:
-        return poison.refused(db)
+        return confinements.refused_prompts(db)
 
 
 def _read_confined(store: Store) -> Mapping[tuple[UUID, str], Confinement]:

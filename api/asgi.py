@@ -11,10 +11,13 @@ from functools import cache
 from pathlib import Path
 
 from api.app import create_app
+from api.health import WebProblems
 from api.mounts.mount import Mount
-from headrace import heap, startup
-from headrace.endpoint import Endpoint
+from headrace import startup
+from headrace.domain.fleet import ProcessKind
+from headrace.heartbeat import Heartbeat
 from headrace.logging import configure
+from headrace.metrics import Endpoint
 
 #: How often a thread that waits for the GIL requests it, in seconds. Each time it costs a request that computes.
 #: Python's default is 5 ms; few calls here hold the GIL that long.
@@ -82,7 +85,9 @@ def _app() -> Mount:
         mount = create_app(settings, lambda: _begin(mount))
         # Beside the API, on a port of their own.
         Endpoint([mount.web.metrics], settings.metrics_host, settings.metrics_port).start()
-    heap.settle(GC_THRESHOLD)
+    problems = WebProblems(mount.web.metrics, mount.web.waits)
+    Heartbeat(mount.web.store, ProcessKind.WEB, settings, problems=problems).start()
+    startup.settle_heap(GC_THRESHOLD)
     return mount
 
 

@@ -4,21 +4,19 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from api.bodies.in_flight import Bodies
+from api.auth import Callers
+from api.bodies import Bodies
 from api.call import Reply
-from api.callers import Callers
 from api.door.catalogue import Catalogue
-from api.door.plain_jobs import PlainJobs
-from api.door.submit import Submitter
-from api.metrics import WebMetrics
-from api.readiness import Readiness
-from api.reading.reader import Reader
-from api.reading.waits import Waits
+from api.door.submit import PlainJobs, Submitter
+from api.health import Readiness, WebMetrics
+from api.reading import Reader, Waits
 from api.slots import Slots
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.storage import Storage
 from headrace.store import Store
 
 #: Names the parts among the Flask app's extensions.
@@ -30,6 +28,7 @@ class WebDeps:
     """The parts of the web process.
 
     Attributes:
+        storage: of the contents of files; None where none is set.
         redis: closed last; the other parts have it too.
     """
 
@@ -48,6 +47,8 @@ class WebDeps:
     streams: Streams
     metrics: WebMetrics
     usage_slots: Slots
+    file_slots: Slots
+    storage: Storage | None
     readiness: Readiness
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from peers.vllm_server import vllm_server
 GOAL_MS = 10.0
 #: So that no token comes from an earlier prompt.
 POOL = {"engine_options": {"enable_prefix_caching": False}}
-#: Seconds between two requests: whoever has answered is idle again before the other begins.
+#: Seconds between two requests: the server that has answered is idle again before the other begins.
 PAUSE_S = 0.05
 #: Requests of each arm before the clock counts.
 WARM_UP = 5
@@ -55,7 +55,7 @@ class Measured:
     hops: Mapping[str, Mapping[str, float]]
 
     def first_ms(self, arm: str, percent: float) -> float:
-        """The time to the first token that so many percent of an arm's answers stay within."""
+        """The time to the first token that this percentage of an arm's answers stays within."""
         return 1000 * percentile([heard.first_s for heard in self.arms[arm]], percent)
 
     def added_ms(self, arm: str, percent: float) -> float:
@@ -140,7 +140,7 @@ def started(max_tokens: int, off: str | None) -> Iterator[Started]:
 
 
 def measure(prompts: int, max_tokens: int, off: str | None) -> Measured:
-    """Every prompt by every arm, one at a time; whoever was asked first is asked last the next time."""
+    """Every prompt by every arm, one at a time; the arm that was asked first is asked last the next time."""
     with started(max_tokens, off) as system:
         found: dict[str, list[Heard]] = {name: [] for name in system.arms}
         order, metrics = list(system.arms), PeerMetrics(system.peer_url)

@@ -57,7 +57,7 @@ class Burst:
     Attributes:
         apps: how many apps took part.
         waiting: jobs that wait afterwards, where the door keeps them: rows of Postgres, or messages of the peer.
-        deepest: the largest depth that was seen while it ran, in so many looks.
+        deepest: the largest depth that was seen while it ran, and the number of looks.
         other: answers that are neither a 202 nor a 429.
         p95_202_ms, p95_429_ms: from the send, which is the same moment for all, to the answer.
     """
@@ -134,7 +134,7 @@ class Door:
         self._keys = {name: bed.make_key(name) for name in (f"race-{no}" for no in range(1, max(self.apps) + 1))}
 
     def race(self, apps: int) -> Burst:
-        """One burst by so many apps; the queue is empty before and after."""
+        """One burst by this number of apps; the queue is empty before and after."""
         requests = submits(list(self._keys.values())[:apps], self._plan.submits, "/v1/jobs")
         with DepthWatch(lambda: depth_of(self._bed.redis)) as watch:
             outcome = drive(self._urls, iter(requests), connections=len(requests))

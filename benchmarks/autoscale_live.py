@@ -24,12 +24,12 @@ from bed.fleet.stack import HOST_JOBS_PER_S, PROVISION_S, SLOTS, Fleet
 from bed.reconciliation import LARGEST, reconcile
 from bed.testbed import Testbed, console, line_of
 from headrace.cli.parameters import svg
-from headrace.store.money.reconciliation import Reconciliation
+from headrace.store.money.cost_hours import Reconciliation
 
 ARMS = ("predictive", "reactive", "fixed")
 #: The counter-proof's: `predictive` with its drain, and without.
 OFF_ARMS = ("predictive", "drain off")
-#: In the counter-proof, so many jobs of a host run at once, and so much longer.
+#: In the counter-proof: how many jobs of a host run at once, and how much longer.
 OFF_SLOTS = 16
 #: Jobs a second before and after the spike: half of what one host can do.
 CALM_PER_S = HOST_JOBS_PER_S / 2
@@ -44,7 +44,7 @@ CHART = Path(tempfile.gettempdir()) / "autoscale_live.svg"
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """The load: calm, so many times that, calm."""
+    """The load: calm, a multiple of it, calm."""
 
     times: float
     spike_s: float

@@ -13,13 +13,10 @@ import click
 from rich.table import Table
 
 from bed.testbed import console, line_of
-from headrace.cli.backtest.figures import RunFigures, figures
-from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.load import SYNTHETIC, OfferedLoad, Sizes, offered_load, synthetic
 from headrace.cli.backtest.pilots import Pilot, ProductPilot, settings_for
-from headrace.cli.backtest.runs import hosts_at_peak, hosts_at_start
-from headrace.cli.backtest.simulate import simulate
-from headrace.cli.backtest.synthetic import SYNTHETIC, synthetic
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.pool import World
+from headrace.cli.backtest.runs import RunFigures, figures, hosts_at_peak, hosts_at_start, simulate
 from peers.autoscalers import HpaPilot, KpaPilot
 
 LOADS = ("day", "week", "spike-30", "ramp")

@@ -85,7 +85,7 @@ class Figures:
 
     Attributes:
         valkey_share, postgres_share: processor seconds for each second in which only the sweeps run.
-        empty_valkey_share, empty_postgres_share: likewise without a backlog.
+        empty_valkey_share, empty_postgres_share: the same without a backlog.
         submit_ratio: of the 95th percentiles with the backlog and without, over all rounds.
         wrong: submits that were not accepted.
     """
@@ -238,7 +238,7 @@ def show(found: Mapping[str, Figures]) -> None:
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
 def main(jobs: int, seconds: float, rounds: int, requests: int, off: str | None, file: Path | None) -> None:
-    """Weigh Valkey and Postgres under a backlog that nobody touches, and submit beside it.
+    """Weigh Valkey and Postgres under a backlog that no worker touches, and submit beside it.
 
     Starts two systems in temporary folders: Postgres, Valkey, an API process, and the processes that run the sweeps;
     no worker. One gets the backlog of one app, by SQL, as jobs that are queued and have no message: the sweeps bring

@@ -28,7 +28,7 @@ from bed.neighbour.receivers import DrippingReceiver, GoodReceiver
 from bed.testbed import Counts, Testbed, console, line_of, patched
 from headrace.config import Settings
 from headrace.connections import postgres
-from headrace.store.clients import apps, keys
+from headrace.store import apps, keys
 
 GOOD_APPS = 20
 #: What settings take away: the bound of bodies in flight, an app's rate of calls, and webhook slots for each app and
@@ -103,7 +103,7 @@ class Arm:
         refused: good requests that were not answered, by status.
         attack: statuses of the neighbour's requests, by kind, and what it sent of each a second.
         counts: what became of all jobs.
-        good: likewise of the good apps' alone.
+        good: the same for the good apps alone.
     """
 
     answer_p95_s: float
@@ -319,7 +319,7 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
 
     The last line is name=value pairs: p95_ratio, the good apps' 95th percentile from submit to answer beside a hostile
     neighbour, by that beside a harmless one; good_refused, good requests beside the hostile one that were not answered;
-    webhook_p95_ratio, likewise from a job's end to its webhook, where neither counts as less than 10 ms. The status is
+    webhook_p95_ratio, the same from a job's end to its webhook, where neither counts as less than 10 ms. The status is
     1 when one of the goals is missed: 1.3, 0, 1.5.
 
     \b

@@ -25,7 +25,7 @@ from peers.paid_api import paid_api, usd
 
 WITHOUT = ("gpu", "webhooks", "beat", "flower")
 MAX_TOKENS = 64
-#: Of what one job may cost at most, the budget holds so many; so many times that are offered.
+#: How many times the most that one job may cost the budget holds, and how many times that is offered.
 JOBS_IN_BUDGET, OFFERED = 400, 3
 PROMPT = "Write one line about each of the rivers of the world, beginning with the longest of them. Number {no}."
 #: After a refusal, in seconds.
@@ -121,7 +121,7 @@ def _code(body: bytes) -> str:
 
 
 def measure(repeat: int, callers: int, *, is_capped: bool) -> Iterator[Round]:
-    """Spend so many budgets, each of a new app."""
+    """Spend this number of budgets, each of a new app."""
     # The provider's price is that of headrace.toml, so that a budget in USD is one in its tokens.
     most_usd = (Decimal(len(PROMPT) + 24) * Decimal("0.15") + MAX_TOKENS * Decimal("0.60")) / 1_000_000
     with TemporaryDirectory(prefix="headrace-budget-") as folder, paid_api(Path(folder), tokens=48) as provider:

@@ -27,10 +27,9 @@ from bed.real_engine import check_installed, demo_folder, pool_of
 from bed.testbed import console, line_of
 from headrace.config import Settings
 from headrace.connections.model_files import tokenizer_for
-from headrace.domain.compression import Compression
 from headrace.domain.prompts import Message, Sampling
-from headrace.policies.compression import apply, plain, repeats, surprise
-from headrace.policies.compression.protected import Paragraph, paragraphs
+from headrace.domain.prompts.compression import Compression
+from headrace.policies.compression import Paragraph, apply, paragraphs, plain
 from headrace.policies.tokens import PromptTokenizer
 from workers.compressing import find_spare
 from workers.engines import load
@@ -112,7 +111,7 @@ def without_protection() -> Iterator[None]:
     def bare(text: str) -> list[Paragraph]:
         return [replace(each, spans=(), is_set=False) for each in paragraphs(text)]
 
-    with patch.object(surprise, "paragraphs", bare), patch.object(repeats, "paragraphs", bare):
+    with patch("headrace.policies.compression.paragraphs", bare):
         yield
 
 

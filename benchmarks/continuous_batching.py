@@ -24,9 +24,9 @@ from bed.real_engine import check_installed
 from bed.testbed import Counts, count_jobs
 from headrace.config import Settings
 from headrace.domain.states import TERMINAL, JobState
-from headrace.stack.models.model import prepare
-from headrace.stack.report import Report
+from headrace.stack.model import prepare
 from headrace.stack.stack import Stack
+from headrace.stack.state_folder import Report
 
 SUBJECTS = ("a river", "the sea", "an old mill", "the first snow", "a lighthouse", "bread", "a long bridge", "the moon")
 #: Seconds one poll holds on.
@@ -150,7 +150,7 @@ def measure(plan: Plan, title: str, max_running: int | None) -> Figures:
     if max_running is not None:
         env["HEADRACE_POOLS"] = json.dumps({pool: {"max_running": max_running}})
     console.rule(title)
-    options = ("--engine", "vllm", "--without", "flower")
+    options = ("--engine", "vllm", "--without", "flower", "--without", "batches")
     with TemporaryDirectory(prefix="headrace-benchmark-") as folder, Stack(Path(folder), options, env, _tell) as stack:
         rounds = _rounds(plan, Client(stack.report, plan.max_tokens))
         counts = count_jobs(stack.report.database_url)

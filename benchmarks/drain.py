@@ -25,7 +25,7 @@ from rich.table import Table
 from bed.draining import INSTANT, LIMIT_S, STUCK, Backlog
 from bed.testbed import BARE, Testbed, bearer, console, lanes, line_of, rounds, wait_until
 from bed.weigh import cpu_s
-from headrace.stack.processes.child import Child
+from headrace.stack.child import Child
 from peers import bare_app, dramatiq_app
 
 #: Of the ratios to Celery, with one worker and with two.
@@ -152,7 +152,7 @@ def weighed(
 
 
 def measure(plan: Plan, number: int, peers: Sequence[str] = ("celery", "dramatiq")) -> dict[str, list[Drained]]:
-    """Every round, all in turn: whoever began a round is last in the next."""
+    """Every round, all in turn: the one that began a round is last in the next."""
     env = {**INSTANT, **lanes(depth_cap=10_000_000, backlog_cap_tokens=1_000_000_000)}
     env["HEADRACE_POOLS__CHAT__MAX_RUNNING"] = str(plan.concurrency)
     found: dict[str, list[Drained]] = {name: [] for name in ("headrace", *peers)}
@@ -218,7 +218,7 @@ def main(jobs: int, processes: int | None, concurrency: int, number: int, file: 
     The last line is name=value pairs: jobs_per_s, celery_per_s and dramatiq_per_s, medians of the rounds; ratio_celery
     and ratio_dramatiq, the medians of the rounds' ratios; worker_ms and postgres_ms, what a job takes of the processors
     there. Then the same beside Celery with two workers of each and twice as many jobs: jobs_per_s_two,
-    ratio_celery_two and so on. With --processes only so many workers are measured. The status is 1 when the ratio to
+    ratio_celery_two and so on. With --processes only these workers are measured. The status is 1 when the ratio to
     Celery is below 1, or below 0.8 with two workers.
 
     \b

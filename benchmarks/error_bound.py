@@ -15,8 +15,7 @@ import click
 from rich.table import Table
 
 from bed.testbed import console, line_of
-from headrace.policies.reuse.bound import Try, trust
-from headrace.policies.reuse.record import Record, learned
+from headrace.policies.reuse.bound import Record, Try, learned, trust
 
 BOUNDS = (0.02, 0.01, 0.005)
 STATIC = (0.8, 0.9, 0.95)
@@ -26,7 +25,7 @@ TRAPS = 0.08
 #: wrong. All others are right.
 OTHERS = {"clean": (0, 0.0), "wrong": (5, 1.0), "lapsing": (10, 0.1), "half": (50, 0.5)}
 OTHERS_BOUND = 0.01
-#: The record is read again after so many requests.
+#: Requests after which the record is read again.
 READ_EVERY = 250
 #: Requests are spread over entries as over words: the n-th entry gets 1 / n of the first one's.
 ZIPF = 0.9
@@ -91,7 +90,7 @@ def stream(of: list[Entry], requests: int, dice: random.Random) -> Iterator[tupl
 
 
 def others(count: int, bad: int, lapse: float) -> list[Entry]:
-    """Entries that are right, but for so many of a hundred."""
+    """Entries that are right, except this number of a hundred."""
     # Spread over popular and rare ones alike: 37 and 100 have no common factor.
     return [Entry(0.0, 0.01, lapse if (37 * place + 18) % 100 < bad else 0.0) for place in range(count)]
 

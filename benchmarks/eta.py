@@ -35,7 +35,7 @@ SIMULATOR = SimulatorSettings()
 #: Neither a cap nor a time limit ends a wait here; and the longest job of the trace fits, whatever runs beside it.
 ROOMY = lanes(depth_cap=1_000_000, backlog_cap_tokens=1_000_000_000, max_wait_s=3600)
 LONGEST_JOB_TOKENS = 16_384
-#: Errors are relative to the real wait, or to this where that was shorter: nobody plans by less than a second.
+#: Errors are relative to the real wait, or to this where that was shorter: no plan depends on less than a second.
 FLOOR_S = 1.0
 GOAL = 0.15
 #: One word, one token of the simulator's tokenizer.
@@ -107,7 +107,7 @@ class Wait:
 
     Attributes:
         at_s: when it was accepted, from the first of all.
-        told_s: None when nobody could tell.
+        told_s: None when it was not known.
         real_s: None when it never started.
     """
 
@@ -158,7 +158,7 @@ class LaneFigures:
         constant_error: the median error, had every job been told `constant_s`: the one wait that makes it smallest,
             found afterwards from these very jobs.
         before: jobs that started before the drain rate doubled; `across`: those that were told their wait before, and
-            started after, which nobody could foresee; `after`: those that came after.
+            started after, which could not be foreseen; `after`: those that came after.
     """
 
     jobs: int
@@ -413,7 +413,7 @@ def main(
     difference over the real wait, or over one second where the real wait was shorter. All jobs count but those of the
     warm-up, while no rate has been measured and hardly a queue has formed, and those that were told less than a second
     and waited less than a second, which would flatter. Those that were told their wait before the workers doubled, and
-    started after, count, though nobody could foresee it. A job that was told nothing, or never started, counts as an
+    started after, count, though that could not be foreseen. A job that was told nothing, or never started, counts as an
     infinite error. Caps and time limits are out of reach, so that no job is refused or expires.
 
     The best constant is the one wait that, told to every job of the lane, makes the median error smallest. It is

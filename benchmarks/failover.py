@@ -138,7 +138,7 @@ def fail_over(arm: Arm, plan: Plan, off: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _busy(cpus: int) -> Iterator[None]:
-    """Keep so many CPUs busy for the length of a `with` block."""
+    """Keep this number of CPUs busy for the length of a `with` block."""
     # They end with this process too: then their input ends.
     spin = "import select, sys\nwhile not select.select([sys.stdin], [], [], 0)[0]: sum(range(100_000))"
     busy = [subprocess.Popen([sys.executable, "-c", spin], stdin=subprocess.PIPE) for _ in range(cpus)]

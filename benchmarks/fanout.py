@@ -73,7 +73,7 @@ def measure(plan: Plan, *, shares_channel: bool) -> dict[str, float]:
 
 
 def publish(streams: Streams, job_ids: list[UUID], words: int) -> None:
-    """Publish so many words of each stream, one stream after the other."""
+    """Publish this number of words of each stream, one stream after the other."""
     for number in range(words):
         for at in range(0, len(job_ids), BATCH):
             pieces = [StreamPiece(job_id, 1, number * len(WORD), WORD) for job_id in job_ids[at : at + BATCH]]
@@ -111,7 +111,7 @@ def show(found: dict[str, dict[str, float]]) -> None:
 def main(processes: int, streams: int, words: int, off: str | None, file: Path | None) -> None:
     """Publish the words of many streams, and see what each process that listens pays for one of them.
 
-    Starts Redis and Postgres, and so many processes that listen as `web` does, each to its share of the streams. What
+    Starts Redis and Postgres, and processes that listen as `web` does, each to its share of the streams. What
     wakes and answers the streams' readers is left out: it is the same either way.
 
     The last line is name=value pairs: listener_us, processor time of one process for a word of any stream; redis_us,

@@ -90,7 +90,7 @@ def summed(told: Sequence[Mapping[str, Any]], name: str) -> Counter[str]:
 
 
 @click.command()
-@click.option("--calls", type=click.IntRange(100), default=50_000, show_default=True, help="At least so many.")
+@click.option("--calls", type=click.IntRange(100), default=50_000, show_default=True, help="Calls to make, at least.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first of the seeds.")
 @click.option("--off", type=click.Choice(["unicode"]), help="Leave out the check for what Postgres cannot hold.")
 @click.option(

@@ -9,23 +9,28 @@ import itertools
 import json
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
+from bed.batches.waiting import put_batches
 from bed.draining import INSTANT, Backlog
 from bed.load import Outcome, drive, request
 from bed.past import PAST_DAYS, drop_indexes, make_past, vacuum
-from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds
+from bed.testbed import BARE, Counts, Testbed, bearer, console, lanes, line_of, rounds, wait_until
+from bed.weigh import cpu_s
 
 #: The lane whose queue is full, and the cap it is full at. Submits go to another, which is deep and never full.
 FULL_LANE, FULL_CAP = "low", 500
 ROOMY = lanes(depth_cap=1_000_000, backlog_cap_tokens=10**12, max_wait_s=86_400) | {
     f"HEADRACE_LANES__{FULL_LANE.upper()}__DEPTH_CAP": str(FULL_CAP),
+    # Half of it is filled from batches.
+    "HEADRACE_LANES__BATCH__DEPTH_CAP": str(FULL_CAP),
     # One app makes all calls of a kind.
     "HEADRACE_CALLS_PER_MINUTE": str(10**9),
 }
@@ -40,6 +45,8 @@ WARM_UP_REQUESTS = 200
 CONNECTIONS = 4
 #: Jobs at once of the worker that drains.
 SLOTS = 32
+#: The longest time until the `batch` lane has its share of the lines.
+FED_WITHIN_S = 60.0
 DAYS_OF_A_MONTH = 30
 #: The largest ratio that passes, of a list and by default of all else.
 GOAL = 1.3
@@ -128,7 +135,7 @@ class System:
         return outcome
 
     def drain(self, jobs: int) -> float:
-        """Jobs a second of a worker that works off so many, and whatever waits before them."""
+        """Jobs a second of a worker that works off this number of jobs, and those that wait before them."""
         backlog = Backlog(self.bed, self._urls, self._keys[WRITER], jobs)
         worker = self.bed.start_worker()
         try:
@@ -181,11 +188,13 @@ class Found:
     Attributes:
         calls: by `on` and `off`, the indexes, and by kind of call.
         counts: of the grown system.
+        beside: what else is said of batches that wait.
     """
 
     calls: dict[str, dict[str, list[Pair]]]
     drains: list[DrainPair]
     counts: Counts
+    beside: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(plan: Plan, without_indexes: bool) -> Found:
@@ -208,6 +217,33 @@ def measure(plan: Plan, without_indexes: bool) -> Found:
             grown.fill()
             calls["off"] = compare(empty, grown, plan, "without indexes")
         return Found(calls, drains, grown_bed.count())
+
+
+def measure_beside(plan: Plan, batches: int, lines: int) -> Found:
+    """The same system twice: one has batches whose lines wait, and the process that feeds them."""
+    without = [name for name in BARE if name != "control"]
+    env = ROOMY | INSTANT | {"HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS)}
+    with Testbed(env, without) as alone_bed, Testbed(env, without, has_batches=True) as fed_bed:
+        console.rule(f"{batches} batches of {lines:,} lines, and none, beside {plan.jobs:,} finished jobs")
+        alone, fed = (System(bed, plan.jobs, plan.apps, plan.days) for bed in (alone_bed, fed_bed))
+        for system in (alone, fed):
+            system.fill()
+            vacuum(system.bed)
+        put_batches(fed_bed, CROWD, batches, lines)
+        wait_until(lambda: fed_bed.sql(_SUBMITTED)[0][0] >= FULL_CAP // 2, FED_WITHIN_S, "The feeder submits nothing.")
+        for system in (alone, fed):
+            warm_up(system)
+        pid = fed_bed.stack.report.pids["batches"]
+        used_s, began = cpu_s(pid), time.monotonic()
+        calls = {"on": compare(alone, fed, plan, f"beside {batches} batches")}
+        share = (cpu_s(pid) - used_s) / (time.monotonic() - began)
+        drains = compare_drains(alone, fed, plan)
+        [(waiting,)] = fed_bed.sql("SELECT count(*) FROM batch_lines WHERE state = 'waiting'")
+        beside = {"batches": batches, "lines_waiting": waiting, "feeder_cpu_share": share}
+        return Found(calls, drains, fed_bed.count(), beside)
+
+
+_SUBMITTED = "SELECT count(*) FROM jobs WHERE batch_id IS NOT NULL"
 
 
 def warm_up(system: System) -> None:
@@ -254,6 +290,7 @@ def summary(found: Found) -> dict[str, Any]:
     figures["drain_ratio"] = ratio(found.drains)
     figures["drain_per_s"] = statistics.median(pair.grown_per_s for pair in found.drains)
     figures |= {f"{call}_ratio_off": ratio(pairs) for call, pairs in found.calls.get("off", {}).items()}
+    figures |= found.beside
     figures["wrong"] = sum(pair.wrong for calls in found.calls.values() for pairs in calls.values() for pair in pairs)
     return figures | asdict(found.counts)
 
@@ -282,21 +319,28 @@ def is_met(figures: Mapping[str, Any], most: float) -> bool:
     type=click.Choice(["indexes"]),
     help="Compare again after every index that is not unique was dropped from the grown system.",
 )
+@click.option("--batches", type=click.IntRange(0, 50), default=0, help="Compare beside batches that wait, instead.")
+@click.option("--lines", type=click.IntRange(min=1000), default=50_000, show_default=True, help="Of each batch.")
 @click.option(
     "--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write every figure."
 )
-def main(most: float, off: str | None, file: Path | None, **sizes: int) -> None:
+def main(most: float, off: str | None, file: Path | None, batches: int, lines: int, **sizes: int) -> None:
     """Compare a system that has a long past and a full queue with an empty one.
 
     Starts two systems in temporary folders: Postgres, Valkey, the sweeps and one API process each, and no worker. One
     gets the past, by SQL: finished jobs of many apps over 30 days, each with its texts, its attempt, its ledger entry
-    and its delivered webhook. With --months the past is so many months long. Each system has the partitions of its
+    and its delivered webhook. With --months the past has that length. Each system has the partitions of its
     months. The app that polls and lists has one page of them, at the beginning of that time. The low lane is then
     filled to the cap of 500, and the normal lane, where the measured submits go, with 500 jobs. The other system has
     that page alone, and nothing waits. Both are vacuumed. Another app submits, and what it submits is cancelled after
     each round. A poll goes by the primary key, so that dropping the indexes does not concern it. Then each system
     drains a queue, round after round: jobs are submitted while no worker runs, and a worker with an engine that takes
     no time works them off. Its first drain, which does not count, takes with it what waits.
+
+    With --batches both systems have the past, and one has batches besides, whose lines wait: written by COPY, as the
+    process `batches` does, which also runs, and has filled its share of the batch lane. A drain then counts the lines
+    that are worked off meanwhile too. `empty` is the system without batches, `grown` that with them;
+    feeder_cpu_share is the processor time of `batches` a second, while the lane is full.
 
     The last line is name=value pairs: the ratio of the 95th percentiles of submit, poll and list, each the median
     over the rounds, in which both systems are asked in turn; the grown system's own 95th percentiles; drain_ratio,
@@ -308,9 +352,10 @@ def main(most: float, off: str | None, file: Path | None, **sizes: int) -> None:
     bin/headrace python benchmarks/growth.py
     bin/headrace python benchmarks/growth.py --jobs 1000000 --months 6 --most 1.15
     bin/headrace python benchmarks/growth.py --off indexes --json growth.json
+    bin/headrace python benchmarks/growth.py --batches 5
     """
     plan = Plan(**sizes)
-    found = measure(plan, without_indexes=off is not None)
+    found = measure_beside(plan, batches, lines) if batches else measure(plan, without_indexes=off is not None)
     show(found)
     figures = summary(found)
     if file is not None:

@@ -29,7 +29,7 @@ from bed.real_engine import check_installed, demo_folder, real_stack, settings_o
 from bed.testbed import Counts, bearer, console, count_jobs, line_of, rounds
 from headrace.connections import model_files
 from headrace.domain.prompts import Message
-from headrace.stack.report import Report
+from headrace.stack.state_folder import Report
 from peers.json_peer import JsonPeer
 from peers.mixed_load import Ask, Load, Seen, Span, text_of
 
@@ -119,7 +119,7 @@ class Queue:
 
     @contextmanager
     def _batch(self, load: Load) -> Iterator[None]:
-        """Keep so many batch jobs there; in the end, cancel what is left of them."""
+        """Keep this number of batch jobs there; in the end, cancel those that are left."""
         over = threading.Event()
         with ThreadPoolExecutor(1) as thread:
             feeding = thread.submit(self._feed, load, over)
@@ -242,7 +242,7 @@ class Answers:
         self._runs.append((load, seen))
 
     def first_ms(self, percent: float, size: int | None = None) -> float:
-        """The time to the first token that so many percent stay within; of the prompts of one size, or of all."""
+        """The time to the first token that this percentage stays within; of the prompts of one size, or of all."""
         every = [pair for load, seen in self._runs for pair in zip(load.interactive, seen.first_s, strict=True)]
         return 1000 * percentile([first_s for ask, first_s in every if size in (None, ask.size)], percent)
 
@@ -285,7 +285,7 @@ def both(folder: Path) -> Iterator[tuple[Queue, Engine, Report]]:
 
 
 def measure(plan: Plan) -> tuple[Found, Counts, int]:
-    """Idle, then the rounds, the two in turn: whoever began a round is second in the next.
+    """Idle, then the rounds, the two in turn: the one that began a round is second in the next.
 
     Returns: what was found, what became of all jobs, and how many were cancelled: what was left of the batch load.
     """

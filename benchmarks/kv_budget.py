@@ -60,7 +60,7 @@ class Run:
     Attributes:
         preempted_share: of the jobs, those that were preempted at all.
         kv_use: of the cache's blocks, as the engine says after each step, mean over the steps while jobs waited.
-        running: jobs in the engine, likewise.
+        running: jobs in the engine, at the same times.
         tok_s: tokens of answers a second, from the first start to the last end.
     """
 
@@ -136,7 +136,7 @@ def main(number: int, jobs: int, off: str | None, file: Path | None) -> None:
     """Answer prompts of mixed length on an engine whose KV cache cannot hold them, in three ways.
 
     Starts a whole Headrace with the real vLLM engine in a temporary folder for each run: a cache of 91 blocks of 128
-    tokens, a batch of up to 128, prefix caching off. `ledger` is Headrace as it is. `open` lets in whoever comes: the
+    tokens, a batch of up to 128, prefix caching off. `ledger` is Headrace as it is. `open` lets in every job: the
     engine by itself, the counter-proof. `worst_case` keeps room for the longest answer of each job. The jobs are those
     of benchmarks/bed/workloads/mixed.jsonl; the ledger knows no length before the first answer has ended. The order of
     the arms turns round with each round. `benchmarks/kv_steps.py`, which this calls first, prints the same for four

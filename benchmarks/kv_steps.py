@@ -1,7 +1,7 @@
 """How full the KV ledger keeps a cache, step by step: against letting everybody in, and against the worst case.
 
 The claim: with the ledger at most a hundredth of the jobs is preempted, and the cache is nearly as full as with no
-limit. A step makes one token of each running job and costs the same whoever runs, so that only the policies differ;
+limit. A step makes one token of each running job and costs the same for all jobs, so that only the policies differ;
 what a preempted job computes again is counted, and costs nothing here. Knows the ledger, and no engine.
 """
 
@@ -193,7 +193,7 @@ def main(jobs: int, seeds: int, file: Path | None) -> None:
     """Run the same jobs through caches of four sizes, with three ways to decide who is let in.
 
     Prompts have 20 to 300 tokens and answers 4 to 512, log-normal; every job asks for up to 512, and the ledger knows
-    no length before the first answer has ended. `open` lets in whoever's prompt has blocks now, which is what the
+    no length before the first answer has ended. `open` lets in each job whose prompt has blocks now, which is what the
     engine does by itself; `worst case` keeps blocks for the longest answer of each. They are the counter-proof: what
     the cache does without the ledger.
 

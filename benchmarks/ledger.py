@@ -24,9 +24,9 @@ from bed.past import PAST_DAYS, make_past, vacuum
 from bed.testbed import BARE, Testbed, bearer, console, line_of
 from headrace.config import CostSettings
 from headrace.domain.ids import show_id
-from headrace.store.money import cost_days, cost_hours
+from headrace.store.money import cost_hours
 
-VIEW_GOAL_S, PAGE_GOAL_S, ID_GOAL_MS = 2.0, 2.0, 10.0
+VIEW_GOAL_S, PAGE_GOAL_S, ID_GOAL_MS = 2.0, 1.0, 10.0
 APPS, HOSTS, USD_PER_HOUR = 50, 3, Decimal("4.10")
 #: An app with an even part of the jobs.
 APP = "app-2"
@@ -52,9 +52,10 @@ QUESTIONS = {
 ONE = "SELECT * FROM cost_per_request WHERE job_id = :id"
 #: Every page and picture at /ops, and the filters of long lists: some that all jobs meet, and some that none does.
 PAGES = (
+    *("/", "/jobs?queue=chat.high", "/jobs?metadata=order%3D17"),
     *("/jobs", "/jobs?state=succeeded", "/jobs?state=failed", "/jobs?state=dead", "/jobs?lane=high", "/jobs/{job}"),
     *(f"/jobs?app={APP}", f"/jobs?app={APP}&state=queued", "/jobs?end_user=user-7", "/jobs?model=none"),
-    *("/jobs/{job}/texts", "/queues", "/hosts", "/deliveries", f"/deliveries?app={APP}", "/deliveries?failed=y"),
+    *("/jobs/{job}/texts", "/queues", "/hosts", "/deliveries", f"/deliveries?app={APP}", "/deliveries?state=failed"),
     *("/apps", f"/app?name={APP}", "/budgets", "/caches?hours=168", "/cost?month={month}", "/cost?month={first}"),
     *(f"/charts/{name}.svg?pool=chat&hours={hours}" for name in ("depth", "kv", "waits") for hours in (6, 24, 168)),
     *(
@@ -140,12 +141,12 @@ def close_days(engine: sa.Engine) -> int:
     closed = 0
     while True:
         with engine.begin() as db:
-            days = cost_days.open_days(db)
+            days = cost_hours.open_days(db)
         if not days:
             return closed
         for day in days:
             with engine.begin() as db:
-                cost_days.close_day(db, day)
+                cost_hours.close_day(db, day)
         closed += len(days)
 
 

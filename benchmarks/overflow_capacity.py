@@ -26,7 +26,7 @@ KIB_PER_MB = 1000 / 1.024
 
 
 def measure(calls: int, deltas: int, call_s: float, seconds: float) -> dict[str, Any]:
-    """Keep so many calls under way for so long."""
+    """Keep this number of calls under way for this time."""
     token_ms = 1000 * call_s / deltas
     with (
         TemporaryDirectory(prefix="headrace-capacity-") as folder,

@@ -26,7 +26,7 @@ HELD = "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'queued')"
 
 
 def measure(jobs: int, overflow: str) -> dict[str, Any]:
-    """Submit so many jobs, as many as the queue holds and half as many more."""
+    """Submit as many jobs as the queue holds, and half as many more."""
     with TemporaryDirectory(prefix="headrace-never-") as folder, paid_api(Path(folder), tokens=16) as provider:
         settings = {
             "OPENAI_API_KEY": "sk-stand-in",

@@ -23,7 +23,7 @@ CONNECTIONS = 32
 
 
 def measure(per_minute: int, jobs: int, *, tells: bool) -> dict[str, Any]:
-    """Submit all jobs at once to two workers of a provider that allows so many a minute."""
+    """Submit all jobs at once to two workers of a provider that allows this number of calls a minute."""
     with (
         TemporaryDirectory(prefix="headrace-pacing-") as folder,
         paid_api(Path(folder), tokens=16, per_minute=per_minute, tells=int(tells)) as provider,

@@ -94,7 +94,7 @@ def both(folder: Path, max_running: int) -> Iterator[tuple[QueueClient, Offline,
 
 
 def measure(name: str, folder: Path, plan: Plan, max_running: int) -> tuple[dict[int, list[Round]], Counts]:
-    """Every size in every round, the two in turn: whoever began a round is second in the next."""
+    """Every size in every round, the two in turn: the one that began a round is second in the next."""
     tokenizer = cast(PromptTokenizer, model_files.tokenizer_for(pool_of(folder, POOL)))
     found: dict[int, list[Round]] = {size: [] for size in plan.sizes}
     console.rule(f"{name}: both engines are loading")

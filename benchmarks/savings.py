@@ -21,7 +21,7 @@ from bed.savings.users import EVERY_S, Users
 from bed.testbed import console, line_of
 
 GOAL = 5.0
-#: A load is sustained while 95 % of the jobs that an engine answers start within so many seconds, in each pool, and no
+#: A load is sustained while 95 % of the jobs that an engine answers start within these seconds, in each pool, and no
 #: larger share of the requests is refused or without an answer.
 WAIT_S, REFUSED_SHARE = 2.0, 0.01
 #: Two rates that differ by less count as one; and by how much the search goes on until it has one on either side.

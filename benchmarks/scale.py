@@ -1,7 +1,7 @@
 """How far the one Postgres and the one Valkey of a cluster go, from what each thing costs them.
 
 The claim: 100 web processes and 1,000 workers by themselves use little of the servers. What limits a cluster is printed
-beside it. Runs the product's parts in this process, on real servers with the rows of so many workers.
+beside it. Runs the product's parts in this process, on real servers with the rows of these workers.
 """
 
 import json

@@ -29,7 +29,7 @@ from bed.load import LoadError, drive, request
 from bed.testbed import Testbed, bearer, console, lanes, line_of, rounds, wait_until
 from bed.weigh import cpu_s, total
 from headrace.config import PROJECT_ROOT
-from headrace.stack.processes import procfile
+from headrace.stack.child import read_procfile
 
 #: Beyond the open waits and streams.
 SPARE = 64
@@ -173,7 +173,7 @@ class Arm:
     def __init__(self, bed: Testbed, plan: Plan, name: str, root: Path) -> None:
         """Args: root: the files that it runs."""
         self._bed, self._plan, self.name = bed, plan, name
-        line = procfile.read(root / "Procfile")["web"]
+        line = read_procfile(root / "Procfile")["web"]
         if name == ASYNCIO:
             line = line.replace("--loop uvloop", f"--loop {ASYNCIO}")
         self._url, self._pid = bed.start_line(line, root)

@@ -138,7 +138,7 @@ def main(rounds: int, tools: tuple[str, ...], off: str | None, file: Path | None
     turn, with the same prompts, lengths and concurrency, and never more at once than an engine runs.
 
     The last line is name=value pairs. throughput_ratio is requests a second, Headrace's over vLLM's; ttft_ratio and
-    tpot_ratio are the times to the first token and for each token after it, likewise. Each is of the medians of the
+    tpot_ratio are ratios of the times to the first token and for each token after it. Each is of the medians of the
     rounds, and is the worse of the two tools; those of each tool follow, by its name. failed counts requests of all
     rounds without an answer, of both servers. The status is 1 when a ratio misses its goal or a request failed.
 

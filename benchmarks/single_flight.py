@@ -36,7 +36,7 @@ FOUND = """
 
 
 def measure(number: int, *, is_on: bool) -> dict[str, Any]:
-    """Submit so many identical jobs, kill the worker, and wait until all have ended and told so."""
+    """Submit this number of identical jobs, kill the worker, and wait until all have ended and told so."""
     env = {**SETTINGS, "HEADRACE_POOLS__CHAT__SINGLE_FLIGHT": str(is_on).lower()}
     with GoodReceiver() as receiver, Testbed(env, WITHOUT) as bed:
         job = {"prompt": "What is a headrace?", "temperature": 0, "max_wait": 3600, "webhook": receiver.url}

@@ -23,21 +23,25 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bed.chaos.faults import Faults
 from bed.chaos.flights import make_identical
+from bed.chaos.lines import BatchClient, judge_lines, make_batches
 from bed.chaos.orders import Client, make_orders
 from bed.chaos.verdict import judge
 from bed.chaos.world import LANES, POISON, World
 from bed.testbed import console, line_of
 
-#: The own hosts: so many answers at once on each, at so many tokens a second.
+#: The own hosts: answers at once on each, and their tokens a second.
 SLOTS, TOKENS_PER_S = 16, 16
 #: An answer has 16 tokens in the mean.
 CAPACITY_PER_S = 2 * SLOTS * TOKENS_PER_S / 16
+#: The share of the jobs that are lines of batches.
+LINES_SHARE = 0.2
 #: Without an end of any job for so long, what is open is taken for lost.
 STUCK_S = 90.0
 #: What must hold, whatever broke.
 ZERO = ("lost", "double_effects", "double_billed", "misbilled", "wrong_answers", "unknown_jobs", "webhooks_missing")
 ZERO += ("money_stuck", "poison_at_large", "overshoot_new", "complaints", "hung_posts")
 ZERO += ("hosts_overordered", "hosts_adrift", "flights_paid_twice", "followers_misbooked", "other_answers")
+ZERO += ("lines_lost", "lines_twice", "lines_wrong", "batches_misbilled")
 ZERO_USD = ("unbooked_usd", "overbooked_usd", "budget_off_usd")
 SETTINGS = {
     "HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS),
@@ -72,7 +76,7 @@ class Depths:
             try:
                 self.seen.append(max(int(self._world.onlooker.zcard(key)) for key in keys))
             except Exception:
-                # It is down, or hung: nobody is let in meanwhile.
+                # It is down, or hung: no operator is let in meanwhile.
                 continue
 
 
@@ -105,13 +109,13 @@ def break_things(client: Client, faults: Faults, plan: Plan) -> None:
         faults.happen(kind)
 
 
-def settle(world: World, client: Client) -> None:
+def settle(world: World, client: Client, batches: BatchClient) -> None:
     """Return once every order has ended and the hosts are what they are to be, or nothing has ended for a long time."""
-    last, since = (-1, -1), time.monotonic()
+    last, since = (-1, -1, -1), time.monotonic()
     while time.monotonic() - since < STUCK_S:
-        now = client.posted, world.open_jobs()
-        is_done = now == (len(client.orders), 0) and client.seen == len(client.orders) and _is_delivered(world)
-        if is_done and world.hosts_agree():
+        now = client.posted, world.open_jobs(), batches.seen
+        is_done = now == (len(client.orders), 0, len(batches.orders)) and client.seen == len(client.orders)
+        if is_done and _is_delivered(world) and world.hosts_agree():
             return
         if now != last:
             last, since = now, time.monotonic()
@@ -126,27 +130,32 @@ def _is_delivered(world: World) -> bool:
 
 def soak(plan: Plan, off: str | None, log: Path | None) -> dict[str, Any]:
     """One run; its figures, history and faults."""
-    with World(off, SETTINGS) as world:
+    lines = round(LINES_SHARE * plan.jobs)
+    with World(off, SETTINGS, has_batches=True) as world:
         if off == "fence":
             with world.database() as db:
                 db.execute("DROP INDEX uq_ledger_bill")
-        orders = make_orders(plan.jobs, plan.seconds, plan.seed, world.receiver.url)
+        orders = make_orders(plan.jobs - lines, plan.seconds, plan.seed, world.receiver.url)
         make_identical(orders, plan.seconds, plan.seed, world.receiver.url)
         client = Client(world.url, world.api_key, orders, has_keys=off != "idempotency")
+        batches = BatchClient(world.url, world.api_key, make_batches(lines, plan.seconds, plan.seed))
         poison = partial(client.add, f"A cup of {POISON}, please.")
         faults = Faults(world, plan.seed, poison, plan.outage_s)
         depths = Depths(world)
         client.begin()
+        batches.begin()
         began = time.monotonic()
         try:
             break_things(client, faults, plan)
-            settle(world, client)
+            settle(world, client, batches)
         finally:
             client.end()
+            batches.end()
             depths.end()
             if log is not None:
                 log.write_text("\n".join(world.log_lines()))
-        judged = judge(world, client.orders, faults.happened, depths.seen)
+        judged = judge(world, client.orders, faults.happened, depths.seen) | judge_lines(world, batches.orders)
+        client.complaints += batches.complaints
         return _report(plan, client, faults, judged, time.monotonic() - began)
 
 
@@ -157,7 +166,7 @@ def _report(plan: Plan, client: Client, faults: Faults, judged: dict[str, Any], 
         for fault, recovery_s in zip(faults.happened, recoveries, strict=True)
     ]
     figures = {
-        "jobs": len(client.orders),
+        "jobs": len(client.orders) + judged["lines"],
         "faults": len(happened),
         "fewest_of_a_kind": min(faults.counts[kind] for kind in plan.kinds or faults.kinds),
         **judged,
@@ -228,6 +237,10 @@ def main(
     log: Path | None,
 ) -> None:
     """Post thousands of jobs while processes, servers, the network and the paid API fail, and count what went wrong.
+
+    A fifth of the jobs are lines of ten batches, whose files are uploaded, and whose results are read, through the API.
+    One batch in four is cancelled once a line has ended. lines_lost are in no file of results, lines_twice in more than
+    one place or with more than one job, answer or bill, lines_wrong in the wrong file or with another answer.
 
     \b
     bin/headrace python benchmarks/soak.py

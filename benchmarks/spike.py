@@ -22,11 +22,11 @@ from rich.table import Table
 from bed.load import drive, request
 from bed.reconciliation import LARGEST, reconcile
 from bed.testbed import Testbed, bearer, console, line_of, wait_until
-from headrace.store.money.reconciliation import Reconciliation
+from headrace.store.money.cost_hours import Reconciliation
 from peers.paid_api import paid_api, usd
 
 WITHOUT = ("webhooks", "flower")
-#: The own pool: so many answers at once, of so many tokens at so many a second.
+#: The own pool: answers at once, the tokens of each, and tokens a second.
 SLOTS, TOKENS, TOKENS_PER_S = 16, 32, 16
 #: Of the one host on which the pool runs.
 USD_PER_HOUR = "4.10"
@@ -43,7 +43,7 @@ LONGEST_END_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The shape of the load: so many times the capacity, for so long, with at most so much money."""
+    """The shape of the load: a multiple of the capacity, its length, and the most that it may cost."""
 
     times: float
     seconds: float

@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 def measure(jobs: int, *, sweeps: bool) -> dict[str, Any]:
-    """Let so many jobs wait, wipe Redis, and start a worker once they are back in their queue, or should be."""
+    """Let this number of jobs wait, wipe Redis, and start a worker once they are back in their queue, or should be."""
     without = WITHOUT if sweeps else (*WITHOUT, "control")
     with Testbed(SETTINGS, without) as bed:
         job = {"prompt": "What is a headrace?", "max_tokens": 8, "max_wait": 3600}
@@ -40,7 +40,7 @@ def measure(jobs: int, *, sweeps: bool) -> dict[str, Any]:
             raise click.ClickException(f"Submits were answered with {dict(statuses)}.")
         bed.redis.flushall()
         began = time.monotonic()
-        # Without the sweeps nobody can say that it should be otherwise.
+        # Without the sweeps there is no sign that they should be back.
         longest_s, otherwise = (LONGEST_S, "Jobs are stuck.") if sweeps else (WATCHED_S, None)
         wait_until(lambda: bed.redis.llen(QUEUE) == jobs, longest_s, otherwise)
         rebuilt_s, rebuilt = time.monotonic() - began, int(bed.redis.llen(QUEUE))

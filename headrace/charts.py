@@ -12,7 +12,7 @@ import pygal
 from pygal.graph.graph import Graph
 from pygal.style import Style
 
-# pygal adds a finder of maps to Python's imports. It is of an old kind, of which every later import would warn.
+# pygal adds a finder of maps to Python's imports. It is of an old kind, and every later import would warn of it.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 #: Told apart by people who confuse red and green (Okabe and Ito), on light and on dark.

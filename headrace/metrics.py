@@ -1,13 +1,20 @@
-"""Counters and histograms that a process keeps for Prometheus, from its start to its end. Safe for many threads."""
+"""Counters and histograms that a process keeps for Prometheus, and the endpoint that serves them."""
 
+import logging
 import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from wsgiref.simple_server import WSGIServer
 
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from headrace.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class Counts(Collector):
@@ -32,7 +39,6 @@ class Counts(Collector):
             return dict(self._counts)
 
     def collect(self) -> Iterator[Metric]:
-        """The counter."""
         family = CounterMetricFamily(self._name, self._about, labels=self._labels)
         for values, count in sorted(self.snapshot().items()):
             family.add_metric(values, count)
@@ -50,7 +56,6 @@ class Durations(Collector):
         self._seconds: dict[tuple[str, ...], float] = defaultdict(float)
 
     def add(self, *values: str, seconds: float) -> None:
-        """Add one duration."""
         self.add_many(*values, bucket=bisect_left(self._bounds_s, seconds), count=1, seconds=seconds)
 
     def add_many(self, *values: str, bucket: int, count: int, seconds: float) -> None:
@@ -59,8 +64,12 @@ class Durations(Collector):
             self._counts[values][bucket] += count
             self._seconds[values] += seconds
 
+    def snapshot(self) -> dict[tuple[str, ...], list[int]]:
+        """The number of durations in each bucket, by the values of the labels."""
+        with self._lock:
+            return {values: list(counts) for values, counts in self._counts.items()}
+
     def collect(self) -> Iterator[Metric]:
-        """The histogram."""
         family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
         names = [*map(str, map(float, self._bounds_s)), "+Inf"]
         with self._lock:
@@ -68,3 +77,41 @@ class Durations(Collector):
         for values, counts, seconds in sorted(found):
             family.add_metric(values, list(zip(names, accumulate(counts), strict=True)), seconds)
         yield family
+
+
+class Endpoint:
+    """Serves a process's metrics, and everything else in the registry, over HTTP from `start` to `stop`."""
+
+    def __init__(
+        self, collectors: Sequence[Collector], host: str, port: int | None, registry: CollectorRegistry = REGISTRY
+    ):
+        """Args: port: None serves nothing. registry: the default also holds vLLM's metrics."""
+        self._collectors, self._host, self._port, self._registry = collectors, host, port, registry
+        self._serving: tuple[WSGIServer, threading.Thread] | None = None
+
+    def start(self) -> None:
+        """Start to listen. Raises: ConfigError when the address cannot be bound."""
+        if self._port is None:
+            return
+        try:
+            self._serving = start_http_server(self._port, self._host, self._registry)
+        except OSError as error:
+            message = (
+                f"Metrics cannot be served on {self._host}:{self._port} (HEADRACE_METRICS_HOST, HEADRACE_METRICS_PORT):"
+                f" {error.strerror}. Each process of a host needs a port of its own."
+            )
+            raise ConfigError(message, param="metrics_port") from error
+        for collector in self._collectors:
+            self._registry.register(collector)
+        log.info("metrics_served", extra={"host": self._host, "port": self._port})
+
+    def stop(self) -> None:
+        """Stop listening. Does nothing before `start`."""
+        if self._serving is None:
+            return
+        (server, thread), self._serving = self._serving, None
+        for collector in self._collectors:
+            self._registry.unregister(collector)
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -34,7 +34,6 @@ TRIES, PAUSE_S = 60, 1.0
 
 
 def run() -> None:
-    """Upgrade or downgrade."""
     if (given := context.config.attributes.get("connection")) is not None:  # A transaction of migrations/move.py.
         _migrate_as_one(given)
         return
@@ -69,7 +68,6 @@ def _alone(engine: sa.Engine) -> Iterator[None]:
 
 
 def _at(db: sa.Connection) -> str | None:
-    """The revision of the database."""
     return MigrationContext.configure(db).get_current_revision()
 
 

@@ -17,14 +17,19 @@ from headrace import connections, startup
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.ids import oldest_id, time_of
 from headrace.errors import HeadraceError
-from headrace.stack.lock import state_lock
 from headrace.stack.ports import free_port
-from headrace.stack.servers.postgres import Postgres
+from headrace.stack.postgres import Postgres
+from headrace.stack.state_folder import state_lock
 from headrace.store import clock, months, views
 from headrace.tables import BY_MONTH, revisions
 
 #: The schema that keeps the old tables.
 ASIDE = "before_0_1_0"
+#: Tables that a database of before has not.
+NEW = (
+    *("files", "batches", "batch_lines", "processes", "provider_batches"),
+    *("host_hours", "bills", "bill_checks", "label_keys", "label_days"),
+)
 #: The last migration before the baseline. Its tables have the columns of the baseline, and this one, which had no use.
 LAST, UNUSED = "0070", {("deliveries", "published_at")}
 #: A migration's file that is in the history only.
@@ -109,7 +114,8 @@ def move(db: Connection) -> list[Moved]:
     """Move every row, in the transaction of this connection. Raises: ClickException: it cannot be done."""
     _check(db)
     config = Config(toml_file=PROJECT_ROOT / "pyproject.toml", attributes={"connection": db})
-    tables = ScriptDirectory.from_config(config).get_revision(revisions.BASELINE).module.TABLES
+    made = ScriptDirectory.from_config(config).get_revision(revisions.BASELINE).module.TABLES
+    tables = [table for table in made if table not in NEW]
     rights = views.rights_to(db, [*tables, *views.VIEWS, "alembic_version"])
     _set_aside(db, tables)
     command.upgrade(config, revisions.BASELINE)
@@ -166,12 +172,11 @@ def _make_months(db: Connection) -> None:
 def _copy(db: Connection, table: str) -> Moved:
     """Copy a table's rows, and compare. Raises: ClickException: something is not as it was."""
     old, new = f"{ASIDE}.{table}", f"public.{table}"
-    columns = db.scalars(_COLUMNS, {"table": new}).all()
-    if gone := {(table, name) for name in db.scalars(_COLUMNS, {"table": old})}.difference(
-        UNUSED, ((table, name) for name in columns)
-    ):
+    columns, before = (db.scalars(_COLUMNS, {"table": name}).all() for name in (new, old))
+    if gone := {(table, name) for name in before}.difference(UNUSED, ((table, name) for name in columns)):
         raise click.ClickException(f"{old} has columns that are unknown here: {sorted(gone)}.")
-    listed = ", ".join(columns)
+    # Columns that the old table has not get their defaults.
+    listed = ", ".join(name for name in columns if name in before)
     db.exec_driver_sql(f"INSERT INTO {new} ({listed}) OVERRIDING SYSTEM VALUE SELECT {listed} FROM {old}")
     for name in db.scalars(_NUMBERED, {"table": new}).all():
         sequence = db.scalar(sa.text("SELECT pg_get_serial_sequence(:table, :name)"), {"table": old, "name": name})

@@ -25,15 +25,13 @@ from headrace.config import Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.fleet import Fleet
 from headrace.errors import HeadraceError
-from headrace.http.request_metrics import RequestMetrics
-from headrace.http.shapes import shape_of
+from headrace.http import RequestMetrics, shape_of
 from headrace.store import Store
 from headrace.store.fleet import workers
-from ops import gate, shown
+from ops import apps, audit, batches, charts, fleet, gate, jobs, money, overview, shown
 from ops.deps import EXTENSION, OpsDeps, deps
+from ops.gate import COOKIE, PATH, LoopbackSessions
 from ops.logins import Logins
-from ops.pages import apps, audit, budgets, caches, charts, cost, deliveries, hosts, jobs, login, queues
-from ops.sessions import COOKIE, PATH, LoopbackSessions
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +76,11 @@ def create_app(settings: Settings) -> Flask:
     shown.register(app)
     _handle_errors(app)
     app.after_request(_secure)
-    for pages in (login, jobs, queues, hosts, deliveries, apps, budgets, caches, cost, audit, charts):
-        app.register_blueprint(pages.blueprint)
+    for pages in (
+        *(gate.login, overview.blueprint, jobs.jobs, jobs.deliveries, batches.blueprint, fleet.queues, fleet.hosts),
+        *(apps.blueprint, money.budgets, money.caches, money.cost, money.bills, audit.blueprint, charts.blueprint),
+    ):
+        app.register_blueprint(pages)
     app.wsgi_app = DispatcherMiddleware(_outside, {PATH: app.wsgi_app})  # type: ignore[method-assign]
     return app
 
@@ -150,7 +151,6 @@ def _handle_errors(app: Flask) -> None:
 
 
 def _page(status: int, message: str) -> Response:
-    """The page of an error."""
     # An error before the login, or of the login's own query, knows no operator.
     template = "layout/error.html" if g.get("operator") else "layout/closed.html"
     return make_response(render_template(template, status=status, message=message), status)

@@ -16,10 +16,12 @@ from typing import Any
 from flask import Flask
 from werkzeug.wrappers import Response
 
-from headrace import heap, startup
-from headrace.endpoint import Endpoint
-from headrace.http.asgi import Receive, Scope, Send, environ_of
+from headrace import startup
+from headrace.domain.fleet import ProcessKind
+from headrace.heartbeat import Heartbeat
+from headrace.http import Receive, Scope, Send, environ_of
 from headrace.logging import configure
+from headrace.metrics import Endpoint
 from ops.app import FORM_BYTES_MAX, create_app
 from ops.deps import EXTENSION
 
@@ -77,8 +79,8 @@ class Server:
 
     def _client(self, scope: Scope) -> str:
         """The client's address: the last one that no trusted proxy has."""
-        told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-        hops = [hop.strip() for hop in told.split(",") if hop.strip()]
+        forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+        hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
         address: str = (scope.get("client") or [""])[0]
         while hops and _is_within(address, self._proxies):
             address = hops.pop()
@@ -97,10 +99,10 @@ class Server:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises: _Refusal."""
-        told = [value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")]
-        if told in ([], [b"0"]):
+        lengths = [value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")]
+        if lengths in ([], [b"0"]):
             return b""
-        if told[0].isdigit() and int(told[0]) > FORM_BYTES_MAX:
+        if lengths[0].isdigit() and int(lengths[0]) > FORM_BYTES_MAX:
             raise _too_large()
         try:
             async with asyncio.timeout(BODY_S) as deadline:
@@ -171,7 +173,8 @@ def _app() -> Server:
     with startup.explained():
         app = create_app(settings)
         Endpoint([app.extensions[EXTENSION].metrics], settings.metrics_host, settings.metrics_port).start()
-    heap.settle(GC_THRESHOLD)
+    Heartbeat(app.extensions[EXTENSION].store, ProcessKind.OPS, settings).start()
+    startup.settle_heap(GC_THRESHOLD)
     return Server(app, settings.ops.proxies)
 
 

@@ -1,75 +1,183 @@
-"""The pages' charts, as SVG: pure, from rows to text."""
+"""`/ops/charts`: the pages' charts as SVG, drawn by the server, without a script."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import pygal
+from flask import Blueprint, Response, request
+from sqlalchemy import Connection
 
 from headrace.charts import drawn, options, scale
 from headrace.domain.queues import Lane, Route
+from headrace.errors import NotFound
+from headrace.store import clock
+from headrace.store.fleet import history
 from headrace.store.fleet.history import HostChange, PoolMoment, WaitMoment
-from headrace.store.money.trends import RouteDay, SplitPoint
+from headrace.store.money import costs
+from headrace.store.money.costs import RouteDay, SplitPoint
+from ops.deps import deps
+from ops.forms import MonthForm, Periods, checked
+from ops.money import after, month_of
+
+blueprint = Blueprint("charts", __name__, url_prefix="/charts")
+
+#: A picture's style is inside it. Nothing else runs or loads.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+#: Spans of a line, at most.
+POINTS = 120
+#: The spans of charts, which begin at round times: the first that gives no more points.
+SPANS = tuple(timedelta(seconds=seconds) for seconds in (30, 60, 180, 300, 900, 1800, 3600, 7200))
+
+
+class Window(NamedTuple):
+    """The time that a chart shows, and the length of its spans."""
+
+    since: datetime
+    until: datetime
+    span: timedelta
+
+    @classmethod
+    def of(cls, db: Connection, form: Periods) -> Self:
+        """The time up to now."""
+        now, shown = clock.now(db), timedelta(hours=int(form.hours.data))
+        return cls(now - shown, now, next(span for span in SPANS if shown <= POINTS * span))
+
+
+@blueprint.get("/depth.svg")
+def depth() -> Response:
+    """A pool's depth and hosts, and the decisions that changed them."""
+    form, pool = _asked()
+    with deps().store.read() as db:
+        window = Window.of(db, form)
+        trend = history.pool_trend(db, pool, window.since, window.span)
+        changes = history.host_changes(db, pool, window.since)
+    return _picture(draw_depth(trend, changes, window))
+
+
+@blueprint.get("/kv.svg")
+def kv() -> Response:
+    """The use of a pool's KV caches."""
+    form, pool = _asked()
+    with deps().store.read() as db:
+        window = Window.of(db, form)
+        trend = history.pool_trend(db, pool, window.since, window.span)
+    return _picture(draw_kv_use(trend, window))
+
+
+@blueprint.get("/waits.svg")
+def waits() -> Response:
+    """The 95th percentile of the waits of each lane."""
+    form: Periods = checked(Periods(request.args))
+    with deps().store.read() as db:
+        window = Window.of(db, form)
+        found = history.wait_trend(db, window.since, window.span)
+    return _picture(draw_waits(found, window))
+
+
+@blueprint.get("/routes.svg")
+def routes() -> Response:
+    """USD of each day of a month by route."""
+    form = checked(MonthForm(request.args))
+    with deps().store.read() as db:
+        month = month_of(form.month.data, clock.now(db))
+        found = costs.routes_per_day(db, month, after(month))
+    return _picture(draw_routes(found, month, after(month)))
+
+
+@blueprint.get("/split.svg")
+def split() -> Response:
+    """What a pool's request cost on an own host against the paid API, by requests an hour."""
+    form, month_form = checked(Periods(request.args)), checked(MonthForm(request.args))
+    with deps().store.read() as db:
+        month = month_of(month_form.month.data, clock.now(db))
+        points = costs.split_points(db, month, after(month))
+    found = [each for each in points if each.pool == form.pool.data]
+    if not found:
+        raise NotFound("This pool has no split point in this month.")
+    return _picture(draw_split(found[0]))
+
+
+def _asked() -> tuple[Periods, str]:
+    form: Periods = checked(Periods(request.args))
+    if form.pool.data not in deps().settings.own_pools:
+        raise NotFound("There is no such pool.")
+    return form, str(form.pool.data)
+
+
+def _picture(svg: str) -> Response:
+    response = Response(svg, mimetype="image/svg+xml")
+    response.headers["Content-Security-Policy"] = POLICY
+    return response
+
 
 #: The labels of the axis of time are a round step apart: the first of these that gives at most `LABELS`.
 STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 10, 30, 60, 120, 240, 720, 1440))
 LABELS = 8
-#: Fewer points than this are dots, because the line between them is short, or there is none.
-FEW = 3
 #: What each route is called.
 ROUTES = {Route.POOL: "own hosts", Route.OVERFLOW: "paid API"}
 #: Points of a curve.
 CURVE_POINTS = 60
 
 
-def depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange]) -> str:
+def draw_depth(trend: Sequence[PoolMoment], changes: Sequence[HostChange], window: Window) -> str:
     """Depth on the left axis; hosts on the right one, where decisions are dots at the number that they want."""
-    left = scale(max((each.depth for each in trend), default=0))
+    left = scale(max((each.most for each in trend), default=0))
     right = scale(max([each.hosts for each in trend] + [each.target for each in changes], default=0))
-    chart = _over_time(trend, range=(0, left[-1]), secondary_range=(0, right[-1]), y_labels=left)
-    dots = len(trend) < FEW
-    chart.add("depth", [_point(each.at, each.depth) for each in trend], fill=True, show_dots=dots)
-    chart.add("hosts (right)", [_point(each.at, each.hosts) for each in trend], secondary=True, show_dots=dots)
+    chart = _over_time(window, has_data=bool(trend), range=(0, left[-1]), secondary_range=(0, right[-1]), y_labels=left)
+    chart.add("mean depth", _steps([(each.at, each.depth) for each in trend], window))
+    chart.add("highest depth", _steps([(each.at, each.most) for each in trend], window))
+    chart.add("hosts (right)", _steps([(each.at, each.hosts) for each in trend], window), secondary=True)
     for action, label in (("up", "order (right)"), ("down", "drain (right)")):
-        points = [_point(each.at, each.target) for each in changes if each.action == action]
+        points = [(each.at.timestamp(), each.target) for each in changes if each.action == action]
         if points:
             chart.add(label, points, secondary=True, stroke=False, show_dots=True)
     return drawn(chart)
 
 
-def kv_use(trend: Sequence[PoolMoment]) -> str:
+def draw_kv_use(trend: Sequence[PoolMoment], window: Window) -> str:
     """The highest share of the KV caches in use."""
-    known = [each for each in trend if each.kv_use is not None]
+    known = [(each.at, each.kv_use) for each in trend if each.kv_use is not None]
     chart = _over_time(
-        known, range=(0, 1), y_labels=(0, 0.25, 0.5, 0.75, 1), value_formatter=lambda share: f"{share:.0%}"
+        window,
+        has_data=bool(known),
+        range=(0, 1),
+        y_labels=(0, 0.25, 0.5, 0.75, 1),
+        value_formatter=lambda share: f"{share:.0%}",
     )
-    points = [_point(each.at, each.kv_use) for each in known]
-    chart.add("KV cache in use", points, fill=True, show_dots=len(points) < FEW)
+    chart.add("KV cache in use", _steps(known, window))
     return drawn(chart)
 
 
-def waits(trend: Sequence[WaitMoment]) -> str:
+def draw_waits(trend: Sequence[WaitMoment], window: Window) -> str:
     """A line for each lane that had starts."""
-    chart = _over_time(trend, value_formatter=lambda wait_s: f"{wait_s:,.4g} s")
+    chart = _over_time(window, has_data=bool(trend), value_formatter=lambda wait_s: f"{wait_s:,.4g} s")
     for lane in Lane:
         # Each lane keeps its colour, with the others or without.
-        points = [_point(each.at, each.p95_wait_s) for each in trend if each.lane == lane]
-        chart.add(str(lane), points, show_dots=len(points) < FEW)
+        points = [(each.at, each.p95_wait_s) for each in trend if each.lane == lane]
+        chart.add(str(lane), _steps(points, window))
     return drawn(chart)
 
 
-def _point(at: datetime, value: float | None) -> tuple[float, float | None]:
-    return at.timestamp(), value
+def _steps(values: Sequence[tuple[datetime, float]], window: Window) -> list[tuple[float, float | None]]:
+    """The points of a line that has each value over its whole span, and none where a span has no value."""
+    points: list[tuple[float, float | None]] = []
+    for number, (at, value) in enumerate(values):
+        end = min(at + window.span, window.until)
+        points += [(max(at, window.since).timestamp(), value), (end.timestamp(), value)]
+        if number + 1 < len(values) and values[number + 1][0] > at + window.span:
+            points.append((end.timestamp(), None))
+    return points
 
 
-def _over_time(trend: Sequence[PoolMoment] | Sequence[WaitMoment], **more: Any) -> pygal.XY:
-    times = [each.at for each in trend]
-    # pygal labels an axis without labels by itself, with seconds since 1970.
-    ticks = (_ticks(min(times), max(times)) or [min(times)]) if times else []
-    shape = "%m-%d" if ticks and ticks[-1] - ticks[0] > timedelta(days=2) else "%H:%M"
+def _over_time(window: Window, *, has_data: bool, **more: Any) -> pygal.XY:
+    """Args: has_data: without it, the axis has no labels either."""
+    ticks = _ticks(window.since, window.until) if has_data else []
+    shape = "%m-%d" if window.until - window.since > timedelta(days=2) else "%H:%M"
     labels = [{"value": at.timestamp(), "label": f"{at:{shape}}"} for at in ticks]
-    return pygal.XY(**options(".3", x_labels=labels, **more))
+    times = (window.since.timestamp(), window.until.timestamp())
+    return pygal.XY(**options(".3", x_labels=labels, xrange=times, allow_interruptions=True, **more))
 
 
 def _ticks(first: datetime, last: datetime) -> list[datetime]:
@@ -84,7 +192,7 @@ def _ticks(first: datetime, last: datetime) -> list[datetime]:
     return ticks
 
 
-def routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> str:
+def draw_routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> str:
     """USD of each day, stacked by route."""
     days = [since + timedelta(days=number) for number in range((until - since).days)]
     chart = pygal.StackedBar(**options(value_formatter=lambda usd: f"{usd:,.4g}", show_minor_x_labels=False))
@@ -96,7 +204,7 @@ def routes(found: Sequence[RouteDay], since: datetime, until: datetime) -> str:
     return drawn(chart)
 
 
-def split(point: SplitPoint) -> str:
+def draw_split(point: SplitPoint) -> str:
     """USD of one request by how many an hour a host serves: a host's price shared by them, and the paid API's price.
 
     Where the lines cross is the split point. The dot is what the hosts served.

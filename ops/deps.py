@@ -9,7 +9,7 @@ from redis import Redis
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.config import Settings
-from headrace.http.request_metrics import RequestMetrics
+from headrace.http import RequestMetrics
 from headrace.store import Store
 from ops.logins import Logins
 

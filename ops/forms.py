@@ -7,16 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, Field, Form, PasswordField, SelectField, SelectMultipleField, StringField
+from wtforms import Field, Form, PasswordField, SelectField, SelectMultipleField, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, Optional, Regexp, ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from headrace.config.pools import CACHE_LIMIT_S
+from headrace.domain import operators
 from headrace.domain.apps import Scope
+from headrace.domain.batches import BatchState, parse_batch_id
 from headrace.domain.ids import parse_id
-from headrace.domain.operators import moments
-from headrace.domain.operators.actions import Action
+from headrace.domain.operators import Action
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
@@ -50,6 +51,10 @@ def _text(label: str, *, chars: int = 100) -> StringField:
     return StringField(label, filters=[_stripped], validators=[Optional(), Length(max=chars), printable])
 
 
+def _matching(label: str, pattern: str) -> StringField:
+    return StringField(label, filters=[_stripped], validators=[Optional(), Regexp(pattern)])
+
+
 def _choice(label: str, values: Sequence[str], every: str = "any") -> SelectField:
     return SelectField(
         label, choices=[SelectChoice("", every), *(SelectChoice(value, value) for value in values)], default=""
@@ -72,15 +77,31 @@ class JobFilter(Form):
     model = _text("Model", chars=200)
     end_user = _text("End user", chars=300)
     error_code = _text("Error code")
+    queue = _text("Queue")
+    metadata = _text("Metadata", chars=300)
     since = _text("Since", chars=40)
     until = _text("Until", chars=40)
+    batch = _text("Batch", chars=60)
     before = _text("Before", chars=60)
+
+    def batch_id(self) -> UUID | None:
+        """The batch whose lines the jobs answer. Raises: InvalidRequest."""
+        return _batch_id(self.batch)
+
+    def pair(self) -> tuple[str, str] | None:
+        """The key and the value of the metadata. Raises: InvalidRequest."""
+        if not self.metadata.data:
+            return None
+        key, sign, value = self.metadata.data.partition("=")
+        if not (key and sign):
+            raise InvalidRequest("Metadata: it is no key=value, such as order=17.", param="metadata")
+        return key, value
 
     def moment(self, name: str) -> datetime | None:
         """The time of a field. Raises: InvalidRequest."""
         text = self[name].data
         try:
-            return moments.read(text, datetime.now(UTC)) if text else None
+            return operators.read_time(text, datetime.now(UTC)) if text else None
         except ValueError as error:
             raise InvalidRequest(f"{self[name].label.text}: {error}", param=name) from error
 
@@ -92,11 +113,30 @@ class JobFilter(Form):
             raise InvalidRequest("Before: it is not the id of a job.", param="before") from error
 
 
+class BatchFilter(Form):
+    """Which batches are listed."""
+
+    state = _choice("State", [state.value for state in BatchState])
+    app = _text("App")
+    before = _text("Before", chars=60)
+
+    def last_seen(self) -> UUID | None:
+        """The id of the last batch of the page before. Raises: InvalidRequest."""
+        return _batch_id(self.before)
+
+
+def _batch_id(field: Field) -> UUID | None:
+    try:
+        return parse_batch_id(field.data) if field.data else None
+    except NotFound as error:
+        raise InvalidRequest(f"{field.label.text}: it is not the id of a batch.", param=field.name) from error
+
+
 class DeliveryFilter(Form):
     """Which deliveries are listed."""
 
     app = _text("App")
-    failed = BooleanField("Failed only")
+    state = _choice("State", ["failed", "retrying", "pending", "delivered"])
 
 
 class AuditFilter(Form):
@@ -105,8 +145,8 @@ class AuditFilter(Form):
     actor = _text("Operator", chars=200)
     action = _choice("Action", [action.value for action in Action])
     app = _text("App")
-    day = StringField("Day", filters=[_stripped], validators=[Optional(), Regexp(r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")])
-    before = StringField("Before", filters=[_stripped], validators=[Optional(), Regexp(r"^[0-9]{1,18}$")])
+    day = _matching("Day", r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")
+    before = _matching("Before", r"^[0-9]{1,18}$")
 
     def days(self) -> tuple[datetime, datetime] | tuple[None, None]:
         """The start and the end of the day. Raises: InvalidRequest."""
@@ -124,8 +164,11 @@ class Periods(Form):
 
     hours = SelectField(
         "Time",
-        choices=[SelectChoice("6", "6 hours"), SelectChoice("24", "1 day"), SelectChoice("168", "7 days")],
-        default="24",
+        choices=[
+            *(SelectChoice("1", "1 hour"), SelectChoice("6", "6 hours")),
+            *(SelectChoice("24", "1 day"), SelectChoice("168", "7 days")),
+        ],
+        default="1",
     )
     pool = _text("Pool")
 
@@ -133,21 +176,19 @@ class Periods(Form):
 class MonthForm(Form):
     """A month."""
 
-    month = StringField("Month", filters=[_stripped], validators=[Optional(), Regexp(r"^20[0-9]{2}-(0[1-9]|1[0-2])$")])
+    month = _matching("Month", r"^20[0-9]{2}-(0[1-9]|1[0-2])$")
 
 
 class LimitsForm(FlaskForm):
     """The limits of one app, where an empty field is no limit, and its calls and its cache, where it is the setting."""
 
-    queued_jobs = StringField("Jobs that may wait", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
-    requests_per_minute = StringField("Requests a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
-    tokens_per_minute = StringField("Tokens a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
-    calls_per_minute = StringField("Calls a minute", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE)])
-    day_usd = StringField("USD a day", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
-    month_usd = StringField("USD a month", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
-    cache_s = StringField(
-        "Answers serve identical jobs for, in s", filters=[_stripped], validators=[Optional(), Regexp(_WHOLE_OR_ZERO)]
-    )
+    queued_jobs = _matching("Jobs that may wait", _WHOLE)
+    requests_per_minute = _matching("Requests a minute", _WHOLE)
+    tokens_per_minute = _matching("Tokens a minute", _WHOLE)
+    calls_per_minute = _matching("Calls a minute", _WHOLE)
+    day_usd = _matching("USD a day", _AMOUNT)
+    month_usd = _matching("USD a month", _AMOUNT)
+    cache_s = _matching("Answers serve identical jobs for, in s", _WHOLE_OR_ZERO)
     lanes = SelectMultipleField(
         "Lanes",
         choices=[SelectChoice(lane.value, lane.value) for lane in Lane],
@@ -163,18 +204,16 @@ class LimitsForm(FlaskForm):
         return int(text) if text else None
 
     def usd(self, name: str) -> Decimal | None:
-        """An amount of USD."""
         return Decimal(self[name].data) if self[name].data else None
 
 
 class BudgetForm(FlaskForm):
     """The budget of all apps together; an empty field is no limit."""
 
-    day_usd = StringField("USD a day", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
-    month_usd = StringField("USD a month", filters=[_stripped], validators=[Optional(), Regexp(_AMOUNT)])
+    day_usd = _matching("USD a day", _AMOUNT)
+    month_usd = _matching("USD a month", _AMOUNT)
 
     def usd(self, name: str) -> Decimal | None:
-        """An amount of USD."""
         return Decimal(self[name].data) if self[name].data else None
 
 
@@ -188,6 +227,4 @@ class KeyForm(FlaskForm):
         option_widget=CheckboxInput(),
         widget=ListWidget(prefix_label=False),
     )
-    days = StringField(
-        "Days until it expires", filters=[_stripped], validators=[Optional(), Regexp(r"^[1-9][0-9]{0,4}$")]
-    )
+    days = _matching("Days until it expires", r"^[1-9][0-9]{0,4}$")

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
-from headrace.domain.operators.accounts import Operator
-from headrace.domain.operators.actions import Actor, Source
+from headrace.domain.operators import Actor, Operator, Source
 from headrace.errors import Refused
 from headrace.policies import passwords
 from headrace.store import Store, actions, operators
@@ -20,9 +19,9 @@ log = logging.getLogger(__name__)
 
 #: Logins that wait for their turn or have it, of one address and in all. Each holds a thread.
 WAITING_PER_ADDRESS, WAITING = 2, 16
-#: After a wrong password its place stays taken for so many times the processor time of the comparison, and the next
-#: comparison waits for so many. So guesses from one address get a quarter of one CPU, and those of all get half of one:
-#: a comparison takes 32 MiB and a CPU for 0.2 s, which other processes of the host need.
+#: Factors of the processor time of a comparison: after a wrong password its place stays taken for the first, and the
+#: next comparison waits for the second. So guesses from one address get a quarter of one CPU, and those of all get half
+#: of one: a comparison takes 32 MiB and a CPU for 0.2 s, which other processes of the host need.
 ADDRESS_REST, REST = 6, 1
 RETRY_AFTER_S = 2
 

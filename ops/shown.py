@@ -3,20 +3,21 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from flask import Flask, url_for
 from markupsafe import Markup
 
+from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import show_id
+from headrace.policies.webhooks import origin
 
 NONE = "-"
 
 
 def register(app: Flask) -> None:
     """Give the templates these functions as filters."""
-    for show in (time, minute, fact, number, usd, seconds, percent, origin, job_link, value):
+    for show in (time, minute, fact, number, usd, seconds, percent, origin, job_name, job_link, batch_link, value):
         app.add_template_filter(show)
 
 
@@ -65,18 +66,12 @@ def seconds(length: float | timedelta | None) -> str:
 
 
 def percent(share: float | Decimal | None) -> str:
-    """A share in percent."""
     return NONE if share is None else f"{share:.0%}"
 
 
-def origin(url: str) -> str:
-    """The scheme and host of a URL. The rest may contain a secret."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or NONE
-    except ValueError:
-        return NONE
-    return f"{parts.scheme}://{host}/…"
+def job_name(job_id: UUID) -> str:
+    """A job's id as apps see it."""
+    return show_id(job_id)
 
 
 def job_link(job_id: UUID | None) -> Markup | str:
@@ -87,6 +82,14 @@ def job_link(job_id: UUID | None) -> Markup | str:
     return Markup('<a class="id" href="{}">{}</a>').format(url_for("jobs.show", job_id=shown), shown)
 
 
+def batch_link(batch_id: UUID | None) -> Markup | str:
+    """A batch's id as a link to its page."""
+    if batch_id is None:
+        return NONE
+    shown = show_id(batch_id, BATCH_PREFIX)
+    return Markup('<a class="id" href="{}">{}</a>').format(url_for("batches.show", batch_id=shown), shown)
+
+
 def fact(text: Any, name: str) -> Any:
     """What a timeline knows by this name; a time without its fractions of a second, an amount without its zeros."""
     if name == "usd" or name.endswith("_usd"):
@@ -95,7 +98,6 @@ def fact(text: Any, name: str) -> Any:
 
 
 def value(any_: Any) -> Any:
-    """A column's value."""
     match any_:
         case None | "":
             return NONE

@@ -11,46 +11,44 @@ from functools import cache, partial
 from typing import Any
 
 from celery import Celery, bootsteps
-from celery.signals import setup_logging
+from celery.signals import beat_init, setup_logging
 from celery.worker.consumer import Events
 
 from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
-from headrace.broker.pace import Pace
+from headrace.broker.rates import Pace
 from headrace.broker.remote_control import cancel_here
 from headrace.broker.watchdog import watch
 from headrace.config import Settings
 from headrace.connections.redis import redis_client
+from headrace.domain.fleet import ProcessKind
 from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
-from headrace.endpoint import Endpoint
 from headrace.errors import LockHeld, Unavailable
-from headrace.store import Store, jobs
-from headrace.store.attempts import escalations
+from headrace.heartbeat import Heartbeat, beat_in_workers
+from headrace.metrics import Endpoint
+from headrace.storage import open_storage
+from headrace.store import Store, batches, deliveries, escalations, files, jobs
 from headrace.store.bad_rows import BadRows
+from headrace.store.cache import exact_cache, semantic_cache, semantic_matches
 from headrace.store.fleet import observations
-from headrace.store.jobs import followers, idempotency, shadows, texts
-from headrace.store.money import cost_days, cost_hours, reservations
-from headrace.store.reuse import entries, matches
-from headrace.store.webhooks import deliveries
+from headrace.store.jobs import insertion, shadows, texts
+from headrace.store.money import budgets, cost_hours, host_hours
+from headrace.sweeper import Sweep, Sweeper
 from scheduler import actuators, sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
-from scheduler.fleet.move_hosts import HostMover
-from scheduler.fleet.note_hosts import note_hosts
-from scheduler.fleet.pace import Timing
-from scheduler.fleet.retire_pools import PoolRetirer
+from scheduler.fleet.move_hosts import HostMover, PoolRetirer, note_hosts
+from scheduler.fleet.plan import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
-from scheduler.learn import forget_entries, judge_matches
-from scheduler.measuring import BudgetMetrics, CacheMetrics, QueueMetrics, ScalingMetrics
+from scheduler.learn import compare_shadows, forget_entries, judge_matches, start_shadows
+from scheduler.measuring import QueueMetrics, StoreMetrics
 from scheduler.money import close_days, close_hours, price_tokens, watch_budgets
 from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
-from scheduler.routing import compare_shadows, give_kept, start_shadows
 from scheduler.show_ends import EndsListener
 from scheduler.spill import spill
-from scheduler.sweep import AnalystsEnder, detach_months, make_months
-from scheduler.sweeper import Sweep, Sweeper
+from scheduler.sweep import AnalystsEnder, detach_months, give_kept, make_months
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +76,12 @@ def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
     redis = redis_client(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    return ControlDeps(settings, store, admission, Pace(redis))
+    return ControlDeps(settings, store, admission, Pace(redis), open_storage(settings.files))
 
 
 def make_sweeper(deps: ControlDeps) -> Sweeper:
     """All sweeps, with their intervals."""
-    return Sweeper([*job_sweeps(deps), *upkeep_sweeps(deps), *host_sweeps(deps)], deps.tallies.note_sweep)
+    return Sweeper([*job_sweeps(deps), *upkeep_sweeps(deps), *host_sweeps(deps)], deps.sweeps.note)
 
 
 def job_sweeps(deps: ControlDeps) -> list[Sweep]:
@@ -101,7 +99,7 @@ def job_sweeps(deps: ControlDeps) -> list[Sweep]:
             "settle_followers",
             every_s,
             partial(sweep.settle_followers, deps, BadRows("settle_followers")),
-            followers.SETTLE_ROWS,
+            exact_cache.SETTLE_ROWS,
         ),
         Sweep("publish_due", every_s, partial(sweep.publish_due, deps)),
     ]
@@ -113,12 +111,12 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
     return [
         Sweep("watch_budgets", WATCH_BUDGETS_EVERY_S, partial(watch_budgets, deps)),
         Sweep("watch_scaling", WATCH_SCALING_EVERY_S, partial(watch_scaling, deps)),
-        Sweep("settle_calls", every_s, partial(sweep.settle_calls, deps), reservations.LATE_ROWS),
-        Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), cost_hours.MOST_HOURS),
-        Sweep("close_days", CLOSE_DAYS_EVERY_S, partial(close_days, deps), cost_days.MOST_DAYS),
+        Sweep("settle_calls", every_s, partial(sweep.settle_calls, deps), budgets.LATE_ROWS),
+        Sweep("close_hours", CLOSE_HOURS_EVERY_S, partial(close_hours, deps), host_hours.MOST_HOURS),
+        Sweep("close_days", CLOSE_DAYS_EVERY_S, partial(close_days, deps), cost_hours.MOST_DAYS),
         Sweep("price_tokens", PRICE_TOKENS_EVERY_S, partial(price_tokens, deps)),
         Sweep("reconcile_admission", RECONCILE_EVERY_S, partial(sweep.reconcile_admission, deps)),
-        Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), idempotency.FORGET_ROWS),
+        Sweep("forget_keys", FORGET_EVERY_S, partial(sweep.forget_keys, deps), insertion.FORGET_ROWS),
         Sweep(
             "roll_up_samples",
             FORGET_SAMPLES_EVERY_S,
@@ -132,9 +130,11 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
             observations.FORGET_ROWS,
         ),
         Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
+        Sweep("forget_files", FORGET_EVERY_S, partial(sweep.forget_files, deps), files.SWEEP_ROWS),
+        Sweep("forget_lines", FORGET_EVERY_S, partial(sweep.forget_lines, deps), batches.FORGET_BATCHES),
         Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
-        Sweep("judge_matches", every_s, partial(judge_matches, deps), matches.JUDGE_ROWS),
-        Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), entries.FORGET_ROWS),
+        Sweep("judge_matches", every_s, partial(judge_matches, deps), semantic_matches.JUDGE_ROWS),
+        Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), semantic_cache.FORGET_ROWS),
         Sweep("end_analysts", END_ANALYSTS_EVERY_S, AnalystsEnder(deps)),
         Sweep("make_months", MONTHS_EVERY_S, partial(make_months, deps)),
         Sweep("detach_months", MONTHS_EVERY_S, partial(detach_months, deps)),
@@ -181,8 +181,7 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
 
         def create(self, worker: Any) -> Endpoint:
             """Called once, when the worker is put together."""
-            own = [QueueMetrics(deps), ScalingMetrics(deps), BudgetMetrics(deps), CacheMetrics(deps)]
-            collectors = [deps.tallies, *own]
+            collectors = [deps.tallies, deps.sweeps, QueueMetrics(deps), StoreMetrics(deps)]
             return Endpoint(collectors, deps.settings.metrics_host, deps.settings.metrics_port)
 
         def start(self, worker: Any) -> None:
@@ -268,6 +267,8 @@ def _app() -> Celery:
     settings = startup.load()
     celery = make_app(settings)
     deps = make_deps(celery, settings)
+    beat_in_workers(celery, deps.store, ProcessKind.CONTROL, settings, deps.sweeps.problems)
+    beat_init.connect(lambda **_: Heartbeat(deps.store, ProcessKind.BEAT, settings).start(), weak=False)
     add_steps(celery, deps)
     add_tasks(celery, deps)
     cancel_here(partial(sweep.cancel, deps))

@@ -14,18 +14,16 @@ from sqlalchemy import Connection
 from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.hosts import HostEnd, HostState
-from headrace.domain.limits.rates import MINUTE_S
+from headrace.domain.limits import MINUTE_S
 from headrace.domain.scaling import Action, Decision, PoolHosts
 from headrace.errors import BrokerUnavailable
-from headrace.policies import scaling
-from headrace.policies.scaling.replay import DecisionInputs, to_json
+from headrace.policies.scaling.decisions import VERSION, DecisionInputs, decide, to_json
 from headrace.store import clock, locks
 from headrace.store.fleet import decisions, hosts, workers
 from headrace.store.fleet.hosts import HostPrice
-from headrace.store.fleet.provisioning import provisioning
-from headrace.store.scaling import history as past
-from headrace.store.scaling import spill
-from headrace.store.scaling.capacity import capacity
+from headrace.store.scaling import capacity
+from headrace.store.scaling import scaling_history as past
+from headrace.store.scaling.capacity import capacity_of, provisioning
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -61,7 +59,7 @@ def _decide(
     policy, now = deps.settings.scaling.of_pool(pool), clock.now(db)
     found = pool_hosts(db, deps.settings, pool, now, spill_tokens_per_s)
     history = past.load(db, deps.settings, pool, found, now)
-    decision = scaling.decide(history, found, policy, now)
+    decision = decide(history, found, policy, now)
     inputs = to_json(DecisionInputs(history, found, policy, now))
     decision_id = decisions.add(db, _record(pool, policy, found, decision, inputs))
     facts: dict[str, Any] = {"decision": decision_id, "hosts": found.count}
@@ -79,8 +77,8 @@ def pool_hosts(
     """
     policy = settings.scaling.of_pool(pool)
     price = HostPrice.of(settings, pool)
-    measured = capacity(db, settings, pool, now)
-    spill_usd = spill.job_usd(db, settings, pool)
+    measured = capacity_of(db, settings, pool, now)
+    spill_usd = capacity.job_usd(db, settings, pool)
     ready, requested, draining = _host_counts(db, pool, is_active=policy.mode == "active")
     return PoolHosts(
         ready,
@@ -98,7 +96,10 @@ def pool_hosts(
 
 
 def _host_counts(db: Connection, pool: str, *, is_active: bool) -> tuple[int, int, int]:
-    """Ready, requested and draining hosts. In the mode `advisory` hosts have no leases, only workers."""
+    """Ready, requested and draining hosts: in the mode `advisory` those with live workers.
+
+    There a lease tells nothing sooner: `note_hosts` ends it a minute after the last worker has died.
+    """
     if not is_active:
         fleet = workers.fleets(db).get(pool)
         return fleet.hosts if fleet else 0, 0, 0
@@ -122,7 +123,7 @@ def _record(
         inputs=inputs,
         action=decision.action,
         policy=policy.policy,
-        version=scaling.VERSION,
+        version=VERSION,
         need=decision.need,
         spare_need=decision.spare_need,
         forecast_tokens_per_s=None if forecast is None else forecast.tokens_per_s,

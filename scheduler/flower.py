@@ -38,7 +38,6 @@ class JobPage(TaskView):
 
     @web.authenticated
     def get(self, task_id: str) -> None:
-        """Show the task, or answer 404."""
         if get_task_by_id(self.application.events, task_id) is None:
             message = (
                 f"Flower knows only jobs that moved since it started, at {self._started}. '{task_id}' did not. "
@@ -53,7 +52,6 @@ class Revoke(ControlHandler):
 
     @web.authenticated
     async def post(self, task_id: str) -> None:
-        """Cancel the job."""
         if self.application.options.read_only:
             raise web.HTTPError(403, "Read only mode is enabled")
         replies = await self.run_blocking(
@@ -82,7 +80,6 @@ class _RefusedCommand(ControlHandler):
 
     @web.authenticated
     async def post(self, _name: str) -> None:
-        """Refuse the command, with the reason."""
         self.set_status(403)
         self.write(REFUSED[self.command])
 
@@ -121,28 +118,22 @@ class Broker:
         return [{"name": name, "messages": length} for name, length in zip(names, lengths, strict=True)]
 
 
-class QueuesView(BrokerView):
+class _WithBroker:
+    def initialize(self, broker: Broker) -> None:
+        """Args: broker: asked for the queues."""
+        self._broker = broker
+
+    def get_broker(self) -> Broker:
+        """The source of the figures."""
+        return self._broker
+
+
+class QueuesView(_WithBroker, BrokerView):
     """The broker page."""
 
-    def initialize(self, broker: Broker) -> None:
-        """Args: broker: asked for the queues."""
-        self._broker = broker
 
-    def get_broker(self) -> Broker:
-        """The source of the figures."""
-        return self._broker
-
-
-class QueueLengths(GetQueueLengths):
+class QueueLengths(_WithBroker, GetQueueLengths):
     """The broker page's figures as JSON."""
-
-    def initialize(self, broker: Broker) -> None:
-        """Args: broker: asked for the queues."""
-        self._broker = broker
-
-    def get_broker(self) -> Broker:
-        """The source of the figures."""
-        return self._broker
 
 
 def _replace_pages(broker: Broker) -> None:
@@ -160,7 +151,6 @@ def _replace_pages(broker: Broker) -> None:
 
 @cache
 def _app() -> Celery:
-    """Flower's Celery app."""
     settings = startup.load()
     _replace_pages(Broker(redis_client(settings)))
     celery = make_celery("headrace.flower", settings)

@@ -1,20 +1,27 @@
-"""A control process's Prometheus metrics: queues, the servers that it reads them from, hosts, budgets and caches."""
+"""A control process's Prometheus metrics: queues, the servers that it reads them from, hosts, budgets,
+caches and batches.
+"""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy import Connection
 
+from headrace.domain.batches import LineState
 from headrace.domain.fleet import QueueActivity
-from headrace.domain.limits.budgets import share
+from headrace.domain.limits import share
 from headrace.domain.queues import Lane, parts_of
 from headrace.errors import BrokerUnavailable, StoreUnavailable
-from headrace.store import clock
-from headrace.store.fleet import alerts, decisions, demand, observations, presence
-from headrace.store.money import budgets
-from headrace.store.reuse import figures
+from headrace.policies.health import processes_of
+from headrace.store import batches, clock, provider_batches
+from headrace.store.cache import cache_figures
+from headrace.store.fleet import decisions, observations, processes, workers
+from headrace.store.money import bills, budgets
 from scheduler.deps import ControlDeps
 
 QUEUE = ("pool", "lane")
@@ -27,8 +34,8 @@ MOST_OF_APPS = 50
 class QueueMetrics(Collector):
     """Queues and servers: every value is read from Redis and Postgres at the scrape.
 
-    Every control process reports the same. The samples of `observe` are not used, so that the metrics
-    are right while it does not run.
+    Every control process reports the same. The samples of `observe` are not used, so that the metrics are right while
+    it does not run.
     """
 
     deps: ControlDeps
@@ -70,7 +77,7 @@ class QueueMetrics(Collector):
 
     def _jobs(self) -> Iterator[Metric]:
         with self.deps.store.begin() as db:
-            found = demand.present(db, self.deps.queues)
+            found = observations.present(db, self.deps.queues)
             observed_at = observations.last_sample_at(db, clock.now(db))
         about = "How long the oldest job in the queue has waited; 0 for an empty queue."
         oldest = GaugeMetricFamily("headrace_queue_oldest_wait_seconds", about, labels=QUEUE)
@@ -89,10 +96,43 @@ def _up() -> GaugeMetricFamily:
     return GaugeMetricFamily("headrace_server_up", "1 if the server answered this scrape.", labels=["server"])
 
 
-@dataclass(eq=False, slots=True)
-class ScalingMetrics(Collector):
-    """How many hosts there are, how many are wanted, and which alerts last, read from Postgres at the scrape.
+#: The gauges of `StoreMetrics`: name, meaning and labels.
+STORE_GAUGES = (
+    ("headrace_hosts", "Hosts of a pool by their state.", ("pool", "state")),
+    ("headrace_processes", "Processes by their own signs of life: live, lost or stopped.", ("kind", "state")),
+    ("headrace_hosts_wanted", "Hosts that the last decision wants.", ("pool",)),
+    (
+        "headrace_scaling_alerts",
+        "Conditions of a pool that the autoscaler has alerted to and that last.",
+        ("kind", "pool"),
+    ),
+    (
+        "headrace_budget_used_ratio",
+        "Share of a budget that is spent and reserved; without an app, of all apps together.",
+        ("app", "period"),
+    ),
+    ("headrace_cache_entries", "Entries of the semantic cache.", ("pool",)),
+    ("headrace_batches", "Batches that have not ended.", ("state",)),
+    ("headrace_batch_lines", "Lines of these that have not ended.", ("state",)),
+    ("headrace_provider_batches", "Batches on their way to the provider, or there.", ("state",)),
+    ("headrace_provider_batch_oldest_seconds", "The age of the oldest of these; 0 without any.", ()),
+    (
+        "headrace_bill_difference_ratio",
+        "What providers' checked bills of the last 35 days and the ledger wrongly differ by, as a part of the bills.",
+        ("source",),
+    ),
+)
 
+
+def _store_gauges() -> list[GaugeMetricFamily]:
+    return [GaugeMetricFamily(name, about, labels=labels) for name, about, labels in STORE_GAUGES]
+
+
+@dataclass(eq=False, slots=True)
+class StoreMetrics(Collector):
+    """Hosts, alerts, budgets, bills, caches and batches, read from Postgres at the scrape.
+
+    Without Postgres they have no samples.
     Every control process reports the same. Safe for many threads.
     """
 
@@ -100,89 +140,52 @@ class ScalingMetrics(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Describe the metrics without a query to Postgres."""
-        yield from (_hosts(), _wanted(), _alerts())
+        yield from _store_gauges()
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric; without samples while Postgres is away."""
-        hosts, wanted, lasting = _hosts(), _wanted(), _alerts()
-        with suppress(StoreUnavailable):
-            pools = self.deps.settings.own_pools
-            with self.deps.store.begin() as db:
-                counts, newest = presence.count_hosts(db), decisions.targets(db, pools)
-                told = alerts.told(db)
-            for pool in pools:
-                for state, count in (asdict(counts[pool]) if pool in counts else {}).items():
-                    hosts.add_metric([pool, state], count)
-            for pool, target in sorted(newest.items()):
-                wanted.add_metric([pool], target)
-            for key, count in sorted(told.items()):
-                lasting.add_metric(key, count)
-        yield from (hosts, wanted, lasting)
-
-
-def _hosts() -> GaugeMetricFamily:
-    return GaugeMetricFamily("headrace_hosts", "Hosts of a pool by their state.", labels=["pool", "state"])
-
-
-def _wanted() -> GaugeMetricFamily:
-    return GaugeMetricFamily("headrace_hosts_wanted", "Hosts that the last decision wants.", labels=["pool"])
-
-
-def _alerts() -> GaugeMetricFamily:
-    about = "Conditions of a pool that the autoscaler has alerted to and that last."
-    return GaugeMetricFamily("headrace_scaling_alerts", about, labels=["kind", "pool"])
-
-
-@dataclass(eq=False, slots=True)
-class BudgetMetrics(Collector):
-    """The used share of each budget, read from Postgres at the scrape. Has no samples without Postgres."""
-
-    deps: ControlDeps
-
-    def describe(self) -> Iterator[Metric]:
-        """Describe the metric without a query to Postgres."""
-        yield self._gauge()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield one sample for each budget with a limit and at least one reservation in its period."""
-        gauge = self._gauge()
+        gauges = {each.name: each for each in _store_gauges()}
         with suppress(StoreUnavailable), self.deps.store.begin() as db:
-            accounts = budgets.balances(db, self.deps.settings.budgets).accounts
-            used = {
-                (each.app or "", each.period): share(each.used_usd, each.limit_usd)
-                for each in accounts
-                if each.limit_usd is not None
-            }
-            fullest = sorted((key for key in used if key[0]), key=lambda key: -used[key])[:MOST_OF_APPS]
-            for key in (*(key for key in used if not key[0]), *fullest):
-                gauge.add_metric(key, float(used[key]))
-        yield gauge
+            for name, labels, value in self._values(db):
+                gauges[name].add_metric(labels, value)
+        yield from gauges.values()
 
-    def _gauge(self) -> GaugeMetricFamily:
-        about = "Share of a budget that is spent and reserved; without an app, of all apps together."
-        return GaugeMetricFamily("headrace_budget_used_ratio", about, labels=["app", "period"])
+    def _values(self, db: Connection) -> Iterator[tuple[str, Sequence[str], float]]:
+        """The name of each gauge, the values of its labels, and its own."""
+        pools = self.deps.settings.own_pools
+        for pool, counts in workers.count_hosts(db).items():
+            if pool in pools:
+                yield from (("headrace_hosts", [pool, state], count) for state, count in asdict(counts).items())
+        found = Counter((each.newest.kind, each.state) for each in processes_of(processes.lives(db)))
+        yield from (("headrace_processes", key, count) for key, count in sorted(found.items()))
+        for pool, target in sorted(decisions.targets(db, pools).items()):
+            yield "headrace_hosts_wanted", [pool], target
+        yield from (("headrace_scaling_alerts", key, n) for key, n in sorted(decisions.alerts_told(db).items()))
+        for budget, ratio in self._budgets(db).items():
+            yield "headrace_budget_used_ratio", budget, float(ratio)
+        yield from (("headrace_cache_entries", [pool], count) for pool, count in self._entries(db).items())
+        under_way = batches.open_batches(db)
+        yield from (("headrace_batches", [state], count) for state, count in under_way.batches.items())
+        yield "headrace_batch_lines", [LineState.WAITING], under_way.waiting
+        yield "headrace_batch_lines", [LineState.SUBMITTED], under_way.submitted
+        of_provider = provider_batches.under_way(db)
+        yield from (("headrace_provider_batches", [state], count) for state, count in of_provider.counts.items())
+        yield "headrace_provider_batch_oldest_seconds", [], of_provider.oldest_s
+        for source, ratio in sorted(bills.difference_shares(db).items()):
+            yield "headrace_bill_difference_ratio", [source], float(ratio)
 
+    def _budgets(self, db: Connection) -> dict[tuple[str, str], Decimal]:
+        """The used share of each budget with a limit and at least one reservation in its period."""
+        accounts = budgets.balances(db, self.deps.settings.budgets).accounts
+        used = {
+            (each.app or "", each.period): share(each.used_usd, each.limit_usd)
+            for each in accounts
+            if each.limit_usd is not None
+        }
+        fullest = sorted((key for key in used if key[0]), key=lambda key: -used[key])[:MOST_OF_APPS]
+        return {key: used[key] for key in (*(key for key in used if not key[0]), *fullest)}
 
-@dataclass(eq=False, slots=True)
-class CacheMetrics(Collector):
-    """The entries of each pool with a semantic cache, read from Postgres at the scrape. Has none without Postgres."""
-
-    deps: ControlDeps
-
-    def describe(self) -> Iterator[Metric]:
-        """Describe the metric without a query to Postgres."""
-        yield self._gauge()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield one sample for each such pool. Without one, Postgres is not asked."""
-        gauge = self._gauge()
+    def _entries(self, db: Connection) -> dict[str, int]:
+        """The entries of each pool with a semantic cache. Without one, Postgres is not asked."""
         pools = [name for name, pool in self.deps.settings.pools.items() if pool.semantic_cache.pool is not None]
-        if pools:
-            with suppress(StoreUnavailable), self.deps.store.begin() as db:
-                found = figures.entries_of_pools(db)
-                for pool in pools:
-                    gauge.add_metric([pool], found.get(pool, 0))
-        yield gauge
-
-    def _gauge(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily("headrace_cache_entries", "Entries of the semantic cache.", labels=["pool"])
+        found = cache_figures.entries_of_pools(db) if pools else {}
+        return {pool: found.get(pool, 0) for pool in pools}

@@ -5,17 +5,17 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from headrace.domain.limits.budgets import Account, Kind, reached, share
+from headrace.domain.limits import Account, Kind, reached, share
 from headrace.errors import StoreUnavailable
-from headrace.policies.costing import TokenPrices
+from headrace.policies.pricing import TokenPrices
 from headrace.policies.webhooks import BUDGET_EVENT
-from headrace.store import clock, locks
+from headrace.store import clock, deliveries, locks
 from headrace.store.fleet.hosts import HostPrice
-from headrace.store.money import budgets, cost_days, cost_hours, own_prices
+from headrace.store.money import budgets, cost_hours, tariffs
 from headrace.store.money.cost_hours import HostBill
-from headrace.store.money.own_prices import OwnPrice
-from headrace.store.scaling.capacity import capacity
-from headrace.store.webhooks import deliveries
+from headrace.store.money.host_hours import HostTerms
+from headrace.store.money.tariffs import OwnPrice
+from headrace.store.scaling.capacity import capacity_of
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ def watch_budgets(deps: ControlDeps) -> int:
     Bound: one sweep. The account records each alert, so only one of several control processes sends it. The webhook is
     written in the same transaction, so that none is lost and none is doubled. The accounts of all apps together keep
     their present limit for the analysts' view `budget_run_rate`.
-    Returns: alerts that were sent.
     """
     settings = deps.settings.budgets
     with deps.store.begin() as db:
@@ -88,18 +87,17 @@ def price_tokens(deps: ControlDeps) -> int:
     A pool needs a host type with a price, and hosts whose rate was measured or is set: `[hosts.TYPE]`. Until then
     `[pools.NAME.price]` counts.
     Bound: one sweep.
-    Returns: prices that were written.
     """
     written = []
     with deps.store.begin() as db:
         locks.take(db, "price_tokens")
-        present = own_prices.current(db, deps.settings)
+        present = tariffs.current_own(db, deps.settings)
         for pool in deps.settings.own_pools:
             price = _measured(deps, db, pool)
             before = present.get(pool)
             if price is None or (before is not None and not price.prices.differ_from(before)):
                 continue
-            own_prices.add(db, price)
+            tariffs.add_own(db, price)
             written.append(price)
     for price in written:
         facts = {"pool": price.pool, "usd_per_hour": f"{price.usd_per_hour:f}", "tokens_per_s": price.tokens_per_s}
@@ -111,8 +109,8 @@ def _measured(deps: ControlDeps, db: Connection, pool: str) -> OwnPrice | None:
     host = HostPrice.of(deps.settings, pool)
     if host.instance_type is None or host.usd_per_hour is None:
         return None
-    tokens_per_s = capacity(db, deps.settings, pool, clock.now(db)).tokens_per_s
-    per_token = own_prices.work_per_token(db, pool, deps.settings.costs)
+    tokens_per_s = capacity_of(db, deps.settings, pool, clock.now(db)).tokens_per_s
+    per_token = tariffs.work_per_token(db, pool, deps.settings.costs)
     if not tokens_per_s or not per_token:
         return None
     prices = TokenPrices.of(host.usd_per_hour, tokens_per_s * per_token, deps.settings.costs)
@@ -122,13 +120,12 @@ def _measured(deps: ControlDeps, db: Connection, pool: str) -> OwnPrice | None:
 def close_hours(deps: ControlDeps) -> int:
     """Close the hours that are over, and those of the last week whose bill has changed since.
 
-    Bound: `cost_hours.SETTLE` after the hour, and one sweep. After a long stop it closes `cost_hours.MOST_HOURS` at a
+    Bound: `host_hours.SETTLE` after the hour, and one sweep. After a long stop it closes `host_hours.MOST_HOURS` at a
     time, and is repeated at once.
-    Returns: hours that were closed.
     """
     with deps.store.begin() as db:
         locks.take(db, "close_hours")
-        bills = cost_hours.open_bills(db)
+        bills = cost_hours.open_bills(db, HostTerms.of(deps.settings))
     # A transaction for each, since an hour may have millions of entries. Another process that closes it too changes
     # nothing by that.
     return sum(_close(deps, bill) for bill in bills)
@@ -152,17 +149,17 @@ def _close(deps: ControlDeps, bill: HostBill) -> bool:
 def close_days(deps: ControlDeps) -> int:
     """Close the days that are over, and those of which an hour was closed since.
 
-    Bound: `cost_hours.SETTLE` after the day, and one sweep. After a long stop, or the release that brings this sweep,
-    it closes `cost_days.MOST_DAYS` at a time, and is repeated at once.
-    Returns: days that were closed.
+    Bound: `host_hours.SETTLE` after the day, and one sweep. After a long stop, or the release that brings this sweep,
+    it closes `cost_hours.MOST_DAYS` at a time, and is repeated at once.
     """
     with deps.store.begin() as db:
         locks.take(db, "close_days")
-        days = cost_days.open_days(db)
+        cost_hours.set_label_keys(db, deps.settings.costs.label_keys)
+        days = cost_hours.open_days(db)
     for number, day in enumerate(days):
         try:
             with deps.store.begin() as db:
-                cost_days.close_day(db, day)
+                cost_hours.close_day(db, day)
         except StoreUnavailable:
             raise
         except Exception:

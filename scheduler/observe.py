@@ -1,28 +1,30 @@
 """Observe: sample every queue. Knows neither Celery nor what the samples are for."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
-from headrace.domain.fleet import AlikeJobs, Fleet, QueueActivity, QueueSample
+from headrace.domain.fleet import AlikeJobs, EndedJobs, Fleet, QueueActivity, QueueSample
 from headrace.domain.hosts import HostCounts
 from headrace.domain.places import Load
-from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, lane_queues, wanted_queue
+from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, lane_queues, parts_of, wanted_queue
+from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs
 from headrace.policies.forecasting import UNKNOWN, LaneRates, Outlook, PoolRates, to_json
 from headrace.policies.lanes import HIGH_LATELY_S, kept_share
 from headrace.policies.routing import route_of
+from headrace.policies.scaling.discount import SERVED_WINDOWS, counted_shares
 from headrace.store import clock, locks
-from headrace.store.fleet import demand, history, observations, presence, workers
-from headrace.store.reuse import figures
-from scheduler.deps import ControlDeps
-from scheduler.tallies import BOUNDS_S
+from headrace.store.cache import cache_figures
+from headrace.store.fleet import history, observations, workers
+from scheduler.deps import BOUNDS_S, ControlDeps
 
 IDLE = QueueActivity()
 
@@ -48,15 +50,17 @@ def observe(deps: ControlDeps) -> int:
             return 0
         outputs = workers.expected_outputs(db)
         span = (last or at - every, at)
-        flows, activity = _flows(db, deps, span, outputs), demand.activity(db, deps.queues, *span)
+        flows, activity = _flows(db, deps, span, outputs), observations.activity(db, deps.queues, *span)
         waits, ends = history.waits(db, *span, BOUNDS_S), history.ends(db, *span, BOUNDS_S)
-        fleets, hosts = workers.fleets(db), presence.count_hosts(db)
-        served = figures.served(db, *span)
+        fleets, hosts = workers.fleets(db), workers.count_hosts(db)
+        served = cache_figures.served(db, *span)
+        ended = _ended(ends)
         samples = [
             replace(
                 _sample(queue, at, loads[queue], fleets.get(pool), hosts.get(pool, HostCounts())),
                 **asdict(activity.get(queue, IDLE)),
                 **flows[queue],
+                **ended.get(queue, {}),
             )
             for pool in (*deps.settings.own_pools, OVERFLOW)
             for queue in lane_queues(pool)
@@ -84,7 +88,7 @@ def _told(
     outputs: Mapping[str, ExpectedOutputs],
     run_times: Mapping[str, float],
 ) -> Outlook:
-    """What the API processes are told of each pool of which anything is known."""
+    """What the API processes learn of each pool. Leaves out pools of which nothing is known."""
     kept = {name: kept_share(pool.max_running, pool.kv_high_share) for name, pool in deps.settings.pools.items()}
     learned = outlook(window, kept)
     return {
@@ -103,17 +107,60 @@ def _flows(
     def wanted(jobs: AlikeJobs) -> str:
         return wanted_queue(jobs.pool, Lane(jobs.lane), Overflow(jobs.overflow), paid_pools)
 
-    for jobs in demand.accepted(db, deps.queues, *span):
+    for jobs in observations.accepted(db, deps.queues, *span):
         flows[jobs.queue]["arrivals"] += jobs.jobs
         flows[wanted(jobs)].update(offered=jobs.jobs, offered_tokens=_expected_tokens(jobs, outputs))
-    for queue, refused in demand.take_refused(db, span[0]).items():
-        flows[queue].update(offered=refused.jobs, offered_tokens=refused.expected_tokens, refused=refused.jobs)
-    for jobs in demand.spilled(db, *span):
+    for queue, counts in _refused(db, deps, span):
+        flows[queue].update(counts)
+    for jobs in observations.spilled(db, *span):
         if route_of(wanted(jobs)) is Route.POOL:
             flows[wanted(jobs)]["spilled"] += jobs.jobs
-    for jobs in demand.started(db, *span):
+    for jobs in observations.started(db, *span):
         flows[jobs.queue].update(started=jobs.jobs, started_tokens=_expected_tokens(jobs, outputs))
     return flows
+
+
+def _refused(
+    db: Connection, deps: ControlDeps, span: tuple[datetime, datetime]
+) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """The counts of a sample, by queue, of the refused jobs that no sample has counted yet."""
+    refused = observations.take_refused(db, span[0])
+    new: dict[str, Counter[UUID]] = defaultdict(Counter)
+    for each in refused:
+        if not each.is_repeat:
+            new[parts_of(each.queue)[0]][each.app_id] += each.tokens
+    shares = _counted_shares(db, deps, new, (span[1] - span[0]).total_seconds()) if new else {}
+    for each in refused:
+        pool, _ = parts_of(each.queue)
+        share = 0.0 if each.is_repeat else shares.get(pool, {}).get(each.app_id, 1.0)
+        jobs, tokens = round(share * each.jobs), round(share * each.tokens)
+        counted = {"offered": jobs, "offered_tokens": tokens, "refused": jobs}
+        yield each.queue, counted | {"discounted": each.jobs - jobs, "discounted_tokens": each.tokens - tokens}
+
+
+def _counted_shares(
+    db: Connection, deps: ControlDeps, refused: Mapping[str, Mapping[UUID, int]], seconds: float
+) -> dict[str, dict[UUID, float]]:
+    """By pool and app, the share of refused tokens that counts as demand. A pool that has no hosts is absent."""
+    scaling = deps.settings.scaling
+    window = timedelta(seconds=scaling.window_s)
+    served = observations.served_rates(db, SERVED_WINDOWS * window, window)
+    # What was refused within a second may be written in one go with that of the seconds before.
+    seconds = max(seconds, observations.REFUSALS_EVERY_S)
+    return {
+        pool: counted_shares(refused[pool], served.get(pool, {}), seconds, scaling.refused_multiple)
+        for pool in refused.keys() & set(deps.settings.own_pools)
+    }
+
+
+def _ended(ends: Iterable[EndedJobs]) -> Mapping[str, Mapping[str, Any]]:
+    """By queue and name, the counts of a sample: the jobs that ended, and how many of them failed or expired."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in ends:
+        counts[each.queue]["ended"] += each.jobs
+        if each.state in (JobState.FAILED, JobState.EXPIRED):
+            counts[each.queue][each.state] += each.jobs
+    return counts
 
 
 def _expected_tokens(jobs: AlikeJobs, outputs: Mapping[str, ExpectedOutputs]) -> int:

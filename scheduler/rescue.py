@@ -14,16 +14,15 @@ from sqlalchemy import ColumnElement, Connection, Row
 from headrace.config import Settings
 from headrace.domain.attempts import Usage
 from headrace.domain.ids import show_id
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Route
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable, UnknownPrice
 from headrace.policies.pricing import Tariff, cost
-from headrace.store import clock, jobs, locks
-from headrace.store.attempts import escalations, losses
-from headrace.store.attempts.losses import Loss
+from headrace.store import attempts, clock, escalations, jobs, locks
+from headrace.store.attempts import Loss
 from headrace.store.bad_rows import BadRows
-from headrace.store.money import reservations, tariffs
+from headrace.store.money import budgets, tariffs
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,7 @@ UNPRICED = Cost(Decimal(0), "unpriced")
 class Fate:
     """What becomes of a job whose worker died.
 
-    Attributes:
-        stands: True if it ends with the answer that it has from an earlier pool.
+    Attributes: stands: True if it ends with the answer that it has from an earlier pool.
     """
 
     target: JobState
@@ -93,8 +91,6 @@ def rescue(deps: ControlDeps, patience: Patience, bad: BadRows | None = None) ->
     One batch has `jobs.RESCUE_ROWS` at most: it locks their rows, and at the end the budgets', for a few statements.
     Bound: the rest of the lease and one sweep, which is repeated at once after a full batch; after an outage of
     Postgres, or a start, one full lease more.
-    Args: bad: the jobs that Postgres refused in earlier batches.
-    Returns: jobs that were taken back or refused.
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
@@ -122,7 +118,7 @@ def _take_back(settings: Settings, db: Connection, rows: Sequence[Row[Any]]) -> 
         Loss(row, end.target, _lost_cost(row, tariff), end.error_code, end.error_message, end.stands)
         for row, end in fates
     ]
-    reservations.settle(db, losses.lose(db, lost))
+    budgets.settle(db, attempts.lose(db, lost))
     # In the same transaction: past its deadline, `expire` or a reader would else fail it first.
     given = {row.id for row in escalations.stand(db, [row for row, end in fates if end.stands])}
     return [(row, Fate(JobState.SUCCEEDED) if row.id in given else end) for row, end in fates]

@@ -5,18 +5,17 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from headrace.broker.pace import Headroom
+from headrace.broker.rates import Headroom
 from headrace.domain.jobs import LateJob
-from headrace.domain.limits.budgets import Balances
+from headrace.domain.limits import Balances
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.logging import named
-from headrace.policies.overflow import Objection, quote
+from headrace.policies.overflow import Objection, Wallet, quote
 from headrace.policies.pricing import Tariff
-from headrace.policies.wallet import Wallet
 from headrace.store import locks
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import workers
-from headrace.store.jobs import spills
+from headrace.store.jobs import queued
 from headrace.store.money import budgets, tariffs
 from scheduler.deps import ControlDeps
 
@@ -33,7 +32,6 @@ def spill(deps: ControlDeps, bad: BadRows | None = None) -> int:
     Bound: one sweep. If Redis fails after the commit, `publish_due` and `reconcile_admission` complete the move. A job
     that finds the API closed comes back, as any job that is turned away there.
     Args: bad: the jobs whose payloads could not be read in earlier sweeps.
-    Returns: jobs that were moved.
     """
     settings = deps.settings
     if settings.openai_api_key is None:
@@ -57,7 +55,7 @@ def spill(deps: ControlDeps, bad: BadRows | None = None) -> int:
         model_of = tariff.api_model
         able = (job.ticket for job in late if _goes(job, headrooms[model_of(job.model)], wallet, balances, tariff))
         tickets = list(islice(able, free))
-        moved = spills.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
+        moved = queued.spill(db, tickets, f"own queue late: {settings.overflow.spill_before_s:g} s before its start_by")
     if moved:
         log.info("jobs_spilled", extra=named([ticket.job_id for ticket in moved]))
         deps.admission.remove(tickets)
@@ -66,8 +64,8 @@ def spill(deps: ControlDeps, bad: BadRows | None = None) -> int:
 
 
 def _late(db: Connection, within_s: float, bad: BadRows) -> list[LateJob]:
-    rows = spills.late(db, within_s, MOST_JOBS, *bad.others())
-    return bad.readable(rows, spills.late_job, MOST_JOBS)
+    rows = queued.about_to_be_late(db, within_s, MOST_JOBS, *bad.others())
+    return bad.readable(rows, queued.late_job, MOST_JOBS)
 
 
 def _free_calls(db: Connection, spilled: int) -> int:

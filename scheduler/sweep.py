@@ -3,9 +3,11 @@
 Every sweep may run twice, and on two machines at once: one holds the lock and works, the other raises LockHeld. Changes
 in Redis are safe to repeat. Postgres is committed first, so that a sweep does its part there while Redis is down.
 The sweeps do not know Celery: they must not depend on the broker that they repair.
+Each returns how many rows, jobs or messages it dealt with. `bad` are jobs that Postgres refused in earlier batches.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -14,19 +16,20 @@ from sqlalchemy import ColumnElement, Connection, Row
 
 from headrace.broker.messages import named_in
 from headrace.broker.upkeep import Stay
+from headrace.domain.batches import storage_key
 from headrace.domain.ids import show_id
-from headrace.domain.operators.actions import Actor, Source
+from headrace.domain.operators import Actor, Source
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.logging import named
-from headrace.store import actions, analyst, clock, jobs, locks, months
+from headrace.store import actions, analyst, batches, clock, deliveries, escalations, files, jobs, locks, months
 from headrace.store.audit import acting
 from headrace.store.bad_rows import BadRows
-from headrace.store.fleet import history, observations, workers
-from headrace.store.jobs import confinements, followers, poison, queued, texts
-from headrace.store.jobs.idempotency import forget_expired_keys
-from headrace.store.money import reservations
-from headrace.store.webhooks import deliveries
+from headrace.store.cache import exact_cache
+from headrace.store.fleet import history, observations, processes, workers
+from headrace.store.jobs import confinements, queued, texts
+from headrace.store.jobs.insertion import forget_expired_keys
+from headrace.store.money import budgets
 from scheduler.deps import ControlDeps
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,6 @@ def publish_due(deps: ControlDeps) -> int:
     promoted or restored, which may have lost a claim: see `queued.timeline`.
     Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers;
     one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` jobs of its queue that are missing before it.
-    Returns: messages that were missing.
     """
     with deps.store.begin() as db:
         locks.take(db, "publish_due")
@@ -119,8 +121,6 @@ def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:
     One batch has `jobs.SWEEP_ROWS` at most.
     Bound: one sweep after the time passed, which is repeated at once after a full batch. While Redis is down the state
     changes as promptly, and `reconcile_admission` frees the place once Redis is back.
-    Args: bad: the jobs that Postgres refused in earlier batches.
-    Returns: jobs that were ended or refused.
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
@@ -143,7 +143,6 @@ def give_turn(deps: ControlDeps) -> int:
     """Let the next job of each confined app run. `publish_due` puts it into its list.
 
     Bound: one sweep after the app's last job in the pool has ended, and one of `publish_due`.
-    Returns: jobs whose turn it is.
     """
     with deps.store.begin() as db:
         locks.take(db, "give_turn")
@@ -153,22 +152,40 @@ def give_turn(deps: ControlDeps) -> int:
     return len(chosen)
 
 
+def give_kept(deps: ControlDeps, bad: BadRows | None = None) -> int:
+    """End the jobs that have an answer, and have waited for a better one until their `stand_by`.
+
+    Bound: one sweep after that, which is repeated at once where it found `escalations.STAND_ROWS`.
+    """
+
+    def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
+        locks.take(db, "give_kept")
+        return escalations.overdue(db, *conditions)
+
+    bad = bad or BadRows("give_kept")
+    rows, tried = bad.move(deps.store, choose, escalations.stand, escalations.STAND_ROWS)
+    if rows:
+        ended = [row.id for row in rows]
+        log.info("kept_answers_given", extra=named(ended))
+        deps.admission.remove([Ticket.of(row) for row in rows])
+        deps.tell_ended(ended)
+    return tried
+
+
 def settle_followers(deps: ControlDeps, bad: BadRows | None = None) -> int:
     """End the jobs that share the answer of a job that has ended; where it has none, let one of them make it.
 
     Their readers need not wait for this: they end a job that they find so themselves.
-    Bound: one sweep after the end, which is repeated at once where it found `followers.SETTLE_ROWS`. A job that leads
+    Bound: one sweep after the end, which is repeated at once where it found `exact_cache.SETTLE_ROWS`. A job that leads
     now is in its queue one sweep of `publish_due` later.
-    Args: bad: the jobs that Postgres refused in earlier batches.
-    Returns: jobs that were ended, moved or refused.
     """
 
     def choose(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
         locks.take(db, "settle_followers")
-        return followers.of_ended_leaders(db, *conditions)
+        return exact_cache.of_ended_leaders(db, *conditions)
 
     bad = bad or BadRows("settle_followers")
-    settled, tried = bad.move(deps.store, choose, followers.settle, followers.SETTLE_ROWS)
+    settled, tried = bad.move(deps.store, choose, exact_cache.settle_followers, exact_cache.SETTLE_ROWS)
     if settled:
         done, ended = [each.job_id for each in settled], [each.job_id for each in settled if each.has_ended]
         log.info("followers_settled", extra={"ended": len(ended), "moved": len(done) - len(ended), **named(done)})
@@ -180,12 +197,12 @@ def settle_calls(deps: ControlDeps) -> int:
     """Settle the calls to the paid API that ended while their budgets' rows were locked.
 
     Two processes may do so at once: each takes other calls.
-    Bound: one sweep after the rows are free, which is repeated at once where it found `reservations.LATE_ROWS`.
+    Bound: one sweep after the rows are free, which is repeated at once where it found `budgets.LATE_ROWS`.
     Returns: calls that were settled.
     Raises: StoreUnavailable, also while the rows are locked.
     """
     with deps.store.begin() as db:
-        settled = reservations.settle_late(db)
+        settled = budgets.settle_late(db)
     if settled:
         log.info("calls_settled", extra={"calls": settled})
     return settled
@@ -208,7 +225,6 @@ def reconcile_admission(deps: ControlDeps) -> int:
     Bound: a reservation lives `reservation_ttl_s` and one sweep. A message lives one sweep once it is among the
     `RECONCILE_MESSAGES` that are taken next; until then its claim finds nothing. A place lives one sweep for each
     `RECONCILE_PARTS` parts of the books, which the sweeps compare in turn.
-    Returns: places that were freed.
     """
     freed = deps.admission.drop_stale_reservations(deps.queues)
     touched: list[UUID] = []
@@ -259,19 +275,17 @@ def forget_keys(deps: ControlDeps) -> int:
     """Delete Idempotency-Keys, poison prompts and confinements that have expired.
 
     No job waits for this: expired rows have no effect.
-    Bound: one sweep after the expiry, which is repeated at once where it found `idempotency.FORGET_ROWS`.
-    Returns: rows that were deleted.
+    Bound: one sweep after the expiry, which is repeated at once where it found `insertion.FORGET_ROWS`.
     """
     with deps.store.begin() as db:
         locks.take(db, "forget_keys")
-        return forget_expired_keys(db) + poison.forget_old(db) + confinements.forget_old(db)
+        return forget_expired_keys(db) + confinements.forget_poison(db) + confinements.forget_old(db)
 
 
 def roll_up_samples(deps: ControlDeps) -> int:
     """Roll samples of queues up to minutes after a day and to hours after a week; delete the hours after a year.
 
     Bound: one sweep after that, which is repeated at once where it found `observations.FORGET_ROWS`.
-    Returns: rows that were rolled up or deleted.
     """
     with deps.store.begin() as db:
         locks.take(db, "roll_up_samples")
@@ -279,23 +293,22 @@ def roll_up_samples(deps: ControlDeps) -> int:
 
 
 def forget_samples(deps: ControlDeps) -> int:
-    """Delete old samples of workers, counts of refusals, decisions, and rows of dead workers.
+    """Delete old samples of workers, counts of refusals, decisions, and rows of dead workers and other processes.
 
     They are kept for `keep_samples_days`. Bound: one sweep after that, which is repeated at once where it found
     `observations.FORGET_ROWS`.
-    Returns: rows that were deleted.
     """
     with deps.store.begin() as db:
         locks.take(db, "forget_samples")
         keep_days = deps.settings.keep_samples_days
-        return observations.forget_samples(db, keep_days) + workers.forget_old(db, keep_days)
+        ended = workers.forget_old(db, keep_days) + processes.forget_old(db, keep_days)
+        return observations.forget_samples(db, keep_days) + ended
 
 
 def forget_deliveries(deps: ControlDeps) -> int:
     """Delete deliveries that ended, and receivers that answered 410, more than `keep_deliveries_days` ago.
 
     Bound: one sweep after that, which is repeated at once where it found `deliveries.FORGET_ROWS`.
-    Returns: rows that were deleted.
     """
     with deps.store.begin() as db:
         locks.take(db, "forget_deliveries")
@@ -310,7 +323,6 @@ def forget_texts(deps: ControlDeps) -> int:
     delivered has died, or no client asked for them.
     Bound: one sweep after that, which is repeated at once where it found `texts.FORGET_JOBS`. Their streams in Redis
     have expired by then. With `keep_texts_days = "forever"` no other texts are erased.
-    Returns: jobs whose texts were erased.
     """
     keep_days = deps.settings.keep_texts_days
     with deps.store.begin() as db:
@@ -319,11 +331,44 @@ def forget_texts(deps: ControlDeps) -> int:
         return old + texts.forget_unstored(db, UNSTORED_S)
 
 
+def forget_files(deps: ControlDeps) -> int:
+    """Delete the contents of files that no call finds any more, and then their rows.
+
+    They were deleted, have expired, are older than `keep_texts_days`, or are uploads whose process died: those after
+    `files.LONGEST_UPLOAD`.
+    Bound: one sweep after that, which is repeated at once where it found `files.SWEEP_ROWS`, once the storage answers.
+    Returns: files that were deleted.
+    """
+    if deps.storage is None:
+        return 0
+    with deps.store.begin() as db:
+        locks.take(db, "forget_files")
+        found = files.forgotten(db, deps.settings.keep_texts_days)
+    for app_id, file_id in found:
+        deps.storage.delete(storage_key(app_id, file_id))
+    if found:
+        with deps.store.begin() as db:
+            files.remove(db, [file_id for _, file_id in found])
+        log.info("files_deleted", extra={"files": len(found)})
+    return len(found)
+
+
+def forget_lines(deps: ControlDeps) -> int:
+    """Delete the lines of ended batches that are older than uploads, or texts, may be.
+
+    Bound: one sweep after that, which is repeated at once where it found `batches.FORGET_BATCHES`.
+    Returns: batches whose lines were deleted.
+    """
+    keep_days = min(deps.settings.files.keep_days, deps.settings.keep_texts_days or math.inf)
+    with deps.store.begin() as db:
+        locks.take(db, "forget_lines")
+        return batches.forget_lines(db, keep_days)
+
+
 def make_months(deps: ControlDeps) -> int:
     """Make the partitions of the months up to `months.AHEAD` after the present one.
 
     Bound: the month's predecessors, less one sweep. A sweep that does not get its locks gives way to the next one.
-    Returns: months that were made.
     """
     with deps.store.begin() as db:
         locks.take(db, "months")
@@ -338,7 +383,6 @@ def detach_months(deps: ControlDeps) -> int:
 
     Bound: one sweep after that, and one for each further month, once its jobs have ended, its webhooks are delivered
     and its texts are erased, by their apps or by `forget_texts`. Without `keep_jobs_months` nothing is detached.
-    Returns: months that were detached.
     """
     keep_months = deps.settings.keep_jobs_months
     if keep_months is None:
@@ -367,7 +411,6 @@ class AnalystsEnder:
         """End the sessions that `analyst.end_sessions` finds. Two processes may do so at once.
 
         Bound: one sweep after the limit.
-        Returns: sessions that were ended.
         Raises: StoreUnavailable.
         """
         with self._deps.store.begin() as db:

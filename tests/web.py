@@ -19,7 +19,7 @@ from api.app import create_app
 from api.deps import WebDeps
 from api.mounts.mount import Mount
 from headrace.config import Settings
-from headrace.http.asgi import Message, Receive, Scope, Send
+from headrace.http import Message, Receive, Scope, Send
 from headrace.stack.ports import free_port
 from tests.waiting import until
 
@@ -43,6 +43,7 @@ class Web:
 
     def __init__(self, mount: Mount) -> None:
         self.mount = mount
+        _loop()  # Before the first requests, which may come from several threads at once, and would make one each.
         #: The method and path of each request, in order.
         self.seen: list[str] = []
 

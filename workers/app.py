@@ -8,6 +8,7 @@ Importing this module makes no app. The first access to a name makes its app. Th
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ from celery.signals import setup_logging
 from celery.worker import state
 from redis import RedisError
 
-from headrace import connections, heap, startup
+from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery, stay_of
 from headrace.broker.remote_control import leave_cancels_to_control
@@ -31,16 +32,16 @@ from headrace.broker.watchdog import give_up, watch
 from headrace.config import Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.attempts import Outcome
+from headrace.domain.fleet import ProcessKind
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Route, lane_queues
-from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, DeliveryFailed
+from headrace.heartbeat import beat_in_workers
+from headrace.metrics import Endpoint
 from headrace.store import Store
-from workers.celery.events import SendEvents
-from workers.delivering.deliver import Deliver
-from workers.delivering.outbox_taker import OutboxTaker
+from workers.celery import SendEvents
+from workers.delivering.deliver import Deliver, DeliverySlots, OutboxTaker
 from workers.delivering.posting import make_session
-from workers.delivering.slots import DeliverySlots
 from workers.measuring import DeliveryMetrics
 from workers.taking.taker import KvTaker
 from workers.worker import Hooks, Worker
@@ -56,15 +57,18 @@ SPARE_SHARE = 1.5
 YOUNG_OBJECTS = 10_000
 
 
-def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> Celery:
+def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrency: int) -> tuple[Celery, Store]:
+    """The app of a line of the Procfile, and its Postgres."""
     setup_logging.connect(startup.log_as_json)
     app = make_celery(f"headrace.{name}", settings)
-    app.conf.update(worker_pool="workers.celery.pool:TaskPool", worker_concurrency=concurrency)
+    app.conf.update(worker_pool="workers.celery:TaskPool", worker_concurrency=concurrency)
     app.amqp.queues.select(queues)
     watch(app, settings)
     startup.check_first(app, settings)
     leave_cancels_to_control()
-    return app
+    store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
+    beat_in_workers(app, store, ProcessKind(name), settings)
+    return app, store
 
 
 def _free_slots(worker: Any) -> int:
@@ -96,7 +100,7 @@ class _EngineProcess:
         with _ends_in_a_sentence():
             self._worker = worker = self._make()
             worker.start(node)
-        heap.settle(YOUNG_OBJECTS)
+        startup.settle_heap(YOUNG_OBJECTS)
         elsewhere = worker.execute.state.confined.elsewhere
         self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect, elsewhere)
 
@@ -128,14 +132,13 @@ class _EngineProcess:
 
 def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, concurrency: int) -> Celery:
     spare = SPARE_SLOTS if route is Route.OVERFLOW else max(SPARE_SLOTS, int(SPARE_SHARE * concurrency))
-    app = _make_app(name, settings, lane_queues(pool), concurrency + spare)
-    store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
+    app, store = _make_app(name, settings, lane_queues(pool), concurrency + spare)
     redis = redis_client(settings)
     admission = Admission(redis, ExecuteMessage(app), reservation_ttl_s=settings.reservation_ttl_s)
     taker = KvTaker(redis, pool)
     own = {"taker": taker, "queue_order_strategy": lane_cycles(settings, pool)}
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, **own}
-    make = partial(Worker, settings, route, store, admission, Hooks(taker.look, give_up))
+    make = partial(Worker, settings, route, store, admission, Hooks(taker.look, give_up, partial(give_up, os.EX_OK)))
     process = _EngineProcess(make, taker)
 
     class WorkerStep(bootsteps.StartStopStep):
@@ -158,7 +161,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
     # Not shared: Celery would register a shared task with every app of the process, in an undefined order. `_newer`:
     # arguments that a newer release's message may have.
-    @app.task(name=EXECUTE, bind=True, shared=False, Request="workers.celery.events:TaskRequest")
+    @app.task(name=EXECUTE, bind=True, shared=False, Request="workers.celery:TaskRequest")
     def execute(task: Any, job_id: str, enqueue_no: int, **_newer: object) -> None:
         outcome = process.run(job_id, enqueue_no)
         task.request.outcomes.append(outcome)  # The pool reports it to Celery.
@@ -169,8 +172,7 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
 
 def _make_webhook_app(settings: Settings) -> Celery:
-    app = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
-    store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
+    app, store = _make_app("webhooks", settings, (WEBHOOKS,), settings.webhooks.max_running)
     slots, message = DeliverySlots(settings.webhooks), DeliverMessage(app)
     metrics = DeliveryMetrics(store, slots)
     endpoint = Endpoint([metrics], settings.metrics_host, settings.metrics_port)

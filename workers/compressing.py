@@ -12,9 +12,9 @@ from uuid import UUID
 from headrace.broker.compressions import Answered, Compressions
 from headrace.config import PoolSettings
 from headrace.domain.attempts import Claim
-from headrace.domain.compression import Compression, Cut
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.compression import Compression, Cut
 from headrace.domain.queues import Lane
 from headrace.errors import (
     BrokerUnavailable,
@@ -51,7 +51,6 @@ class Compressor:
         pools: all pools, by name: a job's own says which pool measures surprise.
         pool: the pool that this worker's engine serves.
         tokenizer: gives what counts a prompt: the engine's own tokenizer, or an estimate where that is unknown.
-        compressions: asks other pools.
         shrunk: called with a job and the tokens of its prompt once that is shorter.
     """
 

@@ -16,13 +16,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
-from headrace import store
 from headrace.domain.fleet import WorkerSample
 from headrace.errors import PayloadTooNew, PayloadUnreadable, StoreUnavailable
 from headrace.policies.answers import ExpectedOutputs
-from headrace.store import Store
-from headrace.store.webhooks import deliveries
-from workers.delivering.slots import DeliverySlots
+from headrace.store import Store, deliveries
+from headrace.store.fleet import observations, workers
+from workers.delivering.deliver import DeliverySlots
 from workers.engines.base import Engine, EngineStats
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
@@ -37,8 +36,7 @@ END_TIMEOUT_S = 5.0
 class Sampler:
     """Samples one worker's engine until `end`.
 
-    Attributes:
-        also: what else is done in the transaction of each sample.
+    Attributes: also: what else is done in the transaction of each sample.
     """
 
     store: Store
@@ -90,10 +88,10 @@ class Sampler:
         with self.store.begin() as db:
             kv_reserved = None if reserved is None else reserved.share
             sample = self._sample_to(stats, now - self._since, kv_reserved)
-            store.observations.add_worker_sample(db, sample)
+            observations.add_worker_sample(db, sample)
             outputs = self.kv_budget.expected_outputs()
             if outputs and outputs != self._outputs:
-                store.workers.learn(db, self.worker_id, outputs)
+                workers.learn(db, self.worker_id, outputs)
             self.also(db)
         self._before, self._since, self._outputs = stats, now, outputs
 
@@ -125,14 +123,18 @@ class WorkerMetrics(Collector):
     engine: Engine
     kv_budget: KvBudget
     state: WorkerState
+    control_unseen_s: Callable[[], float | None] = lambda: None
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, each with the pool as its label."""
         yield self._gauge("worker_running", "Attempts that this worker runs.", len(self.state.attempts))
         yield self._gauge("worker_ready", "1 while the worker takes jobs.", self.state.takes())
         yield self._gauge("worker_draining", "1 while the worker's host drains.", self.state.host_drains.is_set())
+        if (unseen_s := self.control_unseen_s()) is not None:
+            about = "Since a control process last showed itself, as of the last 10 s."
+            yield self._gauge("control_unseen_seconds", about, unseen_s)
         about = "Answers of a cascade whose JSON could not be checked, and passed."
-        yield self._counter("unchecked_answers", about, self.state.unchecked.total)
+        yield self._counter("unchecked_answers", about, self.state.unchecked.snapshot().get((), 0))
         about = "Apps whose jobs of this pool run one at a time, because their prompts killed engines."
         yield self._gauge("confined_apps", about, len(self.state.confined))
         yield self._unread()

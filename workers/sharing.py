@@ -1,4 +1,4 @@
-"""Shares batches between the asks of many threads. No thread waits: an ask is a future that is told its outcome.
+"""Shares batches between the asks of many threads. No thread waits: an ask is a future of its outcome.
 
 An ask takes two hand-overs: from its thread to the one that serves the batch, and from there to what waits for it. An
 ask that makes its batch fail fails alone. Independent of the work.
@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 
 #: The most asks in one batch. With more, each would only wait longer for the slowest one.
 MOST = 64
-#: Calls of the paid API take a second or more, and each would cost 16 queries by itself. Calls that come so many
-#: seconds apart are a crowd, and a statement waits so many seconds for more of them.
+#: Calls of the paid API take a second or more, and each would cost 16 queries by itself. Calls that come
+#: `PAID_EACH_S` apart are a crowd, and a statement waits `PAID_GATHER_S` for more of them.
 PAID_EACH_S, PAID_GATHER_S = 0.025, 0.02
 
 #: Asks of a batch that may fail because Postgres is busy before the rest of it fails, too: then more than single rows
@@ -63,7 +63,7 @@ class Sharing(Generic[Ask, Result]):
             gathering: how a batch waits for more asks.
             tell: takes an ask's outcome, or its error. Must not block or raise.
             alike: asks of a batch for which it returns the same are served together, and no others.
-            after: called once the outcomes of a batch are told.
+            after: called after the outcomes of a batch were passed on.
         """
         self._serve, self._tell, self._alike, self._after = serve, tell, alike, after
         self._batching = Batching[Ask, Result](self._serve_batch, MOST, gathering)

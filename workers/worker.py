@@ -13,42 +13,41 @@ from sqlalchemy import Connection
 
 from headrace.broker.admission import Admission
 from headrace.broker.compressions import Compressions
-from headrace.broker.lookups import Lookups
-from headrace.broker.pace import Pace
+from headrace.broker.rates import Pace
+from headrace.broker.reuse import Lookups
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.connections.redis import redis_client
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.queues import OVERFLOW, Route
-from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, StoreUnavailable
+from headrace.metrics import Endpoint
 from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules
 from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer, PromptTokenizer
-from headrace.store import Store, observations, workers
+from headrace.store import Store
+from headrace.store.fleet import observations, workers
 from headrace.store.money import tariffs
+from headrace.sweeper import SweepCounts, Sweeper
+from workers.batch_tier import BatchTier
 from workers.compressing import Compressor, Measurer
 from workers.engines import load
 from workers.engines.base import EngineLimits, SurpriseMeter
-from workers.matching.lookup_hold import LookupHold
-from workers.matching.matcher import matcher_of
+from workers.engines.openai.batches import BatchApi
+from workers.matching import LookupHold, matcher_of
 from workers.measuring import Sampler, WorkerMetrics
-from workers.paid.breaker import Breaker
-from workers.paid.lockout import Lockout
-from workers.paid.pacer import HELD_S, LONGEST_PAUSE_S, Pacer
-from workers.paid.payer import Payer
+from workers.paid import HELD_S, LONGEST_PAUSE_S, Breaker, Lockout, Pacer, Payer
 from workers.running.bill import Bill
 from workers.running.cascading import Cascading
 from workers.running.execute import NOT_READY_HOLD_S, Execute
-from workers.running.generating import Generating
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
+from workers.running.publisher import Notices, Publisher
 from workers.running.recorder import THREADS, Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
+from workers.unattended import Unattended
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +66,12 @@ class Hooks:
     Attributes:
         freed: a job has left the engine, or a draining host was called back, so another job may be taken.
         give_up: the engine has died too often. Ends the process with an error.
+        leave: the host is to end. Ends the process without an error.
     """
 
     freed: Callable[[], None]
     give_up: Callable[[], object]
+    leave: Callable[[], object] = lambda: None
 
 
 class Worker:
@@ -98,10 +99,13 @@ class Worker:
         compressor = self._compressor(Compressions(redis))
         self.execute = Execute(
             state=self._state,
-            generating=Generating(self._engine, self.kv_budget, self._publisher, pool.shared_prefix_cache),
+            engine=self._engine,
+            kv_budget=self.kv_budget,
+            publisher=self._publisher,
             recorder=self._recorder(admission),
             bill=Bill(tariff, route, settings.host_id),
             rules=RetryRules(settings.max_attempts, settings.paid_pools),
+            shares_prefixes=pool.shared_prefix_cache,
             payer=payer if route is Route.OVERFLOW else None,
             hold=self._lookup_hold(redis),
             compressor=compressor,
@@ -110,7 +114,25 @@ class Worker:
         self._measurer = self._measures_for_others(compressor)
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), admission)
         self._lease = self._lease_of(hooks, lockout)
-        self.sampler, self._endpoint = self._measures()
+        # Also while the setting is off: what was sent before must be read.
+        self._batch_tier = self._batch_tier_of() if route is Route.OVERFLOW else None
+        counts = SweepCounts()
+        self._sweeper = Sweeper(self._batch_tier.sweeps() if self._batch_tier else (), counts.note)
+        self._unattended = Unattended(settings, store, self._pool, hooks.leave)
+        self.sampler, self._endpoint = self._measures(counts)
+
+    def _batch_tier_of(self) -> BatchTier:
+        settings = self._settings
+        return BatchTier(
+            store=self._store,
+            api=BatchApi(settings),
+            notices=self.execute.recorder.notices,
+            bill=self.execute.bill,
+            configured=settings.budgets,
+            paid_pools=settings.paid_pools,
+            poll_s=settings.overflow.batch_poll_s,
+            lease_s=settings.batches.lease_s,
+        )
 
     def _recorder(self, admission: Admission) -> Recorder:
         threads = ThreadPoolExecutor(THREADS, "recorder")
@@ -181,7 +203,7 @@ class Worker:
             return LookupHold()
         return LookupHold([Lookups(redis, cache.pool)], cache.hold_s)
 
-    def _measures(self) -> tuple[Sampler, Endpoint]:
+    def _measures(self, sweeps: SweepCounts) -> tuple[Sampler, Endpoint]:
         """Make the sampler, which reports to Postgres, and the endpoint, which reports to Prometheus."""
         settings = self._settings
         sampler = Sampler(
@@ -193,14 +215,15 @@ class Worker:
             every_s=settings.sample_every_s,
             also=self._read_prices,
         )
-        metrics = WorkerMetrics(self._pool, self._engine, self.kv_budget, self._state)
-        return sampler, Endpoint([metrics], settings.metrics_host, settings.metrics_port)
+        metrics = WorkerMetrics(
+            self._pool, self._engine, self.kv_budget, self._state, lambda: self._unattended.unseen_s
+        )
+        return sampler, Endpoint([metrics, sweeps], settings.metrics_host, settings.metrics_port)
 
     def start(self, node: str) -> None:
         """Load the engine, publish its limits, and start the lease.
 
-        Args:
-            node: the process's name in Celery and Flower. No other process has it.
+        Args: node: the process's name in Celery and Flower. No other process has it.
         Raises: EngineUnavailable, StoreUnavailable; ConfigError for a setting that cannot be followed.
         """
         self._endpoint.start()
@@ -213,11 +236,14 @@ class Worker:
         self._lease.begin()
         self.sampler.begin()
         self._publisher.begin()
+        if self._route is Route.POOL:
+            self._unattended.begin()
         if self._matcher is not None:
             self._matcher.begin()
         self._state.ready.set()
         if self._measurer is not None:
             self._measurer.begin()
+        self._sweeper.start()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
 
@@ -279,6 +305,7 @@ class Worker:
 
     def stop(self) -> None:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
+        self._unattended.end()
         self._lease.drain()
         self.execute.recorder.wait_until_fetched(NOT_READY_HOLD_S)
         if not self._state.attempts.wait_until_idle(self._settings.drain_s):
@@ -288,6 +315,9 @@ class Worker:
             self._state.attempts.wait_until_idle(self._settings.drain_s)
         if self._measurer is not None:
             self._measurer.end()
+        self._sweeper.stop()
+        if self._batch_tier is not None:
+            self._batch_tier.close()
         self.sampler.end()
         if self._matcher is not None:
             self._matcher.end()

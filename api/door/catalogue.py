@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from api.bodies.fair_semaphore import FairSemaphore
+from api.slots import FairSemaphore
 from headrace.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
@@ -70,6 +70,7 @@ class Catalogue:
         self._store = store
         # A tokenizer that failed to load is loaded again on the next use.
         self._tokenizers = {name: CachedValue(partial(load_tokenizer, pool), math.inf) for name, pool in pools.items()}
+        self._models: dict[tuple[str, str | None], Model] = {}
         self._aliases = _aliases(pools)
         self._fleets = CachedValue(self.read_fleets, FLEETS_TTL_S)
         #: Held while a long prompt is counted. Half of the CPUs stay free for everything else.
@@ -88,24 +89,38 @@ class Catalogue:
 
         Raises: ModelNotFound. StoreUnavailable. ConfigError.
         """
+        pool_name, name = self._named(name, is_embedding=is_embedding)
+        pool = self._pools[pool_name]
+        return self._model(pool_name, pool, name if name in pool.adapters else None)
+
+    def pool_of(self, name: str | None, *, is_embedding: bool = False) -> str:
+        """The pool of what `find` finds; it loads no tokenizer and asks no server. Raises: ModelNotFound."""
+        return self._named(name, is_embedding=is_embedding)[0]
+
+    def _named(self, name: str | None, *, is_embedding: bool) -> tuple[str, str | None]:
+        """The pool, and the name of the model or adapter without an alias. Raises: ModelNotFound."""
         for pool_name, pool in self._pools.items():
             is_default = name is None and pool.is_embedding == is_embedding
             if is_default or pool.model == name or name in pool.adapters:
-                return self._model(pool_name, pool, name if name in pool.adapters else None)
+                return pool_name, name
         if name in self._aliases:
-            return self.find(self._aliases[name])
+            return self._named(self._aliases[name], is_embedding=is_embedding)
         if name is None:
             kind = "embeddings" if is_embedding else "prompts"
             raise ModelNotFound(f"No model here serves {kind}. GET /v1/models lists what there is.", param="model")
         raise no_such_model(name)
 
     def _model(self, pool_name: str, pool: PoolSettings, adapter: str | None) -> Model:
+        limit = self._limit(pool_name, pool)
+        # The limit alone changes while the process runs, and seldom.
+        if (known := self._models.get((pool_name, adapter))) and known.max_model_tokens == limit:
+            return known
         name, tokenizer = adapter or pool.model, self._tokenizers[pool_name].get()
         paid_has_effort = self._overflow.has_effort(name)
-        return Model(
+        made = self._models[pool_name, adapter] = Model(
             name,
             pool_name,
-            self._limit(pool_name, pool),
+            limit,
             tokenizer,
             pool.default_max_tokens,
             pool.most_logprobs,
@@ -115,6 +130,7 @@ class Catalogue:
             has_tool_template=pool.is_paid or tokenizer.reads_tools,
             has_tool_parser=pool.engine != "vllm" or pool.tool_parser is not None,
         )
+        return made
 
     def load(self) -> None:
         """Load every tokenizer. Raises: ConfigError."""
@@ -126,18 +142,23 @@ class Catalogue:
         return fleet_of(pool, self._fleets.get())
 
     @property
-    def too_old(self) -> str:
-        """What workers of an older release hold up, in a sentence; empty without such workers.
+    def held_up(self) -> str:
+        """The pools whose jobs wait for workers, or for newer ones, in a sentence for each kind; empty without any.
 
         Reads past the cache: by a probe at the start, the first submits would else take no worker to be there.
 
         Raises: StoreUnavailable.
         """
-        pools = sorted(pool for pool, fleet in self.read_fleets().items() if fleet.is_too_old)
-        if not pools:
-            return ""
-        needs = f"jobs that need version {PAYLOAD_VERSION} of a stored prompt wait for newer ones"
-        return f"Workers of an older release serve {', '.join(pools)}: {needs}. Restart them with this release."
+        fleets = self.read_fleets()
+        own = (name for name, pool in self._pools.items() if not pool.is_paid)
+        sentences = []
+        if unserved := sorted(pool for pool in own if pool not in fleets or not fleets[pool].slots):
+            sentences.append(f"No worker serves {', '.join(unserved)}: jobs wait there, and expire. Start one.")
+        if old := sorted(pool for pool, fleet in fleets.items() if fleet.is_too_old):
+            needs = f"jobs that need version {PAYLOAD_VERSION} of a stored prompt wait for newer ones"
+            old_ones = f"Workers of an older release serve {', '.join(old)}"
+            sentences.append(f"{old_ones}: {needs}. Restart them with this release.")
+        return " ".join(sentences)
 
     def _limit(self, name: str, pool: PoolSettings) -> int | None:
         fleet = self.fleet(name)

@@ -16,7 +16,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.queues import Overflow, queue_name
 from headrace.errors import Unavailable
 from headrace.policies.pricing import Tariff, cost
-from headrace.policies.routing.rules import Offer, Traits, cascade_reason, cheapest_first, matching, offer_reason
+from headrace.policies.routing import Offer, Traits, cascade_reason, cheapest_first, matching, offer_reason
 
 #: The field of a job's metadata that names its task.
 TASK = "task"

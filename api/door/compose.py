@@ -9,10 +9,9 @@ from sqlalchemy import Connection
 
 from api.door.drafts import Continuation, Draft, ItemReference
 from headrace.domain.apps import App
-from headrace.domain.embeddings.inputs import are_inputs
 from headrace.domain.ids import parse_id
-from headrace.domain.prompts import Message
-from headrace.domain.prompts.plain import is_plain
+from headrace.domain.prompts import Message, is_plain
+from headrace.domain.prompts.embeddings import are_inputs
 from headrace.domain.prompts.tools import ToolCall
 from headrace.errors import ContextLengthExceeded, InvalidRequest, JobNotEnded, NotFound
 from headrace.store import Store, jobs

@@ -9,15 +9,38 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from headrace.domain.apps import App
-from headrace.domain.compression import NO_CHOICE, CompressChoice
-from headrace.domain.jobs import JobSpec
+from headrace.domain.batches import LineOf
+from headrace.domain.jobs import CacheUse, JobSpec
+from headrace.domain.limits import RatesLeft
 from headrace.domain.places import Ask
-from headrace.domain.prompts import CacheChoice, Message, Quality, ReasoningEffort
-from headrace.domain.prompts.extra_sampling import ExtraSampling
+from headrace.domain.prompts import CacheChoice, ExtraSampling, Message, Quality, ReasoningEffort
+from headrace.domain.prompts.compression import NO_CHOICE, CompressChoice
 from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
+from headrace.domain.states import JobState
+
+#: Characters that a chat template adds around one message, as in ChatML.
+TEMPLATE_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The HTTP request that a draft was made from.
+
+    Attributes:
+        id: for the log.
+        body: as it was sent. If the job is refused, it tells whether the request was refused before.
+    """
+
+    id: str = ""
+    body: bytes = b""
+
+
+#: A job that no HTTP request asked for.
+NOT_SENT = Sent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +100,7 @@ class Draft:
         tools: the functions that the model may call; None without any.
         n: how many answers to make, each of `max_tokens` at most.
         default_max_tokens: in place of the pool's, where its API has its own.
+        line: the line of a batch that it is; None for a single request.
     """
 
     spelling: Spelling
@@ -88,6 +112,7 @@ class Draft:
     lane: Lane = Lane.NORMAL
     max_wait_s: float | None = None
     deadline: datetime | None = None
+    not_before: datetime | None = None
     overflow: Overflow = Overflow.ALLOW
     max_cost_usd: Decimal | None = None
     temperature: float | None = None
@@ -114,6 +139,7 @@ class Draft:
     tools: Tools | None = None
     n: int = 1
     default_max_tokens: int | None = None
+    line: LineOf | None = None
 
     @property
     def chars(self) -> int:
@@ -122,16 +148,66 @@ class Draft:
         calls = (call for message in self.messages for call in message.tool_calls)
         return tools + sum(len(each.content) for each in self.messages) + sum(len(call.arguments) for call in calls)
 
+    @property
+    def templated_chars(self) -> int:
+        """About the same with the chat template around each message."""
+        return self.chars + TEMPLATE_CHARS * len(self.messages)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bid(Ask):
-    """A job that asks to be accepted: what admission control must know of it, and what its caller is told by.
-
-    Attributes:
-        request_id: of the HTTP request, for the log.
-    """
+    """A job that asks to be accepted: what admission control needs, and what the reply is made from."""
 
     spec: JobSpec
     draft: Draft
     app: App
-    request_id: str = ""
+    sent: Sent = NOT_SENT
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An accepted job, as its caller sees it.
+
+    Attributes:
+        max_tokens, max_wait_s: as the caller gave them, or their defaults.
+        position: counts from 1, within the lane; None for a replay, whose place is not looked up again, and for a job
+            that the cache has served.
+        depth: jobs in the queue, this one included; None for these, too.
+        expected_wait_s: until its start; None when it is unknown, and for these.
+        rates_left: what the app's own limits have left; None for a replay, which uses nothing.
+        is_replay: True when an earlier request with this Idempotency-Key made the job.
+        cache: what the cache had for it; None if it was not searched.
+        confined_until: until when the app's jobs in this pool run one at a time; None if it is not confined.
+    """
+
+    job_id: UUID
+    state: JobState
+    lane: Lane
+    queue: str
+    start_by: datetime
+    max_tokens: int
+    max_wait_s: float
+    position: int | None = None
+    depth: int | None = None
+    expected_wait_s: float | None = None
+    rates_left: RatesLeft | None = None
+    is_replay: bool = False
+    cache: CacheUse | None = None
+    confined_until: datetime | None = None
+
+
+def without_place(
+    spec: JobSpec, state: JobState, queue: str, start_by: datetime, left: RatesLeft, cache: CacheUse | None = None
+) -> Accepted:
+    """The accept of a job that takes no place in its queue: it has an answer, waits for another's, or starts later."""
+    return Accepted(
+        job_id=spec.id,
+        state=state,
+        lane=spec.lane,
+        queue=queue,
+        start_by=start_by,
+        max_tokens=spec.sampling.max_tokens,
+        max_wait_s=spec.max_wait_s,
+        rates_left=left,
+        cache=cache,
+    )

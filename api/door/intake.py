@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
-from uuid import UUID
 
 from api.door.drafts import Bid
 from api.door.refusals import ALIKE_FOR_ALL, RefusalMemory, Wish, wish
@@ -70,37 +69,38 @@ class Intake:
     def _serve(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
         asked_at = time.monotonic()
         taken = self.admission.reserve(bids)
-        placed = []
+        placed, places = list[Bid](), list[Place]()
         for bid, each in zip(bids, taken, strict=True):
             if isinstance(each, Place):
                 self.refusals.forget(wish(bid))
-                placed.append((bid, each))
+                placed.append(bid)
+                places.append(each)
             elif each.reason in ALIKE_FOR_ALL:
                 # Here, not in the caller's thread: it may run much later.
                 self.refusals.remember(wish(bid), each, asked_at)
         try:
-            durable: Iterator[Outcome | BaseException] = iter(self._make_durable(placed) if placed else ())
+            durable: Iterator[Outcome | BaseException] = iter(self._make_durable(placed, places) if placed else ())
         except Exception as error:  # A refusal holds whatever becomes of the other jobs.
             durable = repeat(error)
         return [each if isinstance(each, Refusal) else next(durable) for each in taken]
 
-    def _make_durable(self, placed: Sequence[tuple[Bid, Place]]) -> list[Place | Inserted | HeadraceError]:
-        rows = [(bid.spec, place.candidate) for bid, place in placed]
-        is_early = _may_start_early([bid.spec for bid, _ in placed])
+    def _make_durable(self, bids: Sequence[Bid], places: Sequence[Place]) -> list[Place | Inserted | HeadraceError]:
+        rows = [(bid.spec, place.candidate) for bid, place in zip(bids, places, strict=True)]
+        is_early = _may_start_early([bid.spec for bid in bids])
         try:
             inserted = insert_batch(self._store, rows, is_before_disk=is_early)
         except BaseException:
-            self._give_back([bid for bid, _ in placed])
+            self._give_back(bids)
             raise
         self._fail_at(FAILPOINT_INSERTED)
         outcomes = [
             replace(place, start_by=made.start_by) if isinstance(made, Inserted) and made.start_by else made
-            for (_, place), made in zip(placed, inserted, strict=True)
+            for place, made in zip(places, inserted, strict=True)
         ]
-        by_bid = [(bid, outcome) for (bid, _), outcome in zip(placed, outcomes, strict=True)]
-        fresh = [(bid, place) for bid, place in by_bid if isinstance(place, Place)]
-        self._publish(fresh)
-        self._give_back([bid for bid, outcome in by_bid if not isinstance(outcome, Place)])
+        fresh = [bid for bid, outcome in zip(bids, outcomes, strict=True) if isinstance(outcome, Place)]
+        fresh_places = [outcome for outcome in outcomes if isinstance(outcome, Place)]
+        self._publish(fresh, fresh_places)
+        self._give_back([bid for bid, outcome in zip(bids, outcomes, strict=True) if not isinstance(outcome, Place)])
         if is_early and fresh:
             self._fail_at(FAILPOINT_PUBLISHED)
             self._store.wait_for_disk()
@@ -110,32 +110,16 @@ class Intake:
                     "job_id": show_id(bid.job_id),
                     "app": bid.app.name,
                     "queue": place.candidate.queue,
-                    "request_id": bid.request_id,
+                    "request_id": bid.sent.id,
                 }
-                for bid, place in fresh
+                for bid, place in zip(fresh, fresh_places, strict=True)
             ]
             log.info("job_accepted", extra={"each": facts})
         return outcomes
 
-    def _publish(self, accepted: Sequence[tuple[Bid, Place]]) -> None:
-        tickets, lookups = list[Ticket](), dict[UUID, str]()
-        for bid, place in accepted:
-            spec, sampling = bid.spec, bid.spec.sampling
-            assert place.start_by is not None
-            tickets.append(
-                Ticket(
-                    job_id=spec.id,
-                    app_id=spec.app_id,
-                    queue=place.candidate.queue,
-                    lane=spec.lane,
-                    prompt_tokens=spec.prompt_tokens,
-                    max_tokens=sampling.max_tokens,
-                    n=sampling.n,
-                    start_by=place.start_by,
-                )
-            )
-            if spec.looked_up_by is not None:
-                lookups[spec.id] = spec.looked_up_by
+    def _publish(self, bids: Sequence[Bid], places: Sequence[Place]) -> None:
+        tickets = [_ticket(bid.spec, place) for bid, place in zip(bids, places, strict=True)]
+        lookups = {bid.job_id: bid.spec.looked_up_by for bid in bids if bid.spec.looked_up_by is not None}
         try:
             self.admission.commit(tickets, lookups)
         except BrokerUnavailable as error:
@@ -144,11 +128,25 @@ class Intake:
 
     def _give_back(self, bids: Sequence[Bid]) -> None:
         try:
-            self.admission.leave((bid.spec.id, 1) for bid in bids)
+            self.admission.give_back(bid.spec.id for bid in bids)
         except BrokerUnavailable as error:
             # The reservations expire by themselves, and `reconcile_admission` drops them.
             facts = named([bid.spec.id for bid in bids])
             log.warning("release_failed", extra={**facts, "error": str(error)})
+
+
+def _ticket(spec: JobSpec, place: Place) -> Ticket:
+    assert place.start_by is not None
+    return Ticket(
+        job_id=spec.id,
+        app_id=spec.app_id,
+        queue=place.candidate.queue,
+        lane=spec.lane,
+        prompt_tokens=spec.prompt_tokens,
+        max_tokens=spec.sampling.max_tokens,
+        n=spec.sampling.n,
+        start_by=place.start_by,
+    )
 
 
 def _may_start_early(specs: Sequence[JobSpec]) -> bool:
@@ -157,8 +155,9 @@ def _may_start_early(specs: Sequence[JobSpec]) -> bool:
     With the worker's early claim it saves about 4 of the 18 ms that Headrace would add to a first token
     (`added_latency.py` on two cores).
 
-    Nothing of it is told before it is there: the request waits for that, and the worker for its claim, which is written
-    after it. If Postgres loses the row, the message has no job, and the request fails. Another request with the same
-    Idempotency-Key would be told of the job earlier. Of several jobs, the extra round trip would cost the others.
+    No reply is sent before the row is durable: the request waits for it, and the worker for its claim, which is written
+    after it. If Postgres loses the row, the message has no job, and the request fails. Not with an Idempotency-Key:
+    another request with that key would learn of the job too early. Not for several jobs: the extra round trip would
+    cost the others.
     """
     return len(specs) == 1 and specs[0].stream and specs[0].idempotency is None

@@ -3,16 +3,18 @@
 `Refusals` turns admission's `Refusal` into the error that the caller gets: why no queue has a place, and when to retry.
 It also reserves a place for a client that will retry. `RefusalMemory` repeats a refusal for 20 ms, so that a flood is
 cheap: jobs for the same queues are refused without Redis, and bodies that look alike without validation.
-`RefusalCounts` adds up refused jobs for the autoscaler and the analysts. Knows no HTTP.
+`RefusalCounts` adds up refused jobs for the autoscaler and the analysts, and recognises requests that are repeated.
+Knows no HTTP.
 """
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -24,13 +26,15 @@ from headrace.broker.forecast import Forecast
 from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.jobs import JobSpec
+from headrace.domain.limits import MINUTE_S
 from headrace.domain.places import Ask, Refusal, RefusalCount, RefusalKey
-from headrace.domain.queues import Candidate, Overflow, wanted_queue
+from headrace.domain.queues import Candidate, Overflow, parts_of, wanted_queue
 from headrace.errors import AppLimited, BrokerUnavailable, QueueFull, Refused, StoreUnavailable, Unavailable
-from headrace.policies.caching import exact
+from headrace.policies import caching
 from headrace.policies.routing import LatencyGoal
 from headrace.store import Store
 from headrace.store.fleet import observations
+from headrace.store.fleet.observations import REFUSALS_EVERY_S
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +55,10 @@ REMEMBER_S = 0.02
 FRESH_S = 0.006
 #: Entries of a memory at most.
 REMEMBERED = 1000
-#: Seconds between writes of the counts; the table counts by the minute.
-FLUSH_EVERY_S = 3.0
+#: Requests of one minute that a process recognises at most. Further ones count as new.
+RECOGNISED = 20_000
+#: Bytes that are hashed in one step: for more, `hashlib` releases the GIL, which costs a turn of all threads.
+HASHED_BYTES = 2047
 
 #: An app and the queues that its job may go to.
 Wish = tuple[UUID, tuple[Candidate, ...]]
@@ -75,7 +81,7 @@ class Examined(NamedTuple):
     """The last job of these looks that was validated and refused. It stands for those refused after it.
 
     Attributes:
-        error: what it was told. Do not raise it again: the traceback would keep both requests alive.
+        error: its error. Do not raise it again: the traceback would keep both requests alive.
         counted: as what it was counted.
     """
 
@@ -109,7 +115,7 @@ class Refusals:
         wait_s = or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         retry_after_s = self._retry_after_s(refusal, spec, candidate, wait_s)
         error = QueueFull(
-            f"{_why(refusal, spec, queue, wait_s, goal)} {_advice(retry_after_s)}",
+            f"{_why(refusal, spec, queue, wait_s, goal)}{self._unserved(queue)} {_advice(retry_after_s)}",
             queue=queue,
             reason=refusal.reason,
             depth=refusal.waiting,
@@ -121,12 +127,13 @@ class Refusals:
         )
         asked_at = self.memory.asked_at(wish(bid))
         if asked_at is not None and refusal.depth and self._holds_for_its_looks(refusal, bid):
-            self._early.remember(_looks(bid), Examined(error, self._counted(spec, refusal.reason)), asked_at)
+            self._early.remember(looks_of(bid), Examined(error, self._counted(spec, refusal.reason)), asked_at)
         return error
 
-    def count(self, spec: JobSpec, reason: str) -> None:
-        """Count a refused job."""
-        self.counts.add(*self._counted(spec, reason))
+    def count(self, spec: JobSpec, reason: str, body: bytes) -> None:
+        """Count a refused job. Args: body: of its request; empty if it had none."""
+        name = spec.idempotency.key.encode() if spec.idempotency else body
+        self.counts.add(*self._counted(spec, reason), mark_of(spec.app_id, name) if name else None)
 
     def knock(self, app: App, error: Refused, tokens: int) -> None:
         """Have a place kept for a job that a full queue refused, until its client comes back."""
@@ -147,14 +154,20 @@ class Refusals:
 
     def early(self, app_id: UUID, raw: bytes) -> QueueFull | None:
         """Refuse a request by the body of `POST /v1/jobs`, and count it like the job examined; None to examine it."""
-        if (looks := _looks_of(app_id, raw)) is None or (examined := self._early.recall(looks)) is None:
+        if (looks := _looks_of_body(app_id, raw)) is None or (examined := self._early.recall(looks)) is None:
             return None
-        self.counts.add(*examined.counted)
+        self.counts.add(*examined.counted, mark_of(app_id, raw))
         return examined.error
 
-    def had_room(self, bid: Bid) -> None:
-        """Refuse no more jobs early that look like this one, which was accepted."""
-        self._early.forget(_looks(bid))
+    def had_room(self, looks: Looks) -> None:
+        """Refuse no more jobs early that look like one that was accepted."""
+        self._early.forget(looks)
+
+    def _unserved(self, queue: str) -> str:
+        """That no worker empties the queue, as a further sentence; empty where one does, or that is unknown."""
+        pool, _ = parts_of(queue)
+        has_none = or_unknown(lambda: self.forecast.pool(pool).fleet.slots) == 0
+        return f" No worker serves pool {pool} now." if has_none else ""
 
     def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
         """Seconds until there will likely be a place; None when that is too long for a Retry-After."""
@@ -170,14 +183,14 @@ class Refusals:
         # Any other job could find room at the paid API, or an answer in the cache.
         has_one_queue = draft.overflow is Overflow.NEVER or self.settings.openai_api_key is None
         is_own_choice = draft.rule is None and not draft.is_embedding
-        may_be_served = exact.may_serve(bid.app, self.settings.pools[bid.spec.pool])
+        may_be_served = caching.may_serve(bid.app, self.settings.pools[bid.spec.pool])
         return refusal.reason in ALIKE_FOR_ALL and has_one_queue and is_own_choice and not may_be_served
 
     def _counted(self, spec: JobSpec, reason: str) -> tuple[RefusalKey, RefusalCount]:
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
         tokens, expected_tokens = spec.kv_tokens, self.forecast.expected_tokens(spec)
         count = RefusalCount(1, tokens, tokens if expected_tokens is None else expected_tokens)
-        return (spec.app_id, queue, reason), count
+        return RefusalKey(spec.app_id, queue, reason), count
 
     def _is_knock_due(self, app_id: UUID, queue: str) -> bool:
         """True at most once every `KNOCK_EVERY_S` for one app and queue."""
@@ -279,16 +292,16 @@ def _advice(retry_after_s: int | None) -> str:
 
 Key = TypeVar("Key", bound=Hashable)
 #: What is repeated.
-Told = TypeVar("Told")
+Answer = TypeVar("Answer")
 
 
-class _Remembered(NamedTuple, Generic[Told]):
-    told: Told
+class _Remembered(NamedTuple, Generic[Answer]):
+    answer: Answer
     ask_again_at: float
     until: float
 
 
-class RefusalMemory(Generic[Key, Told]):
+class RefusalMemory(Generic[Key, Answer]):
     """Recent refusals, by what makes jobs alike.
 
     There are two. The intake's has a `Wish` as its key, and serves every route. The early one's key is the body's
@@ -297,7 +310,7 @@ class RefusalMemory(Generic[Key, Told]):
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Key, _Remembered[Told]] = {}
+        self._entries: dict[Key, _Remembered[Answer]] = {}
         #: When the last refusal is repeated for the last time.
         self._until = -math.inf
 
@@ -306,7 +319,7 @@ class RefusalMemory(Generic[Key, Told]):
         """True while no refusal is repeated."""
         return time.monotonic() >= self._until
 
-    def recall(self, key: Key) -> Told | None:
+    def recall(self, key: Key) -> Answer | None:
         """The remembered refusal; None when the caller must ask Redis."""
         entry = self._entries.get(key)
         now = time.monotonic()
@@ -315,18 +328,18 @@ class RefusalMemory(Generic[Key, Told]):
         if now >= entry.ask_again_at:
             self._entries[key] = entry._replace(ask_again_at=entry.until)
             return None
-        return entry.told
+        return entry.answer
 
     def asked_at(self, key: Key) -> float | None:
         """When Redis was asked for the remembered refusal, on the monotonic clock; None without one."""
         entry = self._entries.get(key)
         return None if entry is None else entry.until - REMEMBER_S
 
-    def remember(self, key: Key, told: Told, asked_at: float) -> None:
+    def remember(self, key: Key, answer: Answer, asked_at: float) -> None:
         """Repeat a refusal from now on. Args: asked_at: when Redis was asked, on the monotonic clock."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
-        self._entries[key] = _Remembered(told, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
+        self._entries[key] = _Remembered(answer, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
         self._until = max(self._until, asked_at + REMEMBER_S)
 
     def forget(self, key: Key) -> None:
@@ -339,11 +352,12 @@ def wish(ask: Ask) -> Wish:
     return ask.app_id, ask.candidates
 
 
-def _looks(bid: Bid) -> Looks:
+def looks_of(bid: Bid) -> Looks:
+    """What the bid's body showed."""
     return Looks(bid.app.id, bid.draft.model, bid.draft.lane, bid.draft.overflow)
 
 
-def _looks_of(app_id: UUID, raw: bytes) -> Looks | None:
+def _looks_of_body(app_id: UUID, raw: bytes) -> Looks | None:
     """None for a body that must be examined: malformed, without a prompt, or with inputs, which go to another pool."""
     try:
         body: Any = from_json(raw)
@@ -357,24 +371,46 @@ def _looks_of(app_id: UUID, raw: bytes) -> Looks | None:
     return Looks(app_id, model, lane, overflow)
 
 
+def mark_of(app_id: UUID, name: bytes) -> bytes:
+    """What a request is recognised by when it is refused again. Args: name: its Idempotency-Key, or else its body."""
+    keyed = blake2b(digest_size=8, key=app_id.bytes, usedforsecurity=False)
+    for start in range(0, len(name), HASHED_BYTES):
+        keyed.update(name[start : start + HASHED_BYTES])
+    return keyed.digest()
+
+
 class RefusalCounts:
     """Counts for all threads of one process; added to Postgres every few seconds.
 
-    The writer starts with the first refusal. A process that dies loses the counts of its last few seconds.
+    A request that is refused again in the same minute is a repeat, whichever process refused it before. Without Redis
+    each process recognises its own repeats alone. The writer starts with the first refusal. A process that dies loses
+    the counts of its last few seconds.
     """
 
-    def __init__(self, store: Store, flush_every_s: float = FLUSH_EVERY_S) -> None:
-        self._store = store
+    def __init__(self, store: Store, admission: Admission, flush_every_s: float = REFUSALS_EVERY_S) -> None:
+        self._store, self._admission = store, admission
         self._flush_every_s = flush_every_s
         self._lock = threading.Lock()
         self._counts: dict[RefusalKey, RefusalCount] = {}
+        #: The marks of the requests of this minute, and those among them that are not in `_counts` yet.
+        self._minute, self._seen = 0, set[bytes]()
+        self._new: dict[bytes, tuple[RefusalKey, RefusalCount]] = {}
         self._stop = threading.Event()
         self._writer: threading.Thread | None = None
 
-    def add(self, key: RefusalKey, count: RefusalCount) -> None:
-        """Add refused jobs."""
+    def add(self, key: RefusalKey, count: RefusalCount, mark: bytes | None = None) -> None:
+        """Add a refused job. Args: mark: of its request; None if that cannot be recognised."""
         with self._lock:
-            self._counts[key] = self._counts.get(key, RefusalCount()) + count
+            minute = int(time.time() // MINUTE_S)
+            if minute != self._minute:
+                self._minute, self._seen = minute, set(self._new)
+            if mark in self._seen:
+                self._sum(_repeated(key), count)
+            elif mark is None or len(self._seen) >= RECOGNISED:
+                self._sum(key, count)
+            else:
+                self._seen.add(mark)
+                self._new[mark] = (key, count)
             if self._writer is None and not self._stop.is_set():
                 self._writer = threading.Thread(target=self._write, name="refusals", daemon=True)
                 self._writer.start()
@@ -382,14 +418,31 @@ class RefusalCounts:
     def flush(self) -> None:
         """Write the counts since the last flush. Raises: StoreUnavailable; the counts are then kept."""
         with self._lock:
+            new, self._new = self._new, {}
+        first = self._first(new)
+        with self._lock:
+            for mark, (key, count) in new.items():
+                self._sum(key if mark in first else _repeated(key), count)
             counts, self._counts = self._counts, {}
         try:
             with self._store.begin() as db:
                 observations.add_refusals(db, counts)
         except StoreUnavailable:
-            for key, count in counts.items():
-                self.add(key, count)
+            with self._lock:
+                for key, count in counts.items():
+                    self._sum(key, count)
             raise
+
+    def _first(self, marks: Collection[bytes]) -> Collection[bytes]:
+        """Those of these requests that no other process has refused in this minute."""
+        try:
+            return self._admission.note_refused(marks)
+        except BrokerUnavailable as error:
+            log.warning("repeats_not_recognised", extra={"error": str(error)})
+            return marks
+
+    def _sum(self, key: RefusalKey, count: RefusalCount) -> None:
+        self._counts[key] = self._counts.get(key, RefusalCount()) + count
 
     def close(self) -> None:
         """Stop the writer."""
@@ -403,3 +456,7 @@ class RefusalCounts:
                 log.warning("refusals_not_written", extra={"error": str(error)})
             except Exception:
                 log.exception("refusals_writer_failed")
+
+
+def _repeated(key: RefusalKey) -> RefusalKey:
+    return RefusalKey(key.app_id, key.queue, key.reason, is_repeat=True)

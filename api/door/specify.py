@@ -4,35 +4,36 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from api.door.catalogue import Catalogue, Model
 from api.door.drafts import Draft
 from headrace.config import Settings
+from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
-from headrace.domain.compression import Compression
-from headrace.domain.embeddings.inputs import MOST_TOKENS
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.prompts import Message, ReasoningEffort, Sampling, has_calls, template_variables
-from headrace.domain.prompts.extra_sampling import ours_alone
+from headrace.domain.prompts import Message, ReasoningEffort, Sampling, extra_of_own_engines, template_variables
+from headrace.domain.prompts.compression import Compression
+from headrace.domain.prompts.embeddings import MOST_TOKENS
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied
 from headrace.policies.compression import chosen
-from headrace.policies.routing.shadow import is_sampled
+from headrace.policies.routing import is_sampled
 from headrace.policies.tokens import LONG_CHARS, InputTokenizer
 
 #: Log probabilities of one answer, alternatives included: about 40 MB of JSON, which Postgres stores within seconds.
 MOST_LOGPROBS_IN_ALL = 500_000
 #: Above this many characters, a cheap lower bound of a prompt's tokens is checked before they are counted.
 LONG_PROMPT_CHARS = 16_384
-#: Characters that a chat template adds around one message, as in ChatML.
-TEMPLATE_CHARS = 32
 #: Below it vLLM takes the likeliest token each time. Source: `SamplingParams` of vLLM 0.32.
 GREEDY_BELOW = 1e-5
 TOOLS_NOT_SUPPORTED = "tools_not_supported"
+#: How far ahead a job may start.
+LATEST_START = timedelta(days=30)
 #: Names that are reserved for one machine or one network. Source: RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 
@@ -44,15 +45,13 @@ def specify(
 
     Raises: PermissionDenied. ModelNotFound. ContextLengthExceeded. InvalidRequest. StoreUnavailable.
     """
-    _check_lane(draft, app)
-    _check_deadline(draft)
-    _check_webhook(draft, settings)
+    check_lane(draft.lane, app, draft.spelling.lane)
+    _check_times(draft)
+    check_webhook(draft.webhook_url, f"{draft.spelling.own_prefix}webhook", settings)
     model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
-    _check_kind(draft, model)
-    _check_tools(draft, model)
-    _check_effort(draft, model)
+    _check_model(draft, model)
     prompt_tokens, max_tokens = _measure(draft, model, app, catalogue, settings)
-    job_id, rule = new_id(), settings.rules.get(draft.rule or "")
+    job_id = draft.line.job_id if draft.line else new_id()
     return JobSpec(
         id=job_id,
         app_id=app.id,
@@ -65,7 +64,8 @@ def specify(
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
-        overflow=_overflow(draft, is_paid=not draft.is_embedding and settings.pools[model.pool].is_paid),
+        not_before=_start(draft),
+        overflow=_overflow(draft, model.pool, settings),
         max_cost_usd=draft.max_cost_usd,
         metadata=draft.metadata,
         webhook_url=draft.webhook_url,
@@ -75,14 +75,15 @@ def specify(
         is_stored=draft.is_stored,
         idempotency=idempotency,
         rule=draft.rule,
-        is_shadowed=rule is not None and _may_be_shadowed(draft) and is_sampled(job_id, rule.shadow_share),
+        is_shadowed=_is_shadowed(draft, job_id, settings.rules.get(draft.rule or "")),
+        line=draft.line,
     )
 
 
 def _measure(draft: Draft, model: Model, app: App, catalogue: Catalogue, settings: Settings) -> tuple[int, int]:
     """The tokens of the prompt and the most of one answer, once both are known to fit."""
     # Only a few long prompts are counted at once, apps in turn. A short prompt does not wait for them.
-    with catalogue.long_counts.hold(app.id) if is_long(draft) else nullcontext():
+    with catalogue.long_counts.hold(app.id) if draft.templated_chars > LONG_CHARS else nullcontext():
         prompt_tokens = _count(draft, model)
     max_tokens = 0 if draft.is_embedding else _max_tokens(draft, model, prompt_tokens)
     _check_min_tokens(draft, max_tokens)
@@ -93,14 +94,10 @@ def _measure(draft: Draft, model: Model, app: App, catalogue: Catalogue, setting
     return prompt_tokens, max_tokens
 
 
-def _may_be_shadowed(draft: Draft) -> bool:
+def _is_shadowed(draft: Draft, job_id: UUID, rule: RuleSettings | None) -> bool:
     # A shadow copies the texts, and of an unstored job nothing may be kept. One text is compared: no calls of tools.
-    return draft.is_stored and draft.tools is None and draft.n == 1
-
-
-def is_long(draft: Draft) -> bool:
-    """True if few such prompts are counted at once."""
-    return _chars(draft) > LONG_CHARS
+    may_be = draft.is_stored and draft.tools is None and draft.n == 1
+    return rule is not None and may_be and is_sampled(job_id, rule.shadow_share)
 
 
 def _default_max_wait_s(draft: Draft, pool: str, settings: Settings) -> float:
@@ -142,17 +139,17 @@ def must_stay(draft: Draft, *, names_paid_tokens: bool) -> str | None:
     """The field for which the paid API has no word; None if it may answer. Args: as of `ours_alone`."""
     if draft.is_plain:
         return draft.spelling.prompt
-    return next(iter(ours_alone(draft.extra_sampling, names_paid_tokens=names_paid_tokens)), None)
+    return next(iter(extra_of_own_engines(draft.extra_sampling, names_paid_tokens=names_paid_tokens)), None)
 
 
-def _overflow(draft: Draft, *, is_paid: bool) -> Overflow:
+def _overflow(draft: Draft, pool: str, settings: Settings) -> Overflow:
     """Whether the paid API may answer: never, if the draft asks for what it has no word for.
 
-    Args: is_paid: the paid API alone answers for the model.
-    Raises: InvalidRequest that names the field, if the paid API would have to answer.
+    Raises: InvalidRequest that names the field for which it has no word, if the paid API would have to answer.
     """
     if draft.is_embedding:
         return Overflow.NEVER  # The paid API gets prompts alone.
+    is_paid = settings.pools[pool].is_paid
     field = must_stay(draft, names_paid_tokens=is_paid)
     if field is not None and (is_paid or draft.overflow is Overflow.ONLY):
         if draft.is_plain:
@@ -163,32 +160,59 @@ def _overflow(draft: Draft, *, is_paid: bool) -> Overflow:
     return draft.overflow if field is None else Overflow.NEVER
 
 
-def _check_lane(draft: Draft, app: App) -> None:
-    if app.lanes is None or draft.lane in app.lanes:
+def check_lane(lane: Lane, app: App, param: str) -> None:
+    """Args: param: the field that names the lane. Raises: PermissionDenied."""
+    if app.lanes is None or lane in app.lanes:
         return
     open_to_it = ", ".join(f"'{lane}'" for lane in Lane if lane in app.lanes) or "none"
     raise PermissionDenied(
-        f"This app may not use the lane '{draft.lane}'. Open to it: {open_to_it}.",
+        f"This app may not use the lane '{lane}'. Open to it: {open_to_it}.",
         code="tier_not_allowed",
-        param=draft.spelling.lane,
+        param=param,
     )
 
 
-def _check_deadline(draft: Draft) -> None:
-    """Checked here, not when the body is parsed: a replay after the deadline must still find its job."""
+def _check_times(draft: Draft) -> None:
+    """Checked here, not when the body is parsed: a replay after the deadline must still find its job.
+
+    Raises: InvalidRequest: a deadline in the past, or a delayed start that makes no sense.
+    """
     if draft.deadline and draft.deadline <= datetime.now(UTC):
         param = f"{draft.spelling.own_prefix}deadline"
         raise InvalidRequest("The deadline is in the past.", code="deadline_in_past", param=param)
+    if (start := _start(draft)) is None:
+        return
+    param = f"{draft.spelling.own_prefix}not_before"
+    if draft.stream or not draft.background:
+        message = "Only a job in the background can start later: no caller waits that long."
+        raise InvalidRequest(f"{message} Send it to POST /v1/jobs, or in the background.", param=param)
+    if start > datetime.now(UTC) + LATEST_START:
+        raise InvalidRequest(f"A job may start at most {LATEST_START.days} days from now.", param=param)
+    if draft.deadline and draft.deadline <= start:
+        raise InvalidRequest("The deadline passes before the job may start.", param=param)
 
 
-def _check_webhook(draft: Draft, settings: Settings) -> None:
-    if draft.webhook_url and not settings.webhooks.allow_private and not _is_public_https(draft.webhook_url):
+def _start(draft: Draft) -> datetime | None:
+    """When a delayed start is; None if the job may start at once."""
+    return draft.not_before if draft.not_before and draft.not_before > datetime.now(UTC) else None
+
+
+def check_webhook(url: str | None, param: str, settings: Settings) -> None:
+    """Args: param: the field that names the URL. Raises: InvalidRequest."""
+    if url and not settings.webhooks.allow_private and not _is_public_https(url):
         raise InvalidRequest(
             "The webhook must be an https URL of a public host. For development, the operator of this API can allow "
             "others: HEADRACE_WEBHOOKS__ALLOW_PRIVATE=true.",
             code="webhook_url_not_allowed",
-            param=f"{draft.spelling.own_prefix}webhook",
+            param=param,
         )
+
+
+def _check_model(draft: Draft, model: Model) -> None:
+    """Check that the model can do what is asked. Raises: InvalidRequest that names the field."""
+    _check_kind(draft, model)
+    _check_tools(draft, model)
+    _check_effort(draft, model)
 
 
 def _check_effort(draft: Draft, model: Model) -> None:
@@ -227,7 +251,7 @@ def _check_tools(draft: Draft, model: Model) -> None:
 
     Raises: InvalidRequest that names the field: the model cannot use the tools, or read the calls of earlier turns.
     """
-    if draft.tools is None and not has_calls(draft.messages):
+    if draft.tools is None and not any(message.tool_calls for message in draft.messages):
         return
     param = "tools" if draft.tools is not None else draft.spelling.prompt
     if not model.has_tool_template:
@@ -316,7 +340,11 @@ def _count(draft: Draft, model: Model) -> int:
     if isinstance(tokenizer, InputTokenizer):
         return _count_inputs(draft, tokenizer, limit)
     try:
-        if limit is not None and _chars(draft) > LONG_PROMPT_CHARS and (least := tokenizer.least(*asked)) >= limit:
+        if (
+            limit is not None
+            and draft.templated_chars > LONG_PROMPT_CHARS
+            and (least := tokenizer.least(*asked)) >= limit
+        ):
             is_fault_of_tools = draft.tools is not None and tokenizer.least(*_without_tools(draft)) < limit
             raise _too_long(draft, f"at least {least} prompt tokens", limit, is_fault_of_tools=is_fault_of_tools)
         counted = tokenizer.count(*asked)
@@ -352,11 +380,6 @@ def _count_inputs(draft: Draft, tokenizer: InputTokenizer, limit: int | None) ->
 def _without_tools(draft: Draft) -> tuple[Sequence[Message], ReasoningEffort | None, Mapping[str, Any]]:
     """What a tokenizer counts of the prompt besides its tools."""
     return draft.messages, draft.reasoning_effort, template_variables(draft.extra_sampling, None)
-
-
-def _chars(draft: Draft) -> int:
-    """The approximate length of the whole prompt in characters, with the chat template around each message."""
-    return draft.chars + TEMPLATE_CHARS * len(draft.messages)
 
 
 def _too_long(draft: Draft, prompt: str, limit: int, *, is_fault_of_tools: bool) -> ContextLengthExceeded:

@@ -7,16 +7,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from importlib import resources
 from types import MappingProxyType
 from typing import NamedTuple
 
-from api.call import Call, Reply
+from api.call import Call, Operation, Reply
 from api.deps import WebDeps
-from api.handlers import chat, completions, embeddings, health, jobs, models, queues, responses, tokens, usage
+from api.handlers import batches, completions, files, jobs, reports, responses, tokens
 from api.handlers.openapi import document
-from api.handlers.operation import Operation
-from api.handlers.problems import problem
+from api.handlers.replies import problem
 from headrace.errors import NotFound
 
 #: The page, without a script or a style of its own: `POLICY` allows neither.
@@ -72,15 +71,15 @@ POLICY = (
 #: Every operation that the reference describes, in its order.
 DESCRIBED = (
     *jobs.OPERATIONS,
-    *queues.OPERATIONS,
-    *usage.OPERATIONS,
+    *reports.QUEUES,
+    *reports.USAGE,
     *responses.OPERATIONS,
-    *chat.OPERATIONS,
     *completions.OPERATIONS,
-    *embeddings.OPERATIONS,
-    *models.OPERATIONS,
+    *files.OPERATIONS,
+    *batches.OPERATIONS,
+    *reports.MODELS,
     *tokens.OPERATIONS,
-    *health.OPERATIONS,
+    *reports.HEALTH,
 )
 _HTML = "text/html; charset=utf-8"
 
@@ -136,7 +135,7 @@ def _document() -> _Content:
 
 @cache
 def _static(name: str) -> _Content:
-    return _Content.of((files("flask_swagger_ui") / "dist" / name).read_bytes())
+    return _Content.of((resources.files("flask_swagger_ui") / "dist" / name).read_bytes())
 
 
 def _sent(found: _Content, mimetype: str) -> Reply:

@@ -1,26 +1,76 @@
 """`/v1/jobs`: submit, read, list, cancel and delete jobs, in Headrace's own format."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from uuid import UUID
 
-from api.bodies.in_flight import SMALL_BYTES
-from api.call import Asked, Call, Reply, Wait
+from api.bodies import SMALL_BYTES
+from api.call import QUESTION, SCHEMA, SUBMIT, Asked, Call, ClientGone, Operation, Reply, Wait
 from api.deps import WebDeps
-from api.door.accepted import Accepted
-from api.door.drafts import Draft
-from api.handlers import existing
-from api.handlers.operation import QUESTION, SCHEMA, SUBMIT, Operation
-from api.handlers.problems import problem
-from api.handlers.submitting import accept, checked_body, headers_of, headers_of_job, idempotency_key, query, reply_of
+from api.door.drafts import Accepted, Draft
+from api.handlers.replies import problem, reply_of, with_job_headers
+from api.handlers.submitting import accept, checked_body, idempotency_key, query
 from api.schemas.body import parse_object, validated
-from api.schemas.job_request import JobRequest
-from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobsQuery, WaitQuery
+from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
+from headrace.broker import ending
 from headrace.config.rules import AUTO
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.jobs import Job
 from headrace.errors import InvalidRequest, NotFound
 from headrace.store import jobs
+from headrace.store.jobs import texts
+
+#: How long a cancel waits for the job's worker to confirm it, in seconds. A worker sees the request within a second.
+CONFIRMED_WITHIN_S = 2.0
+
+JobReply = Callable[[Job], Reply]
+
+
+def when_ended(web: WebDeps, call: Call, job_id: UUID, wait_s: float, job_reply: JobReply) -> Reply | Wait:
+    """The caller's job, once it has ended, or as it stands when the wait is over.
+
+    Raises: InvalidRequest: the wait is too long. NotFound. StoreUnavailable.
+    """
+    limit_s = web.settings.wait_limit_s
+    if wait_s > limit_s:
+        raise InvalidRequest(f"Invalid 'wait': it may be at most {limit_s:g} seconds.", param="wait")
+    if wait_s > 0:
+        call.kind = "wait"
+    return _until_ended(web, call.app.id, job_id, wait_s, job_reply)
+
+
+def cancelled(web: WebDeps, call: Call, job_id: UUID, job_reply: JobReply) -> Reply | Wait:
+    """Cancel the caller's job; if it runs, wait a moment for its worker to stop it. Raises: NotFound."""
+    job = ending.cancel(web.store, web.admission, call.app.id, job_id)
+    if job.state.is_terminal:
+        return job_reply(job)
+    return _until_ended(web, call.app.id, job_id, CONFIRMED_WITHIN_S, job_reply)
+
+
+def _until_ended(web: WebDeps, app_id: UUID, job_id: UUID, wait_s: float, job_reply: JobReply) -> Reply | Wait:
+    """A wait for the job's end. Without a free slot for the app, the job as it stands: the client polls again."""
+    read = partial(web.reader.read, app_id, job_id)
+    slot = web.waits.take("wait", app_id) if wait_s > 0 else None
+    if slot is None:
+        return job_reply(read())
+
+    def reply(found: Job | Exception) -> Reply:
+        if isinstance(found, ClientGone):
+            return job_reply(read())
+        if isinstance(found, Exception):
+            raise found
+        return job_reply(found)
+
+    return Wait(job_id, wait_s, slot, read, reply)
+
+
+def erase(web: WebDeps, call: Call, job_id: UUID) -> None:
+    """Erase the texts of the caller's ended job, its stream in Redis included. Raises: NotFound. JobNotEnded."""
+    with web.store.begin() as db:
+        texts.erase(db, call.app.id, job_id)
+        # Before the commit: if Redis does not answer, nothing is deleted, and the caller gets the error.
+        web.streams.forget(job_id)
 
 
 def submit(web: WebDeps, call: Call) -> Reply:
@@ -37,7 +87,8 @@ def submit_soon(web: WebDeps, call: Call) -> Reply | Asked | None:
     if looks and (refused := refusals.early(call.app.id, call.body)) is not None:
         # Not raised: it is the error of many calls, and each raise would add its frames to it.
         return problem(refused, call.id)
-    return Asked(web.plain_jobs.batching, call, partial(_submitted, call)) if web.plain_jobs.takes(call) else None
+    is_plain = web.plain_jobs.takes(call.app, len(call.body))
+    return Asked(web.plain_jobs.batching, call, partial(_submitted, call)) if is_plain else None
 
 
 def _submitted(call: Call, outcome: Reply | partial[Reply] | BaseException | None) -> Reply | None:
@@ -68,12 +119,12 @@ def plain_draft(body: bytes) -> Draft | None:
 
 def accepted_reply(accepted: Accepted) -> Reply:
     """The reply to an accepted job."""
-    return reply_of(AcceptedBody.of(accepted), 202, headers_of(accepted))
+    return with_job_headers(reply_of(AcceptedBody.of(accepted), 202), accepted)
 
 
 def read(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
     """The job, by any spelling of its id; with `?wait=` once it has ended."""
-    return existing.when_ended(web, call, parse_id(public_id), query(WaitQuery, call).wait, job_reply)
+    return when_ended(web, call, parse_id(public_id), query(WaitQuery, call).wait, job_reply)
 
 
 def read_soon(web: WebDeps, call: Call, public_id: str) -> Asked | None:
@@ -86,19 +137,21 @@ def read_soon(web: WebDeps, call: Call, public_id: str) -> Asked | None:
 
 def job_reply(job: Job) -> Reply:
     """The job as it stands."""
-    return reply_of(JobBody.of(job), headers=headers_of_job(job))
+    return with_job_headers(reply_of(JobBody.of(job)), job=job)
 
 
 def delete(web: WebDeps, call: Call, public_id: str) -> Reply:
     """Erase the job's texts. The job is not found any more, and its cost is kept."""
     job_id = parse_id(public_id)
-    existing.erase(web, call, job_id)
-    return reply_of(DeletedJob(id=show_id(job_id)), headers={"x-job-id": show_id(job_id)})
+    erase(web, call, job_id)
+    reply = reply_of(DeletedJob(id=show_id(job_id)))
+    reply.headers["x-job-id"] = show_id(job_id)
+    return reply
 
 
 def cancel(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
     """The job as it stands after the request; safe to repeat."""
-    return existing.cancelled(web, call, parse_id(public_id), job_reply)
+    return cancelled(web, call, parse_id(public_id), job_reply)
 
 
 def list_newest(web: WebDeps, call: Call) -> Reply:
@@ -110,7 +163,7 @@ def list_newest(web: WebDeps, call: Call) -> Reply:
         raise InvalidRequest("Invalid 'after': it is not the id of a job.", param="after") from error
     with web.store.begin() as db:
         found = jobs.newest(db, call.app.id, state=asked.status, after=after, limit=asked.limit + 1)
-    return reply_of(JobList.of(found, asked.limit))
+    return reply_of(JobList.of([JobBody.of(job) for job in found], asked.limit))
 
 
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {

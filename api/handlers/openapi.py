@@ -9,20 +9,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.handlers.operation import Operation
+from api.call import JSON, Operation
+from api.handlers.descriptions import ABOUT, OPERATIONS, WEBHOOKS
 from api.schemas.fields import Answer
-from api.schemas.health import Readiness
+from api.schemas.reports import Readiness
 
 REF = "#/components/schemas/{model}"
 
-ABOUT = """\
-Submit a prompt, get its place in a queue at once and its answer when it is done.
-
-`/v1/jobs` is Headrace's own API; `/v1/responses`, `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and
-`/v1/models` are OpenAI's, for its unchanged SDK. All see the same jobs. Press **Authorize** and paste an API key
-(`headrace keys create APP` makes one) to try a call from here.
-"""
-
+REPLAYED = "Idempotent-Replayed"
 HEADERS: Mapping[str, str] = {
     "x-request-id": "Names this request, in our logs too.",
     "openai-processing-ms": "Milliseconds that the request took here.",
@@ -31,7 +25,7 @@ HEADERS: Mapping[str, str] = {
     "x-headrace-cache": "hit: given an identical job's answer; shared: that of one under way; semantic: that to the "
     "same question in other words; miss: there was none.",
     "x-headrace-confined-until": "Of a confined app: until when its jobs of this model's pool run one at a time.",
-    "Idempotent-Replayed": "`true` when the Idempotency-Key had made this job before.",
+    REPLAYED: "`true` when the Idempotency-Key had made this job or batch before.",
     "Retry-After": "Whole seconds after which to try again, 120 at most.",
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
     "WWW-Authenticate": "The scheme: `Bearer`.",
@@ -57,7 +51,7 @@ REFUSALS: Mapping[int, ErrorStatus] = {
     400: ErrorStatus(
         "The request cannot be served as it is; `param` names the field.",
         *("invalid_value", "invalid_request_error"),
-        *("Invalid 'max_tokens': Input should be greater than or equal to 1.", "max_tokens"),
+        *("Invalid 'max_tokens': Input should be greater than or equal to 1, not 0.", "max_tokens"),
     ),
     401: ErrorStatus(
         "No valid API key.",
@@ -139,6 +133,8 @@ ALWAYS = (401, 403, 429, 500, 503)
 IDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("A job's id, in any of its spellings.", "^(job_|resp_|chatcmpl-|cmpl-)[0-9a-f]{32}$"),
     "responses": ("A response's id.", "^resp_[0-9a-f]{32}$"),
+    "files": ("A file's id.", "^file-[0-9a-f]{32}$"),
+    "batches": ("A batch's id.", "^batch_[0-9a-f]{32}$"),
     "models": ("A model's name, slashes included.", "^[0-9A-Za-z][0-9A-Za-z._/-]*$"),
 }
 IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
@@ -146,7 +142,7 @@ IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 EVERYWHERE = ("x-request-id", "openai-processing-ms")
 OF_A_JOB = ("x-job-id", "x-headrace-cost-usd", "x-headrace-cache")
-OF_A_SUBMIT = (*OF_A_JOB, "x-headrace-confined-until", "Idempotent-Replayed", "x-ratelimit-limit-requests")
+OF_A_SUBMIT = (*OF_A_JOB, "x-headrace-confined-until", REPLAYED, "x-ratelimit-limit-requests")
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
@@ -158,6 +154,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": version("headrace"), "description": ABOUT},
         "paths": paths,
+        "webhooks": {event: {"post": _webhook(event, text)} for event, text in WEBHOOKS.items()},
         "components": {
             "schemas": _schemas(operations),
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
@@ -191,8 +188,24 @@ class ProblemBody(Answer):
     error: Problem
 
 
+class JobEnded(Answer):
+    """The job of a webhook: `id` is what OpenAI's SDK retrieves as a response."""
+
+    id: str
+    job_id: str
+    status: Literal["succeeded", "failed", "expired", "cancelled"]
+
+
+class BatchEnded(Answer):
+    """The batch of a webhook."""
+
+    id: str
+
+
 def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
-    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ProblemBody, "serialization")]
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (each, "serialization") for each in (ProblemBody, JobEnded, BatchEnded)
+    ]
     for each in operations:
         models.append((_answer_of(each), "serialization"))
         if each.body:
@@ -216,6 +229,7 @@ def _operation(each: Operation) -> dict[str, Any]:
     made: dict[str, Any] = {
         "tags": [each.tag],
         "summary": each.summary,
+        "description": OPERATIONS[f"{each.method.upper()} {path_of(each)}"],
         "operationId": "_".join([each.method, *re.findall(r"\w+", path_of(each))]),
         "parameters": list(_parameters(each)),
         "responses": {str(each.status): _answer(each), **_problems(each)},
@@ -224,8 +238,48 @@ def _operation(each: Operation) -> dict[str, Any]:
     if each.body:
         examples = {name: {"value": example} for name, example in each.examples.items()}
         content = {"schema": _ref(each.body), "examples": examples}
-        made["requestBody"] = {"required": True, "content": {"application/json": content}}
+        made["requestBody"] = {"required": not each.may_lack_body, "content": {"application/json": content}}
+    if each.form:
+        form = each.form.model_json_schema()
+        # What is left out of a form is not null.
+        form["properties"] = {name: _without_null(kind) for name, kind in form["properties"].items()}
+        form["properties"]["file"] = {"type": "string", "format": "binary"}
+        form["required"].append("file")
+        made["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return made
+
+
+#: Of each webhook, by the Standard Webhooks rules.
+WEBHOOK_HEADERS: Mapping[str, str] = {
+    "webhook-id": "The event's id: the same on every try.",
+    "webhook-timestamp": "When this try was made, in unix seconds.",
+    "webhook-signature": "HMAC-SHA256 of id, timestamp and body by the app's secret; two while that is rotated.",
+}
+
+
+def _webhook(event: str, text: str) -> dict[str, Any]:
+    """What a receiver gets. It has no key: the signature stands for one."""
+    properties = {
+        "id": {"type": "string"},
+        "object": {"const": "event"},
+        "created_at": {"type": "integer", "description": "When it happened, in unix seconds."},
+        "type": {"const": event},
+        "data": _ref(BatchEnded if event.startswith("batch.") else JobEnded),
+    }
+    schema = {"type": "object", "required": list(properties), "properties": properties}
+    return {
+        "tags": ["webhooks"],
+        "summary": event,
+        "description": text,
+        "operationId": event.replace(".", "_"),
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "description": about, "schema": {"type": "string"}}
+            for name, about in WEBHOOK_HEADERS.items()
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {"2XX": {"description": "Accepted. After any other answer it is sent again, for three days."}},
+        "security": [],
+    }
 
 
 def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
@@ -238,8 +292,9 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
         for name, kind in schema["properties"].items():
             described = kind.pop("description", "")
             yield {"name": name, "in": "query", "description": described, "schema": _without_null(kind)}
-    if each.makes_job:
-        text = "The same key with the same body to the same path makes one job, for 24 hours. Printable ASCII."
+    if each.makes_job or each.makes_batch:
+        made = "batch" if each.makes_batch else "job"
+        text = f"The same key with the same body to the same path makes one {made}, for 24 hours. Printable ASCII."
         yield {"name": "Idempotency-Key", "in": "header", "description": text, "schema": IDEMPOTENCY_KEY}
     if each.prefers_wait:
         text = "`wait=n`: hold on for n seconds at most, where the answer is waited for."
@@ -255,11 +310,13 @@ def _without_null(kind: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(each: Operation) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": _ref(_answer_of(each))}}
+    schema = _ref(_answer_of(each)) if each.media == JSON else {"type": "string", "format": "binary"}
+    content: dict[str, Any] = {each.media: {"schema": schema}}
     if each.events:
         content["text/event-stream"] = {"schema": EVENT, "example": each.events}
     is_about_a_job = each.path.startswith(("/v1/jobs/", "/v1/responses/"))
-    more = OF_A_SUBMIT if each.makes_job else OF_A_JOB if is_about_a_job else ()
+    of_other: tuple[str, ...] = (REPLAYED,) if each.makes_batch else ()
+    more = OF_A_SUBMIT if each.makes_job else OF_A_JOB if is_about_a_job else of_other
     return {"description": "As asked.", "headers": _headers(*more), "content": content}
 
 

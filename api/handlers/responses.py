@@ -5,16 +5,14 @@ from functools import partial
 from typing import Any
 
 from api.abandoned import erase_delivered
-from api.call import Call, Reply, Wait
+from api.call import QUESTION, SUBMIT, Call, Operation, Reply, Wait
 from api.deps import WebDeps
-from api.door.accepted import Accepted
-from api.door.drafts import Draft
-from api.handlers import existing
-from api.handlers.operation import QUESTION, SUBMIT, Operation
-from api.handlers.submitting import checked_body, headers_of, headers_of_job, query, read, reply_of, submitted, wait_for
-from api.schemas.input_items import InputItemList, InputItemsQuery
-from api.schemas.response_body import DeletedResponse, ResponseBody
-from api.schemas.responses import ResponseQuery, ResponseRequest
+from api.door.drafts import Accepted, Draft
+from api.handlers.jobs import cancelled, erase, when_ended
+from api.handlers.replies import reply_of, with_job_headers
+from api.handlers.submitting import checked_body, query, read, submitted, wait_for
+from api.schemas.response_body import DeletedResponse, InputItemList, InputItemsQuery, ResponseBody
+from api.schemas.response_request import ResponseQuery, ResponseRequest
 from api.streams.sse import response_stream
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.jobs import Job
@@ -35,12 +33,12 @@ def _stream(web: WebDeps, call: Call, draft: Draft) -> Reply:
     with web.waits.hold("stream", call.app.id) as slot:
         accepted, job = submitted(web, call, draft)
         reply = response_stream(web, call, job, slot, accepted=accepted)
-    reply.headers |= headers_of(accepted)
+    reply = with_job_headers(reply, accepted)
     return reply if draft.is_stored else _unstored(web, reply, job)
 
 
 def _created(web: WebDeps, is_stored: bool, accepted: Accepted, job: Job) -> Reply:
-    reply = reply_of(ResponseBody.of(job, accepted), headers=headers_of(accepted, job))
+    reply = with_job_headers(reply_of(ResponseBody.of(job, accepted)), accepted, job)
     return reply if is_stored else _unstored(web, reply, job)
 
 
@@ -54,7 +52,7 @@ def retrieve(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
     """The response, with `?wait=` once it has ended; with `?stream=true` its events, after any number."""
     job_id, asked = parse_id(public_id), query(ResponseQuery, call)
     if not asked.stream:
-        return existing.when_ended(web, call, job_id, asked.wait, _reply)
+        return when_ended(web, call, job_id, asked.wait, _reply)
     with web.waits.hold("stream", call.app.id) as slot:
         reply = response_stream(web, call, read(web, call, job_id), slot, starting_after=asked.starting_after)
     reply.headers["x-job-id"] = show_id(job_id)
@@ -62,14 +60,16 @@ def retrieve(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
 
 
 def _reply(job: Job) -> Reply:
-    return reply_of(ResponseBody.of(job), headers=headers_of_job(job))
+    return with_job_headers(reply_of(ResponseBody.of(job)), job=job)
 
 
 def delete(web: WebDeps, call: Call, public_id: str) -> Reply:
     """Erase the response's texts. The response is not found any more, and its cost is kept."""
     job_id = parse_id(public_id)
-    existing.erase(web, call, job_id)
-    return reply_of(DeletedResponse.of(job_id), headers={"x-job-id": show_id(job_id)})
+    erase(web, call, job_id)
+    reply = reply_of(DeletedResponse.of(job_id))
+    reply.headers["x-job-id"] = show_id(job_id)
+    return reply
 
 
 def cancel(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
@@ -81,7 +81,7 @@ def cancel(web: WebDeps, call: Call, public_id: str) -> Reply | Wait:
             f"POST /v1/jobs/{show_id(job_id)}/cancel cancels any job.",
             code="not_background",
         )
-    return existing.cancelled(web, call, job_id, _reply)
+    return cancelled(web, call, job_id, _reply)
 
 
 def input_items(web: WebDeps, call: Call, public_id: str) -> Reply:
@@ -89,7 +89,9 @@ def input_items(web: WebDeps, call: Call, public_id: str) -> Reply:
     job_id, asked = parse_id(public_id), query(InputItemsQuery, call)
     with web.store.begin() as db:
         turns = texts.conversation(db, call.app.id, job_id)
-    return reply_of(InputItemList.of(job_id, turns, asked), headers={"x-job-id": show_id(job_id)})
+    reply = reply_of(InputItemList.of(job_id, turns, asked))
+    reply.headers["x-job-id"] = show_id(job_id)
+    return reply
 
 
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {

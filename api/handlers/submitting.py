@@ -1,9 +1,8 @@
 """The shared part of all handlers that submit: the body, the Idempotency-Key, and three ways to get the answer."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -11,16 +10,13 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.abandoned import cancel_unless_wanted
+from api.auth import CALL_BYTES
 from api.call import Call, ClientGone, Reply, Wait
-from api.callers import CALL_BYTES
 from api.deps import WebDeps
-from api.door.accepted import Accepted
-from api.door.drafts import Draft
-from api.handlers.problems import confined_header, rate_headers
+from api.door.drafts import Accepted, Draft, Sent
 from api.schemas.body import parse_object, validated
-from api.schemas.logprobs import Fragments
 from headrace.domain.ids import show_id
-from headrace.domain.jobs import CacheUse, Idempotency, Job
+from headrace.domain.jobs import Idempotency, Job
 from headrace.errors import InvalidRequest, StoreUnavailable, WaitTimeout
 
 Query = TypeVar("Query", bound=BaseModel)
@@ -91,7 +87,7 @@ def preferred_wait_s(limit_s: float, call: Call) -> float:
 
 def accept(web: WebDeps, call: Call, draft: Draft) -> Accepted:
     """Accept a draft. Raises: as `Submitter.submit`."""
-    accepted = web.submitter.submit(draft, call.app, idempotency(call), call.id)
+    accepted = web.submitter.submit(draft, call.app, idempotency(call), Sent(call.id, call.body))
     if not accepted.is_replay:
         call.calls_due = 0
     return accepted
@@ -146,35 +142,3 @@ def wait_for(web: WebDeps, call: Call, draft: Draft, replying: Replying) -> Wait
 def _goes_on(job_id: UUID, what: str) -> WaitTimeout:
     shown = show_id(job_id)
     return WaitTimeout(f"Job '{shown}' {what}. It goes on: GET /v1/jobs/{shown}?wait=30", job_id)
-
-
-def reply_of(body: BaseModel, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> Reply:
-    """A model as JSON, with a newline at its end."""
-    # Straight from the model: through a dict it takes twice as long.
-    fragments = Fragments()
-    text = fragments.filled(body.model_dump_json(context=fragments))
-    return Reply(status, f"{text}\n".encode(), {"Content-Type": "application/json", **headers})
-
-
-def headers_of(accepted: Accepted, job: Job | None = None) -> dict[str, str]:
-    """The headers that an accept adds to the reply, in every format, and what the job says now, if it was read."""
-    replayed = {"Idempotent-Replayed": "true"} if accepted.is_replay else {}
-    rates = rate_headers(accepted.rates_left) if accepted.rates_left else {}
-    now = _cache_header(accepted.cache) if job is None else headers_of_job(job)
-    confined = confined_header(accepted.confined_until) if accepted.confined_until else {}
-    return {"x-job-id": show_id(accepted.job_id), **replayed, **rates, **confined, **now}
-
-
-def headers_of_job(job: Job) -> dict[str, str]:
-    """The headers that name a job, and say what the cache had for it and what it cost."""
-    return {"x-job-id": show_id(job.id), **_cache_header(job.cache), **_cost_header(job)}
-
-
-def _cost_header(job: Job) -> dict[str, str]:
-    """The job's cost, spelled as in its body. Empty until the job ends: its bill is written then."""
-    return {"x-headrace-cost-usd": f"{job.usd:f}"} if job.state.is_terminal else {}
-
-
-def _cache_header(cache: CacheUse | None) -> dict[str, str]:
-    """Empty for a job for which the cache was not searched."""
-    return {"x-headrace-cache": cache} if cache else {}

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from api.call import Call, Reply
+from api.call import QUESTION, READ_BODY, Call, Operation, Reply
 from api.deps import WebDeps
 from api.door.catalogue import Model
-from api.handlers.operation import QUESTION, READ_BODY, Operation
-from api.handlers.submitting import checked_body, reply_of
+from api.handlers.replies import reply_of
+from api.handlers.submitting import checked_body
 from api.schemas.tokens import DetokenizeBody, DetokenizeRequest, TokenizeBody, TokenizeRequest
 from headrace.domain.apps import App
 from headrace.domain.prompts import storable

@@ -6,14 +6,12 @@ The status is 404, because OpenAI's SDK raises it at once as NotFoundError. It w
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from api.call import Call, Reply
+from api.call import Call, Operation, Reply
 from api.deps import WebDeps
-from api.handlers.operation import Operation
 from headrace.errors import NotFound
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
-ONE_BY_ONE = "Send each request to POST /v1/responses with background=true; job.lane 'batch' is for work that can wait."
 HOOK = "Name a URL in job.webhook of each request."
 READ_JOB = "Read the job at GET /v1/jobs/{id}; its id is in the header x-job-id."
 TEXT_ONLY = "Text is answered and embedded here, and nothing else."
@@ -23,17 +21,15 @@ WHOLE = "Send the whole conversation as 'input' of POST /v1/responses."
 FAMILIES: Mapping[str, str] = {
     "assistants": WHOLE,
     "audio": TEXT_ONLY,
-    "batches": ONE_BY_ONE,
     "containers": TEXT_ONLY,
     "conversations": WHOLE,
     "evals": TEXT_ONLY,
-    "files": ONE_BY_ONE,
     "fine_tuning": TEXT_ONLY,
     "images": TEXT_ONLY,
     "moderations": TEXT_ONLY,
     "realtime": "Send stream=true to POST /v1/responses.",
     "threads": WHOLE,
-    "uploads": ONE_BY_ONE,
+    "uploads": "Send the whole file to POST /v1/files.",
     "vector_stores": TEXT_ONLY,
     "videos": TEXT_ONLY,
     "webhook_endpoints": HOOK,

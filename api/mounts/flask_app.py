@@ -1,5 +1,6 @@
 """The Flask app: all routes, replies to what has none, and the calls that have no body and never wait."""
 
+import difflib
 import http
 import logging
 from collections.abc import Callable
@@ -12,18 +13,18 @@ from werkzeug.datastructures import EnvironHeaders
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
-from api.call import Call, Reply
+from api.call import Call, Operation, Reply
 from api.deps import EXTENSION, WebDeps
 from api.handlers import documentation, unsupported
-from api.handlers.operation import Operation
-from api.handlers.problems import problem, problem_reply
-from api.mounts.serving import admit, finished
+from api.handlers.replies import finished, problem, problem_reply
 
 log = logging.getLogger(__name__)
 
 #: Where `web` once served the operators' pages.
 OPS_PATH = "/ops"
 CODES = {http.HTTPStatus.NOT_FOUND: "not_found", http.HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+#: The share of letters in order that a misspelt path has in common with what is meant.
+LIKENESS = 0.8
 #: The endpoints of operations that are only refused begin with this.
 REFUSING = "refused: "
 OPERATIONS = (*documentation.DESCRIBED, *documentation.OPERATIONS, *unsupported.OPERATIONS)
@@ -78,7 +79,8 @@ def _view(web: WebDeps, operation: Operation, **names: str) -> Response:
     call = _call()
     try:
         if not operation.is_open:
-            admit(web, operation, call, web.callers.authenticator.authenticate(call.headers.get("Authorization")))
+            app = web.callers.authenticator.authenticate(call.headers.get("Authorization"))
+            web.callers.admit(call, app, submits=operation.makes_job)
         reply = operation.handle(web, call, *names.values())
         assert isinstance(reply, Reply), "What may wait is not Flask's."
     except HTTPException:
@@ -139,10 +141,22 @@ def _message(error: HTTPException) -> str:
     if error.code == http.HTTPStatus.NOT_FOUND:
         if request.path == OPS_PATH or request.path.startswith(f"{OPS_PATH}/"):
             return "The process 'ops' serves the operators' pages, at an address of its own: see docs/ops.md."
-        return f"There is no path {path}. GET /docs shows what there is."
+        meant = f" Did you mean {near}?" if (near := _near(path)) else ""
+        return f"There is no path {path}.{meant} GET /docs shows what there is."
     if error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{path} does not know the method {request.method}. It knows {', '.join(allowed_methods())}."
     return error.description or "The request is not valid HTTP."
+
+
+def _near(path: str) -> str | None:
+    """A path that is served, and that this one may stand for: with /v1 once, or spelled a little differently."""
+    adapter = current_app.create_url_adapter(request)
+    assert adapter is not None
+    for each in (path.removeprefix("/v1"), f"/v1{path}"):
+        if each != path and each.startswith("/v1/") and adapter.allowed_methods(each):
+            return each
+    served = [each.path for each in OPERATIONS if "{" not in each.path and not each.is_refusal]
+    return next(iter(difflib.get_close_matches(path, served, 1, LIKENESS)), None)
 
 
 def allowed_methods() -> list[str]:

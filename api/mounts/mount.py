@@ -16,20 +16,17 @@ from typing import TypeVar
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from api.call import Asked, Call, ClientGone, Reply, Step, Wait, Wake
+from api.call import Asked, Call, ClientGone, Operation, Reply, Step, Upload, Wait, Wake
 from api.deps import WebDeps
 from api.handlers import jobs
-from api.handlers.operation import Operation
-from api.handlers.problems import problem
-from api.mounts.body import Body
-from api.mounts.exchange import Exchange
+from api.handlers.replies import finished, problem
+from api.mounts.exchange import BodyReader, Exchange
 from api.mounts.flask_app import WebApp
 from api.mounts.loop import Mailbox, Threads
-from api.mounts.serving import admit, finished
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
 from headrace.errors import StoreUnavailable
-from headrace.http.asgi import Receive, Scope, Send, environ_of
+from headrace.http import Receive, Scope, Send, environ_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +48,7 @@ class Mount:
     _mailbox: Mailbox
     _threads: Threads
     _batches: Threads
+    _bodies: BodyReader
 
     def __init__(self, web: WebDeps, flask: WebApp, begin: Callable[[], object]) -> None:
         """Args: begin: called at the first request, on the event loop."""
@@ -73,6 +71,7 @@ class Mount:
             self._has_begun = True
             self._mailbox = Mailbox(asyncio.get_running_loop())
             self._threads, self._batches = Threads(THREADS, self._mailbox), Threads(BATCH_THREADS, self._mailbox)
+            self._bodies = BodyReader(self.web.bodies, self.web.settings.body_limit_bytes, self._threads)
             self._begin()
         exchange = Exchange(scope, receive, send)
         operation, names = self._find(exchange.method, exchange.path)
@@ -88,7 +87,7 @@ class Mount:
             if isinstance(reply.body, bytes):
                 await exchange.respond(reply.status, reply.headers, reply.body)
             else:
-                await exchange.begin(reply.status, reply.headers)
+                await exchange.respond(reply.status, reply.headers, None)
                 await self._follow(exchange, reply.body, call)
                 await exchange.end()
         finally:
@@ -108,35 +107,39 @@ class Mount:
         operation = self.flask.operations.get(endpoint)
         if operation is None or method == "OPTIONS":
             return None, ()
-        is_ours = operation.body is not None or operation.may_wait or operation.is_instant
+        has_body = operation.body is not None or operation.form is not None
+        is_ours = has_body or operation.may_wait or operation.is_instant
         return (operation, tuple(names.values())) if is_ours else (None, ())
 
     async def _reply(self, exchange: Exchange, operation: Operation, call: Call, names: tuple[str, ...]) -> Reply:
         """The reply to a call, or to what is wrong with it."""
-        web, body = self.web, Body(self.web.bodies, self.web.settings.body_limit_bytes, exchange, self._threads)
+        web = self.web
         try:
             if operation.is_instant:
                 answered = operation.handle(web, call)
                 assert isinstance(answered, Reply), "It asks no server, so it has nothing to wait for."
                 return answered
-            admit(web, operation, call, await self._caller(exchange.headers.get("Authorization")))
+            app = await self._caller(exchange.headers.get("Authorization"))
+            web.callers.admit(call, app, submits=operation.makes_job)
             if operation.body is not None:
-                call.body = await body.read(call)
-            reply: Reply | Wait | Asked | None = operation.soon and operation.soon(web, call, *names)
+                call.body = await self._bodies.read(exchange, call)
+            reply: Reply | Wait | Upload | Asked | None = operation.soon and operation.soon(web, call, *names)
             if isinstance(reply, Asked):
                 reply = await self._asked(reply, call.app)
             if reply is None:
                 reply = await self._threads.run(partial(operation.handle, web, call, *names), call.app.id)
+            if isinstance(reply, Upload):
+                reply = await self._bodies.upload(exchange, call, reply)
             if isinstance(reply, Wait):
                 # A wait takes minutes. The body is not needed any more.
                 call.body = b""
-                body.release()
+                self._bodies.release(call)
                 reply = await self._follow(exchange, partial(self._waited, reply), call)
             return reply
         except Exception as error:
             return problem(error, call.id)
         finally:
-            body.release()
+            self._bodies.release(call)
 
     async def _caller(self, header: str | None) -> App:
         """The app behind an Authorization header. Calls that come while Postgres is asked for theirs share its answer.

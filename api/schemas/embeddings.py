@@ -4,13 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.door.accepted import Accepted
-from api.door.drafts import Draft, Spelling
+from api.door.drafts import Accepted, Draft, Spelling
 from api.schemas.fields import Answer, Dimensions, EndUser, Inputs, Request
-from api.schemas.openai_request import JobOptions
-from api.schemas.response_body import JobView
-from headrace.domain.embeddings.vectors import floats, of_answer
+from api.schemas.openai import JobOptions, JobView
 from headrace.domain.jobs import Job
+from headrace.domain.prompts.embeddings import floats, of_answer
 from headrace.domain.queues import Lane, Overflow
 
 EncodingFormat = Literal["float", "base64"]
@@ -80,7 +78,7 @@ class EmbeddingList(Answer):
     job: JobView
 
     @classmethod
-    def of(cls, job: Job, form: EncodingFormat, accepted: Accepted) -> Self:
+    def of(cls, job: Job, accepted: Accepted | None, form: EncodingFormat) -> Self:
         """A job that succeeded, with the facts of its accept."""
         data = [
             EmbeddingBody(index=index, embedding=packed if form == "base64" else floats(packed))

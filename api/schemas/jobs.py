@@ -1,31 +1,210 @@
-"""The native endpoints' JSON: `/v1/jobs` and `/v1/queues`."""
+"""`/v1/jobs`: requests and answers in Headrace's own format."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from api.door.accepted import Accepted
+from api.door.drafts import Accepted, Draft, Spelling
 from api.schemas.fields import (
     Answer,
     Attempts,
     Cache,
+    CacheField,
+    Choices,
+    Compress,
+    CompressAlso,
+    CompressTo,
+    Deadline,
+    Dimensions,
+    EndUser,
+    ExtraSamplingRequest,
+    Inputs,
+    MaxTokens,
+    MaxWait,
+    Metadata,
     OriginalTokens,
+    Page,
+    QualityField,
     Request,
+    ResponseFormat,
     RunS,
+    Seed,
     ServedBy,
+    Speaker,
+    Stop,
+    Temperature,
     TimeOut,
+    TopP,
+    Usd,
     UsdOut,
     WaitS,
+    WebhookUrl,
+    refusal,
 )
-from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
-from api.schemas.tools import ToolCallBody
-from headrace.domain.choices import Choice
-from headrace.domain.embeddings.vectors import of_answer
+from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
+from api.schemas.tools import Calls, OutputOf, ToolCallBody, ToolsRequest, check_outputs, check_turn
+from headrace.domain.answers import Choice
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
-from headrace.domain.queues import Lane
+from headrace.domain.prompts import NEUTRAL_EXTRA, Message, ReasoningEffort
+from headrace.domain.prompts.compression import compress_choice
+from headrace.domain.prompts.embeddings import of_answer
+from headrace.domain.queues import Lane, Overflow
 from headrace.domain.states import JobState
+
+LaneName = Literal["high", "normal", "low", "batch"]
+OverflowName = Literal["allow", "never", "only"]
+
+#: Fields that say how a prompt is answered: an embedding job has no use for them.
+OF_PROMPTS = (
+    *("max_tokens", "n", "temperature", "top_p", "stop", "seed"),
+    *("response_format", "top_logprobs", "reasoning_effort"),
+    *("tools", "tool_choice", "parallel_tool_calls"),
+    *NEUTRAL_EXTRA,
+    *("compress", "compress_to", "compress_also"),
+)
+
+
+class ChatMessage(Request):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None = Field(None, description="Its text; null or left out only where the turn has calls.")
+    name: Speaker | None = Field(None, description="Who speaks, where several share a role.")
+    tool_calls: Calls | None = None
+    tool_call_id: OutputOf | None = None
+
+    @model_validator(mode="after")
+    def _check_calls(self) -> Self:
+        check_turn(self.role, self.tool_calls, self.tool_call_id)
+        if self.content is None and not self.tool_calls:
+            raise refusal("Field required", "missing", param="content")
+        return self
+
+    @property
+    def message(self) -> Message:
+        """The turn in the core's terms."""
+        calls = tuple(each.call for each in self.tool_calls or ())
+        return Message(self.role, self.content or "", self.name or None, calls, self.tool_call_id)
+
+
+class JobRequest(ExtraSamplingRequest, ToolsRequest):
+    """A prompt to be answered, or inputs to be embedded. Give one of `prompt`, `messages` and `input`."""
+
+    model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
+    prompt: str | None = Field(None, description="One user message.")
+    messages: list[ChatMessage] | None = Field(
+        None, min_length=1, fail_fast=True, description="A conversation, oldest turn first."
+    )
+    input: Inputs | None = Field(
+        None, description="A text, token ids, or a list of either, for an embedding model: each gets a vector."
+    )
+    dimensions: Dimensions | None = Field(
+        None, description="With `input`: shortens the vectors, where the model was trained for it (Matryoshka)."
+    )
+    max_tokens: MaxTokens | None = Field(
+        None,
+        description="Bound of the answer. Default: the pool's, 1,024 as shipped, or less where the prompt leaves less.",
+    )
+    lane: LaneName = Field("normal", description="The priority class, best first: high, normal, low, batch.")
+    max_wait: MaxWait | None = Field(
+        None, description="Seconds within which the job must start, or it expires unpaid. The lane's own by default."
+    )
+    deadline: Deadline | None = Field(
+        None, description="Unix seconds or ISO 8601. Past it the job is aborted, and pays for what it produced."
+    )
+    not_before: Deadline | None = Field(
+        None, description="Unix seconds or ISO 8601. The job does not start before; its max_wait begins then."
+    )
+    overflow: OverflowName = Field("allow", description="Whether a paid API may answer when the own GPUs are behind.")
+    max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
+    n: Choices | None = Field(None, description="How many answers to make, each of `max_tokens` at most.")
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description='`{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {...}}`.'
+    )
+    top_logprobs: TopLogprobs | None = Field(
+        None, description="Asks for log probabilities, with this many alternatives."
+    )
+    reasoning_effort: ReasoningEffort | None = Field(None, description="How much the model is to think first.")
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own; returned with the job.")
+    webhook: WebhookUrl | None = Field(None, description="Called once the job has ended, signed with the app's secret.")
+    end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
+    cache: CacheField = None
+    compress: Compress = None
+    compress_to: CompressTo = None
+    compress_also: CompressAlso = None
+    quality: QualityField = None
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if sum(given is not None for given in (self.prompt, self.messages, self.input)) != 1:
+            raise refusal("give one of 'prompt', 'messages' and 'input'", param="prompt")
+        if self.prompt is not None and not self.prompt.strip():
+            raise refusal("it must not be empty", param="prompt")
+        if self.messages is not None and not any(turn.message.has_content for turn in self.messages):
+            raise refusal("at least one message must have content", param="messages")
+        check_outputs([turn.message for turn in self.messages or ()], "messages.")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_applies(self) -> Self:
+        if self.input is None and self.dimensions is not None:
+            raise refusal("it needs 'input': a prompt gets no vector", param="dimensions")
+        for name in OF_PROMPTS if self.input is not None else ():
+            if getattr(self, name) is not None:
+                raise refusal("an 'input' is embedded, not answered: leave it out", param=name)
+        return self
+
+    @property
+    def _turns(self) -> tuple[Message, ...]:
+        """The conversation, or the inputs."""
+        if self.input is not None:
+            return self.input
+        if self.messages is None:
+            return (Message("user", self.prompt or ""),)
+        return tuple(turn.message for turn in self.messages)
+
+    @property
+    def _spelling(self) -> Spelling:
+        given = {"prompt": self.prompt, "messages": self.messages, "input": self.input}
+        return Spelling(prompt=next(name for name, value in given.items() if value is not None))
+
+    def to_draft(self) -> Draft:
+        """The request in the core's terms."""
+        return Draft(
+            spelling=self._spelling,
+            messages=self._turns,
+            is_embedding=self.input is not None,
+            dimensions=self.dimensions,
+            model=self.model,
+            max_tokens=self.max_tokens,
+            n=self.n or 1,
+            lane=Lane(self.lane),
+            max_wait_s=self.max_wait,
+            deadline=self.deadline,
+            not_before=self.not_before,
+            overflow=Overflow(self.overflow),
+            max_cost_usd=self.max_cost_usd,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            stop=tuple(self.stop or ()),
+            seed=self.seed,
+            response_format=self.response_format,
+            top_logprobs=self.top_logprobs,
+            reasoning_effort=self.reasoning_effort,
+            metadata=self.metadata or {},
+            webhook_url=self.webhook,
+            end_user=self.end_user,
+            cache=self.cache,
+            extra_sampling=self.extra_sampling,
+            compress=compress_choice(self.compress, self.compress_to, self.compress_also),
+            quality=self.quality,
+            tools=self.offered,
+        )
 
 
 class AcceptedBody(Answer):
@@ -36,12 +215,16 @@ class AcceptedBody(Answer):
     status: JobState
     lane: Lane
     queue: str = Field(description="Where it waits: its pool, or overflow for the paid API, and its lane.")
-    position: int | None = Field(description="Place in the queue, from 1; null for a replay and a hit of the cache.")
+    position: int | None = Field(
+        description="Place in the queue, from 1; null for a replay, a hit of the cache and a delayed start."
+    )
     depth: int | None = Field(description="Jobs in the queue, this one included; null for these, too.")
     expected_wait_s: float | None = Field(description="Until its start; null while it is unknown.")
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
-    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
+    max_wait: float = Field(
+        description="Seconds to start_by from its acceptance, or from its not_before: as asked for, or the default."
+    )
     cache: Cache
 
     @classmethod
@@ -128,7 +311,7 @@ class JobBody(Answer):
     engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
     text: str | None
     embeddings: list[str] | None = Field(
-        description="Of an embedding job, the vector of each input: 32-bit floats, little-endian, in base64; null in a "
+        description="The vector of each input of an embedding job: 32-bit floats, little-endian, in base64; null in a "
         "list of jobs, and for every other job."
     )
     reasoning: str | None = Field(description="What the model thought first; null: nothing, and in a list of jobs.")
@@ -138,7 +321,7 @@ class JobBody(Answer):
         "cancelled, or past its deadline."
     )
     logprobs: TokenLogprobs | None = Field(
-        description="Of each token of the text, where 'top_logprobs' was given; null in a list of jobs."
+        description="Those of each token of the text, where 'top_logprobs' was given; null in a list of jobs."
     )
     n: int = Field(description="How many answers it asks for.")
     choices: list[JobChoice] | None = Field(
@@ -220,22 +403,10 @@ def _usage(job: Job) -> UsageBody | None:
     )
 
 
-class JobList(Answer):
-    """One page, newest first."""
+class JobList(Page):
+    """One page of jobs, newest first."""
 
-    object: Literal["list"] = "list"
     data: list[JobBody]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, found: Sequence[Job], limit: int) -> Self:
-        """A page of `limit` jobs. `found` has one job more if another page follows."""
-        data = [JobBody.of(job) for job in found[:limit]]
-        ids = [body.id for body in data]
-        first, last = (ids[0], ids[-1]) if ids else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
 
 class DeletedJob(Answer):

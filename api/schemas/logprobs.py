@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, WrapSerializer, WrapValidator
 
 from api.schemas.fields import Answer
-from headrace.domain.logprobs import MOST_LOGPROBS, StoredLogprobs, TokenLogprob
+from headrace.domain.answers import MOST_LOGPROBS, StoredLogprobs, TokenLogprob
 
 TopLogprobs = Annotated[int, Field(ge=0, le=MOST_LOGPROBS)]
 
@@ -40,7 +40,7 @@ class AlternativeBody(Answer):
 
     token: str = Field(description="Its text; empty for one that ends within a character.")
     logprob: float = Field(description="Natural logarithm; -9999 for what is as good as impossible.")
-    bytes: list[int] = Field(description="Of its text in UTF-8.")
+    bytes: list[int] = Field(description="The bytes of its text in UTF-8.")
 
 
 class TokenLogprobBody(AlternativeBody):

@@ -1,23 +1,98 @@
-"""A job in the shape of OpenAI's Response: all fields that a strict SDK requires, with Headrace's own in `job`."""
+"""A job in the shape of OpenAI's Response, with all fields that a strict SDK requires, and the items of its input."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field
 
-from api.door.accepted import Accepted
-from api.schemas.fields import Answer, Attempts, Cache, OriginalTokens, RunS, ServedBy, TimeOut, WaitS
-from api.schemas.jobs import CostBody
+from api.door.drafts import Accepted
+from api.schemas.fields import Answer, Request
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
-from api.schemas.openai_request import LANE_TIERS
-from api.schemas.responses.tools import FunctionCallItem, FunctionToolBody, NamedToolBody, choice_of
+from api.schemas.openai import LANE_TIERS, JobView
+from headrace.domain.answers import TokenLogprob
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
-from headrace.domain.logprobs import TokenLogprob
-from headrace.domain.prompts import ReasoningEffort
-from headrace.domain.queues import Lane
+from headrace.domain.prompts import Message, ReasoningEffort
+from headrace.domain.prompts import Role as SpokenRole
+from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.states import JobState
+from headrace.errors import InvalidRequest
+
+
+class FunctionCallItem(Answer):
+    """A call that the model makes, or made. `arguments` is JSON, as the model wrote it: check it before you use it."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: Literal["in_progress", "completed", "incomplete"] = "completed"
+    call_id: str
+    name: str
+    arguments: str
+
+    @classmethod
+    def each_of(
+        cls, job_id: UUID, calls: Sequence[ToolCall], *, turn: int | None = None, is_whole: bool = True
+    ) -> list[Self]:
+        """The calls of a job's answer, or of a turn of its input. Args: is_whole: the last one is."""
+        last = len(calls) - 1
+        return [
+            cls(
+                id=call_item_id(job_id, number, turn),
+                status="completed" if is_whole or number < last else "incomplete",
+                call_id=call.id,
+                name=call.name,
+                arguments=call.arguments,
+            )
+            for number, call in enumerate(calls)
+        ]
+
+
+def call_item_id(job_id: UUID, number: int, turn: int | None = None) -> str:
+    """The id of a call's item: of a job's answer, or of a turn of its input. Both are numbered from 0."""
+    return f"{show_id(job_id, 'fc_')}{'' if turn is None else f'_{turn}'}_{number}"
+
+
+class FunctionCallOutputItem(Answer):
+    """What a function gave for a call."""
+
+    id: str
+    type: Literal["function_call_output"] = "function_call_output"
+    status: Literal["completed"] = "completed"
+    call_id: str
+    output: str
+
+
+class FunctionToolBody(Answer):
+    """A function as it was offered."""
+
+    type: Literal["function"] = "function"
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool | None
+
+    @classmethod
+    def each_of(cls, tools: Tools | None) -> list[Self]:
+        """The functions of these tools."""
+        names = ("name", "description", "parameters", "strict")
+        offered = tools.functions if tools else ()
+        return [cls.model_validate({name: each.get(name) for name in names}) for each in offered]
+
+
+class NamedToolBody(Answer):
+    """The function that had to be called."""
+
+    type: Literal["function"] = "function"
+    name: str
+
+
+def choice_of(tools: Tools | None) -> str | NamedToolBody:
+    """The choice as OpenAI writes it."""
+    if tools is None:
+        return "auto"
+    return NamedToolBody(name=tools.name or "") if tools.choice == "function" else tools.choice
+
 
 STATUSES: Mapping[JobState, str] = {
     JobState.WAITING: "queued",
@@ -128,57 +203,6 @@ class ReasoningSettings(Answer):
     summary: None = None
 
 
-class JobView(Answer):
-    """What OpenAI has no word for: the job behind one of its objects."""
-
-    id: str
-    status: JobState
-    lane: Lane
-    queue: str
-    position: int | None = Field(None, description="In the accept only, like the two that follow.")
-    depth: int | None = None
-    expected_wait_s: float | None = None
-    engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
-    model_served: str | None
-    attempts: Attempts
-    wait_s: WaitS
-    run_s: RunS
-    cost: CostBody
-    cache: Cache
-    served_by: ServedBy
-    original_tokens: OriginalTokens
-    max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
-    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
-    start_by: TimeOut
-    deadline: TimeOut | None
-
-    @classmethod
-    def of(cls, job: Job, accepted: Accepted | None = None) -> Self:
-        """The job as its owner may see it; in the answer to its submission, with the facts of its accept."""
-        return cls(
-            id=show_id(job.id),
-            status=job.state,
-            lane=job.lane,
-            queue=job.queue,
-            position=accepted.position if accepted else None,
-            depth=accepted.depth if accepted else None,
-            expected_wait_s=accepted.expected_wait_s if accepted else None,
-            engine=job.engine,
-            model_served=job.model_served,
-            attempts=job.attempt,
-            wait_s=job.wait_s,
-            run_s=job.run_s,
-            cost=CostBody.of(job),
-            cache=job.cache,
-            served_by=None if job.served_by_job is None else show_id(job.served_by_job),
-            original_tokens=job.original_tokens,
-            max_tokens=job.max_tokens,
-            max_wait=job.max_wait_s,
-            start_by=job.start_by,
-            deadline=job.finish_by,
-        )
-
-
 class ResponseBody(Answer):
     """A job, as OpenAI's SDK reads it."""
 
@@ -275,3 +299,79 @@ class DeletedResponse(Answer):
     def of(cls, job_id: UUID) -> Self:
         """The response of that job."""
         return cls(id=show_id(job_id, "resp_"))
+
+
+class InputItemsQuery(Request):
+    """The query string of the list."""
+
+    limit: int = Field(20, ge=1, le=100, strict=False, description="Items on the page, at most.")
+    after: str | None = Field(None, description="The id of an item: the page begins with the next one.")
+    order: Literal["asc", "desc"] = Field("desc", description="desc: the newest turn first.")
+
+
+class InputText(Answer):
+    """The text of one turn."""
+
+    type: Literal["input_text"] = "input_text"
+    text: str
+
+
+class InputItem(Answer):
+    """One turn of the conversation; `instructions` are its first, with the role system."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: SpokenRole
+    status: Literal["completed"] = "completed"
+    content: list[InputText | OutputText]
+
+    @classmethod
+    def of(cls, job_id: UUID, number: int, turn: Message) -> Self:
+        """The text of turn `number` of a job, counted from 0."""
+        is_answer = turn.role == "assistant"
+        part = OutputText(text=turn.content) if is_answer else InputText(text=turn.content)
+        # OpenAI has no word for what an embedding job embeds, or a completion continues.
+        role: SpokenRole = "user"
+        if turn.role == "system" or turn.role == "developer" or turn.role == "assistant":
+            role = turn.role
+        return cls(id=f"{show_id(job_id, 'msg_')}_{number}", role=role, content=[part])
+
+
+class InputItemList(Answer):
+    """One page."""
+
+    object: Literal["list"] = "list"
+    data: list[InputItem | FunctionCallItem | FunctionCallOutputItem]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+    @classmethod
+    def of(cls, job_id: UUID, turns: Sequence[Message], asked: InputItemsQuery) -> Self:
+        """The page that was asked for. Raises: InvalidRequest: `after` is none of its items."""
+        items = [item for number, turn in enumerate(turns) for item in _items(job_id, number, turn)]
+        if asked.order == "desc":
+            items.reverse()
+        start = _after(items, asked.after) if asked.after is not None else 0
+        data = items[start : start + asked.limit]
+        ids = [item.id for item in data]
+        first, last = (ids[0], ids[-1]) if ids else ("", "")
+        return cls(data=data, first_id=first, last_id=last, has_more=len(items) > start + asked.limit)
+
+
+def _items(job_id: UUID, number: int, turn: Message) -> Iterator[InputItem | FunctionCallItem | FunctionCallOutputItem]:
+    """The items of turn `number`: its text, its calls, or the output of a call."""
+    if turn.tool_call_id is not None:
+        item_id = f"{show_id(job_id, 'fco_')}_{number}"
+        yield FunctionCallOutputItem(id=item_id, call_id=turn.tool_call_id, output=turn.content)
+        return
+    if turn.content or not turn.tool_calls:
+        yield InputItem.of(job_id, number, turn)
+    yield from FunctionCallItem.each_of(job_id, turn.tool_calls, turn=number)
+
+
+def _after(items: Sequence[InputItem | FunctionCallItem | FunctionCallOutputItem], after: str) -> int:
+    ids = [item.id for item in items]
+    if after not in ids:
+        raise InvalidRequest("Invalid 'after': it is not the id of one of these items.", param="after")
+    return ids.index(after) + 1

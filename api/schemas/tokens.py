@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from api.schemas.chat.request import ChatTurn
-from api.schemas.fields import Answer, Request, refusal
-from api.schemas.fields.extra_sampling import TemplateKwargs
+from api.schemas.chat import ChatTurn
+from api.schemas.fields import Answer, Request, TemplateKwargs, refusal
 from api.schemas.tools import TOOLS_LIMIT, FunctionTool, check_outputs
 from headrace.domain.prompts import Message
 from headrace.domain.prompts.tools import Tools
@@ -24,11 +23,15 @@ class TokenizeRequest(Request):
     messages: list[ChatTurn] | None = Field(
         None, min_length=1, fail_fast=True, description="A conversation, by the model's chat template."
     )
-    add_special_tokens: bool = Field(True, description="Of a prompt: add the tokens that the model expects around it.")
-    add_generation_prompt: Literal[True] = Field(True, description="Of messages: as a job's prompt is made.")
+    add_special_tokens: bool = Field(True, description="Adds the tokens that the model expects around a prompt.")
+    add_generation_prompt: Literal[True] = Field(True, description="Messages are written as a job's prompt is.")
     return_token_strs: bool | None = Field(None, description="Each token as the vocabulary spells it, too.")
-    chat_template_kwargs: TemplateKwargs | None = Field(None, description="Of messages: variables of the template.")
-    tools: list[FunctionTool] | None = Field(None, max_length=TOOLS_LIMIT, description="Of messages: the tools.")
+    chat_template_kwargs: TemplateKwargs | None = Field(
+        None, description="Variables of the template that messages are written with."
+    )
+    tools: list[FunctionTool] | None = Field(
+        None, max_length=TOOLS_LIMIT, description="The tools that go with messages."
+    )
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:

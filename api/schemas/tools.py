@@ -1,11 +1,11 @@
-"""Function tools in requests and answers, in the formats of chat completions."""
+"""Function tools in requests and answers, in the formats of chat completions and of Responses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from api.schemas.fields import Answer, Request, refusal
+from api.schemas.fields import Answer, JsonSchema, Request, refusal
 from headrace.domain.prompts import Message
 from headrace.domain.prompts.tools import ToolCall, ToolChoice, Tools
 
@@ -27,7 +27,7 @@ class FunctionDefinition(Request):
 
     name: FunctionName
     description: str | None = Field(None, description="When and how to call it.")
-    parameters: dict[str, Any] | None = Field(None, description="A JSON schema of its arguments; none: it has none.")
+    parameters: JsonSchema | None = Field(None, description="A JSON schema of its arguments; none: it has none.")
     strict: bool | None = Field(None, description="True: own models' arguments are made to match the schema.")
 
     def to_fields(self) -> dict[str, Any]:
@@ -80,9 +80,9 @@ class CallRequest(Request):
 
 Calls = Annotated[
     list[CallRequest],
-    Field(max_length=CALLS_LIMIT, description="Of the role assistant: the calls that it made."),
+    Field(max_length=CALLS_LIMIT, description="The calls that the role assistant made."),
 ]
-OutputOf = Annotated[CallId, Field(description="Of the role tool: the id of the call whose output this is.")]
+OutputOf = Annotated[CallId, Field(description="The id of the call whose output a message of the role tool is.")]
 
 
 def check_turn(role: str, calls: Sequence[CallRequest] | None, tool_call_id: str | None) -> None:
@@ -186,3 +186,67 @@ class ToolCallBody(Answer):
         """These calls; None without any."""
         made = (FunctionBody(name=call.name, arguments=call.arguments) for call in calls)
         return [cls(id=call.id, function=function) for call, function in zip(calls, made, strict=True)] or None
+
+
+class ResponseFunction(Request):
+    """A tool: a function that the caller runs. Other types of tools are refused by name."""
+
+    type: Literal["function"]
+    name: FunctionName
+    description: str | None = Field(None, description="When and how to call it.")
+    parameters: JsonSchema | None = Field(None, description="A JSON schema of its arguments; none: it has none.")
+    strict: bool | None = Field(None, description="True: own models' arguments are made to match the schema.")
+
+    def to_fields(self) -> dict[str, Any]:
+        """What is given, in the format of chat completions."""
+        return {name: value for name, value in dict(self).items() if value is not None and name != "type"}
+
+
+class NamedResponseFunction(NamedFunction):
+    """The choice of one function, for the reference; `_response_choice` reads it."""
+
+    type: Literal["function"]
+
+
+def _response_choice(value: Any) -> tuple[ToolChoice, str | None]:
+    """The choice, and the function that it names."""
+    if isinstance(value, str) and value in CHOICES:
+        return CHOICES[value], None
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "function" and set(value) == {"type", "name"} and isinstance(value["name"], str):
+        return "function", value["name"]
+    if isinstance(kind, str) and kind != "function":
+        message = f"Unsupported type '{kind[:80]}' in 'tool_choice': only a function can be named."
+        raise refusal(message, "unsupported_parameter")
+    raise refusal("it should be 'auto', 'none', 'required' or {'type': 'function', 'name': ...}")
+
+
+class ResponseToolsRequest(Request):
+    """The part of a response's request that offers tools."""
+
+    tools: list[ResponseFunction] | None = Field(
+        None, max_length=TOOLS_LIMIT, description="Functions that the model may call. The caller runs them."
+    )
+    tool_choice: (
+        Annotated[
+            tuple[ToolChoice, str | None],
+            PlainValidator(
+                _response_choice, json_schema_input_type=Literal["auto", "none", "required"] | NamedResponseFunction
+            ),
+        ]
+        | None
+    ) = Field(None, description="As in chat completions.")
+    parallel_tool_calls: bool | None = Field(None, description="False: the answer has one call at most.")
+
+    @model_validator(mode="after")
+    def _only_what_is_offered(self) -> Self:
+        check_offer([tool.name for tool in self.tools or ()], *(self.tool_choice or ("auto", None)))
+        return self
+
+    @property
+    def offered(self) -> Tools | None:
+        """The tools in the core's terms; None without any."""
+        if not self.tools:
+            return None
+        functions = tuple(tool.to_fields() for tool in self.tools)
+        return Tools(functions, *(self.tool_choice or ("auto", None)), parallel=self.parallel_tool_calls is not False)

@@ -2,20 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from api.reading.job_error import job_error
-from api.schemas.chat.body import ChatUsage, UsageIn, finish_reason_of, usage_so_far
-from api.schemas.completions.body import PREFIX, CompletionLogprobs
+from api.schemas.chat import ChatUsage, UsageIn, finish_reason_of, usage_so_far
+from api.schemas.completions import PREFIX, CompletionLogprobs
 from api.schemas.logprobs import Fragments
-from api.schemas.openai_request import LANE_TIERS
-from api.streams.events import GONE, INTERRUPTED, RESTARTED, Event
-from api.streams.transcript import Piece, Transcript, sent
+from api.schemas.openai import LANE_TIERS, job_error
+from api.streams.events import GONE, INTERRUPTED, RESTARTED, Event, Piece, Transcript, sent
+from headrace.domain.answers import TokenLogprob
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
-from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.domain.states import JobState
 from headrace.errors import HeadraceError, Unanswered
-from headrace.http.shapes import shape_of
+from headrace.http import shape_of
 
 #: Ends a stream of chat completions.
 DONE = "[DONE]"
@@ -102,8 +100,8 @@ class ChatChunks:
     def _chunk(
         self, delta: Event, number: int = 0, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()
     ) -> Event:
-        told = {"content": sent(logprobs, self.fragments), "refusal": None} if logprobs else None
-        choice = {"index": number, "delta": delta, "finish_reason": finish_reason, "logprobs": told}
+        shown = {"content": sent(logprobs, self.fragments), "refusal": None} if logprobs else None
+        choice = {"index": number, "delta": delta, "finish_reason": finish_reason, "logprobs": shown}
         chunk = {
             "id": show_id(self._job.id, "chatcmpl-"),
             "object": "chat.completion.chunk",
@@ -146,7 +144,7 @@ class CompletionChunks(ChatChunks):
     def __init__(self, job: Job, *, echoed: str = "", usage_in: UsageIn | None = None) -> None:
         """Args: echoed: comes before the answer."""
         super().__init__(job, usage_in=usage_in)
-        self._echoed, self._told_chars = echoed, [0] * job.n
+        self._echoed, self._sent_chars = echoed, [0] * job.n
 
     def _first(self, number: int) -> Iterator[Event]:
         """A chunk with the echo, if there is one."""
@@ -155,7 +153,7 @@ class CompletionChunks(ChatChunks):
 
     def _piece(self, piece: Piece, number: int) -> Event:
         chunk = self._text_chunk(piece.text, number, logprobs=piece.logprobs)
-        self._told_chars[number] += len(piece.text)
+        self._sent_chars[number] += len(piece.text)
         return chunk
 
     def _chunk(
@@ -166,12 +164,12 @@ class CompletionChunks(ChatChunks):
     def _text_chunk(
         self, text: str, number: int, finish_reason: str | None = None, logprobs: Sequence[TokenLogprob] = ()
     ) -> Event:
-        told = CompletionLogprobs.of(logprobs, self._told_chars[number]).model_dump() if logprobs else None
+        shown = CompletionLogprobs.of(logprobs, self._sent_chars[number]).model_dump() if logprobs else None
         chunk = {
             "id": show_id(self._job.id, PREFIX),
             "object": "text_completion",
             "created": int(self._job.created_at.timestamp()),
             "model": self._job.model_requested,
-            "choices": [{"index": number, "text": text, "finish_reason": finish_reason, "logprobs": told}],
+            "choices": [{"index": number, "text": text, "finish_reason": finish_reason, "logprobs": shown}],
         }
         return self._with_usage(chunk, number)

@@ -6,7 +6,7 @@ Events are numbered one by one. Every reader gets the same events, made from the
 reader that resumes after the last number it saw gets every later event once.
 
 A reader that resumes says nothing of what it has but a number, so a number must never stand for two things. Redis may
-have lost entries since they were told: all of them, or the last ones, which a promoted replica never had. So:
+have lost entries after readers got them: all of them, or the last ones, which a promoted replica never had. So:
 
 - the events of a later claim have the numbers of their entries, which no older claim can have reached;
 - what comes from the stored answer, because the stream lacks it, has numbers that no entry can reach (`FROM_ANSWER`);
@@ -14,21 +14,118 @@ have lost entries since they were told: all of them, or the last ones, which a p
   the stream, but `stream_restarted` and the whole answer: where a claim begins anew, or at the job's end.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import count
 from typing import Any, Literal
 
-from api.door.accepted import Accepted
+from api.door.drafts import Accepted
 from api.schemas.logprobs import Fragments
-from api.schemas.response_body import OutputMessage, OutputText, ReasoningItem, ReasoningText, ResponseBody
-from api.schemas.responses.tools import FunctionCallItem, call_item_id
-from api.streams.began import as_it_began
-from api.streams.transcript import Piece, Transcript, sent
+from api.schemas.response_body import (
+    FunctionCallItem,
+    OutputMessage,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    ResponseBody,
+    call_item_id,
+)
+from headrace.domain.answers import Choice, StoredLogprobs, TokenLogprob
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, Job, StreamEvent
-from headrace.domain.prompts.tools import ToolCallPiece
+from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined, rest_of
 from headrace.domain.states import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a model's output: its text, with the log probabilities of its tokens, its reasoning, or its calls."""
+
+    text: str = ""
+    logprobs: Sequence[TokenLogprob] = ()
+    reasoning: str = ""
+    tool_calls: Sequence[ToolCallPiece] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """True if it adds nothing."""
+        return not (self.text or self.logprobs or self.reasoning or self.tool_calls)
+
+
+def sent(logprobs: Sequence[TokenLogprob], fragments: Fragments) -> Any:
+    """Log probabilities for an event; stored ones as a mark in `fragments`."""
+    return fragments.mark(logprobs.json) if isinstance(logprobs, StoredLogprobs) else logprobs
+
+
+class Transcript:
+    """A model's output, as far as its reader has received it; of several answers, one."""
+
+    def __init__(self) -> None:
+        self.text = self.reasoning = ""
+        self.logprobs: list[TokenLogprob] = []
+        self._coming: list[TokenLogprob] = []
+        self._calls: list[ToolCallPiece] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """True while a restart would make nothing void."""
+        return not (self.text or self.reasoning or self._calls)
+
+    @property
+    def answer(self) -> str:
+        """The text, by its name in a job."""
+        return self.text
+
+    @property
+    def tool_calls(self) -> Sequence[ToolCall]:
+        """The calls of tools, as far as they have come."""
+        return joined(self._calls)
+
+    def take(self, entry: StreamEvent) -> Piece | None:
+        """Add an entry of the stream; returns the piece that it completes, if any."""
+        match entry.kind:
+            case "restart":
+                self.text = self.reasoning = ""
+                self.logprobs, self._coming, self._calls = [], [], []
+            case "tool_call":
+                call = ToolCallPiece.of(json.loads(entry.text))
+                self._calls.append(call)
+                return Piece(tool_calls=[call])
+            case "reasoning":
+                self.reasoning += entry.text
+                return Piece(reasoning=entry.text)
+            case "logprobs":
+                self._coming += map(json.loads, entry.text.splitlines())
+            case "delta":
+                piece, self._coming = Piece(entry.text, self._coming), []
+                self.text += piece.text
+                self.logprobs += piece.logprobs
+                return piece
+        return None
+
+    def lacks(self, answer: Choice) -> Piece | None:
+        """The rest of the final output; None when the transcript is not the beginning of it."""
+        text, reasoning = answer.text, answer.reasoning
+        is_thought_out = not self.text or self.reasoning == reasoning
+        if not (text.startswith(self.text) and reasoning.startswith(self.reasoning) and is_thought_out):
+            return None
+        if (calls := rest_of(answer.tool_calls, self.tool_calls)) is None:
+            return None
+        logprobs = (answer.logprobs or ())[len(self.logprobs) :]
+        return Piece(text.removeprefix(self.text), logprobs, reasoning.removeprefix(self.reasoning), calls)
+
+
+def as_it_began(job: Job) -> Job:
+    """The job as it was accepted, whatever its state now: an early event must not contain later facts."""
+    unbilled = replace(job, usd=Decimal(0), price_version=None)
+    uncounted = replace(unbilled, output_tokens=None, cached_tokens=None, reasoning_tokens=None)
+    unanswered = replace(uncounted, answer=None, logprobs=None, reasoning=None, finish_reason=None, tool_calls=())
+    unfailed = replace(unanswered, error_code=None, error_message=None)
+    unserved = replace(unfailed, model_served=None, engine=None, attempt=0)
+    return replace(unserved, state=JobState.QUEUED, started_at=None, ended_at=None)
+
 
 Event = dict[str, Any]
 
@@ -79,7 +176,7 @@ class ResponseEvents:
         self._last = -1
         #: Numbers go on above this after the first item's opening.
         self._floor = -1
-        #: False until the event `after` is told or skipped: what its reader has is unknown until then.
+        #: False until the event `after` is sent or skipped: what its reader has is unknown until then.
         self._is_found = after < 0
         self._transcript = Transcript()
         self.fragments = Fragments()
@@ -268,8 +365,8 @@ class ResponseEvents:
         self._item = number
         if self._closed.get(number) != item["arguments"]:
             self._closed[number] = item["arguments"]
-            told = {"name": item["name"], "arguments": item["arguments"]}
-            yield from self._tell("response.function_call_arguments.done", **self._at, **told)
+            fields = {"name": item["name"], "arguments": item["arguments"]}
+            yield from self._tell("response.function_call_arguments.done", **self._at, **fields)
             yield from self._tell("response.output_item.done", output_index=self._at["output_index"], item=item)
 
     @property
@@ -293,8 +390,8 @@ class ResponseEvents:
                 if call.arguments:
                     yield from self._tell("response.function_call_arguments.delta", **self._at, delta=call.arguments)
         else:
-            told = {"delta": piece.text, "logprobs": sent(piece.logprobs, self.fragments)}
-            yield from self._tell("response.output_text.delta", **self._place, **told)
+            fields = {"delta": piece.text, "logprobs": sent(piece.logprobs, self.fragments)}
+            yield from self._tell("response.output_text.delta", **self._place, **fields)
 
     def _restart(self) -> Iterator[Event]:
         self._count()

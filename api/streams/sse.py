@@ -9,17 +9,16 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from api.abandoned import cancel_unless_wanted
 from api.call import Call, ClientGone, Reply, Step, Wake
 from api.deps import WebDeps
-from api.door.accepted import Accepted
-from api.reading.watch import Watch
-from api.schemas.chat.body import UsageIn
+from api.door.drafts import Accepted
+from api.reading import Watch
 from api.slots import Slot
-from api.streams.chunks import ChatChunks, CompletionChunks
+from api.streams.chunks import ChatChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
-from api.streams.teller import Teller
 from headrace import hops
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: A comment, which every reader of events skips.
 KEEP_ALIVE = b": keep-alive\n\n"
-#: A reader that has not renewed its hold for so many keep-alives has gone.
+#: Keep-alives for which a reader may fail to renew its hold; then it has gone.
 HELD_LOOKS = 3
 HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
@@ -56,29 +55,10 @@ def response_stream(
     return _reply(call, JobStream(web, job, teller, slot, is_first=is_first), named)
 
 
-def chat_stream(
-    web: WebDeps, call: Call, job: Job, slot: Slot, accepted: Accepted, *, usage_in: UsageIn | None = None
-) -> Reply:
-    """Chunks of a chat completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
-    _check_has_stream(job)
-    teller = ChatChunks(job, usage_in=usage_in)
-    return _reply(call, JobStream(web, job, teller, slot, is_first=not accepted.is_replay), unnamed)
-
-
-def completion_stream(
-    web: WebDeps,
-    call: Call,
-    job: Job,
-    slot: Slot,
-    accepted: Accepted,
-    *,
-    echoed: str = "",
-    usage_in: UsageIn | None = None,
-) -> Reply:
+def chunk_stream(web: WebDeps, call: Call, job: Job, slot: Slot, accepted: Accepted, chunks: ChatChunks) -> Reply:
     """Chunks of a completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
-    teller = CompletionChunks(job, echoed=echoed, usage_in=usage_in)
-    return _reply(call, JobStream(web, job, teller, slot, is_first=not accepted.is_replay), unnamed)
+    return _reply(call, JobStream(web, job, chunks, slot, is_first=not accepted.is_replay), unnamed)
 
 
 def named(event: Event) -> str:
@@ -115,7 +95,9 @@ class JobStream:
     The first reader is the request that made the job. Any other reader, even a replay of that request, holds the job.
     """
 
-    def __init__(self, deps: WebDeps, job: Job, teller: Teller, slot: Slot, *, is_first: bool) -> None:
+    def __init__(
+        self, deps: WebDeps, job: Job, teller: ResponseEvents | ChatChunks, slot: Slot, *, is_first: bool
+    ) -> None:
         self.slot = slot
         self._is_first = is_first
         self._deps, self._job, self._teller = deps, job, teller
@@ -176,7 +158,7 @@ class JobStream:
         except BrokerUnavailable as error:
             log.warning("stream_not_held", extra={"job_id": show_id(self._job.id), "error": str(error)})
 
-    def _follow(self, watch: Watch) -> Iterator[tuple[list[Event] | None, float]]:
+    def _follow(self, watch: Watch) -> Iterator[tuple[list[Any] | None, float]]:
         """New events, as soon as they come; an empty list after a while without any. None: there are none yet.
 
         With each comes the time until which to wait for more.
@@ -188,7 +170,7 @@ class JobStream:
         yield list(teller.opening()), 0.0
         due = time.monotonic() + keep_alive_s
         while True:
-            events: list[Event] | None = self._news(watch)
+            events: list[Event | str] | None = self._news(watch)
             if not events and time.monotonic() < due:
                 events = None
             else:
@@ -200,7 +182,7 @@ class JobStream:
             if is_over:
                 return
 
-    def _news(self, watch: Watch) -> list[Event]:
+    def _news(self, watch: Watch) -> list[Event | str]:
         """The new events, with those of the stream's end if it has come."""
         if watch.has_ended or self._owes_look:
             # If the text comes from another job now, that job makes it anew.
@@ -211,7 +193,7 @@ class JobStream:
             entries = self._entries(watch)
             # The job may have ended before the watch began. First the first text, because the look takes a while.
             self._owes_look = bool(entries) and not self._has_looked
-        events = list(self._teller.more(entries))
+        events: list[Event | str] = list(self._teller.more(entries))
         if self._teller.is_over:
             return events
         if self._job.state.is_terminal:

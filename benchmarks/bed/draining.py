@@ -28,15 +28,18 @@ INSTANT = {
 }
 SUBMIT = json.dumps({"prompt": "Say nothing.", "max_tokens": 1, "max_wait": 3600}).encode()
 BEGUN = "SELECT EXISTS (SELECT FROM jobs WHERE started_at > to_timestamp(%s))"
-#: One look for each state, since each has a partial index.
+#: One look for each state, since each has a partial index. The lines of batches may go on.
 OPEN = "SELECT " + " OR ".join(
-    f"EXISTS (SELECT FROM jobs WHERE state = '{state}')" for state in ("queued", "running", "waiting")
+    f"EXISTS (SELECT FROM jobs WHERE state = '{state}' AND batch_id IS NULL)"
+    for state in ("queued", "running", "waiting")
 )
 #: Of the jobs that were made since then: how many have an answer, and from the first start to the last end.
 DRAINED = """
-    SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(started_at))::float
-    FROM jobs WHERE id >= %s
+    SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(started_at))::float,
+        min(started_at), max(ended_at)
+    FROM jobs WHERE id >= %s AND batch_id IS NULL
 """
+LINES = "SELECT count(*) FROM jobs WHERE batch_id IS NOT NULL AND state = 'succeeded' AND ended_at BETWEEN %s AND %s"
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -60,9 +63,13 @@ class Backlog:
         wait_until(lambda: not sql(OPEN)[0][0], LIMIT_S, STUCK)
 
     def per_s(self) -> float:
-        """Jobs a second, from the first start to the last end. Raises: ClickException: some have no answer."""
+        """Jobs a second, from the first start to the last end, and lines that were worked off beside them.
+
+        Raises: ClickException: some have no answer.
+        """
         first_id = oldest_id(datetime.fromtimestamp(self._began, UTC))
-        succeeded, seconds = self._bed.sql(DRAINED, first_id)[0]
+        succeeded, seconds, *span = self._bed.sql(DRAINED, first_id)[0]
         if succeeded != self._jobs:
             raise click.ClickException(f"Of {self._jobs} jobs {succeeded} have an answer.")
-        return float(self._jobs / seconds)
+        [(lines,)] = self._bed.sql(LINES, *span)
+        return float((self._jobs + lines) / seconds)

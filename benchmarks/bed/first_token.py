@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from bed.load import LoadError, request
 
-#: Nobody may be silent for longer, in seconds.
+#: Seconds for which a server may be silent.
 SILENCE_LIMIT_S = 120.0
 PATH = "/v1/chat/completions"
 
@@ -26,7 +26,7 @@ class Heard:
 
     Attributes:
         first_s: from before the request was sent until the first text that is not empty had been read.
-        total_s: likewise until the end of the stream.
+        total_s: the same until the end of the stream.
         pieces: deltas with text.
         began_s: when the request was sent, in monotonic seconds.
         job_id: as the answer's head has it; empty where a server has no jobs.

@@ -10,8 +10,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from uuid import UUID
 
-from api.reading import waits
-from api.reading.waits import Waits
+from api import reading
+from api.reading import Waits
 from headrace import connections
 from headrace.broker import news
 from headrace.broker.news import Word
@@ -80,10 +80,10 @@ def listeners(settings: Settings, shares: Sequence[Sequence[UUID]], channel: str
 
 
 def _listen(pipe: Connection, settings: Settings, job_ids: Sequence[UUID], channel: str | None) -> None:
-    waits.RECHECK_S = waits.LISTEN_AGAIN_S = NEVER_S
+    reading.RECHECK_S = reading.LISTEN_AGAIN_S = NEVER_S
     news.LISTENS_S = int(NEVER_S)
     if channel is not None:
-        waits.channel_of = partial(_shared, channel)
+        reading.channel_of = partial(_shared, channel)
     redis = redis_client(settings)
     counting = _Counting(redis, Store(connections.postgres(settings)), wait_slots=1, stream_slots=1)
     subscribed = threading.Event()

@@ -54,12 +54,12 @@ class Outcome:
         return self.count(status) / self.seconds
 
     def latency_ms(self, status: int, percent: float) -> float:
-        """The latency that so many percent of the answers with this status stay within; NaN without any."""
+        """The latency that this percentage of the answers with this status stays within; NaN without any."""
         return 1000 * percentile([answer.latency_s for answer in self.answers if answer.status == status], percent)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of the values that so many percent of them do not exceed; NaN for none."""
+    """The smallest of the values that this percentage of them does not exceed; NaN for none."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]

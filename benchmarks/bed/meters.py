@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from headrace.domain.compression import TokenSurprise
+from headrace.domain.prompts.compression import TokenSurprise
 
 
 class Surprising:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bed.testbed import console
 from headrace.config import PoolSettings, Settings
-from headrace.stack.models.model import prepare
-from headrace.stack.models.package import EMBEDDING_MODEL as MODEL
+from headrace.stack.model import EMBEDDING_MODEL as MODEL
+from headrace.stack.model import prepare
 
 #: The limit that the model is given with: the beginning of longer texts is embedded.
 MAX_TOKENS = 256

@@ -1,6 +1,6 @@
 """A past for a system: finished jobs of many apps, with texts, attempts, ledger and deliveries, made by SQL.
 
-The first app has come and gone: its few jobs are among the oldest, where nobody finds them without an index. Knows the
+The first app has come and gone: its few jobs are among the oldest, which no query finds without an index. Knows the
 tables and nothing of what is measured on them.
 """
 
@@ -83,7 +83,7 @@ _DROP_INDEXES = """
 
 
 def make_past(bed: Testbed, jobs: int, apps: int, first: int, days: int = PAST_DAYS) -> None:
-    """Give the system so many finished jobs, spread evenly over these days and over the apps `app-1` and so on.
+    """Give the system this number of finished jobs, spread evenly over these days and over the apps `app-1` and so on.
 
     Args: first: all that `app-1` has, at the beginning of that time.
     """

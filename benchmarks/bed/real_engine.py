@@ -18,7 +18,7 @@ from bed.load import drive, request
 from bed.testbed import bearer, console
 from headrace.config import PoolSettings, Settings
 from headrace.domain.states import TERMINAL
-from headrace.stack.models.model import prepare
+from headrace.stack.model import prepare
 from headrace.stack.stack import Stack
 
 ENGINE = "vllm"
@@ -52,13 +52,17 @@ def pool_of(folder: Path, changes: Mapping[str, Any]) -> PoolSettings:
 
 
 @contextmanager
-def real_stack(env: Mapping[str, str], without: Sequence[str] = ("flower",)) -> Iterator[Stack]:
+def real_stack(
+    env: Mapping[str, str], without: Sequence[str] = ("flower",), *, has_batches: bool = False
+) -> Iterator[Stack]:
     """A stack in a temporary folder, with its engine loaded.
 
     Args:
         without: processes of the Procfile that are left out.
+        has_batches: the process `batches` runs too.
     """
-    options = ("--engine", ENGINE, *(word for name in without for word in ("--without", name)))
+    absent = (*without, *(() if has_batches else ("batches",)))
+    options = ("--engine", ENGINE, *(word for name in absent for word in ("--without", name)))
     with TemporaryDirectory(prefix="headrace-benchmark-") as state, Stack(Path(state), options, env) as stack:
         yield stack
 

@@ -5,9 +5,9 @@ from decimal import Decimal
 import sqlalchemy as sa
 
 from bed.testbed import Testbed
-from headrace.config import CostSettings
-from headrace.store.money import reconciliation
-from headrace.store.money.reconciliation import Reconciliation
+from headrace.store.money import cost_hours
+from headrace.store.money.cost_hours import Reconciliation
+from headrace.store.money.host_hours import HostTerms
 
 #: The largest difference that is none, as a part of the bills.
 LARGEST = 0.001
@@ -18,6 +18,6 @@ def reconcile(bed: Testbed, provider_usd: Decimal = Decimal(0)) -> Reconciliatio
     engine = sa.create_engine(bed.stack.report.database_url)
     try:
         with engine.begin() as db:
-            return reconciliation.reconcile(db, CostSettings(), provider_usd)
+            return cost_hours.reconcile(db, HostTerms(), provider_usd)
     finally:
         engine.dispose()

@@ -22,9 +22,8 @@ from rich.console import Console
 from bed.weigh import cpu_s
 from headrace.config import PROJECT_ROOT
 from headrace.stack import readiness
+from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
 from headrace.stack.stack import Stack
 from peers import python_path
 
@@ -67,18 +66,27 @@ class Testbed(AbstractContextManager["Testbed"]):
         redis: the broker's, as an onlooker.
     """
 
-    def __init__(self, env: Mapping[str, str], without: Sequence[str] = BARE, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        without: Sequence[str] = BARE,
+        options: Sequence[str] = (),
+        *,
+        has_batches: bool = False,
+    ) -> None:
         """Plan it.
 
         Args:
             env: settings, for the stack and for every process that is added to it.
             without: processes of the Procfile that are left out.
             options: more of them, of `headrace up`.
+            has_batches: the process `batches` runs too.
         """
         # Empty stands for not set: whatever servers the caller's environment names are left alone.
         self._env = {"DATABASE_URL": "", "REDIS_URL": "", "OPENAI_API_KEY": "", **_ANY_AMOUNT, **env}
-        self._options = ("--engine", "simulator", *(word for name in without for word in ("--without", name)), *options)
-        self._lines = procfile.read(PROJECT_ROOT / "Procfile")
+        absent = (*without, *(() if has_batches else ("batches",)))
+        self._options = ("--engine", "simulator", *(word for name in absent for word in ("--without", name)), *options)
+        self._lines = read_procfile(PROJECT_ROOT / "Procfile")
         self._exits = ExitStack()
         self._pids: dict[str, int] = {}
         self._number = 0
@@ -199,7 +207,7 @@ class Testbed(AbstractContextManager["Testbed"]):
     def _run(self, line: str, env: Mapping[str, str], cpus: tuple[int, ...] = (), root: Path = PROJECT_ROOT) -> Child:
         self._number += 1
         name = f"extra-{self._number}"
-        command = Command(name, procfile.shell(line), {**self._process_env, **env}, root, cpus=cpus)
+        command = Command(name, shell(line), {**self._process_env, **env}, root, cpus=cpus)
         child = Child(command, self.folder / "logs" / f"{name}.log")
         self._exits.callback(child.stop)
         return child

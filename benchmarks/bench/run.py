@@ -15,7 +15,7 @@ from benchmarks.bench.figures import FIGURES, Figure, pairs_of
 from benchmarks.bench.page import PAGE
 from benchmarks.bench.repository import Repository, this_machine
 from headrace.errors import ConfigError
-from headrace.stack.processes.child import launched
+from headrace.stack.child import launched
 
 #: Seconds that a script has to end its servers after it is asked to stop. Then its process group is killed.
 STOP_TIMEOUT_S = 60.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from statistics import fmean
 
-from headrace.cli.backtest.world import TICK_S, World
+from headrace.cli.backtest.pool import TICK_S, World
 from headrace.domain.scaling import Moment, PoolHosts
 
 #: The share of its slots that a host is meant to use: Knative's `container-concurrency-target-percentage`.

@@ -56,7 +56,7 @@ class _Call:
         self.writer.write(json.dumps({"error": {"message": "no", "type": code, "code": code, "param": None}}).encode())
 
     async def begin(self, tokens: int) -> None:
-        """The head of a stream and so many of its tokens, which are paid for."""
+        """The head of a stream and this number of its tokens, which are paid for."""
         self.bill.prompt_tokens += PROMPT_TOKENS
         await self.head(200, "text/event-stream")
         for number in range(tokens):

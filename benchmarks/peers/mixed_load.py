@@ -1,6 +1,6 @@
 """Interactive prompts beside a batch load: what is asked and when, and what was seen of it. One for every side.
 
-Pure, and the same for whoever answers: it crosses to another process as JSON.
+Pure, and the same for every server: it crosses to another process as JSON.
 """
 
 from collections.abc import Callable, Sequence

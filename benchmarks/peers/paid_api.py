@@ -26,9 +26,9 @@ from typing import Any
 
 from headrace.config import PROJECT_ROOT
 from headrace.stack import readiness
+from headrace.stack.child import Child, Command
+from headrace.stack.machine import shell
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
-from headrace.stack.processes.procfile import shell
 from peers import python_path
 
 MODEL = "gpt-4o-mini"
@@ -42,7 +42,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# Its whole interface: whoever starts it is its own and only caller.
+# Its whole interface: the process that starts it is its only caller.
 TOKENS = int(os.environ.get("PAID_API_TOKENS", "64"))  # noqa: TID251
 TOKEN_S = float(os.environ.get("PAID_API_TOKEN_MS", "5")) / 1000  # noqa: TID251
 

@@ -15,9 +15,9 @@ from typing import Any
 from headrace.config import PROJECT_ROOT, PoolSettings
 from headrace.policies.cpus import Place, give_out
 from headrace.stack import readiness
+from headrace.stack.child import Child, Command
 from headrace.stack.machine import ENGINE_CPUS
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
 from workers.engines.vllm.settings import arguments, environment
 
 START_TIMEOUT_S = 600.0

@@ -49,6 +49,12 @@ WORKERS = [
         ],
     ),
     Chart(
+        "Control unseen",
+        "Seconds since a control process last showed itself, as the workers see it.",
+        "s",
+        [(f"max by (pool) (headrace_control_unseen_seconds{OF_POOL})", "{{pool}}")],
+    ),
+    Chart(
         "Unread prompts",
         "Jobs that workers handed back because a newer release wrote their prompts, or failed as malformed.",
         "short",

@@ -109,6 +109,13 @@ MONEY = [
         "percentunit",
         [("max by (app, period) (headrace_budget_used_ratio)", "{{app}} {{period}}")],
     ),
+    Chart(
+        "Differences of bills",
+        "What the checked bills of hosts and of the paid API and the ledger wrongly differ by, as a part of the bills "
+        "of the last 35 days. /ops/bills has the causes.",
+        "percentunit",
+        [("max by (source) (headrace_bill_difference_ratio)", "{{source}}")],
+    ),
 ]
 
 CACHES = [
@@ -147,4 +154,37 @@ CACHES = [
     ),
 ]
 
-JOBS = [("Queues", QUEUES), ("Times", TIMES), ("Ends", ENDS), ("Caches", CACHES), ("Money", MONEY)]
+BATCHES = [
+    Chart(
+        "Lines of batches",
+        "Lines of all open batches: those that wait until their pool's lane has room, and those that have a job.",
+        "short",
+        [("max by (state) (headrace_batch_lines)", "{{state}}")],
+        is_stacked=True,
+    ),
+    Chart(
+        "Open batches",
+        "Batches that have not ended, by their state.",
+        "short",
+        [("max by (state) (headrace_batches)", "{{state}}")],
+        is_stacked=True,
+    ),
+    Chart(
+        "Batches at the provider",
+        "Batches of the provider's batch tier that have not ended, by their state.",
+        "short",
+        [("max by (state) (headrace_provider_batches)", "{{state}}")],
+        is_stacked=True,
+    ),
+    Chart(
+        "Oldest batch at the provider",
+        "Its age. After 26 hours it counts as lost.",
+        "s",
+        [("max(headrace_provider_batch_oldest_seconds)", "oldest")],
+    ),
+]
+
+JOBS = [
+    *(("Queues", QUEUES), ("Times", TIMES), ("Ends", ENDS), ("Caches", CACHES), ("Batches", BATCHES)),
+    ("Money", MONEY),
+]

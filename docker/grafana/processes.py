@@ -81,7 +81,7 @@ WEBHOOKS = [
 CONTROL = [
     Chart(
         "Sweeps",
-        "How long ago each sweep came to its end, in the control process where that was last, and its interval.",
+        "How long ago each sweep of control and batches came to its end, where that was last, and its interval.",
         "s",
         [
             ("time() - max by (sweep) (headrace_sweep_done_timestamp_seconds)", "{{sweep}}"),
@@ -111,6 +111,12 @@ PROCESS = [
             ('up{job="headrace"}', "{{instance}}"),
             ("min by (server) (headrace_server_up)", "{{server}}"),
         ],
+    ),
+    Chart(
+        "Signs of life",
+        "Processes by their own signs of life in Postgres: live, lost or stopped in the last hour.",
+        "short",
+        [("max by (kind, state) (headrace_processes)", "{{kind}} {{state}}")],
     ),
     Chart(
         "Memory",

@@ -3,28 +3,50 @@
 Redis is only a fast index of Postgres here: if it is wiped, the sweeps rebuild it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from redis import Redis
+from redis.exceptions import RedisError
 
-from headrace.broker import standing
 from headrace.broker.messages import ExecuteMessage
-from headrace.broker.news import News
-from headrace.broker.standing import Standing
-from headrace.broker.upkeep import Upkeep, answered
+from headrace.broker.news import listeners_key
+from headrace.broker.scripts import answered, script
+from headrace.broker.upkeep import Upkeep
 from headrace.connections.redis import check_writable
 from headrace.domain.apps import AppLimits
 from headrace.domain.fleet import Fleet
-from headrace.domain.limits.rates import RateLeft, RatesLeft
+from headrace.domain.limits import MINUTE_S, RateLeft, RatesLeft
 from headrace.domain.places import Ask, Load, Place, Reason, Refusal, bound_of
-from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
+from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, Ticket, bell_key, books_key
 
 #: The `headrace.policies.forecasting.Outlook` as JSON: `observe` writes it, and web processes read it.
 OUTLOOK = KEY_PREFIX + "outlook"
 NO_LOOKUPS: Mapping[UUID, str] = MappingProxyType({})
+#: The standing as JSON, until it is too old.
+STANDING = KEY_PREFIX + "standing"
+#: How old it may be, in milliseconds.
+STANDING_TTL_MS = 250
+_FLEET_FIELDS = tuple(field.name for field in fields(Fleet))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The live fleets at one moment.
+
+    Attributes:
+        departed: by pool, the jobs that had ever left its queues. It was read before the fleets: a job that was claimed
+            between the two reads counts as two taken slots. In the other order it would count as none.
+    """
+
+    departed: Mapping[str, int]
+    fleets: Mapping[str, Fleet]
 
 
 class Admission(Upkeep):
@@ -33,8 +55,9 @@ class Admission(Upkeep):
     def __init__(self, redis: Redis, message: ExecuteMessage, *, reservation_ttl_s: float) -> None:
         super().__init__(redis, message)
         self._ttl_s = reservation_ttl_s
-        self._reserve, self._commit = map(self._script, ("reserve", "commit"))
-        self._news = News(redis)
+        names = ("reserve", "commit", "give_back")
+        self._reserve, self._commit, self._give_back = (script(redis, "books", name) for name in names)
+        self._announce = script(redis, "announce")
 
     def reserve(self, asks: Sequence[Ask]) -> list[Place | Refusal]:
         """Reserve a place for each ask in its first candidate with room. One Lua call, so no cap is ever exceeded.
@@ -68,6 +91,17 @@ class Admission(Upkeep):
             with answered():
                 self._commit([KEY_PREFIX], arguments)
 
+    def give_back(self, job_ids: Iterable[UUID]) -> int:
+        """Release reservations whose jobs were not inserted. A job that has its message keeps its place.
+
+        Returns: how many were released. Raises: BrokerUnavailable.
+        """
+        arguments = [job_id.hex for job_id in job_ids]
+        if not arguments:
+            return 0
+        with answered():
+            return int(self._give_back([KEY_PREFIX], arguments))
+
     def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
         """Record that an app found no room and will retry: until then a share of the queue is kept for it.
 
@@ -80,6 +114,25 @@ class Admission(Upkeep):
             pipeline.zadd(books_key("knocks", queue), {app_id.hex: until_ms})
             pipeline.hset(books_key("wishes", queue), app_id.hex, str(tokens))
             pipeline.execute()
+
+    def note_refused(self, marks: Collection[bytes]) -> set[bytes]:
+        """Note requests that were refused; returns those that no process has noted in this minute.
+
+        Raises: BrokerUnavailable.
+        """
+        if not marks:
+            return set()
+        ordered = list(marks)
+        # As text, as everything in Redis is: operators look at it.
+        texts = [mark.hex() for mark in ordered]
+        key = f"{KEY_PREFIX}refused:{int(time.time() // MINUTE_S)}"
+        with answered():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.smismember(key, texts)
+            pipeline.sadd(key, *texts)
+            pipeline.expire(key, int(2 * MINUTE_S))
+            known, *_ = pipeline.execute()
+        return {mark for mark, is_known in zip(ordered, known, strict=True) if not is_known}
 
     def loads(self, queues: Sequence[str]) -> dict[str, Load]:
         """What waits in each queue, in one round trip. Raises: BrokerUnavailable."""
@@ -94,8 +147,24 @@ class Admission(Upkeep):
         return {queue: _load(*counts[4 * i : 4 * i + 4]) for i, queue in enumerate(queues)}
 
     def standing(self, read_fleets: Callable[[], Mapping[str, Fleet]]) -> Standing:
-        """How the fleets stand; see `standing.now`. Raises: BrokerUnavailable. StoreUnavailable."""
-        return standing.now(self._redis, read_fleets)
+        """How the fleets stand, at most `STANDING_TTL_MS` ago: one process reads it for all, which ask often.
+
+        Otherwise Postgres would count the running jobs of every worker as often as there are processes. Those that ask
+        just after it became too old each read it, which harms nothing.
+
+        Args: read_fleets: reads the live fleet of each pool from Postgres.
+        Raises: BrokerUnavailable. StoreUnavailable.
+        """
+        with answered():
+            kept = cast("str | None", self._redis.get(STANDING))
+            if kept and (standing := _standing_of(kept)) is not None:
+                return standing
+            counts = cast("dict[str, str]", self._redis.hgetall(KEY_PREFIX + "departed"))
+        found = Standing({pool: int(jobs) for pool, jobs in counts.items()}, read_fleets())
+        # A Redis without memory refuses it. Then each process reads for itself.
+        with suppress(RedisError):
+            self._redis.set(STANDING, json.dumps(asdict(found)), px=STANDING_TTL_MS)
+        return found
 
     def publish_outlook(self, outlook: str, for_s: float) -> None:
         """Publish the outlook to every web process; it expires after `for_s`. Raises: BrokerUnavailable."""
@@ -115,7 +184,12 @@ class Admission(Upkeep):
         Args: moved: jobs that ended, or were put back, without a worker; Flower shows them.
         Raises: BrokerUnavailable.
         """
-        self._news.ended(job_ids, has_webhooks=has_webhooks, moved=moved)
+        ended = list(job_ids)
+        keys = [*map(listeners_key, ended), *([bell_key(WEBHOOKS)] if has_webhooks else [])]
+        named = " ".join(job_id.hex for job_id in moved)
+        if keys or named:
+            with answered():
+                self._announce(keys, [MOVED, named, *(job_id.hex for job_id in ended)])
 
     def check_writable(self) -> None:
         """Return if Redis takes writes. Raises: BrokerUnavailable."""
@@ -166,3 +240,17 @@ def _outcome(ask: Ask, reply: _Reply) -> Place | Refusal:
         free=reply.free_slots,
         **bound_of(reply.reason, reply.number),
     )
+
+
+def _standing_of(text: str) -> Standing | None:
+    """Read what a process of this release or of another wrote; None if it lacks what this one needs."""
+    read = json.loads(text)
+    try:
+        fleets = {pool: Fleet(**_known_fields(fleet)) for pool, fleet in read["fleets"].items()}
+        return Standing(read["departed"], fleets)
+    except (KeyError, TypeError):
+        return None
+
+
+def _known_fields(fleet: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fleet[name] for name in _FLEET_FIELDS if name in fleet}

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from redis import Redis
 
-from headrace.broker.upkeep import answered
-from headrace.domain.compression import Cut
+from headrace.broker.scripts import answered
+from headrace.domain.prompts.compression import Cut
 from headrace.domain.queues import KEY_PREFIX
 
 #: Seconds that one call of Redis waits: less than the client's own time-out.
@@ -83,9 +83,9 @@ class Compressions:
     def answer(self, job_id: UUID, found: Answered | None) -> None:
         """Answer a job's asker. Args: found: None if its prompt cannot be looked at now. Raises: BrokerUnavailable."""
         cuts = None if found is None else [(cut.message, cut.start, cut.end) for cut in found.cuts]
-        told = json.dumps(None if found is None else [found.digest, cuts])
+        written = json.dumps(None if found is None else [found.digest, cuts])
         with answered(), self._redis.pipeline() as together:
-            together.rpush(_answer(job_id), told)
+            together.rpush(_answer(job_id), written)
             together.pexpire(_answer(job_id), ANSWER_MS)
             together.execute()
 
@@ -94,9 +94,9 @@ class Compressions:
         return popped[1] if popped else None
 
 
-def _read(told: str) -> Answered | None:
+def _read(written: str) -> Answered | None:
     """What `answer` wrote, of this release or of a newer one, which may add to the ends of the lists."""
-    found = json.loads(told)
+    found = json.loads(written)
     if found is None:
         return None
     return Answered(found[0], tuple(Cut(message, start, end) for message, start, end, *_ in found[1]))

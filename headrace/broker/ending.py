@@ -14,7 +14,7 @@ from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, jobs
 from headrace.store.bad_rows import BadRows
-from headrace.store.jobs import followers
+from headrace.store.cache import exact_cache
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def _settled(store: Store, job: Job) -> Job:
     """The job with its leader's answer; as it was if there is none, for then the sweep moves it on."""
 
     def choose(db: Connection, *_: ColumnElement[bool]) -> Sequence[Row[Any]]:
-        return followers.with_ended_leader(db, job.id)
+        return exact_cache.with_ended_leader(db, job.id)
 
-    done, _ = BadRows("read").move(store, choose, followers.serve, most=2)
+    done, _ = BadRows("read").move(store, choose, exact_cache.serve_followers, most=2)
     if not done:
         return job
     with store.autocommit() as db:

@@ -147,10 +147,14 @@ class Forecast:
         return LatencyGoal(spec.pool, pool.latency_goal_s, rates.run_s(spec.lane, spec.sampling.max_tokens))
 
     def pressure(self, queue: str) -> Pressure:
-        """How far behind the queue is. Raises: BrokerUnavailable. StoreUnavailable."""
+        """How far behind the queue is. What waits in lanes below it delays it little, as lines of batches do.
+
+        Raises: BrokerUnavailable. StoreUnavailable.
+        """
         pool, lane = _split(queue)
         now = self.pool(pool)
-        return Pressure(now.loads[lane].jobs, now.fleet.slots, now.fleet.kv_use, now.fleet.takes_at_once)
+        ahead = sum(load.jobs for other, load in now.loads.items() if other.priority <= lane.priority)
+        return Pressure(ahead, now.fleet.slots, now.fleet.kv_use, now.fleet.takes_at_once)
 
     def spilled(self) -> int:
         """Jobs that wait for the paid API, all lanes together. Raises: BrokerUnavailable. StoreUnavailable."""
@@ -175,7 +179,7 @@ class Forecast:
         return int(curve.tokens_within(max_wait_s))
 
     def seconds_to_drain(self, queue: str, tokens: float) -> float | None:
-        """Seconds until so many tokens have left the queue; None when no drain rate is known."""
+        """Seconds until this many tokens have left the queue; None when no drain rate is known."""
         pool, lane = _split(queue)
         curve = self.pool(pool).curves.get(lane)
         return curve.seconds_until(tokens) if curve else None

@@ -1,19 +1,18 @@
-"""News of jobs: which processes hear of a job, and that it has ended. Calls `lua/announce.lua`.
+"""News of jobs: which processes hear of a job, and what they hear.
 
 Each listening process has one channel. It hears of the jobs that it listens to, and of no others: what a stream costs
 does not grow with the number of processes. News may be lost; listeners look again by themselves.
 """
 
 from collections.abc import Iterable
-from importlib.resources import files
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from redis import Redis
 
-from headrace.broker.upkeep import answered
+from headrace.broker.scripts import answered
 from headrace.domain.jobs import StreamEvent
-from headrace.domain.queues import KEY_PREFIX, MOVED, WEBHOOKS, bell_key
+from headrace.domain.queues import KEY_PREFIX
 
 #: Seconds for which Redis remembers a listener, unless it says so again. A process that dies leaves it behind, and so
 #: does one that polled a job after its end.
@@ -31,7 +30,7 @@ def channel_of(process: UUID) -> str:
 
 
 class ToldPiece(NamedTuple):
-    """A piece of a stream, as its listeners are told of it. Attributes: after: the number of the event before it."""
+    """A piece of a stream, as its listeners get it. Attributes: after: the number of the event before it."""
 
     job_id: UUID
     after: int
@@ -69,11 +68,10 @@ def event_of(number: int, kind: str, text: str, tokens: int) -> StreamEvent:
 
 
 class News:
-    """Listens, and announces ends. Safe for many threads. The words of a stream are `Streams.publish`'s news."""
+    """Listens. Safe for many threads. `Streams.publish` and `Admission.announce_ended` send the news."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._announce = redis.register_script((files("headrace.broker") / "lua" / "announce.lua").read_text())
 
     def listen(self, job_ids: Iterable[UUID], channel: str) -> None:
         """Let this channel hear of these jobs from now on, for `LISTENS_S`. Raises: BrokerUnavailable."""
@@ -83,16 +81,3 @@ class News:
             pipeline.expire(listeners_key(job_id), LISTENS_S)
         with answered():
             pipeline.execute()
-
-    def ended(self, job_ids: Iterable[UUID], *, has_webhooks: bool = False, moved: Iterable[UUID] = ()) -> None:
-        """Wake the readers of these jobs, and the webhook workers if `has_webhooks`. Call it after the commit.
-
-        Args: moved: jobs that ended, or were put back, without a worker; Flower shows them.
-        Raises: BrokerUnavailable.
-        """
-        ended = list(job_ids)
-        keys = [*map(listeners_key, ended), *([bell_key(WEBHOOKS)] if has_webhooks else [])]
-        named = " ".join(job_id.hex for job_id in moved)
-        if keys or named:
-            with answered():
-                self._announce(keys, [MOVED, named, *(job_id.hex for job_id in ended)])

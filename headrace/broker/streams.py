@@ -4,19 +4,17 @@ A stream is a cache: Postgres gets the whole text at the job's end. If a stream 
 Postgres. Knows nothing about engines or HTTP.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.resources import files
+from collections.abc import Sequence
 from itertools import dropwhile
 from typing import Any, cast
 from uuid import UUID
 
-from redis import Redis, RedisError
+from redis import Redis
 
 from headrace.broker.news import event_of, listeners_key
+from headrace.broker.scripts import answered, script
 from headrace.domain.jobs import NUMBERS_PER_CLAIM, StreamEvent, StreamPiece
 from headrace.domain.queues import KEY_PREFIX
-from headrace.errors import BrokerUnavailable
 
 #: Seconds that a stream is kept: after its last piece while its job runs, and after the job's end.
 RUN_S = 3600
@@ -28,10 +26,7 @@ class Streams:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        scripts = files("headrace.broker") / "lua"
-        self._begin, self._publish = (
-            redis.register_script((scripts / f"{name}_stream.lua").read_text()) for name in ("begin", "publish")
-        )
+        self._begin, self._publish = script(redis, "begin_stream"), script(redis, "publish_stream")
 
     def begin(self, job_id: UUID, enqueue_no: int, *, anew: bool = False) -> str | None:
         """Let this claim publish, and no older claim. Safe to repeat until the claim has published.
@@ -44,7 +39,7 @@ class Streams:
         Raises: BrokerUnavailable.
         """
         arguments: list[str | int] = [enqueue_no, int(anew), RUN_S, job_id.hex, NUMBERS_PER_CLAIM]
-        with _answered():
+        with answered():
             return cast("str | None", self._begin([_key(job_id), listeners_key(job_id)], arguments))
 
     def publish(self, pieces: Sequence[StreamPiece]) -> list[bool]:
@@ -65,7 +60,7 @@ class Streams:
                 piece.tokens,
             ]
         keys = [key for piece in pieces for key in (_key(piece.job_id), listeners_key(piece.job_id))]
-        with _answered():
+        with answered():
             taken = self._publish(keys, arguments)
         return [bool(each) for each in taken]
 
@@ -74,12 +69,12 @@ class Streams:
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in job_ids:
             pipeline.expire(_key(job_id), KEEP_S)
-        with _answered():
+        with answered():
             pipeline.execute()
 
     def forget(self, job_id: UUID) -> None:
         """Delete the stream of an ended job. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             self._redis.delete(_key(job_id))
 
     def read(self, job_id: UUID, after: int = 0) -> list[StreamEvent]:
@@ -90,7 +85,7 @@ class Streams:
 
         Raises: BrokerUnavailable.
         """
-        with _answered():
+        with answered():
             entries = cast(list[tuple[str, dict[str, Any]]], self._redis.xrange(_key(job_id), min=f"{after}-0"))
         events = [_event(number, entry) for number, entry in entries]
         if after and events and events[0].number != after:
@@ -99,21 +94,13 @@ class Streams:
 
     def hold(self, job_id: UUID, for_s: float) -> None:
         """Record that a reader other than the job's creator is attached, for `for_s`. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             self._redis.set(_holder(job_id), "", px=max(1, int(for_s * 1000)))
 
     def is_held(self, job_id: UUID) -> bool:
         """True while such a reader is attached, in any process. Raises: BrokerUnavailable."""
-        with _answered():
+        with answered():
             return bool(self._redis.exists(_holder(job_id)))
-
-    def exists(self, job_id: UUID) -> bool:
-        """True if a claim has begun to publish this job's text and the stream still exists.
-
-        Raises: BrokerUnavailable.
-        """
-        with _answered():
-            return bool(self._redis.exists(_key(job_id)))
 
 
 def _is_first_begin(event: StreamEvent) -> bool:
@@ -138,11 +125,3 @@ def _event(number: str, entry: dict[str, Any]) -> StreamEvent:
     # An older release published no tokens.
     tokens = int(entry.get("tokens", 0))
     return event_of(int(number.partition("-")[0]), entry["kind"], entry["text"], tokens)
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise BrokerUnavailable(f"Redis does not answer: {error}") from error

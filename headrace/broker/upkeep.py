@@ -5,20 +5,17 @@ Each call is bounded, because Redis serves no other client while it runs one.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import groupby
 from operator import attrgetter
 from typing import cast
 from uuid import UUID
 
-from redis import Redis, RedisError
-from redis.commands.core import Script
+from redis import Redis
 
 from headrace.broker.messages import ExecuteMessage, list_key
+from headrace.broker.scripts import answered, script
 from headrace.domain.queues import KEY_PREFIX, Ticket, books_key
-from headrace.errors import BrokerUnavailable
 
 #: The most messages that one Lua call restores or removes.
 BATCH_MESSAGES = 500
@@ -55,13 +52,9 @@ class Upkeep:
     def __init__(self, redis: Redis, message: ExecuteMessage) -> None:
         self._redis = redis
         self._message = message
-        self._leave, self._restore, self._remove = map(self._script, ("leave", "restore", "remove"))
-        self._discard, self._inspect, self._check = map(self._script, ("discard", "inspect", "check"))
-
-    def _script(self, name: str) -> Script:
-        folder = files("headrace.broker") / "lua"
-        books, own = ((folder / f"{each}.lua").read_text() for each in ("books", name))
-        return self._redis.register_script(books + own)
+        self._leave, self._restore, self._remove, self._discard, self._inspect, self._check = (
+            script(redis, "books", name) for name in ("leave", "restore", "remove", "discard", "inspect", "check")
+        )
 
     def leave(self, stays: Iterable[Stay]) -> int:
         """Release the places of jobs that no longer wait. Their messages stay.
@@ -260,12 +253,3 @@ def _entry(ticket: Ticket) -> str:
 def _stay(text: str) -> Stay:
     job, _, number = text.partition(" ")
     return UUID(hex=job), int(number)
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """Raise BrokerUnavailable if Redis does not answer inside the block."""
-    try:
-        yield
-    except RedisError as error:
-        raise BrokerUnavailable(f"Redis does not answer: {error}") from error

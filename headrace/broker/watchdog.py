@@ -70,7 +70,6 @@ class Watchdog:
         self._well_since: float | None = None
 
     def start(self) -> None:
-        """Start watching."""
         threading.Thread(target=self._look_until_stopped, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -100,11 +99,11 @@ class Watchdog:
                 return
 
 
-def give_up() -> bool:
-    """End this worker's process with an error, so that its supervisor restarts it. False if it ends anyway."""
+def give_up(status: int = os.EX_SOFTWARE) -> bool:
+    """End this worker's process; with an error, so that its supervisor restarts it. False if it ends anyway."""
     if state.should_stop is not None or state.should_terminate is not None:
         return False
-    state.should_stop = os.EX_SOFTWARE
+    state.should_stop = status
     return True
 
 

@@ -15,16 +15,24 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 #: Each command: its module, its name there, and its short help, which `--help` shows without an import.
 _COMMANDS = {
     "demo": (
-        "headrace.cli.demo.command:demo",
+        "headrace.cli.demo:demo",
         "Start the whole system here, submit real prompts in every lane, and show the answers and their cost.",
     ),
     "up": ("headrace.cli.up:up", "Run the whole system on this machine until Ctrl-C."),
     "submit": (
-        "headrace.cli.submit.command:submit",
+        "headrace.cli.submit.submit:submit",
         "Submit PROMPT as a job and print its id and its place in the queue.",
+    ),
+    "batch": (
+        "headrace.cli.batch.batch:batch",
+        "Run the lines of a file as one batch, which goes on without this command.",
     ),
     "get": ("headrace.cli.client:get", "Show the job ID: its status, its answer and its cost."),
     "cancel": ("headrace.cli.client:cancel", "Cancel the job ID."),
+    "status": (
+        "headrace.cli.status:status",
+        "Say what is wrong and what to do, and which processes run.",
+    ),
     "queues": (
         "headrace.cli.queues:queues",
         "Show how full each queue is, how fast its pool drains it, and how many workers the pool has.",
@@ -35,8 +43,8 @@ _COMMANDS = {
         "headrace.cli.deliveries:deliveries",
         "List the newest webhook deliveries of all apps, each with its URL, its tries and the last answer.",
     ),
-    "apps": ("headrace.cli.apps:apps", "Make apps, set their limits, and see their activity."),
-    "keys": ("headrace.cli.keys:keys", "Make, list, rotate and end API keys."),
+    "apps": ("headrace.cli.access.apps:apps", "Make apps, set their limits, and see their activity."),
+    "keys": ("headrace.cli.access.keys:keys", "Make, list, rotate and end API keys."),
     "budgets": (
         "headrace.cli.money.budgets:budgets",
         "Show the budgets of the paid API: the limits, and the spending of this day and this month.",
@@ -50,21 +58,21 @@ _COMMANDS = {
         "Show the prices of tokens, in USD per million, which of them are in force, and since when.",
     ),
     "analyst": (
-        "headrace.cli.analyst:analyst",
+        "headrace.cli.access.analyst:analyst",
         "Make a role in Postgres that reads the figures, and print its URL.",
     ),
     "operators": (
-        "headrace.cli.operators:operators",
+        "headrace.cli.access.operators:operators",
         "Make, list and delete the accounts of the pages at /ops.",
     ),
     "audit": (
-        "headrace.cli.audit:audit",
+        "headrace.cli.access.audit:audit",
         "List what operators did, newest first: at /ops, in a terminal, and by Flower or 'celery control'.",
     ),
     "hosts": ("headrace.cli.hosts:hosts", "List the worker hosts that the autoscaler keeps leases of."),
     "plan": ("headrace.cli.plan:plan_", "Size a model's KV cache on paper, before renting a GPU."),
     "scale": (
-        "headrace.cli.scale.command:scale",
+        "headrace.cli.scale.scale:scale",
         "Show what the autoscaler sees, what it wants and why, and what it expects of the next hours.",
     ),
     "settings": (
@@ -72,11 +80,11 @@ _COMMANDS = {
         "Print every setting: its variable, its values, its default and its meaning, as Markdown.",
     ),
     "calibrate": (
-        "headrace.cli.calibrate.command:calibrate_",
+        "headrace.cli.calibrate:calibrate_",
         "Run labelled examples on pools, and print the cheapest rules for the model 'auto' within an error.",
     ),
     "backtest": (
-        "headrace.cli.backtest.command:backtest",
+        "headrace.cli.backtest.backtest:backtest",
         "Compare scaling policies on a load: waits, refusals, use of the hosts, and the bill.",
     ),
     "bench": (

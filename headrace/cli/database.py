@@ -14,8 +14,7 @@ from sqlalchemy import Connection
 from headrace import connections
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
-from headrace.stack.report import Report
-from headrace.stack.secret import persistent_secret
+from headrace.stack.state_folder import Report, persistent_secret
 from headrace.store import Store
 from headrace.store.audit import Audit, acting, this_user
 

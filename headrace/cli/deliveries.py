@@ -8,12 +8,11 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.database import database, operating
-from headrace.cli.output import json_option, notes, out, print_json, print_uncut, table
+from headrace.cli.output import json_option, note_more, out, print_json, print_uncut, table
 from headrace.domain.ids import show_id
-from headrace.store import actions
-from headrace.store.clients import apps
-from headrace.store.webhooks import deliveries as store
-from headrace.store.webhooks.deliveries import ListedDelivery
+from headrace.store import actions, apps
+from headrace.store import deliveries as store
+from headrace.store.deliveries import ListedDelivery
 
 #: The width of a receiver's last answer, which goes on below.
 ANSWER_CHARS = 60
@@ -39,15 +38,15 @@ def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: 
         return
     with database() as db:
         app_id = apps.find_app(db, app).id if app is not None else None
-        found = store.newest(db, is_failed=is_failed, app_id=app_id, limit=limit)
+        found = store.newest(db, state="failed" if is_failed else None, app_id=app_id, limit=limit)
     if as_json:
         print_json([_json(each) for each in found])
     elif found:
         print_uncut(out, _table(found))
     else:
-        out.print("No delivery has failed." if is_failed else "There are no deliveries.")
+        out.print("No delivery has failed for good." if is_failed else "There are no deliveries.")
     if len(found) == limit:
-        notes.print(f"There may be more: these are the newest {limit}, --limit N shows more.")
+        note_more(limit)
 
 
 @deliveries.command()
@@ -79,7 +78,7 @@ def _table(found: list[ListedDelivery]) -> Table:
     rows.add_column("url")
     for each in found:
         answer = each.last_error or str(each.last_status or "-")
-        cells = (_event_id(each.id.hex), each.app or "-", each.state, str(each.tries), answer, each.url)
+        cells = (_event_id(each.id.hex), each.app or "-", each.shown_state, str(each.tries), answer, each.url)
         rows.add_row(*map(escape, cells))
     return rows
 
@@ -89,6 +88,7 @@ def _json(each: ListedDelivery) -> dict[str, Any]:
         "id": _event_id(each.id.hex),
         "app": each.app,
         "job_id": each.job_id and show_id(each.job_id),
+        "batch_id": each.batch_id,
         "event": each.event,
         "url": each.url,
         "state": each.state,

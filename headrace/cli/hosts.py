@@ -12,14 +12,14 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from headrace.cli.database import database, operating, operator_settings
-from headrace.cli.output import json_option, notes, out, print_json, table
+from headrace.cli.output import json_option, notes, out, plain, print_json, table
 from headrace.config import Settings
 from headrace.domain.hosts import HostEnd, HostLease, HostState, HostWork
 from headrace.errors import ConfigError
 from headrace.store import actions, clock
-from headrace.store.fleet import host_list
+from headrace.store.fleet import host_list, processes
 from headrace.store.fleet.host_list import ListedHost
-from headrace.store.fleet.removed_pools import notice, removed_pools
+from headrace.store.fleet.hosts import removed_notice, removed_pools
 
 #: A terminal of this width has room for the hosts' types and the provider's names of the machines.
 WIDE = 110
@@ -44,8 +44,8 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     since    how long it has been in this state; of an ended host, how long ago it ended
     workers  its live workers
     jobs     running jobs
-    USD/h    its price when it was ordered
-    USD      its cost so far: from the provider's acceptance of the order to its end
+    USD/h    its machine's price when its lease began
+    USD      its cost so far. A machine of several pools has a lease for each and is billed once: 'headrace costs'
     why      what made it so, and the number of the decision, which 'headrace scale' lists
 
     '-' means unknown: 'headrace.toml' has no price for the host's type. A terminal of 110 columns also shows the type
@@ -55,6 +55,7 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
         return
     settings = operator_settings()
     with database(settings) as db:
+        settings = _as_run(db, settings)
         _check_pool(settings, pool, db)
         now = clock.now(db)
         removed = removed_pools(db, settings.own_pools)
@@ -69,7 +70,7 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     if len(gone) == limit:
         notes.print(f"More may have ended: these are the last {limit}, --limit N shows more.")
     for name in removed if pool is None else {pool}.intersection(removed):
-        notes.print(notice(name, settings.scaling.mode), markup=False)
+        notes.print(removed_notice(name, settings.scaling.mode), markup=False)
 
 
 @hosts.command()
@@ -86,9 +87,10 @@ def drain(name: str, yes: bool, as_json: bool) -> None:
     settings = operator_settings()
     if not yes:
         with database(settings) as db:
-            host = host_list.find(db, name)
-        _confirm(host, settings)
+            host, running = host_list.find(db, name), _as_run(db, settings)
+        _confirm(host, running)
     with operating(settings) as audit:
+        settings = _as_run(audit.db, settings)
         before = actions.drain_host(audit, name)
         hosts_now = host_list.live(audit.db, before.lease.pool)
         now = clock.now(audit.db)
@@ -117,6 +119,12 @@ def resume(name: str, as_json: bool) -> None:
         click.echo(f"{host_id} takes jobs again")
 
 
+def _as_run(db: Connection, settings: Settings) -> Settings:
+    """The settings, with the mode of the control process that runs: `headrace up --scale` starts it with another."""
+    mode = processes.scaling_mode(db) or settings.scaling.mode
+    return settings.model_copy(update={"scaling": settings.scaling.model_copy(update={"mode": mode})})
+
+
 def _check_pool(settings: Settings, pool: str | None, db: Connection) -> None:
     if pool is not None and pool not in settings.own_pools and not host_list.had_hosts(db, pool):
         known = ", ".join(settings.own_pools) or "none"
@@ -131,7 +139,7 @@ def _confirm(host: HostWork, settings: Settings) -> None:
 
 
 def _limits(lease: HostLease, settings: Settings) -> list[str]:
-    """What the operator must do himself."""
+    """What is left to the operator."""
     if settings.scaling.mode == "advisory":
         return ["The autoscaler is advisory and ends no machine: end it yourself once it runs no job."]
     if lease.is_adopted and lease.provider_id is None:
@@ -211,7 +219,7 @@ def _why(each: ListedHost) -> str:
 
 def _json(each: ListedHost, now: datetime) -> dict[str, Any]:
     lease = each.work.lease
-    fields = {name: _plain(value) for name, value in asdict(lease).items()}
+    fields = {name: plain(value) for name, value in asdict(lease).items()}
     usd = lease.usd(now)
     return {
         **fields,
@@ -224,13 +232,3 @@ def _json(each: ListedHost, now: datetime) -> dict[str, Any]:
         "decision_id": each.decision_id,
         "reason": each.reason,
     }
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case Decimal():
-            return str(value)
-        case _:
-            return value

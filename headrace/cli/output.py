@@ -1,13 +1,19 @@
-"""How all commands print: an answer to standard output, everything else to standard error; and their tables.
+"""How all commands print: an answer to standard output, everything else to standard error.
 
 A pipe gets only the answer.
 """
 
 import json
-from typing import Any
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -31,9 +37,40 @@ def print_json_line(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
-def table(*headings: str) -> Table:
-    """An empty table with these columns, without lines. It must stay narrow: a pipe gets 80 characters a line."""
-    return Table(*headings, box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+def plain(value: Any) -> Any:
+    """A value as JSON has it: times in ISO 8601, amounts as text."""
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case Mapping():
+            return {name: plain(each) for name, each in value.items()}
+        case list():
+            return [plain(each) for each in value]
+        case _:
+            return value
+
+
+def table(*headings: str, numbers: Iterable[str] = ()) -> Table:
+    """An empty table without lines. It must stay narrow: a pipe gets 80 characters a line.
+
+    Args: numbers: the headings of further columns, which are aligned to the right and never cut.
+    """
+    rows = Table(*headings, box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in numbers:
+        rows.add_column(heading, justify="right", no_wrap=True)
+    return rows
+
+
+def note(text: str) -> None:
+    """Print a text as it is, on standard error."""
+    notes.print(text, markup=False, soft_wrap=True)
+
+
+def note_more(limit: int) -> None:
+    """Note that a list ends at its limit."""
+    notes.print(f"There may be more: these are the newest {limit}, --limit N shows more.")
 
 
 def print_uncut(console: Console, rows: Table) -> None:
@@ -45,3 +82,46 @@ def print_uncut(console: Console, rows: Table) -> None:
         text = Text.assemble(*((each.text, each.style or "") for each in line))
         text.rstrip()
         console.print(text, soft_wrap=True)
+
+
+#: How often it reads and draws.
+WATCH_EVERY_S = 2.0
+
+Shown = TypeVar("Shown")
+
+
+def watch(read: Callable[[], Shown], draw: Callable[[Shown, str], RenderableType], lost: type[Exception]) -> Shown:
+    """Read and draw until Ctrl-C or SIGTERM. While reading fails, the last screen stays.
+
+    Args: draw: gets what was read, and why it is old. lost: what `read` raises while its server is away.
+    Returns: what was read last. Raises: UsageError: the output is no terminal. `lost`: at the beginning.
+    """
+    if not out.is_terminal:
+        raise click.UsageError("--watch needs a terminal: leave it out in a pipe.")
+    stopped: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        """Note a signal. An exception amid a query might get lost, or leave the terminal as it is."""
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    found, trouble = read(), ""
+    with Live(console=out, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        while not stopped:
+            live.update(draw(found, trouble), refresh=True)
+            _pause(stopped)
+            try:
+                found, trouble = (found if stopped else read()), ""
+            except lost as error:
+                trouble = f"NOT CURRENT: {error}"
+    return found
+
+
+def _pause(stopped: Sequence[int]) -> None:
+    """Wait for the next drawing, or until a signal has come."""
+    until = time.monotonic() + WATCH_EVERY_S
+    while not stopped and time.monotonic() < until:
+        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Checks the values that operators type: names, limits, lanes, times and charts. Each function is a click callback."""
+"""Checks the values that people type: names, limits, lanes, times and charts. Each function is a click callback."""
 
 import re
 from datetime import UTC, datetime
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from headrace.domain.operators import moments
+from headrace.domain import operators
+from headrace.domain.batches import parse_batch_id
 from headrace.domain.queues import Lane
+from headrace.errors import NotFound
 
 NAME_CHARS_LIMIT = 100
 #: The largest of Postgres's `integer`.
@@ -83,9 +85,36 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
     if text is None:
         return None
     try:
-        return moments.read(text, datetime.now(UTC))
+        return operators.read_time(text, datetime.now(UTC))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def later(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """The end of a delay such as `2h`, or a date with a time, in UTC unless it has an offset. Raises: BadParameter."""
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        at = operators.read_time(text, now)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"'{text[:40]}' is neither a delay, such as 90m or 2h, nor a time like 2026-03-01T22:00."
+        ) from error
+    # A delay is written as an age is, and no time ends in its letters.
+    return (now + (now - at) if text[-1] in "smhd" else at).isoformat()
+
+
+def batch_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """The id of a batch, which cannot lead to another path of the API. Raises: BadParameter."""
+    if text is None:
+        return None
+    try:
+        parse_batch_id(text)
+    except NotFound as error:
+        message = f"'{text[:80]}' is not the id of a batch: 'headrace batch list' lists those of your app."
+        raise click.BadParameter(message) from error
+    return text
 
 
 def svg(_context: click.Context, _parameter: click.Parameter, file: Path | None) -> Path | None:

@@ -9,9 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.api import open_api
-from headrace.cli.output import json_option, out, print_json, table
-from headrace.cli.watch import watch
+from headrace.cli.client import open_api
+from headrace.cli.output import json_option, out, print_json, table, watch
 
 
 @click.command()
@@ -54,9 +53,8 @@ def _screen(found: Sequence[dict[str, Any]], trouble: str) -> RenderableType:
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:
-    figures = table("queue")
-    for heading in ("depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots"):
-        figures.add_column(heading, justify="right", no_wrap=True)
+    headings = ("depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots")
+    figures = table("queue", numbers=headings)
     for queue in found:
         rate, wait_s = queue["drain_tokens_per_s"], queue["expected_wait_s"]
         figures.add_row(

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from decimal import Decimal
 from pathlib import Path
 from textwrap import fill
@@ -60,7 +61,10 @@ _UNITS = {
     "tokens": "tokens",
     "s": "seconds",
 }
-_WORDS = {str: "text", Path: "path", SecretStr: "secret text", bool: "true or false", int: "whole number"}
+_WORDS = {
+    **{str: "text", Path: "path", SecretStr: "secret text", bool: "true or false", int: "whole number"},
+    **{datetime: "date and time", time: "time of day"},
+}
 _BOUNDS = {Gt: "above {.gt:,}", Ge: "at least {.ge:,}", Le: "at most {.le:,}"}
 #: An attribute of a docstring, and the first line of its text.
 _ENTRY = re.compile(r"    (\w+): (.*)")
@@ -91,7 +95,8 @@ class SettingsTable:
     """A table of `headrace.toml`.
 
     Attributes:
-        header: the table's line in the file, such as `[lanes.NAME]`; empty for the top of the file.
+        header: the table's line in the file, such as `[lanes.NAME]`; `[[owned_hosts]]` for each table of a list, whose
+            settings share one variable; empty for the top of the file.
     """
 
     header: str
@@ -122,7 +127,9 @@ def page(sections: Iterable[SettingsTable]) -> str:
 
 def _section(section: SettingsTable) -> str:
     title = _TOP
-    if section.header and section.settings:
+    if section.header.startswith("[["):
+        title = f"## `{section.header}`\n\n`{section.settings[0].variable}`, as JSON\n\n{_sentence(section.about)}"
+    elif section.header and section.settings:
         variable, name = section.settings[0].variable, section.settings[0].name
         title = f"## `{section.header}`\n\n`{variable.removesuffix(name.upper())}…`\n\n{_sentence(section.about)}"
     elif section.header:
@@ -233,18 +240,34 @@ def _walk(
     """The section of this model, and those inside it. Args: tables: {name: a table that exists by default}."""
     summary, described = read_docstring(model)
     inner = {name: found for name, field in model.model_fields.items() if (found := _section_of(field.annotation))}
+    lists = {name: one for name, field in model.model_fields.items() if (one := _listed_section(field.annotation))}
     missing = model.model_fields.keys() - inner.keys() - described.keys()
     if missing:
         raise LookupError(f"{model.__name__} does not describe {', '.join(sorted(missing))} under 'Attributes:'.")
     values = [
         _setting(name, path, field, tables, described[name])
         for name, field in model.model_fields.items()
-        if name not in inner
+        if name not in inner and name not in lists
     ]
     yield SettingsTable(f"[{'.'.join(path)}]" if path else "", about or summary, tuple(values))
+    for name, section in lists.items():
+        yield _list(section, (*path, name), described[name])
     for name, (section, is_many) in inner.items():
         here = (*path, name, "NAME") if is_many else (*path, name)
         yield from _walk(section, here, _tables_in(name, tables), described.get(name, ""))
+
+
+def _list(model: type[BaseModel], path: tuple[str, ...], about: str) -> SettingsTable:
+    """The section of the tables of a list. Raises: LookupError: a setting has no description."""
+    _, described = read_docstring(model)
+    if missing := model.model_fields.keys() - described.keys():
+        raise LookupError(f"{model.__name__} does not describe {', '.join(sorted(missing))} under 'Attributes:'.")
+    variable = PREFIX + "__".join(path).upper()
+    values = []
+    for name, field in model.model_fields.items():
+        default = {} if field.is_required() else {"": field.get_default(call_default_factory=True)}
+        values.append(Setting(field.alias or name, variable, field, default, described[name]))
+    return SettingsTable(f"[[{'.'.join(path)}]]", about, tuple(values))
 
 
 def _tables_in(name: str, tables: Mapping[str, BaseModel]) -> Mapping[str, BaseModel]:
@@ -271,6 +294,12 @@ def _section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:
         found = _section_of(get_args(annotation)[1])
         return (found[0], True) if found else None
     return (annotation, False) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _listed_section(annotation: Any) -> type[BaseModel] | None:
+    """The section of each table of a list; None for any other value."""
+    found = _section_of(get_args(annotation)[0]) if get_origin(annotation) is tuple else None
+    return found[0] if found else None
 
 
 def read_docstring(model: type[BaseModel]) -> tuple[str, Mapping[str, str]]:

@@ -6,25 +6,23 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from headrace.cli.analyst import make_analyst
+from headrace.cli.access.analyst import make_analyst
+from headrace.cli.access.keys import make_development_key
 from headrace.cli.database import database
 from headrace.cli.money.budgets import describe
 from headrace.config import Settings
 from headrace.policies.pricing import no_price
-from headrace.stack.development_key import make_development_key
-from headrace.stack.hosts.host_socket import host_socket
-from headrace.stack.hosts.scale import MAX_HOSTS, ScaleOptions
-from headrace.stack.lock import state_lock
+from headrace.stack.hosts import MAX_HOSTS, ScaleOptions, host_socket
 from headrace.stack.machine import Machine, StackOptions
-from headrace.stack.models.model import PreparedModel, prepare
-from headrace.stack.processes.supervisor import Supervisor
-from headrace.stack.report import Report
+from headrace.stack.model import PreparedModel, prepare
+from headrace.stack.state_folder import Report, state_lock
+from headrace.stack.supervisor import Supervisor
 from headrace.store.money import budgets, tariffs
 
 Say = Callable[[str], None]
@@ -64,6 +62,7 @@ def up(engine: str | None, ready_file: Path | None, brief: bool, as_json: bool, 
     \b
     headrace up --engine simulator     without a model: the answers are made up
     headrace up --json                 one line of JSON once everything is ready; the rest goes to standard error
+    headrace up --without batches      no process for batches of lines, which needs 120 MB
     """
     if brief and as_json:
         raise click.UsageError("Give --brief or --json, not both.")
@@ -84,7 +83,7 @@ def up(engine: str | None, ready_file: Path | None, brief: bool, as_json: bool, 
         roster = None if machine.hosts is None else machine.hosts.roster
         supervisor = Supervisor(machine.stages(), machine.logs, lock, tell, roster)
         files = [settings.state_dir / "stack.json"] + ([ready_file] if ready_file else [])
-        announcement = _Announcement(machine, models.get(settings.pool), supervisor, files, Printer(form, tell))
+        announcement = _Announcement(machine, models.get(settings.pool), supervisor, files, form, tell)
         try:
             with nullcontext() if machine.hosts is None else host_socket(machine.host_socket, machine.hosts.answer):
                 supervisor.run(announcement)
@@ -108,7 +107,7 @@ def say(line: str) -> None:
 
 
 def say_aside(line: str) -> None:
-    """Print a line on standard error, likewise."""
+    """Print a line on standard error. Must not fail either."""
     with suppress(OSError):
         click.echo(line, err=True)
 
@@ -127,14 +126,6 @@ def _with_engine(engine: str) -> Settings:
     """The settings with this engine for each pool that the paid API does not answer alone, and for the served one."""
     pools = {name: {"engine": engine} for name in Settings.load().own_pools}
     return Settings.load(engine=engine, pools=pools) if pools else Settings.load(engine=engine)
-
-
-@dataclass(frozen=True, slots=True)
-class Printer:
-    """How a stack is printed. Attributes: form: of its addresses. say: prints everything else."""
-
-    form: Form
-    say: Say
 
 
 def addresses(report: Report) -> dict[str, str]:
@@ -158,12 +149,14 @@ class _Announcement:
         model: PreparedModel | None,
         supervisor: Supervisor,
         files: Sequence[Path],
-        printer: Printer,
+        form: Form,
+        tell: Say,
     ) -> None:
+        """Announce nothing yet. Args: form: of the addresses. tell: prints everything else."""
         self._machine = machine
         self._model = model
         self._supervisor = supervisor
-        self._files, self._printer = files, printer
+        self._files, self._form, self._tell = files, form, tell
         self._api_key: str | None = None
         self._analyst_url: str | None = None
         self._is_written = True
@@ -187,11 +180,11 @@ class _Announcement:
                 report.write(path)
         except OSError as error:
             if self._is_written:
-                self._printer.say(f"{error.filename or path} cannot be written: {error.strerror}. It is tried again.")
+                self._tell(f"{error.filename or path} cannot be written: {error.strerror}. It is tried again.")
             self._is_written = False
         else:
             if not self._is_written:
-                self._printer.say("The report is written again.")
+                self._tell("The report is written again.")
             self._is_written = True
         return self._is_written
 
@@ -221,7 +214,7 @@ class _Announcement:
         )
 
     def _print(self, report: Report) -> None:
-        match self._printer.form:
+        match self._form:
             case "text":
                 self._show(report)
             case "json":

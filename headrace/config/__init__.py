@@ -4,10 +4,8 @@ The environment wins over the file. Every value has a default that works on a la
 """
 
 import os
-import re
 import socket
 import tomllib
-from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,33 +13,42 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from headrace.config.caches import check_semantic_caches
-from headrace.config.pools import PoolSettings, Price, SimulatorSettings
+from headrace.config.hosts import HostTypeSettings, OwnedHostSettings, check_hosts
+from headrace.config.pools import PoolSettings, Price, SimulatorSettings, check_pools
 from headrace.config.rules import RuleSettings, check_rules
-from headrace.config.scaling import HostTypeSettings, ScalingEvent, ScalingSettings
+from headrace.config.scaling import ScalingEvent, ScalingSettings
 from headrace.config.sections import (
+    FOREVER,
+    BatchSettings,
     BudgetSettings,
     CorsSettings,
     CostSettings,
+    Days,
+    DaysOrForever,
+    FileSettings,
     LaneSettings,
     OpsSettings,
     OverflowSettings,
+    Positive,
+    PositiveInt,
     WebhookSettings,
     built_in_lanes,
     with_built_in,
 )
-from headrace.config.values import FOREVER, Days, DaysOrForever, Positive, PositiveInt
 from headrace.config.variables import check_names, named_error
-from headrace.domain.queues import OVERFLOW, Lane, Route
+from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
 
 __all__ = [
     "PROJECT_ROOT",
+    "BatchSettings",
     "BudgetSettings",
     "CostSettings",
+    "FileSettings",
     "HostTypeSettings",
     "LaneSettings",
     "OverflowSettings",
+    "OwnedHostSettings",
     "PoolSettings",
     "Price",
     "ScalingEvent",
@@ -51,11 +58,9 @@ __all__ = [
     "WebhookSettings",
 ]
 
-#: What stands for a pepper where none is set. Everyone can read it here, so that it protects nothing.
+#: The pepper where none is set. Everyone can read it here, so that it protects nothing.
 NO_PEPPER = "development"
 
-#: A pool's name is part of entries in Redis, where a space ends it, of a shell's line, and of a log file's name.
-_POOL_NAME = re.compile(r"\w[\w.:-]{0,62}")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -79,44 +84,6 @@ def toml_source(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
     return file
-
-
-def _check_pools(rules: Mapping[str, RuleSettings], pools: Mapping[str, PoolSettings]) -> None:
-    """Check the pools' own names, and what the rules and the pools name. Raises: ConfigError."""
-    _check_pool_names(pools)
-    check_rules(rules, pools)
-    check_semantic_caches(pools)
-    _check_compression(pools)
-
-
-def _check_pool_names(names: Iterable[str]) -> None:
-    """Raises: ConfigError."""
-    for name in names:
-        if name == OVERFLOW:
-            message = f"No pool can be named '{name}', as the queues of the paid API are: give it another name."
-            raise ConfigError(message, param=f"pools.{name}")
-        if not _POOL_NAME.fullmatch(name):
-            message = (
-                f"No pool can be named '{name}': a name has up to 63 letters, digits and the characters . _ : -, and "
-                "begins with a letter or a digit."
-            )
-            raise ConfigError(message, param=f"pools.{name}")
-
-
-def _check_compression(pools: Mapping[str, PoolSettings]) -> None:
-    """Check each pool's `compress_by`. Raises: ConfigError: it names no pool whose own workers answer prompts."""
-    for name, pool in pools.items():
-        if pool.compress_by is None:
-            continue
-        param = f"pools.{name}.compress_by"
-        by = pools.get(pool.compress_by)
-        if by is None:
-            message = f"{param} names '{pool.compress_by}'; the pools: {', '.join(pools)}."
-            raise ConfigError(message, param=param)
-        if by.is_paid or by.is_embedding:
-            what = "the paid API answers alone" if by.is_paid else "makes embeddings"
-            message = f"{param} names '{pool.compress_by}', which {what}: name a pool with workers that answer prompts."
-            raise ConfigError(message, param=param)
 
 
 def _check_retention(keep_texts_days: int | None, keep_jobs_months: int | None) -> None:
@@ -153,13 +120,14 @@ class Settings(BaseSettings):
         pool: the pool that a GPU worker serves; by default the file's first.
         host_id: names this worker's host. The workers of one host share it; by default the machine's name.
         hosts: the types of worker hosts.
+        owned_hosts: machines that you own or rent for good.
         rules: which pools can answer a job of the model `auto`.
         pepper: keys the HMAC under which API keys are stored. `headrace up` makes a random one and keeps it; elsewhere
             `web` does not start without one. A new pepper voids every key that is not stored under `old_pepper`.
         old_pepper: the previous pepper. While it is set, keys that are stored under it stay valid.
-        url: where the terminal client finds the API. Set it together with `api_key`; without both, the client uses the
-            stack that runs on this machine.
-        api_key: the terminal client's key.
+        url: where the terminal client finds the API, with or without `/v1`. Set it together with `api_key`; without it,
+            the client uses the stack that runs on this machine.
+        api_key: the terminal client's key; without it, that of the stack that runs on this machine.
         prices: your price of a model of the paid API, such as `[prices."gpt-4o-mini"]`. It overrides the list price
             that `headrace prices take` stored. A model without either is never used.
         demo_started_at: when `bin/demo` began, since 1970. `bin/demo` sets it.
@@ -237,10 +205,13 @@ class Settings(BaseSettings):
     prices: dict[str, Price] = Field(default_factory=dict)
     costs: CostSettings = CostSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    files: FileSettings = FileSettings()
+    batches: BatchSettings = BatchSettings()
     cors: CorsSettings = CorsSettings()
     ops: OpsSettings = OpsSettings()
     scaling: ScalingSettings = ScalingSettings()
     hosts: dict[str, HostTypeSettings] = Field(default_factory=dict)
+    owned_hosts: tuple[OwnedHostSettings, ...] = ()
     rules: dict[str, RuleSettings] = Field(default_factory=dict)
 
     body_limit_bytes: PositiveInt = 8 * 1024 * 1024
@@ -317,8 +288,11 @@ class Settings(BaseSettings):
             message = f"No job is answered by {', '.join(sorted(strange))}: name 'model', or one that 'models' maps to."
             raise ConfigError(message, param="overflow.effort_models")
         host_id = self.host_id or socket.gethostname()
-        self.scaling.check([each for each, pool in pools.items() if not pool.is_paid], self.hosts)
-        _check_pools(self.rules, pools)
+        own = [each for each, pool in pools.items() if not pool.is_paid]
+        self.scaling.check(own, self.hosts)
+        check_hosts(self.hosts, self.owned_hosts, {each: self.scaling.of_pool(each).host_type for each in own})
+        check_pools(pools)
+        check_rules(self.rules, pools)
         _check_retention(self.keep_texts_days, self.keep_jobs_months)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
@@ -360,7 +334,7 @@ class Settings(BaseSettings):
 
     @property
     def own_pools(self) -> tuple[str, ...]:
-        """The pools that workers of ours answer."""
+        """The pools that Headrace's own workers answer."""
         return tuple(name for name, pool in self.pools.items() if not pool.is_paid)
 
     @property

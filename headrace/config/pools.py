@@ -1,18 +1,18 @@
 """The pools of `headrace.toml`, the prices of tokens, and the simulator that a pool may run."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from headrace.config.caches import SemanticCacheSettings
-from headrace.config.sections import LaneSettings, PoolLaneSettings
-from headrace.config.values import Positive, PositiveInt, Section, Share
-from headrace.domain.compression import KEPT_SHARE, CompressMethod, CompressPart
-from headrace.domain.logprobs import MOST_LOGPROBS
-from headrace.domain.queues import Lane
+from headrace.config.sections import LaneSettings, PoolLaneSettings, Positive, PositiveInt, Section, Share
+from headrace.domain.answers import MOST_LOGPROBS
+from headrace.domain.prompts.compression import KEPT_SHARE, CompressMethod, CompressPart
+from headrace.domain.queues import OVERFLOW, Lane
+from headrace.errors import ConfigError
 
 
 class Price(Section):
@@ -24,7 +24,8 @@ class Price(Section):
         cached_input_usd_per_mtok: the price of prompt tokens that the provider had in its cache; by default the same
             as other prompt tokens.
         tiers: what a call costs in the provider's other service tiers, as a factor of the price: `{ flex = "0.5" }`.
-            If it is set, every call names its tier, and jobs of `low` and `batch` that have time go to `flex`.
+            If it has others than `batch`, every call names its tier, and jobs of `low` and `batch` that have time go to
+            `flex`. `batch` is the price of the provider's batches: see `overflow.batch_tier`.
         source: where the figure comes from, with its date.
         version: what the ledger calls this price; change it with the price.
     """
@@ -37,6 +38,8 @@ class Price(Section):
     version: str
 
 
+#: A pool's name is part of entries in Redis, where a space ends it, of a shell's line, and of a log file's name.
+_POOL_NAME = re.compile(r"\w[\w.:-]{0,62}")
 #: The share of a text that compression keeps. A text of which less is left is another text.
 CompressedShare = Annotated[float, Field(ge=0.1, le=1)]
 
@@ -50,6 +53,30 @@ DEFAULT_OWN_PRICE = Price(
     version="default-2026-11",
     source="a placeholder: [hosts.TYPE] has no price, or the rate of its hosts is unknown",
 )
+
+
+#: A look-up that takes longer lags behind its load: no job should wait for it.
+MOST_HOLD_S = 2.0
+
+
+class SemanticCacheSettings(Section):
+    """The semantic cache of a pool: a finished answer also serves jobs that ask the same in other words.
+
+    Attributes:
+        pool: the pool of an embedding model, whose workers do the look-ups. Without it there is no semantic cache.
+        max_error: the share of the answers served by it that may be wrong. `headrace apps limit` sets it for one app.
+        record: an app's tries with all its entries count for each, so that an entry needs few of its own. Without
+            it each entry counts by itself.
+        hold_s: how long a worker of this pool waits for a new job's look-up before it starts the job. 0: a free engine
+            starts at once.
+        shadow: nothing is served. Each answer that would have been is compared with the job's own, and counted.
+    """
+
+    pool: str | None = None
+    max_error: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    record: bool = True
+    hold_s: Annotated[float, Field(ge=0, le=MOST_HOLD_S)] = 0.0
+    shadow: bool = False
 
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -282,3 +309,57 @@ class SimulatorSettings(Section):
     poison: str = ""
     declines: str = ""
     unsure: str = ""
+
+
+def check_pools(pools: Mapping[str, PoolSettings]) -> None:
+    """Check the pools' own names, and those of other pools that they name. Raises: ConfigError."""
+    _check_pool_names(pools)
+    _check_semantic_caches(pools)
+    _check_compression(pools)
+
+
+def _check_pool_names(names: Iterable[str]) -> None:
+    """Raises: ConfigError."""
+    for name in names:
+        if name == OVERFLOW:
+            message = f"No pool can be named '{name}', as the queues of the paid API are: give it another name."
+            raise ConfigError(message, param=f"pools.{name}")
+        if not _POOL_NAME.fullmatch(name):
+            message = (
+                f"No pool can be named '{name}': a name has up to 63 letters, digits and the characters . _ : -, and "
+                "begins with a letter or a digit."
+            )
+            raise ConfigError(message, param=f"pools.{name}")
+
+
+def _check_compression(pools: Mapping[str, PoolSettings]) -> None:
+    """Check each pool's `compress_by`. Raises: ConfigError: it names no pool whose own workers answer prompts."""
+    for name, pool in pools.items():
+        if pool.compress_by is None:
+            continue
+        param = f"pools.{name}.compress_by"
+        by = pools.get(pool.compress_by)
+        if by is None:
+            message = f"{param} names '{pool.compress_by}'; the pools: {', '.join(pools)}."
+            raise ConfigError(message, param=param)
+        if by.is_paid or by.is_embedding:
+            what = "the paid API answers alone" if by.is_paid else "makes embeddings"
+            message = f"{param} names '{pool.compress_by}', which {what}: name a pool with workers that answer prompts."
+            raise ConfigError(message, param=param)
+
+
+def _check_semantic_caches(pools: Mapping[str, PoolSettings]) -> None:
+    """Check the pools that the caches name. Raises: ConfigError: one is no pool of an embedding model."""
+    for name, pool in pools.items():
+        named, where = pool.semantic_cache.pool, f"pools.{name}.semantic_cache"
+        if named is None:
+            continue
+        if pool.is_embedding:
+            message = f"Pool '{name}' serves embeddings, which no semantic cache serves: remove [{where}]."
+            raise ConfigError(message, param=where)
+        if named not in pools:
+            message = f"[{where}] names pool '{named}'; the pools: {', '.join(pools)}. Correct the name."
+            raise ConfigError(message, param=f"{where}.pool")
+        if not pools[named].is_embedding:
+            message = f"[{where}] names pool '{named}', which answers prompts: name one with serves = 'embeddings'."
+            raise ConfigError(message, param=f"{where}.pool")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from headrace.config.pools import PoolSettings
-from headrace.config.values import Positive, PositiveInt, Section, Share
+from headrace.config.sections import Positive, PositiveInt, Section, Share
 from headrace.errors import ConfigError
 
 #: The `model` of a job whose pool the rules choose.

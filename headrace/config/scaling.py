@@ -1,4 +1,4 @@
-"""The settings of the autoscaler: its policy, its calendar of known peaks, its host types, and its actuators."""
+"""The settings of the autoscaler: its policy, its calendar of known peaks, and its actuators."""
 
 from collections.abc import Collection
 from datetime import datetime, time
@@ -8,25 +8,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from headrace.config.values import Positive, PositiveInt, Section, Share
+from headrace.config.sections import Positive, PositiveInt, Section, Share
 from headrace.errors import ConfigError
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-
-
-class HostTypeSettings(Section):
-    """A kind of worker host: what it costs and what it does.
-
-    Attributes:
-        usd_per_hour: the price of one such host, from its order to its end.
-        provision_s: the time from an order to the first ready worker, until enough hosts of the type were measured.
-        tokens_per_s: the tokens of jobs (prompts and answers) that one saturated host serves per second, until the rate
-            was measured.
-    """
-
-    usd_per_hour: Annotated[Decimal, Field(ge=0, lt=100_000)]
-    provision_s: Positive = 300.0
-    tokens_per_s: Annotated[float, Field(ge=0.1, le=1e9)] | None = None
 
 
 class ScalingEvent(Section):
@@ -141,6 +126,21 @@ class KubernetesSettings(Section):
     timeout_s: Positive = 10.0
 
 
+class UnattendedSettings(Section):
+    """What an ordered host does when no control process is left to end it.
+
+    Attributes:
+        argv: your own program, which ends the machine that it runs on, and its arguments. The worker runs it, with
+            `HEADRACE_HOST_ID` and `HEADRACE_POOL` in its environment. Without one, no host ends itself.
+        after_s: how long the host must have been idle, and no control process seen. It never goes below `min_hosts`.
+        timeout_s: the program is killed after this time, and run again later.
+    """
+
+    argv: tuple[str, ...] = ()
+    after_s: Positive = 1800.0
+    timeout_s: Positive = 60.0
+
+
 class LocalSettings(Section):
     """Worker processes of one machine, each of which counts as a host. `headrace up --scale` sets this.
 
@@ -178,6 +178,9 @@ class ScalingSettings(Section):
             show low demand before a host is removed.
         staffing_beta: the safety margin of `predictive`, in square roots of the expected number of busy slots. Higher
             means shorter waits and a higher bill.
+        refused_multiple: an app whose jobs are refused counts as demand for at most this multiple of what it was served
+            in the last hour, while other apps have work. The launch of an app that grows by more than this at
+            once is followed in steps; more lets one app that asks in a loop order more hosts.
         refused_job_usd: what a refused job costs you. Jobs that may not go to the paid API justify hosts by it.
         drain_host_s: how long a host that is to be removed may finish its running jobs. What still runs then is handed
             back to its queue.
@@ -189,6 +192,7 @@ class ScalingSettings(Section):
         aws: the actuator `aws`.
         kubernetes: the actuator `kubernetes`.
         local: the actuator `local`.
+        unattended: how ordered hosts end themselves when no control process is left.
     """
 
     mode: Literal["advisory", "active"] = "advisory"
@@ -207,6 +211,7 @@ class ScalingSettings(Section):
     stale_after_s: Positive = 60.0
     window_s: Positive = 600.0
     staffing_beta: Annotated[float, Field(ge=0)] = 0.5
+    refused_multiple: Annotated[float, Field(ge=0)] = 10.0
     refused_job_usd: Annotated[Decimal, Field(ge=0)] = Decimal("0.015")
     drain_host_s: Annotated[float, Field(ge=0)] = 900.0
     overflow_share: Share = 0.5
@@ -216,6 +221,7 @@ class ScalingSettings(Section):
     aws: AwsSettings = AwsSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
     local: LocalSettings = LocalSettings()
+    unattended: UnattendedSettings = UnattendedSettings()
 
     @model_validator(mode="after")
     def _can_act(self) -> Self:

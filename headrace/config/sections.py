@@ -1,4 +1,4 @@
-"""The sections of `headrace.toml` beside the pools: lanes, overflow, budgets, costs, webhooks."""
+"""The sections of `headrace.toml` beside the pools, and what all sections are made from."""
 
 import base64
 import ipaddress
@@ -6,10 +6,36 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
-from headrace.config.values import Positive, PositiveInt, Section, Share, WithinAYear
 from headrace.domain.queues import Lane
+
+#: The value of `DaysOrForever` that sets no end.
+FOREVER = "forever"
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Days = Annotated[int, Field(gt=0, le=10_000)]
+#: Seconds that end within a year. After many more, no moment can be written down.
+WithinAYear = Annotated[float, Field(gt=0, le=366 * 86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _days_or_forever(value: Any) -> Any:
+    # Neither is True one day, after which all texts would be gone.
+    if isinstance(value, bool) or (isinstance(value, str) and value != FOREVER and not value.isdecimal()):
+        raise ValueError(f"it is neither a whole number of days nor '{FOREVER}'")
+    return None if value == FOREVER else value
+
+
+#: None: for ever.
+DaysOrForever = Annotated[Days | None, BeforeValidator(_days_or_forever)]
+
+
+class Section(BaseModel):
+    """Refuses a name that it does not know, and a number that is infinite or none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CorsSettings(Section):
@@ -118,13 +144,16 @@ class OverflowSettings(Section):
         effort_models: the paid models that accept `reasoning_effort`; a job goes to the others without it.
         max_running: calls in flight in one overflow worker.
         timeout_s: a call is given up after the API was silent for so long.
-        spill_depth: jobs in a queue, beyond those that free slots take at once, from which on new ones go to the paid
-            API first. Jobs that cost less there than on another host do so earlier.
+        spill_depth: jobs in a queue and in the lanes above it, beyond those that free slots take at once, from which on
+            new ones go to the paid API first. Jobs that cost less there than on another host do so earlier.
         spill_kv_use: they also do while this share of the pool's KV cache is in use and a whole batch waits.
         back_at: new jobs come back to their own queue below this share of `spill_depth` and `spill_kv_use`, so that
             the switch does not flap.
         spill_before_s: a waiting job spills so long before its `max_wait` ends, if a call is free, and never in the
             first half of its wait. 0: waiting jobs do not spill.
+        batch_tier: lines of batches that have a day may go to the provider's own batches, at the price of the tier
+            `batch`. The model's price needs that tier.
+        batch_poll_s: how often the provider is asked about its batches.
     """
 
     model: str = "gpt-4o-mini"
@@ -136,6 +165,8 @@ class OverflowSettings(Section):
     spill_kv_use: Share = 0.85
     back_at: Share = 0.8
     spill_before_s: Annotated[float, Field(ge=0)] = 5.0
+    batch_tier: bool = False
+    batch_poll_s: Positive = 60.0
 
     def paid_model(self, model: str) -> str:
         """What answers a job of `model` there."""
@@ -178,6 +209,10 @@ class BudgetSettings(Section):
         return secret
 
 
+#: A key of an app's metadata that a query string can name.
+LabelKey = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
+
+
 class CostSettings(Section):
     """How the bill of own hosts is shared by the requests that they served. Takes effect for hours that are not closed.
 
@@ -186,11 +221,26 @@ class CostSettings(Section):
             below. `kv`: tokens held in the KV cache, times seconds, which is truer where long contexts fill the cache.
         cached_weight: the work of a prompt's token that was in the engine's prefix cache, in tokens of a prompt.
         output_weight: the work of an answer's token. Engines need, and providers charge, about four times as much.
+        label_keys: keys of `metadata` by which costs are split, five at most, such as `feature`. Their values become
+            readable for analysts. Only the first 64 characters of a value count.
     """
 
     weigh_by: Literal["tokens", "kv"] = "tokens"
     cached_weight: Annotated[Decimal, Field(ge=0, lt=100_000, decimal_places=4)] = Decimal("0.1")
     output_weight: Annotated[Decimal, Field(ge=0, lt=100_000, decimal_places=4)] = Decimal(4)
+    label_keys: Annotated[tuple[LabelKey, ...], Field(max_length=5)] = ()
+
+    @field_validator("label_keys")
+    @classmethod
+    def _differ(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(keys)) < len(keys):
+            raise ValueError("a key is named twice")
+        return keys
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What work is measured in, by the names of the columns that keep it."""
+        return self.model_dump(exclude={"label_keys"})
 
 
 class WebhookSettings(Section):
@@ -214,3 +264,44 @@ class WebhookSettings(Section):
     max_running_per_receiver: PositiveInt = 8
     retry_delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
     allow_private: bool = False
+
+
+class FileSettings(Section):
+    """Files that apps upload for batches, and the files that batches make.
+
+    Attributes:
+        store: where their contents are: a folder, `/srv/headrace/files`, which all `web`, `batches` and `control`
+            processes share; or a bucket, `s3://bucket/prefix`. Without it no file is taken; `headrace up` sets a folder
+            of its own.
+        endpoint_url: a server that speaks S3's protocol, instead of AWS.
+        limit_bytes: the largest file; 1 GiB at most.
+        app_limit_bytes: what the files of one app may hold together.
+        keep_days: days after which an uploaded file is deleted, unless its upload says otherwise.
+    """
+
+    store: Annotated[str, Field(pattern=r"^($|/|s3://[^/]+(/|$))")] = ""
+    endpoint_url: Annotated[str, Field(pattern="^https?://")] | None = None
+    limit_bytes: Annotated[int, Field(gt=0, le=1024**3)] = 200 * 1024 * 1024
+    app_limit_bytes: PositiveInt = 10 * 1024 * 1024 * 1024
+    keep_days: Days = 30
+
+    @property
+    def keep_s(self) -> float:
+        """`keep_days` in seconds."""
+        return self.keep_days * 86_400
+
+
+class BatchSettings(Section):
+    """Batches: the lines of a file, which run in the lane `batch` as room appears.
+
+    Attributes:
+        lines_limit: the most lines of one batch.
+        open_per_app: the most batches of one app that have not ended.
+        queue_share: the share of the lane's depth that is filled from batches; the rest is for single jobs.
+        lease_s: how long a batch waits for another process once the one that moves it on has died.
+    """
+
+    lines_limit: PositiveInt = 50_000
+    open_per_app: PositiveInt = 50
+    queue_share: Share = 0.5
+    lease_s: Positive = 10.0

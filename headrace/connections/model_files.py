@@ -44,13 +44,9 @@ def tokenizer_for(pool: PoolSettings) -> PromptTokenizer | InputTokenizer:
     if pool.engine in ("simulator", "openai") and not has_folder:
         return InputTokenizer() if pool.is_embedding else EstimatingTokenizer()
     if pool.is_embedding:
-        return _input_tokenizer(pool)
+        folder = _folder(pool.model, pool.model_dir)
+        return InputTokenizer.of(folder, is_matryoshka=_is_matryoshka(folder / "config.json", pool))
     return tokenizer(pool.model, pool.model_dir, _template_file(pool.chat_template))
-
-
-def _input_tokenizer(pool: PoolSettings) -> InputTokenizer:
-    folder = _folder(pool.model, pool.model_dir)
-    return InputTokenizer.of(folder, is_matryoshka=_is_matryoshka(folder / "config.json", pool))
 
 
 def _is_matryoshka(config: Path, pool: PoolSettings) -> bool:

@@ -1,6 +1,6 @@
 """Apps, the clients of the API: their limits and their API keys."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -107,8 +107,6 @@ class Confinement:
 
 
 class KeyState(StrEnum):
-    """Whether a key is valid."""
-
     LIVE = "live"
     EXPIRED = "expired"
     REVOKED = "revoked"
@@ -139,11 +137,20 @@ USAGE_GROUPS: tuple[UsageGroup, ...] = get_args(UsageGroup)
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSplit:
+    """What usage is split by, one group or key at least. Attributes: keys: of metadata."""
+
+    groups: Sequence[UsageGroup]
+    keys: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AppUsage:
     """What one group of an app's requests used.
 
     Attributes:
         day, model, lane, end_user: of the group; None where usage is not split by it, or the requests have none.
+        metadata: values of the keys by which usage is split.
         cached_tokens: part of `prompt_tokens`.
         usd: what the app is charged.
     """
@@ -152,6 +159,7 @@ class AppUsage:
     model: str | None
     lane: str | None
     end_user: str | None
+    metadata: Mapping[str, str | None]
     requests: int
     prompt_tokens: int
     cached_tokens: int

@@ -7,9 +7,8 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from headrace.domain.choices import Choice
-from headrace.domain.limits.budgets import Cost
-from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.answers import Choice, TokenLogprob
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Lane, Overflow, Route
@@ -83,7 +82,6 @@ class Claim:
 
     @property
     def request_id(self) -> str:
-        """The engine's id of this attempt."""
         return f"{self.job_id.hex}.{self.attempt}"
 
     @property
@@ -212,5 +210,4 @@ class HeldAttempt:
 
     @property
     def request_id(self) -> str:
-        """The engine's id of this attempt."""
         return f"{self.job_id.hex}.{self.attempt}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 #: Sorts before every (app, receiver).
@@ -84,3 +84,20 @@ class Pulled:
     given_up: Sequence["GivenUp"] = ()
     is_all: bool = True
     after: tuple[UUID, str] = START
+
+
+class FailingReceiver(NamedTuple):
+    """A URL whose deliveries have failed and wait for their next try.
+
+    Attributes:
+        app: whose they are; None for the operator's.
+        origin: the URL's scheme and host. The rest may contain a secret.
+        tries: of all these deliveries.
+        last_error: of one of them.
+    """
+
+    app: str | None
+    origin: str
+    deliveries: int
+    tries: int
+    last_error: str

@@ -1,8 +1,9 @@
-"""The fleet: what workers report about themselves, and samples of queues and workers."""
+"""The fleet: what processes and workers report about themselves, and samples of queues and workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,71 @@ from headrace.domain.prompts.payloads import PAYLOAD_VERSION
 
 #: The `worker_id` of a running job that its worker has disowned.
 NO_WORKER = UUID(int=0)
+
+
+class ProcessKind(StrEnum):
+    """A line of the Procfile whose process gives signs of life."""
+
+    WEB = "web"
+    OPS = "ops"
+    GPU = "gpu"
+    OVERFLOW = "overflow"
+    WEBHOOKS = "webhooks"
+    BATCHES = "batches"
+    CONTROL = "control"
+    BEAT = "beat"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """What a process says of itself with each sign of life.
+
+    Attributes:
+        id: of this life: a restarted process has another.
+        name: the same in each life.
+        pool: of a GPU worker; None for others.
+        scaling_mode: of a control process: `active` or `advisory`; None for others.
+    """
+
+    id: UUID
+    kind: ProcessKind
+    name: str
+    host_id: str
+    pid: int
+    version: str
+    pool: str | None
+    scaling_mode: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of a process, as Postgres knows it.
+
+    Attributes:
+        stopped_at: when it said that it stops; None: it runs, or it was killed, or hangs.
+        is_alive: it has not stopped, and its last sign is fresh.
+        silent_s: seconds since its last sign.
+        problems: what it said was wrong in it, by the names of the alerts.
+    """
+
+    kind: ProcessKind
+    name: str
+    host_id: str
+    pid: int
+    pool: str | None
+    version: str
+    scaling_mode: str | None
+    started_at: datetime
+    seen_at: datetime
+    stopped_at: datetime | None
+    problems: Mapping[str, str]
+    is_alive: bool
+    silent_s: float
+
+    @property
+    def was_lost(self) -> bool:
+        """True if it ended without saying so, or hangs."""
+        return self.stopped_at is None and not self.is_alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +184,15 @@ class QueueSample:
     Attributes:
         arrivals: jobs accepted into this queue, whichever they wanted.
         offered: jobs that wanted this queue: accepted anywhere, or refused for a reason of `places.ROOM_REASONS`. A job
-            that may go to the paid API alone wants the queue of `overflow`. Each job is counted once.
+            that may go to the paid API alone wants the queue of `overflow`. Each job is counted once, and the
+            discounted ones are not.
         offered_tokens: their prompts, and the expected length of their answers.
         refused: the refused ones among them.
+        discounted, discounted_tokens: further refused jobs, which are no demand. See `Moment`.
         spilled: those that first went to the paid API in this interval, at the door or later. They may have been
             offered in an earlier one.
         finished: jobs that ended on a worker.
+        ended, failed, expired: jobs that ended in any way, that failed, and that did not start in time.
         hosts: ready ones, of this queue's pool.
         kv_use: of the pool.
     """
@@ -144,9 +213,26 @@ class QueueSample:
     offered_tokens: int = 0
     spilled: int = 0
     finished: int = 0
+    ended: int = 0
+    failed: int = 0
+    expired: int = 0
     hosts_requested: float = 0.0
     hosts_draining: float = 0.0
     kv_use: float | None = None
+    discounted: int = 0
+    discounted_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What came and went in one queue. Attributes: refused: for lack of room or time."""
+
+    arrivals: int = 0
+    refused: int = 0
+    started: int = 0
+    ended: int = 0
+    failed: int = 0
+    expired: int = 0
 
 
 @dataclass(frozen=True, slots=True)

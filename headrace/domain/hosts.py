@@ -1,4 +1,4 @@
-"""Hosts: machines, or locally processes, that the autoscaler orders, drains and ends. One lease for each."""
+"""Hosts: machines, or locally processes, that the autoscaler orders, drains and ends. One lease for each, by pool."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,13 +19,14 @@ class HostEnd(StrEnum):
     """Why a host ended.
 
     SCALED_DOWN: a decision removed it. BY_HAND: an operator drained it. GONE: its machine or its last worker
-    disappeared. WRITTEN_OFF: it never became ready.
+    disappeared. WRITTEN_OFF: it never became ready. UNATTENDED: it was idle, and no control process was left to end it.
     """
 
     SCALED_DOWN = "scaled_down"
     BY_HAND = "by_hand"
     GONE = "gone"
     WRITTEN_OFF = "written_off"
+    UNATTENDED = "unattended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +46,22 @@ class HostCounts:
 
 @dataclass(frozen=True, slots=True)
 class HostLease:
-    """One host's life, as the bill sees it. See `headrace.tables.hosts`.
+    """One host's life in one pool. See `headrace.tables.hosts`.
 
     Attributes:
         id: names it in `HEADRACE_HOST_ID`, where the provider lets us choose that; otherwise workers name the host by
             its `provider_id`.
         instance_type: a NAME of `[hosts.NAME]`; None if the pool has none.
-        usd_per_hour: the type's price when the host was ordered.
+        usd_per_hour: the machine's price when the lease began.
         provider_id: the provider's name of it; None until the provider has named one.
         requested_at: when a decision ordered it, or when an unordered host was first seen.
-        ordered_at: when the provider accepted the order. The bill begins here.
+        ordered_at: when the provider accepted the order; of an adopted host, when its first worker started. The bill
+            begins here.
         ready_at: when its first worker was ready.
         drain_at: when its draining began.
         released_at: when the provider was first asked to end it. From then on it cannot be called back.
-        ended_at: when the provider had ended it. The bill ends here.
+        ended_at: when the provider had ended it; of an adopted host without a provider, the last sign of its workers.
+            The bill ends here.
         end_reason: a `HostEnd`; set when its draining begins or when it ends.
         is_adopted: no decision ordered it. It was found by its worker.
     """

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
+from headrace.domain.answers import Choice, TokenLogprob
 from headrace.domain.apps import AppLimits
-from headrace.domain.choices import Choice
-from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.batches import LineOf
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
-from headrace.domain.states import SUSPECT, JobState
+from headrace.domain.states import JobState
 
 #: What there was for a job: an identical job's answer, an identical job under way whose answer it shares, the answer of
 #: a job that asks the same in other words, or none of these.
@@ -34,8 +34,9 @@ class JobSpec:
 
     Attributes:
         prompt_tokens: counted with the model's own tokenizer and chat template.
-        max_wait_s: seconds from acceptance within which the job must start for the first time.
+        max_wait_s: seconds from acceptance, or from `not_before`, within which the job must start for the first time.
         deadline: when the job is aborted, queued or running; None for no deadline.
+        not_before: before it, the job does not start; None for a start as soon as there is room.
         webhook_url: receives the job's end, signed with the app's secret.
         background: False when the job is cancelled if its caller disconnects.
         stream: True when its tokens are published while they are generated.
@@ -46,6 +47,7 @@ class JobSpec:
         looked_up_by: the pool whose worker looks the job up in the semantic cache while it waits; None for no look-up.
         rule: the rule that chose its pool; None for a job that names its model.
         is_shadowed: True if another pool of the rule is to answer it too, in the background.
+        line: the line of a batch that it answers; None for a single job.
     """
 
     id: UUID
@@ -58,6 +60,7 @@ class JobSpec:
     prompt_tokens: int
     max_wait_s: float
     deadline: datetime | None = None
+    not_before: datetime | None = None
     overflow: Overflow = Overflow.ALLOW
     max_cost_usd: Decimal | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class JobSpec:
     looked_up_by: str | None = None
     rule: str | None = None
     is_shadowed: bool = False
+    line: LineOf | None = None
 
     @property
     def kv_tokens(self) -> int:
@@ -174,7 +178,7 @@ class Job:
 
     @property
     def is_embedding(self) -> bool:
-        """True if its answer is vectors: see `headrace.domain.embeddings.vectors`."""
+        """True if its answer is vectors: see `headrace.domain.prompts.embeddings`."""
         return self.max_tokens == 0
 
     @property
@@ -185,18 +189,7 @@ class Job:
     @property
     def ticket(self) -> Ticket:
         """What the job's message in its queue says now."""
-        return Ticket(
-            self.id,
-            self.app_id,
-            self.queue,
-            self.lane,
-            self.prompt_tokens,
-            self.max_tokens,
-            self.start_by,
-            self.enqueue_no,
-            alone=self.suspicion >= SUSPECT,
-            n=self.n,
-        )
+        return Ticket.of(self)
 
     @property
     def wait_s(self) -> float | None:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypedDict, get_args
+from typing import Literal, NamedTuple, TypedDict, get_args
 from uuid import UUID
 
 from headrace.domain.apps import UNLIMITED, AppLimits
-from headrace.domain.limits.rates import RatesLeft
+from headrace.domain.limits import RatesLeft
 from headrace.domain.queues import Candidate
 
 RateReason = Literal["requests_per_minute", "tokens_per_minute"]
@@ -120,8 +120,18 @@ class Refusal:
         return self.expected_tokens if self.reason == "wait" else self.backlog_tokens
 
 
-#: The app, the queue that its jobs wanted, and the reason.
-RefusalKey = tuple[UUID, str, str]
+class RefusalKey(NamedTuple):
+    """What refused jobs are counted by.
+
+    Attributes:
+        queue: the one that they wanted.
+        is_repeat: the same request was refused before in this minute. It is no further demand.
+    """
+
+    app_id: UUID
+    queue: str
+    reason: str
+    is_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

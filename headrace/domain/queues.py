@@ -7,7 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Self
 from uuid import UUID
+
+from headrace.domain.states import SUSPECT
 
 
 class Lane(StrEnum):
@@ -136,6 +139,13 @@ class Ticket:
     enqueue_no: int = 1
     alone: bool = False
     n: int = 1
+
+    @classmethod
+    def of(cls, job: Any) -> Self:
+        """What the job's message in its queue says now. Args: job: a `Job`, or a row of `jobs`."""
+        names = ("app_id", "queue", "prompt_tokens", "max_tokens", "start_by", "enqueue_no")
+        same = {name: getattr(job, name) for name in names}
+        return cls(job.id, lane=Lane(job.lane), alone=job.suspicion >= SUSPECT, n=job.n or 1, **same)
 
     @property
     def kv_tokens(self) -> int:

@@ -24,7 +24,7 @@ class Moment:
         at: the end of the interval.
         seconds: its length.
         offered_jobs: new jobs that wanted this pool: accepted, refused for lack of room or time, or spilled to the paid
-            API. Jobs that an app's own rate or budget refused are not counted.
+            API. Jobs that an app's own rate or budget refused are not counted, nor are the discounted ones.
         offered_tokens: their tokens.
         refused_jobs: the refused ones among them.
         spilled_jobs: the spilled ones among them.
@@ -32,6 +32,9 @@ class Moment:
         depth_tokens: their tokens.
         running: jobs that run on the pool's workers.
         slots: jobs that its ready workers can run at once; draining hosts do not count.
+        discounted_jobs: refused jobs that are no demand: requests that were repeated, and what one app had refused far
+            beyond what it was served.
+        discounted_tokens: their tokens.
     """
 
     at: datetime
@@ -44,6 +47,8 @@ class Moment:
     depth_tokens: int
     running: int
     slots: int
+    discounted_jobs: int = 0
+    discounted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class ErrorProfile:
 
     Attributes:
         is_burst: of forecasts that were made in a burst.
-        above_hosts: of forecasts of at least so many hosts' work, up to the next profile's.
+        above_hosts: the least work of its forecasts, in hosts; the next profile's is the end.
         count: forecasts that were compared.
         ratios: quantiles of actual / forecast, evenly spaced from the lowest (0 %) to the highest (100 %).
     """

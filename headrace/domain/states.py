@@ -9,11 +9,12 @@ from headrace.errors import IllegalTransition
 class JobState(StrEnum):
     """The state of a job. `docs/lifecycle.md` documents each state and its exits."""
 
-    #: In Postgres only. `publish_due` queues it, through `admission`.
+    #: In Postgres only. `publish_due` queues it, through `admission`; or a provider's batch takes it.
     WAITING = "waiting"
     #: Its message is in the queue's list, or soon will be. It ends with a worker's claim or with `expire`.
     QUEUED = "queued"
-    #: A worker holds it under its lease and finishes it; `rescue` takes it from a dead worker.
+    #: A worker holds it under its lease and finishes it; `rescue` takes it from a dead worker. Or a provider's batch
+    #: has it, which any overflow worker moves on.
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -30,7 +31,15 @@ class JobState(StrEnum):
 #: The transition table: the possible next states of each state. `store.transition` enforces it.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.WAITING: frozenset(
-        {JobState.QUEUED, JobState.EXPIRED, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}
+        {
+            JobState.QUEUED,
+            #: Without a queue: the provider's batch tier takes it.
+            JobState.RUNNING,
+            JobState.EXPIRED,
+            JobState.CANCELLED,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+        }
     ),
     JobState.QUEUED: frozenset(
         {JobState.RUNNING, JobState.EXPIRED, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}

@@ -56,7 +56,6 @@ ExpectedOutputs = Mapping[Lane, ExpectedOutput]
 
 
 def to_fields(outputs: ExpectedOutputs) -> dict[str, Any]:
-    """The outputs as JSON values."""
     return {lane: [each.answers, *(round(tokens, 1) for tokens in each.tokens)] for lane, each in outputs.items()}
 
 

@@ -26,7 +26,7 @@ class Place:
 
 
 def engine_threads(cpus: int) -> int:
-    """The threads with which an engine computes on a machine of so many CPUs. Half of the CPUs stay free."""
+    """The threads with which an engine computes on a machine with `cpus` CPUs. Half of them stay free."""
     return max(1, min(cpus // 2, _MOST_THREADS))
 
 

@@ -102,14 +102,7 @@ def _rates(fields: dict[str, Any]) -> PoolRates:
 
 @dataclass(frozen=True, slots=True)
 class LaneFlow:
-    """One lane now.
-
-    Attributes:
-        takes: its takes in one round, as in `policies.lanes`.
-        backlog_tokens: tokens of all jobs that wait in it.
-        arrival_tokens_per_s: tokens accepted into it.
-        mean_tokens: mean tokens of one job.
-    """
+    """One lane now: its takes in one round, as in `policies.lanes`, its backlog, its arrivals and its mean job."""
 
     takes: int
     backlog_tokens: float
@@ -119,12 +112,7 @@ class LaneFlow:
 
 @dataclass(frozen=True, slots=True)
 class DrainCurve:
-    """How many tokens of a lane are drained by when, if the lane never runs empty. Starts at (0, 0) and never falls.
-
-    Attributes:
-        times_s: seconds from now.
-        tokens: tokens drained by then.
-    """
+    """How many tokens of a lane are drained by when, if the lane never runs empty. Starts at (0, 0) and never falls."""
 
     times_s: tuple[float, ...]
     tokens: tuple[float, ...]
@@ -159,7 +147,7 @@ def drain_curve(
 
     Args:
         lanes: all lanes of the pool, best first.
-        drain_tokens_per_s: of the whole pool while it has work. Zero makes a curve that never rises.
+        drain_tokens_per_s: what the whole pool drains while it has work. Zero makes a curve that never rises.
         kept_share: share of the pool's slots that is kept for `high` while it has no queue.
     """
     flows, at, high = list(lanes.values()), list(lanes).index(own), list(lanes).index(Lane.HIGH)

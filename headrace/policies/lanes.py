@@ -30,11 +30,7 @@ def kept_share(max_running: int, high_share: float) -> float:
 
 
 def schedule(takes: Mapping[Lane, int]) -> tuple[Lane, ...]:
-    """One round of takes, with each lane's takes spread evenly: smooth weighted round robin, as in nginx.
-
-    Args:
-        takes: number of takes of each lane in one round.
-    """
+    """One round of these takes of each lane, spread evenly: smooth weighted round robin, as in nginx."""
     total = sum(takes.values())
     credit = dict.fromkeys(takes, 0)
     order = []

@@ -1,20 +1,22 @@
-"""The cost of tokens. Pure: `headrace.toml` and `headrace.store.money` have the prices."""
+"""The cost of tokens, and of own hosts. Pure: `headrace.toml` and `headrace.store.money` have the prices."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, localcontext
 from typing import Self
 
-from headrace.config import Price, Settings
+from headrace.config import CostSettings, Price, Settings
 from headrace.domain.attempts import ApiTier, Usage
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice
 
 PER_MTOK = Decimal(1_000_000)
+#: The tier of a price that provider's batches are charged by. No call names it.
+BATCH_TIER = "batch"
 #: Tokens that a provider adds per message, and once per prompt. OpenAI's models add 3 each; 8 leaves a margin.
 #: Source: OpenAI's cookbook, "How to count tokens with tiktoken".
 MESSAGE_TOKENS = 8
@@ -44,8 +46,8 @@ def cost(price: Price, usage: Usage, tier: str | None = None) -> Cost:
     return Cost(usd * price.tiers[tier], f"{price.version}/{tier}")
 
 
-def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Cost:
-    """The maximum cost of one call, for any tokenizer and for any tier that has a price.
+def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling, tier: str | None = None) -> Cost:
+    """The maximum cost of one call, for any tokenizer, in this tier; without one, in any tier that has a price.
 
     A prompt has at most one token per byte.
     """
@@ -62,7 +64,8 @@ def ceiling(price: Price, messages: Sequence[Message], sampling: Sampling) -> Co
         prompt_tokens += TOOLS_TOKENS
     prompt_tokens += sum(len(word.encode()) for word in words) + MESSAGE_TOKENS * (len(words) + 1)
     usage = Usage(prompt_tokens, sampling.most_tokens)
-    return max((cost(price, usage, tier) for tier in (None, *price.tiers)), key=lambda each: each.usd)
+    tiers = (None, *price.tiers) if tier is None else (tier,)
+    return max((cost(price, usage, each) for each in tiers), key=lambda each: each.usd)
 
 
 def no_price(model: str) -> str:
@@ -149,13 +152,22 @@ class Tariff:
             raise UnknownPrice(no_price(name))
         return self.api[name]
 
-    def ceiling_usd(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Decimal:
-        """The maximum cost of a job of `model` at the paid API. Raises: UnknownPrice."""
-        return ceiling(self.api_price(model), messages, sampling).usd
+    def ceiling_usd(
+        self, model: str, messages: Sequence[Message], sampling: Sampling, tier: str | None = None
+    ) -> Decimal:
+        """The maximum cost of a job of `model` at the paid API. Args: tier: as in `ceiling`. Raises: UnknownPrice."""
+        return ceiling(self.api_price(model), messages, sampling, tier).usd
+
+    def has_batch_tier(self, model: str) -> bool:
+        """Whether the paid API's price for jobs of `model` has a batch tier: without one, none is guessed."""
+        try:
+            return BATCH_TIER in self.api_price(model).tiers
+        except UnknownPrice:
+            return False
 
     def api_tier(self, model: str, *, has_time: bool) -> ApiTier | None:
         """The provider's service tier for a job of `model`; None if the price has no tiers. Raises: UnknownPrice."""
-        tiers = self.api_price(model).tiers
+        tiers = self.api_price(model).tiers.keys() - {BATCH_TIER}
         if not tiers:
             return None
         return "flex" if has_time and "flex" in tiers else "default"
@@ -182,3 +194,78 @@ class Tariff:
             return cost(self.api_price(model), usage).usd
         except UnknownPrice:
             return None
+
+
+# The cost of own hosts: a request's price, and its share of the hours that were paid for and not used.
+#
+# Standard costing with an idle variance: a request's price does not depend on who else was served in that hour, and the
+# rest of the hosts' bill is shared by work. OpenCost allocates idle machines the same way.
+
+#: Decimals of the ledger's amounts, and of the rates. Rates have more, so that no request's share is rounded up.
+USD_DIGITS = Decimal(1).scaleb(-9)
+RATE_DIGITS = Decimal(1).scaleb(-18)
+#: A new price that differs by less from the present one is not worth a row.
+CHANGE = Decimal("0.05")
+#: Digits that any bill, divided by any amount of work, needs.
+PRECISION = 60
+
+
+@dataclass(frozen=True, slots=True)
+class HourRates:
+    """How the bill of one pool's hosts for one hour is shared by the requests that ended in it.
+
+    Attributes:
+        factor: the part of each request's price that the bill covers. Below 1 only where the prices add up to more
+            than the bill: then nothing was idle, and each request costs less than its price.
+        idle_usd_per_work: for each unit of work, the share of the part of the bill that no price covers.
+    """
+
+    factor: Decimal
+    idle_usd_per_work: Decimal
+
+    @classmethod
+    def of(cls, bill_usd: Decimal, priced_usd: Decimal, work: Decimal) -> "HourRates":
+        """The rates of an hour.
+
+        Both are rounded down, so that the shares never exceed the bill. What is left is the platform's.
+
+        Args: priced_usd: the prices of the hour's requests, and of the attempts that were wasted.
+        """
+        with localcontext(prec=PRECISION, rounding=ROUND_DOWN):
+            if priced_usd > bill_usd:
+                return cls((bill_usd / priced_usd).quantize(RATE_DIGITS), Decimal(0))
+            idle = ((bill_usd - priced_usd) / work).quantize(RATE_DIGITS) if work > 0 else Decimal(0)
+            return cls(Decimal(1), idle)
+
+    def share(self, usd: Decimal, work: Decimal = Decimal(0)) -> Decimal:
+        """What a request of this price and this work costs in full. Postgres's `full_usd` computes the same."""
+        with localcontext(prec=PRECISION, rounding=ROUND_DOWN):
+            return (usd * self.factor).quantize(USD_DIGITS) + (work * self.idle_usd_per_work).quantize(USD_DIGITS)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrices:
+    """What tokens cost on a saturated host, in USD per million: the marginal cost of a request."""
+
+    input_usd_per_mtok: Decimal
+    cached_input_usd_per_mtok: Decimal
+    output_usd_per_mtok: Decimal
+
+    @classmethod
+    def of(cls, usd_per_hour: Decimal, work_per_s: float, costs: CostSettings) -> "TokenPrices":
+        """The prices at which the requests of a saturated host pay for exactly the host.
+
+        Args: work_per_s: of one host; see `CostSettings` for what work is. Above 0.
+        """
+        with localcontext(prec=PRECISION, rounding=ROUND_HALF_UP):
+            unit = usd_per_hour / 3600 / Decimal(work_per_s) * 1_000_000
+            return cls(
+                input_usd_per_mtok=unit.quantize(USD_DIGITS),
+                cached_input_usd_per_mtok=(costs.cached_weight * unit).quantize(USD_DIGITS),
+                output_usd_per_mtok=(costs.output_weight * unit).quantize(USD_DIGITS),
+            )
+
+    def differ_from(self, other: Price) -> bool:
+        """Whether any of these differs by more than `CHANGE` of the other's."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+        return any(abs(mine - theirs) > CHANGE * theirs for mine, theirs in pairs)

@@ -9,8 +9,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
-from headrace.domain.prompts import Sampling
-from headrace.domain.prompts.extra_sampling import OF_WHOLE_ANSWERS, in_use
+from headrace.domain.prompts import EXTRA_OF_WHOLE_ANSWERS, Sampling, extra_in_use
 from headrace.errors import EngineError
 
 #: Pause before the second attempt; it doubles for each further attempt.
@@ -22,12 +21,7 @@ PATIENCE_LIMIT_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """The bounds on the attempts of a worker's jobs.
-
-    Attributes:
-        max_attempts: counted attempts of each job.
-        paid_pools: the pools that only the paid API serves.
-    """
+    """The bounds on a worker's jobs: counted attempts of each, and the pools that only the paid API serves."""
 
     max_attempts: int
     paid_pools: Collection[str] = ()
@@ -43,8 +37,6 @@ class RetryIn:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The job has failed."""
-
     reason: str
 
 
@@ -61,8 +53,7 @@ def backoff_s(tries: int) -> float:
 def decide(error: EngineError, attempt: int, max_attempts: int, longer: float = 0.0) -> RetryIn | GiveUp:
     """Decide about a job whose attempt number `attempt` (from 1) failed with `error`.
 
-    Args:
-        longer: the share that lengthens the pause; see `jitter`.
+    Args: longer: the share that lengthens the pause; see `jitter`.
     """
     if not error.retryable:
         return GiveUp(f"{error.code} cannot succeed later")
@@ -80,7 +71,7 @@ def is_continuable(text: str, sampling: Sampling) -> bool:
         return False  # The engine would apply the constraint to the continuation alone.
     if sampling.tools is not None:
         return False  # A parser reads calls from the beginning of the answer on.
-    if not in_use(sampling.extra).keys().isdisjoint(OF_WHOLE_ANSWERS):
+    if not extra_in_use(sampling.extra).keys().isdisjoint(EXTRA_OF_WHOLE_ANSWERS):
         return False
     # The engine would see only the end of a stop string that begins inside the text, and would miss it.
     return not any(text.endswith(stop[:length]) for stop in sampling.stop for length in range(1, len(stop)))
@@ -112,10 +103,45 @@ def next_delivery_delay_s(
 
     A receiver's Retry-After lengthens the pause, up to `PATIENCE_LIMIT_S`.
 
-    Args:
-        longer: the share that lengthens the pause, so that deliveries do not all hit a returning receiver at once; see
-            `jitter`.
+    Args: longer: the share that lengthens the pause, so that deliveries do not all hit a returning receiver at once;
+        see `jitter`.
     """
     if tries > len(delays_s):
         return None
     return max(delays_s[tries - 1], min(retry_after_s or 0.0, PATIENCE_LIMIT_S)) * (1 + longer)
+
+
+# An app is confined if its prompts have killed engines of a pool, and it keeps sending new ones.
+
+#: Poison prompts of one app in one pool, and the seconds within which they confine it there. One may be an accident.
+STRIKES, WITHIN_S = 2, 3600.0
+#: The pause before the app's next job in the pool, in seconds, after its first strike beyond `STRIKES`. It doubles with
+#: each further one, so that an hour has room for about eight strikes.
+FIRST_PAUSE_S = 60.0
+#: Waiting jobs of a confined app beyond which the pool refuses more. They end slowly, and the rest would expire.
+MOST_HELD = 100
+#: The `route_reason` of a job that waited because its app is confined begins with this.
+CONFINED = "confined: "
+
+
+@dataclass(frozen=True, slots=True)
+class Confine:
+    """Run the app's jobs of the pool one at a time for `for_s` seconds, the next one after `pause_s`."""
+
+    for_s: float
+    pause_s: float
+    reason: str
+
+
+def confinement(strikes: int, confine_s: float) -> Confine | None:
+    """Whether to confine the app.
+
+    Args:
+        strikes: its poison prompts in this pool within `WITHIN_S`, the one that has just killed an engine included.
+        confine_s: how long to confine it; 0: never.
+    """
+    if strikes < STRIKES or confine_s <= 0:
+        return None
+    further = strikes - STRIKES
+    pause_s = min(confine_s, FIRST_PAUSE_S * 2.0 ** min(further - 1, 20)) if further else 0.0
+    return Confine(confine_s, pause_s, f"{strikes} of its prompts killed engines within an hour")

@@ -26,13 +26,7 @@ FIXED_BYTES = int(1.2 * GIB)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One accelerator: its memory as the driver reports it, and its peak rates.
-
-    Attributes:
-        memory_bytes: total memory.
-        bytes_per_s: memory bandwidth.
-        flops: dense 16-bit operations per second.
-    """
+    """One accelerator: its memory as the driver reports it, its bandwidth, and its dense 16-bit operations a second."""
 
     memory_bytes: int
     bytes_per_s: float
@@ -64,10 +58,7 @@ class Serving:
 
     Attributes:
         gpus: GPUs that share one engine, each with an equal part of every layer (tensor parallel).
-        gpu_share: share of a GPU's memory that the engine uses.
-        quantisation: of the weights; None for the published one.
-        block_tokens: tokens in one block of the KV cache.
-        max_running: most sequences in one batch.
+        quantisation: how the weights are quantised; None: as published.
         kv_cache_bytes: the KV cache of each GPU; `gpu_share` then has no effect. None: the rest of that share.
     """
 
@@ -130,8 +121,7 @@ def _kv_dtype(name: str) -> str:
 class KvPool:
     """The KV cache of one engine; bytes are per GPU.
 
-    Attributes:
-        blocks: number of blocks; vLLM never hands out one of them.
+    Attributes: blocks: number of blocks; vLLM never hands out one of them.
     """
 
     total_bytes: int
@@ -196,7 +186,6 @@ class Rate:
     """The hardware's upper bound for jobs of one length; real engines reach about half to two thirds of it.
 
     Attributes:
-        running: jobs that run at once.
         step_s: seconds of one step, which gives each of them one token.
         first_token_s: time to first token of a job that runs alone.
     """

@@ -9,10 +9,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from standardwebhooks import Webhook
 
+from headrace.domain.batches import BatchState
 from headrace.domain.ids import show_id
 from headrace.domain.states import JobState
 
@@ -23,10 +25,18 @@ _EVENTS: Mapping[JobState, str] = {
     JobState.CANCELLED: "response.cancelled",
 }
 
+#: A job's answer was cut at `max_tokens`.
+_INCOMPLETE = "response.incomplete"
 #: A budget has reached one of `budgets.THRESHOLDS`.
 BUDGET_EVENT = "budget.threshold_reached"
+#: A batch has ended: this and its state.
+BATCH_EVENT = "batch."
 #: Something about the scaling of hosts lasts, or has ended: this and its kind.
 SCALING_EVENT = "scaling."
+#: Every event that an app may get; docs/webhooks.md and the reference describe each.
+APP_EVENTS = frozenset(
+    {*_EVENTS.values(), _INCOMPLETE, *(f"{BATCH_EVENT}{state}" for state in BatchState if state.is_terminal)}
+)
 
 #: Bytes of key material in a secret; the specification asks for 24 to 64.
 SECRET_BYTES = 32
@@ -44,7 +54,7 @@ def event_of(state: JobState, finish_reason: str | None) -> str:
     `incomplete`, like its Response.
     """
     if state is JobState.SUCCEEDED and finish_reason == "length":
-        return "response.incomplete"
+        return _INCOMPLETE
     return _EVENTS[state]
 
 
@@ -88,3 +98,13 @@ def signed_headers(secrets: Sequence[str], delivery_id: UUID, at: datetime, body
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, body) for secret in secrets),
     }
+
+
+def origin(url: str) -> str:
+    """The scheme and host of a URL. The rest may contain a secret."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or "-"
+    except ValueError:
+        return "-"
+    return f"{parts.scheme}://{host}/…"

@@ -3,10 +3,11 @@
 Decides which processes run, and with which environment. The supervisor runs them.
 """
 
+import json
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -22,24 +23,97 @@ from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
 from headrace.policies.cpus import Place, give_out
 from headrace.stack import ports, readiness
-from headrace.stack.gpu_workers import GPU, GpuWorkers, pool_variables
-from headrace.stack.hosts.local_hosts import HostBounds, HostProcess, LocalHosts
-from headrace.stack.hosts.scale import ScaleOptions, scaled, variables
-from headrace.stack.models.model import PreparedModel
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import STOP_TIMEOUT_S, Command
-from headrace.stack.processes.service import Service
-from headrace.stack.secret import persistent_secret
-from headrace.stack.servers.postgres import Postgres
-from headrace.stack.servers.valkey import Valkey
+from headrace.stack.child import STOP_TIMEOUT_S, Command, read_procfile, shell
+from headrace.stack.hosts import HostBounds, HostProcess, LocalHosts, ScaleOptions, scaled, scaling_variables
+from headrace.stack.model import PreparedModel
+from headrace.stack.postgres import Postgres
+from headrace.stack.services import Service
+from headrace.stack.state_folder import persistent_secret
+from headrace.stack.valkey import Valkey
 from headrace.store import Store
 from headrace.store.fleet import hosts, workers
-from headrace.store.fleet.removed_pools import removed_pools
+from headrace.store.fleet.hosts import removed_pools
+
+#: The Procfile's process of a GPU worker. Here it serves the first pool, or the one that `HEADRACE_POOL` names.
+GPU = "gpu"
+#: The metrics port of the first worker beside `gpu`.
+MORE_METRICS_PORT = 17_464
+_POOLS = "HEADRACE_POOLS"
+#: What overrides the served pool's settings, and would override those of another pool in its own worker.
+_OF_THE_SERVED_POOL = ("HEADRACE_MODEL", "HEADRACE_MODEL_DIR", "HEADRACE_ENGINE")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWorkers:
+    """The workers' processes by name.
+
+    Attributes:
+        pools: by process name, the pool that it serves: `gpu`, and `gpu-POOL` for each other pool.
+    """
+
+    pools: Mapping[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings) -> "GpuWorkers":
+        """One for each pool that is not the paid API's."""
+        return cls({GPU if pool == settings.pool else f"{GPU}-{pool}": pool for pool in settings.own_pools})
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The processes beside `gpu`."""
+        return tuple(name for name in self.pools if name != GPU)
+
+    def among(self, lines: Iterable[str]) -> list[str]:
+        """The Procfile's processes, with the workers of other pools behind `gpu`."""
+        return [each for name in lines for each in ((GPU, *self.others) if name == GPU else (name,))]
+
+    def metrics_ports(self, apart: int) -> dict[str, int]:
+        """The preferred metrics port of each other worker. Args: apart: between one and the next."""
+        return {name: MORE_METRICS_PORT + no * apart for no, name in enumerate(self.others)}
+
+    def left_out(self, without: Collection[str], *, is_scaled: bool) -> dict[str, str]:
+        """The other workers that do not run, and why.
+
+        Args:
+            without: processes that are left out as asked.
+            is_scaled: hosts come and go in place of `gpu`.
+        """
+        if GPU in without:
+            return dict.fromkeys(self.others, f"as {GPU} is")
+        if is_scaled:
+            return dict.fromkeys(self.others, "--scale runs hosts of the served pool alone")
+        return {}
+
+    def env(self, name: str) -> dict[str, str]:
+        """What tells this process its pool."""
+        return {"HEADRACE_POOL": self.pools[name]} if name in self.others else {}
+
+
+def pool_variables(
+    settings: Settings, models: Mapping[str, PreparedModel], inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment, with every pool as it is served here, so that all processes know all pools alike.
+
+    Args:
+        models: by pool, the model that its engine loads.
+        inherited: the environment. Its variables of single pools are in the settings already.
+    """
+    rest = {name: value for name, value in inherited.items() if not name.upper().startswith(_POOLS)}
+    pools = {
+        name: pool.model_dump(mode="json", exclude_unset=True)
+        | ({"model_dir": str(models[name].folder)} if name in models else {})
+        for name, pool in settings.pools.items()
+    }
+    return rest | dict.fromkeys(_OF_THE_SERVED_POOL, "") | {_POOLS: json.dumps(pools)}
+
 
 WEB_PORT, OPS_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 8600, 5555, 15_432, 16_379
 #: The port of each process's metrics.
 METRICS_PORTS = MappingProxyType(
-    {"gpu": 9464, "overflow": 10_464, "webhooks": 11_464, "control": 12_464, "web": 13_464, "ops": 14_464}
+    {
+        **{"batches": 7464, "gpu": 9464, "overflow": 10_464, "webhooks": 11_464},
+        **{"control": 12_464, "web": 13_464, "ops": 14_464},
+    }
 )
 #: The metrics port of a stack's first host. Each stack has HOSTS_APART of these ports, so that the hosts of stacks
 #: beside each other meet no port that another one was promised. The highest is below the kernel's own choices.
@@ -92,7 +166,7 @@ class Machine:
 
         Raises: ConfigError, StackError.
         """
-        self._lines = procfile.read(PROJECT_ROOT / "Procfile")
+        self._lines = read_procfile(PROJECT_ROOT / "Procfile")
         self._workers, self._options = GpuWorkers.of(settings), options
         self._check_names()
         state = settings.state_dir.resolve()
@@ -156,7 +230,6 @@ class Machine:
 
     @property
     def flower_url(self) -> str:
-        """Flower's address."""
         return f"http://{ports.LOOPBACK}:{self.flower_port}"
 
     @property
@@ -253,6 +326,8 @@ class Machine:
                 celery = make_celery("headrace.stack", self.settings)
                 service = replace(service, is_ready=lambda: readiness.pongs(celery, name))
                 return self._without_former_hosts(service) if name == "control" else service
+            case "batches":
+                return replace(service, is_ready=readiness.Said(self.logs / "batches.log", '"batches_ready"').is_new)
             case "beat":
                 return replace(service, is_ready=readiness.Said(self.logs / "beat.log", "beat: Starting").is_new)
             case _:
@@ -267,7 +342,7 @@ class Machine:
     def _host(self, process: HostProcess) -> Service:
         """A host: the Procfile's `gpu` under another name. No earlier worker had its id, so that any row is its own."""
         env = self._env | {"HEADRACE_HOST_ID": process.host_id, "HEADRACE_METRICS_PORT": str(process.metrics_port)}
-        command = Command(process.name, procfile.shell(self._lines["gpu"]), env, PROJECT_ROOT)
+        command = Command(process.name, shell(self._lines["gpu"]), env, PROJECT_ROOT)
         settings = self.settings.model_copy(update={"host_id": process.host_id})
         return self._worker(command, readiness.WorkerRow(settings, process.pool))
 
@@ -288,7 +363,7 @@ class Machine:
         if place.of_engine:
             env = env | {ENGINE_CPUS: ",".join(map(str, place.of_engine))}
         line = self._lines[GPU if name in self._workers.pools else name]
-        return Command(name, procfile.shell(line), env, PROJECT_ROOT, cpus=place.cpus)
+        return Command(name, shell(line), env, PROJECT_ROOT, cpus=place.cpus)
 
     @property
     def _places(self) -> dict[str, Place]:
@@ -322,6 +397,7 @@ class Machine:
             "REDIS_URL": settings.redis_url,
             "HEADRACE_STATE": str(settings.state_dir),
             "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+            "HEADRACE_FILES__STORE": settings.files.store or str(settings.state_dir / "files"),
             "HEADRACE_ENGINE": settings.pools[settings.pool].engine,
             "HEADRACE_HOST": ports.LOOPBACK,
             "HEADRACE_METRICS_HOST": ports.LOOPBACK,
@@ -338,7 +414,7 @@ class Machine:
         env = inherited | ours
         if self._workers.others:
             env = pool_variables(settings, self._options.models, env)
-        return variables(settings, env) if self._options.scale else env
+        return scaling_variables(settings, env) if self._options.scale else env
 
 
 def end_former_hosts(settings: Settings) -> None:

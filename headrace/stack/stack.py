@@ -15,8 +15,8 @@ from typing import Self
 
 from headrace.config import PROJECT_ROOT
 from headrace.errors import StackError
-from headrace.stack.processes.child import LAST_LINES, Child, Command
-from headrace.stack.report import Report
+from headrace.stack.child import LAST_LINES, Child, Command
+from headrace.stack.state_folder import Report
 
 START_TIMEOUT_S = 900.0
 #: Long, because the stages of the stack stop one after the other.
@@ -80,7 +80,6 @@ class Stack:
 
     @property
     def pid(self) -> int:
-        """The supervisor's pid."""
         return self._running.pid
 
     def start(self) -> None:
@@ -91,10 +90,10 @@ class Stack:
         log.unlink(missing_ok=True)
         self._child = Child(self._command, log)
         deadline = time.monotonic() + START_TIMEOUT_S
-        told = 0
+        passed = 0
         try:
             while not self._ready_file.exists():
-                told = self._tell(log, told)
+                passed = self._tell(log, passed)
                 self._child.check_alive(_LAST_LINES)
                 if time.monotonic() > deadline:
                     raise StackError(f"The stack was not ready within {START_TIMEOUT_S:.0f} s.")
@@ -102,7 +101,7 @@ class Stack:
         except BaseException:
             self.stop()
             raise
-        self._tell(log, told)
+        self._tell(log, passed)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Send a signal to one process. Returns: the pid that got it."""
@@ -137,11 +136,11 @@ class Stack:
             raise StackError("This stack was not started.")
         return self._child
 
-    def _tell(self, log: Path, told: int) -> int:
+    def _tell(self, log: Path, passed: int) -> int:
         """Pass on the new whole lines of the log. Returns: how many bytes of it have been passed on."""
         with log.open("rb") as file:
-            file.seek(told)
+            file.seek(passed)
             text, newline, _ = file.read().rpartition(b"\n")
         for line in text.decode(errors="replace").splitlines():
             self._say(line)
-        return told + len(text) + len(newline)
+        return passed + len(text) + len(newline)

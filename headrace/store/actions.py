@@ -14,21 +14,22 @@ from sqlalchemy import Connection
 
 from headrace.config import Price
 from headrace.domain.apps import App, Changes, KeyRecord, Scope
+from headrace.domain.batches import BATCH_PREFIX, Batch
 from headrace.domain.hosts import HostWork
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
-from headrace.domain.limits.budgets import Limits
-from headrace.domain.operators.accounts import Operator, Role
-from headrace.domain.operators.actions import Action
-from headrace.store import analyst, jobs, operators
+from headrace.domain.limits import Limits
+from headrace.domain.operators import Action, Operator, Role
+from headrace.policies.bill_checks import OutsideBill
+from headrace.store import analyst, apps, batches, deliveries, jobs, keys, operators
 from headrace.store.audit import Audit, Deed
-from headrace.store.clients import apps, keys
 from headrace.store.fleet import host_list
-from headrace.store.jobs import confinements, retries
-from headrace.store.jobs.history import History, history
-from headrace.store.money import budgets, list_prices
-from headrace.store.money.list_prices import ListPrice
-from headrace.store.webhooks import deliveries
+from headrace.store.jobs import confinements, overview
+from headrace.store.jobs.overview import History, history
+from headrace.store.money import bills, budgets, tariffs
+from headrace.store.money.bills import PoolCheck
+from headrace.store.money.host_hours import HostTerms
+from headrace.store.money.tariffs import ListPrice
 from headrace.tables import deliveries as delivery_rows
 from headrace.tables import jobs as job_rows
 
@@ -161,10 +162,10 @@ def _amounts(db: Connection, configured: Limits) -> dict[str, Any]:
 
 def take_prices(audit: Audit, prices: Iterable[ListPrice]) -> dict[str, Price]:
     """Put list prices in force where they differ from those that are. Returns: those of each model before."""
-    # Before the prices in force are read: else two operators at once would both be told that theirs is new.
-    list_prices.hold(audit.db)
-    before = list_prices.current(audit.db)
-    taken = list_prices.take(audit.db, prices)
+    # Before the prices in force are read: otherwise two operators at once would each see their own as new.
+    tariffs.hold_list(audit.db)
+    before = tariffs.current_list(audit.db)
+    taken = tariffs.take_list(audit.db, prices)
     audit.record(
         Action.PRICES_TAKE,
         ALL,
@@ -174,14 +175,23 @@ def take_prices(audit: Audit, prices: Iterable[ListPrice]) -> dict[str, Price]:
     return before
 
 
+def reconcile_bill(audit: Audit, bill: OutsideBill, terms: HostTerms, prices: Mapping[str, Price]) -> list[PoolCheck]:
+    """Compare a bill with the ledger, and keep the result. Raises: InvalidRequest: no day of it is over."""
+    found = bills.reconcile_bill(audit.db, bill, terms, prices)
+    first, last = bill.days
+    days = [first.isoformat(), last.isoformat()]
+    audit.record(Action.COSTS_RECONCILE, bill.source, file=bill.file, days=days)
+    return found
+
+
 def _per_mtok(price: Price | ListPrice) -> dict[str, Any]:
     names = ("input_usd_per_mtok", "cached_input_usd_per_mtok", "output_usd_per_mtok", "tiers", "source")
     return {name: getattr(price, name) for name in names}
 
 
 def retry_jobs(audit: Audit, job_ids: Iterable[UUID]) -> dict[UUID, UUID]:
-    """The new job of each failed one. Raises: see `retries.retry`."""
-    news = retries.retry(audit.db, job_ids)
+    """The new job of each failed one. Raises: see `overview.retry`."""
+    news = overview.retry(audit.db, job_ids)
     owners = _owners(audit.db, job_rows, list(news))
     audit.record_all(
         Action.JOB_RETRY,
@@ -195,6 +205,13 @@ def cancel_job(audit: Audit, job_id: UUID) -> Job:
     job = jobs.cancel(audit.db, None, job_id)
     audit.record(Action.JOB_CANCEL, show_id(job_id), job.app_id, state=job.state)
     return job
+
+
+def cancel_batch(audit: Audit, batch_id: UUID) -> Batch:
+    """The batch as it is now: its lines end soon. Raises: NotFound."""
+    batch = batches.cancel(audit.db, None, batch_id)
+    audit.record(Action.BATCH_CANCEL, show_id(batch_id, BATCH_PREFIX), batch.app_id, state=batch.state)
+    return batch
 
 
 def read_texts(audit: Audit, job_id: UUID) -> History:
@@ -218,7 +235,7 @@ def _owners(db: Connection, table: sa.Table, ids: Collection[UUID]) -> dict[UUID
 
 
 def drain_host(audit: Audit, name: str) -> HostWork:
-    """The host before it was told to drain. Raises: see `host_list.drain_by_hand`."""
+    """The host before it began to drain. Raises: see `host_list.drain_by_hand`."""
     before = host_list.drain_by_hand(audit.db, name)
     audit.record(Action.HOST_DRAIN, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
     return before

@@ -42,14 +42,26 @@ HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "apps": frozenset({"webhook_secret", "webhook_secret_old", "webhook_secret_old_until"}),
         "jobs": frozenset({"metadata", "webhook_url", "error_message", "custom_id"}),
+        "batches": frozenset({"metadata", "webhook_url", "errors"}),
         "decisions": frozenset({"error"}),
         "deliveries": frozenset({"data", "url", "last_error"}),
+        "files": frozenset({"filename"}),
+        "provider_batches": frozenset({"error"}),
     }
 )
-#: Tables of which an analyst may read nothing.
+#: Tables that an analyst may not read at all.
 CLOSED = frozenset(
     {
-        *("api_keys", "audit_log", "cache_entries", "failed_logins", "gone_receivers", "idempotency_keys", "job_texts"),
+        *(
+            "api_keys",
+            "audit_log",
+            "batch_lines",
+            "cache_entries",
+            "failed_logins",
+            "gone_receivers",
+            "idempotency_keys",
+            "job_texts",
+        ),
         *("locks", "operators", "poison_prompts"),
     }
 )
@@ -156,7 +168,7 @@ def _statements(role: str, password: str, database: str, *, is_new: bool) -> lis
 
 
 def _reading(role: str) -> list[tuple[str, ...]]:
-    """What lets a role read, likewise."""
+    """The statements that let a role read; as `_statements`."""
     rights: list[tuple[str, ...]] = [("GRANT SELECT ON %I TO %I", view, role) for view in VIEWS]
     for table, columns in readable().items():
         rights += [(f"GRANT SELECT ({', '.join(columns)}) ON %I TO %I", table, role)]

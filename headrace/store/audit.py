@@ -15,8 +15,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.domain.operators.actions import Action, Actor, Source
-from headrace.store.session import Store
+from headrace.domain.operators import Action, Actor, Source
+from headrace.store import Store
 from headrace.tables import apps, audit_log
 
 log = logging.getLogger(__name__)
@@ -50,17 +50,14 @@ class Audit:
     """
 
     def __init__(self, db: Connection, actor: Actor) -> None:
-        """Begin without a row."""
         self.db = db
         self.rows: list[Mapping[str, Any]] = []
         self._actor = actor
 
     def record(self, action: Action, subject: str, app_id: UUID | None = None, **details: Any) -> None:
-        """Write one row."""
         self.record_all(action, [Deed(subject, app_id, details)])
 
     def record_all(self, action: Action, deeds: Iterable[Deed]) -> None:
-        """Write a row for each."""
         common = {"actor": self._actor.name, "source": self._actor.source, "action": action}
         rows = [
             {**common, "subject": deed.subject, "app_id": deed.app_id, "details": _plain(deed.details)}

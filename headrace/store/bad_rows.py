@@ -4,7 +4,7 @@ found, logged and left out of the next batches, so that it does not block other 
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.domain.ids import show_id
 from headrace.errors import PayloadUnreadable
-from headrace.store.session import Store, sqlstate
+from headrace.store import Store, sqlstate
+from headrace.store.sql import is_one_of
 from headrace.tables import jobs
 
 log = logging.getLogger(__name__)
@@ -69,10 +70,10 @@ class BadRows:
 
     def others(self) -> list[ColumnElement[bool]]:
         """The conditions on `jobs` that leave out the refused ones."""
-        return [jobs.c.id != sa.all_(_array(self._refused_at))] if self._refused_at else []
+        return [jobs.c.id != sa.all_(sa.cast(list(self._refused_at), ARRAY(sa.Uuid)))] if self._refused_at else []
 
     def readable(self, rows: Sequence[Job], read: Callable[[Job], Done], most: int) -> list[Done]:
-        """What `read` makes of each row of a batch. Leaves out the rows of which it raises PayloadUnreadable."""
+        """What `read` makes of each row of a batch. Leaves out the rows for which it raises PayloadUnreadable."""
         found = []
         for row in rows:
             try:
@@ -105,20 +106,16 @@ class BadRows:
                 return []
         # One bad row fails the whole batch; halving finds it in a few steps.
         half = len(chosen) // 2
-        parts = (jobs.c.id == sa.any_(_array(ids)) for ids in (chosen[:half], chosen[half:]))
+        parts = (is_one_of(jobs.c.id, ids) for ids in (chosen[:half], chosen[half:]))
         return [each for part in parts for each in self._move(store, choose, move, part)]
 
     def _leave_out(self, job_id: UUID, error: DBAPIError | PayloadUnreadable) -> None:
         self._refused_at[job_id] = self._clock()
-        why = str(error) if isinstance(error, PayloadUnreadable) else told(error)
+        why = str(error) if isinstance(error, PayloadUnreadable) else message_of(error)
         log.error("row_refused", extra={"sweep": self._sweep, "job_id": show_id(job_id), "error": why})
 
 
-def told(error: DBAPIError) -> str:
+def message_of(error: DBAPIError) -> str:
     """Postgres's message about a row, without the driver's own text, which quotes the row."""
     diagnosis: Any = getattr(error.orig, "diag", None)
     return getattr(diagnosis, "message_primary", None) or type(error.orig).__name__
-
-
-def _array(job_ids: Iterable[UUID]) -> ColumnElement[Any]:
-    return sa.cast(list(job_ids), ARRAY(sa.Uuid))

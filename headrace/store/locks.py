@@ -22,6 +22,12 @@ def take(db: Connection, name: str) -> None:
         raise LockHeld(f"Another process holds the lock '{name}'.")
 
 
+def wait(db: Connection, name: str) -> None:
+    """Take the lock of this name until the transaction ends, once the transaction that holds it has ended."""
+    db.execute(_MAKE, {"name": name})
+    db.execute(_NAMED.with_for_update(), {"of_name": name})
+
+
 _NAMED = sa.select(locks.c.name).where(locks.c.name == sa.bindparam("of_name"))
 _FREE = _NAMED.with_for_update(skip_locked=True).cte("free")
 _TAKE = sa.select(sa.select(_FREE.c.name).exists(), _NAMED.exists())

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.ids import new_id
-from headrace.domain.operators.accounts import Operator, Role
+from headrace.domain.operators import Operator, Role
 from headrace.errors import InvalidRequest, NotFound
 from headrace.tables import failed_logins, operators
 
@@ -39,12 +39,10 @@ def list_all(db: Connection) -> list[Operator]:
 
 
 def named(db: Connection, name: str) -> Operator | None:
-    """The operator of this name."""
     return _first(db, operators.c.name == name)
 
 
 def find(db: Connection, operator_id: UUID) -> Operator | None:
-    """The operator of this id."""
     return _first(db, operators.c.id == operator_id)
 
 

@@ -1,8 +1,9 @@
-"""The apps that call the API, their keys, limits and budgets."""
+"""The apps that call the API, their keys, limits and budgets; the operators, and what they did."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from headrace.domain.operators import Role, Source
 from headrace.tables.columns import USD, created_at, metadata, moment, one_of
 
 apps = sa.Table(
@@ -15,7 +16,7 @@ apps = sa.Table(
     sa.Column("queued_jobs", sa.Integer, comment="Jobs of it that may wait at once; NULL: as many as the queues take."),
     sa.Column("requests_per_minute", sa.Integer, comment="NULL: no limit."),
     sa.Column("tokens_per_minute", sa.Integer, comment="Prompt and the most output; NULL: no limit."),
-    sa.Column("lanes", ARRAY(sa.Text), comment="Those it may use; NULL: all."),
+    sa.Column("lanes", ARRAY(sa.Text), comment="The lanes that it may use; NULL: all."),
     sa.Column("day_usd", USD, comment="The limit of its USD at the paid API in a day of UTC; NULL: none."),
     sa.Column("month_usd", USD, comment="The limit of its USD at the paid API in a month of UTC; NULL: none."),
     sa.Column("webhook_secret_old", sa.Text, comment="The secret before; it signs too until webhook_secret_old_until."),
@@ -97,7 +98,7 @@ budgets = sa.Table(
     sa.Column(
         "limit_usd",
         USD,
-        comment="Of all apps together: the limit in force when the control process last looked; NULL: none.",
+        comment="The limit of all apps together when the control process last looked; NULL: none.",
     ),
     one_of("period", ("day", "month"), "period"),
     sa.UniqueConstraint("app_id", "period", "starts_at", postgresql_nulls_not_distinct=True),
@@ -125,4 +126,69 @@ budget_limits = sa.Table(
     sa.Column("set_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
     sa.CheckConstraint("id = 1", name="one_row"),
     comment="The stored limits of all apps together at the paid API, one row; without it those of the settings hold.",
+)
+
+
+operators = sa.Table(
+    "operators",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text, nullable=False, comment="Salted scrypt; a new one ends the open sessions."),
+    created_at(),
+    one_of("role", Role, "role"),
+)
+
+failed_logins = sa.Table(
+    "failed_logins",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True, comment="SHA-256 of the name that was given."),
+    sa.Column("tries", sa.Integer, nullable=False),
+    moment("until", nullable=False, index=True, comment="Then they are forgotten."),
+    comment="Failed logins by name, whether an operator has it or not.",
+)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="Grows with the time."),
+    sa.Column(
+        "at",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        index=True,
+        comment="The start of the transaction in which it was done.",
+    ),
+    sa.Column(
+        "actor",
+        sa.Text,
+        nullable=False,
+        comment="The operator: the account at /ops, user@host in a terminal, the login of Flower, or celery.",
+    ),
+    sa.Column(
+        "source",
+        sa.Text,
+        nullable=False,
+        comment="pages: logged in at /ops; cli: in a terminal that reaches the database; celery: Flower or celery "
+        "control.",
+    ),
+    sa.Column(
+        "action",
+        sa.Text,
+        nullable=False,
+        comment="The kind of the subject, and what was done to it, such as key.revoke.",
+    ),
+    sa.Column("subject", sa.Text, nullable=False, comment="The id or name of what it was done to."),
+    sa.Column("app_id", sa.Uuid, comment="The app that the subject is, or belongs to; NULL: none."),
+    sa.Column(
+        "details",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'"),
+        comment="What changed, before and after. No secret, no prompt, no answer.",
+    ),
+    one_of("source", Source, "source"),
+    comment="What operators did, each in the transaction that did it. A row never changes.",
 )

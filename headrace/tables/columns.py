@@ -18,7 +18,6 @@ USD = sa.Numeric(18, 9)
 
 
 def moment(name: str, *, nullable: bool = True, index: bool = False, comment: str | None = None) -> sa.Column[object]:
-    """A time column."""
     return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, index=index, comment=comment)
 
 

@@ -71,6 +71,5 @@ def drop_index(name: str, table: str) -> None:
 
 
 def _parts_of(table: str) -> list[str]:
-    """The partitions of a table."""
     parts = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass(:name) ORDER BY 1"
     return list(op.get_bind().scalars(sa.text(parts), {"name": table}))

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from headrace.policies.bill_checks import Source
 from headrace.tables.columns import USD, metadata, moment, one_of
 
 #: Factors and shares for each unit of work, with more decimals than amounts.
@@ -16,12 +17,14 @@ cost_hours = sa.Table(
     sa.Column("pool", sa.Text, primary_key=True),
     sa.Column("hour", sa.TIMESTAMP(timezone=True), primary_key=True, comment="Its start, in UTC."),
     sa.Column("host_s", sa.Numeric(18, 6), nullable=False, comment="Seconds of hosts that the bill covers."),
-    sa.Column("boot_s", sa.Numeric(18, 6), nullable=False, comment="Those of them before the host was ready."),
+    sa.Column(
+        "boot_s", sa.Numeric(18, 6), nullable=False, comment="The part of these seconds before the host was ready."
+    ),
     sa.Column("unpriced_hosts", sa.Integer, nullable=False, comment="Hosts of that hour without a price."),
     sa.Column("bill_usd", USD, nullable=False),
     sa.Column("boot_usd", USD, nullable=False, comment="The part of the bill for boot_s."),
     sa.Column("requests", sa.BigInteger, nullable=False, comment="Entries of the kind compute of that hour."),
-    sa.Column("work", sa.Numeric(36, 9), nullable=False, comment="Of these requests."),
+    sa.Column("work", sa.Numeric(36, 9), nullable=False, comment="The work of these requests."),
     sa.Column("compute_usd", USD, nullable=False, comment="Their prices."),
     sa.Column("waste_usd", USD, nullable=False, comment="The prices of failed and lost attempts on own hosts."),
     sa.Column("factor", RATE, nullable=False, comment="The part of each price that the bill covers."),
@@ -35,6 +38,34 @@ cost_hours = sa.Table(
     comment="One row for each pool and each hour of UTC in which its hosts were billed.",
 )
 
+host_hours = sa.Table(
+    "host_hours",
+    metadata,
+    sa.Column("hour", sa.TIMESTAMP(timezone=True), primary_key=True, comment="Its start, in UTC."),
+    sa.Column(
+        "machine",
+        sa.Text,
+        primary_key=True,
+        comment="The name that the machine's leases share, or its name in [[owned_hosts]].",
+    ),
+    sa.Column("pool", sa.Text, primary_key=True),
+    sa.Column("instance_type", sa.Text, comment="A NAME of [hosts.NAME]."),
+    sa.Column("is_owned", sa.Boolean, nullable=False, comment="[[owned_hosts]] has it: it is billed by the calendar."),
+    sa.Column("is_priced", sa.Boolean, nullable=False, comment="False: no lease of it has a price; it has no bill."),
+    sa.Column("leased_s", sa.Numeric(18, 6), nullable=False, comment="Seconds of the pool's leases of the machine."),
+    sa.Column("share", RATE, nullable=False, comment="The pool's part of the machine's bill."),
+    sa.Column("host_s", sa.Numeric(18, 6), nullable=False, comment="The pool's part of the billed seconds."),
+    sa.Column("boot_s", sa.Numeric(18, 6), nullable=False, comment="The part of host_s before the machine was ready."),
+    sa.Column("dead_s", sa.Numeric(18, 6), nullable=False, comment="The part of host_s without a lease."),
+    sa.Column("bill_usd", USD, nullable=False, comment="The pool's part of the machine's bill."),
+    sa.Column("boot_usd", USD, nullable=False, comment="The part of bill_usd for boot_s."),
+    sa.Column("dead_usd", USD, nullable=False, comment="The part of bill_usd for dead_s."),
+    sa.Column("billed_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now(), index=True),
+    sa.Index("ix_host_hours_pool_hour", "pool", "hour"),
+    comment="What each machine cost in each hour of UTC, and how its pools share that. A machine has one bill, "
+    "whichever pools it serves.",
+)
+
 own_prices = sa.Table(
     "own_prices",
     metadata,
@@ -44,7 +75,9 @@ own_prices = sa.Table(
     sa.Column("instance_type", sa.Text, nullable=False, comment="A NAME of [hosts.NAME]."),
     sa.Column("usd_per_hour", USD, nullable=False),
     sa.Column("tokens_per_s", sa.Float, nullable=False, comment="What one saturated host of the type serves."),
-    sa.Column("work_per_token", sa.Float, nullable=False, comment="Of the pool's requests then."),
+    sa.Column(
+        "work_per_token", sa.Float, nullable=False, comment="The mean work of a token of the pool's requests then."
+    ),
     sa.Column("input_usd_per_mtok", USD, nullable=False),
     sa.Column("cached_input_usd_per_mtok", USD, nullable=False),
     sa.Column("output_usd_per_mtok", USD, nullable=False),
@@ -79,7 +112,7 @@ closed_days = sa.Table(
     sa.Column("hours", sa.Integer, nullable=False, comment="Rows of cost_hours that its sums rest on."),
     moment("hours_closed_at", comment="When the last of them was closed; NULL: there are none."),
     moment("closed_at", nullable=False),
-    comment="Days whose charges are summed up in cost_days and user_days. A day has no gap before it.",
+    comment="Days whose charges are summed up in cost_days, user_days and label_days. A day has no gap before it.",
 )
 
 cost_days = sa.Table(
@@ -112,4 +145,61 @@ user_days = sa.Table(
     sa.Column("requests", sa.BigInteger, nullable=False),
     sa.Column("full_usd", SUM, nullable=False),
     comment="The sums of closed days behind cost_per_user_day, which also has the days since.",
+)
+
+label_keys = sa.Table(
+    "label_keys",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    comment="Keys of metadata by which costs are split: [costs].label_keys, as the control process has them.",
+)
+
+label_days = sa.Table(
+    "label_days",
+    metadata,
+    sa.Column("day", sa.TIMESTAMP(timezone=True), nullable=False, index=True),
+    sa.Column("app_id", sa.Uuid),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("value", sa.Text),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("usd", SUM, nullable=False),
+    sa.Column("full_usd", SUM, nullable=False),
+    sa.Column("waste_usd", SUM, nullable=False),
+    sa.Column("api_usd", SUM),
+    comment="The sums of closed days behind cost_per_label_day, which also has the days since.",
+)
+
+bills = sa.Table(
+    "bills",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False, comment="hosts, or api: the paid API."),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("lines", sa.Integer, nullable=False),
+    sa.Column("first_day", sa.Date, nullable=False, comment="Of UTC."),
+    sa.Column("last_day", sa.Date, nullable=False),
+    sa.Column("ledger_usd", SUM, nullable=False, comment="What the ledger had of these days."),
+    sa.Column("billed_usd", SUM, nullable=False, comment="What the provider charged."),
+    sa.Column("checked_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    one_of("source", Source, "source"),
+    comment="Each bill from outside that an operator has compared with the ledger.",
+)
+
+bill_checks = sa.Table(
+    "bill_checks",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("day", sa.TIMESTAMP(timezone=True), primary_key=True, comment="Its start, in UTC."),
+    sa.Column("name", sa.Text, primary_key=True, comment="The machine, or the model of the paid API."),
+    sa.Column("pool", sa.Text, primary_key=True, comment="Empty: only the bill has it."),
+    sa.Column("cause", sa.Text, primary_key=True, comment="Why both differ; none: what both have."),
+    sa.Column("kind", sa.Text, comment="The machine's type."),
+    sa.Column("ledger_usd", SUM, nullable=False),
+    sa.Column("billed_usd", SUM, nullable=False),
+    sa.Column("ledger_quantity", sa.Numeric(36, 6), nullable=False, comment="Hours, or tokens by their price."),
+    sa.Column("billed_quantity", sa.Numeric(36, 6), nullable=False),
+    sa.Column("bill_id", sa.ForeignKey("bills.id"), nullable=False),
+    comment="What the ledger and the last checked bill have of each day. The amounts of each side add up to it.",
 )

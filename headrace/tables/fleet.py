@@ -5,8 +5,37 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from headrace.domain.fleet import ProcessKind
 from headrace.domain.hosts import HostEnd
 from headrace.tables.columns import USD, metadata, moment, one_of
+
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, comment="One process's life; a restarted process is a new row."),
+    sa.Column("kind", sa.Text, nullable=False, comment="Its line of the Procfile."),
+    sa.Column("name", sa.Text, nullable=False, comment="The same in each life: its Celery node, or kind@host."),
+    sa.Column("host_id", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False, comment="Of its release."),
+    sa.Column("pool", sa.Text, comment="Of a GPU worker; NULL: of no pool."),
+    sa.Column("scaling_mode", sa.Text, comment="Of a control process: active or advisory."),
+    sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    # Without an index: a sign of life then writes the row alone, every few seconds.
+    sa.Column("seen_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column(
+        "stopped_at", sa.TIMESTAMP(timezone=True), comment="NULL: it runs; with an old seen_at it was killed, or hangs."
+    ),
+    sa.Column(
+        "problems",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'"),
+        comment="What it says is wrong in it, by the names of the alerts.",
+    ),
+    one_of("kind", ProcessKind, "kind"),
+    comment="Each process's signs of life.",
+)
 
 workers = sa.Table(
     "workers",
@@ -55,10 +84,13 @@ hosts = sa.Table(
     sa.Column("id", sa.Text, primary_key=True, comment="The HEADRACE_HOST_ID of its workers, or a name of its order."),
     sa.Column("pool", sa.Text, nullable=False),
     sa.Column("instance_type", sa.Text, comment="A NAME of [hosts.NAME]."),
-    sa.Column("usd_per_hour", USD, comment="The price when it was ordered; NULL: unknown."),
+    sa.Column("usd_per_hour", USD, comment="The machine's price when the lease began; NULL: unknown."),
     sa.Column("provider_id", sa.Text, comment="The provider's name of it."),
     moment("requested_at", nullable=False),
-    moment("ordered_at"),
+    moment(
+        "ordered_at",
+        comment="When the provider accepted the order; of an adopted host, when its first worker started.",
+    ),
     moment("ready_at"),
     moment("drain_at"),
     sa.Column(
@@ -79,7 +111,7 @@ hosts = sa.Table(
     sa.Column("drain_decision_id", sa.BigInteger, comment="The decision that drains it; NULL: none, or by hand."),
     one_of("end_reason", HostEnd, "end_reason"),
     sa.Index("ix_hosts_live", "pool", postgresql_where=sa.text("ended_at IS NULL")),
-    comment="One lease for each worker host, from its order to its end. It is billed from ordered_at to ended_at.",
+    comment="One lease for each worker host and pool, from ordered_at to ended_at. host_hours has the machines' bills.",
 )
 
 host_actors = sa.Table(
@@ -94,7 +126,7 @@ host_actors = sa.Table(
 locks = sa.Table(
     "locks",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True, comment="Of the work."),
+    sa.Column("name", sa.Text, primary_key=True, comment="The name of the work."),
     comment="One row for each work that one control process does at a time. That process locks the row meanwhile.",
 )
 
@@ -107,6 +139,12 @@ def _demand() -> tuple[sa.Column[Any], ...]:
         "offered_tokens": "Their tokens.",
         "spilled": "Those of them that went to the paid API, at the door or later.",
         "finished": "Jobs that ended on the pool's workers.",
+        "discounted": "Refused jobs that are in neither offered nor refused: requests that were repeated, and what one "
+        "app had refused far beyond what it was served.",
+        "discounted_tokens": "Their tokens.",
+        "ended": "Jobs that ended in any way since the sample before.",
+        "failed": "Those of them that failed.",
+        "expired": "Those that did not start in time.",
     }
     hosts = {"hosts_requested": "Ordered and not ready.", "hosts_draining": "They finish their jobs, then end."}
     return (
@@ -173,7 +211,9 @@ worker_samples = sa.Table(
     sa.Column("interval_s", sa.Float, nullable=False, comment="Since the worker's sample before: what totals are of."),
     sa.Column("running", sa.Float, nullable=False, comment="Mean over the engine's steps; without one, now."),
     sa.Column("waiting", sa.Integer, nullable=False, comment="In the engine, now."),
-    sa.Column("steps", sa.Integer, nullable=False, comment="Of the whole batch; 0 where the engine tells of none."),
+    sa.Column(
+        "steps", sa.Integer, nullable=False, comment="Steps of the whole batch; 0 where the engine reports none."
+    ),
     sa.Column("kv_use", sa.Float, comment="Share of the KV blocks, mean over the steps; NULL without one."),
     sa.Column("kv_reserved", sa.Float, comment="Share that the ledger expects at its peak; NULL without a ledger."),
     sa.Column("prompt_tokens", sa.Integer, nullable=False),
@@ -198,7 +238,9 @@ decisions = sa.Table(
     sa.Column("inputs", JSONB, nullable=False, comment="All that the decision went by: it can be computed again."),
     sa.Column("action", sa.Text, nullable=False, server_default="hold", comment="up, down or hold"),
     sa.Column("policy", sa.Text, nullable=False, server_default="reactive"),
-    sa.Column("version", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Of the policy's code."),
+    sa.Column(
+        "version", sa.Integer, nullable=False, server_default=sa.text("0"), comment="The version of the policy's code."
+    ),
     sa.Column("need", sa.Integer, comment="Hosts that the load needs; NULL: the policy does not say."),
     sa.Column("spare_need", sa.Integer, comment="Hosts below which none is spare."),
     sa.Column("forecast_tokens_per_s", sa.Float, comment="The load expected at forecast_at."),
@@ -207,7 +249,7 @@ decisions = sa.Table(
     moment("burst_until"),
     moment("applied_at"),
     sa.Column("tries", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Calls of the provider."),
-    sa.Column("error", sa.Text, comment="Of the last call of the provider that failed."),
+    sa.Column("error", sa.Text, comment="The error of the provider's last call that failed."),
     sa.Index("ix_decisions_pool_at", "pool", "at"),
     sa.Index(
         "ix_decisions_open",
@@ -236,6 +278,13 @@ refusals = sa.Table(
     sa.Column("app_id", sa.Uuid, primary_key=True),
     sa.Column("queue", sa.Text, primary_key=True),
     sa.Column("reason", sa.Text, primary_key=True),
+    sa.Column(
+        "is_repeat",
+        sa.Boolean,
+        primary_key=True,
+        server_default=sa.false(),
+        comment="The same request of this app was refused before in this minute.",
+    ),
     sa.Column("jobs", sa.Integer, nullable=False),
     sa.Column("tokens", sa.BigInteger, nullable=False, comment="The most that its jobs could have used."),
     sa.Column(
@@ -243,7 +292,7 @@ refusals = sa.Table(
         sa.Integer,
         nullable=False,
         server_default=sa.text("0"),
-        comment="Those of its jobs that a row of queue_samples counts.",
+        comment="How many of its jobs a row of queue_samples counts.",
     ),
     sa.Column(
         "expected_tokens",
@@ -257,6 +306,6 @@ refusals = sa.Table(
         sa.BigInteger,
         nullable=False,
         server_default=sa.text("0"),
-        comment="Those of its expected_tokens that a row of queue_samples counts.",
+        comment="How many of its expected_tokens a row of queue_samples counts.",
     ),
 )

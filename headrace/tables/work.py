@@ -1,7 +1,7 @@
-"""Jobs, their attempts, and what these cost."""
+"""Jobs, their attempts and what these cost; webhooks that announce their ends; the semantic cache."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState
@@ -14,7 +14,7 @@ BY_MONTH = {"jobs": "id", "job_texts": "job_id", "attempts": "job_id", "ledger":
 
 LEDGER_KINDS = ("compute", "api", "waste", "idle", "cache", "adjustment")
 
-SAVED_USD = "Of the kind cache: the price of the answer that it repeats. Else: that of the tokens that compression cut."
+SAVED_USD = "The price of what was not computed: the repeated answer (kind cache), or the tokens that compression cut."
 
 jobs = sa.Table(
     "jobs",
@@ -31,8 +31,8 @@ jobs = sa.Table(
     sa.Column("model_requested", sa.Text, nullable=False),
     sa.Column("model_served", sa.Text),
     sa.Column("adapter", sa.Text),
-    sa.Column("batch_id", sa.Uuid),
-    sa.Column("custom_id", sa.Text),
+    sa.Column("batch_id", sa.Uuid, comment="The batch whose line it answers; NULL: it was submitted by itself."),
+    sa.Column("custom_id", sa.Text, comment="What the batch calls that line."),
     sa.Column("end_user", sa.Text),
     sa.Column("served_by_job", sa.Uuid, comment="The job whose answer this one was given, or waits for."),
     sa.Column("metadata", JSONB, nullable=False, server_default=sa.text("'{}'")),
@@ -43,7 +43,7 @@ jobs = sa.Table(
     sa.Column("max_tokens", sa.Integer, nullable=False),
     sa.Column("output_tokens", sa.Integer),
     sa.Column("cached_tokens", sa.Integer),
-    sa.Column("reasoning_tokens", sa.Integer, comment="Of the output tokens, those before the answer's first."),
+    sa.Column("reasoning_tokens", sa.Integer, comment="The output tokens before the answer's first."),
     sa.Column("finish_reason", sa.Text),
     sa.Column("usd", USD, nullable=False, server_default=sa.text("0")),
     sa.Column("error_code", sa.Text),
@@ -70,7 +70,7 @@ jobs = sa.Table(
     ),
     sa.Column("retry_of", sa.Uuid, comment="The failed job that an operator has run again as this one."),
     moment("overflow_at", comment="When it first went to the paid API's queue; NULL: never."),
-    sa.Column("original_tokens", sa.Integer, comment="Of the prompt before it was compressed; NULL: it was not."),
+    sa.Column("original_tokens", sa.Integer, comment="The prompt's tokens before it was compressed; NULL: it was not."),
     sa.Column(
         "cache",
         sa.Text,
@@ -133,6 +133,7 @@ jobs = sa.Table(
         "served_by_job",
         postgresql_where=sa.text("state = 'waiting' AND served_by_job IS NOT NULL"),
     ),
+    sa.Index("ix_jobs_batch_id", "batch_id", postgresql_where=sa.text("batch_id IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )
 
@@ -152,11 +153,13 @@ job_texts = sa.Table(
     sa.Column("sampling", JSONB, nullable=False),
     sa.Column("answer", sa.Text),
     # Older rows have their log probabilities here; `logprobs_json` has those of new rows.
-    sa.Column("logprobs", JSONB(none_as_null=True), comment="Of the answer's tokens; NULL: they were not asked for."),
+    sa.Column(
+        "logprobs", JSONB(none_as_null=True), comment="Those of the answer's tokens; NULL: they were not asked for."
+    ),
     sa.Column(
         "logprobs_json",
         JSON(none_as_null=True),
-        comment="Of the answer's tokens, as they are sent; NULL: they were not asked for, or are in logprobs.",
+        comment="Those of the answer's tokens as they are sent; NULL: they were not asked for, or are in logprobs.",
     ),
     sa.Column("reasoning", sa.Text, comment="What the model thought before it answered; NULL: nothing, or not told."),
     sa.Column(
@@ -233,7 +236,11 @@ ledger = sa.Table(
     sa.Column("api_usd", USD, comment="What the paid API would have charged; NULL when it has no price."),
     sa.Column("estimated", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("saved_usd", USD, comment=SAVED_USD),
-    sa.Column("reason", sa.Text, comment="Of waste: escalated; kept, given after all and billed; shadow."),
+    sa.Column(
+        "reason",
+        sa.Text,
+        comment="Why it is waste: escalated; kept, given after all and billed; shadow; unreturned, of a provider.",
+    ),
     one_of("kind", LEDGER_KINDS, "kind"),
     sa.CheckConstraint("cached_tokens BETWEEN 0 AND prompt_tokens AND output_tokens >= 0", name="tokens"),
     sa.Index("uq_ledger_bill", "job_id", unique=True, postgresql_where=sa.text("kind IN ('compute', 'api', 'cache')")),
@@ -278,4 +285,128 @@ confinements = sa.Table(
     sa.Column("job_id", sa.Uuid, comment="The job whose turn it is; NULL: none yet."),
     sa.Column("worker_id", sa.Uuid, comment="The worker on which its jobs run while that lives; NULL: none yet."),
     comment="Apps whose jobs of a pool run one at a time, on one worker, because their prompts killed engines there.",
+)
+
+
+#: SQL by which the outbox is searched: the webhook's app (the operator's webhooks have none), and the receiver's host
+#: and port.
+APP_KEY = "coalesce(app_id, '00000000-0000-0000-0000-000000000000'::uuid)"
+RECEIVER = """lower("substring"(url COLLATE "C", '://([^/?#]*)'::text))"""
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("job_id", sa.Uuid, comment="The job whose end it announces; NULL: see data."),
+    sa.Column(
+        "app_id",
+        sa.ForeignKey("apps.id", ondelete="CASCADE"),
+        comment="The app that it belongs to; NULL: it is the operator's.",
+    ),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("data", JSONB, comment="What it says, where it is not a job's end."),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="pending"),
+    sa.Column("tries", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.Text),
+    created_at(),
+    sa.Column("next_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    moment("delivered_at"),
+    sa.Column(
+        "tries_before",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Tries before an operator's last retry: the schedule does not count them.",
+    ),
+    one_of("state", ("pending", "delivered", "failed"), "state"),
+    sa.CheckConstraint("num_nonnulls(job_id, data) = 1", name="about"),
+    sa.UniqueConstraint("job_id", "event"),
+    sa.Index("ix_deliveries_pending", "next_at", postgresql_where=sa.text("state = 'pending'")),
+    sa.Index(
+        "ix_deliveries_receiver",
+        sa.text(APP_KEY),
+        sa.text(f"({RECEIVER})"),
+        "next_at",
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+    sa.Index("ix_deliveries_failed", "id", postgresql_where=sa.text("state = 'failed'")),
+    postgresql_partition_by="RANGE (job_id)",
+)
+
+gone_receivers = sa.Table(
+    "gone_receivers",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True, comment="SHA-256 of the app's id and the URL."),
+    sa.Column(
+        "app_id",
+        sa.ForeignKey("apps.id", ondelete="CASCADE"),
+        comment="The app that it belongs to; NULL: it is the operator's.",
+    ),
+    sa.Column("url", sa.Text, nullable=False),
+    created_at(),
+    sa.Index("ix_gone_receivers_created_at", "created_at"),
+    comment="URLs that answered 410: nothing of that app is sent there any more.",
+)
+
+
+cache_entries = sa.Table(
+    "cache_entries",
+    metadata,
+    sa.Column(
+        "job_id", sa.Uuid, primary_key=True, comment="The job whose answer may serve. Its texts have the question."
+    ),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("scope", sa.LargeBinary, nullable=False, comment="SHA-256 of all but the question's words."),
+    sa.Column("digest", sa.LargeBinary, nullable=False, comment="SHA-256 of the question: one entry for each."),
+    sa.Column(
+        "fingerprints",
+        ARRAY(sa.LargeBinary),
+        comment="What a search finds it by: hashes of the scope and of what both questions must have in common.",
+    ),
+    # No column of pgvector's type, so that the schema is the same without the extension. Searches cast.
+    sa.Column("embedding", ARRAY(sa.REAL), nullable=False, comment="The embedding of the question."),
+    created_at(),
+    sa.Column(
+        "used_at",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it last matched a job. Of an app with too many entries, those unused for longest are deleted.",
+    ),
+    # A unique constraint could not leave its name.
+    sa.Index("uq_cache_entries_question", "app_id", "scope", "digest", unique=True),
+    # Without the list of pending entries, which every search would read as a whole.
+    sa.Index(
+        "ix_cache_entries_fingerprints", "fingerprints", postgresql_using="gin", postgresql_with={"fastupdate": "off"}
+    ),
+    comment="Questions of the semantic cache. One whose job has no answer serves nothing.",
+)
+
+cache_matches = sa.Table(
+    "cache_matches",
+    metadata,
+    sa.Column("job_id", sa.Uuid, primary_key=True, comment="The job that asked."),
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("entry_id", sa.Uuid, nullable=False, comment="The entry's job."),
+    sa.Column("similarity", sa.Float, nullable=False, comment="The cosine of both questions' embeddings."),
+    sa.Column(
+        "kind",
+        sa.Text,
+        nullable=False,
+        comment="served: with the entry's answer. The others ran. try: to test the entry; recheck: to test one that "
+        "may serve; shadow: because the pool serves nothing.",
+    ),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("is_right", sa.Boolean, comment="Whether its own answer agrees with the entry's; NULL: not compared."),
+    moment("judge_at", comment="When to look for its answer next; NULL: no more."),
+    one_of("kind", ("served", "try", "recheck", "shadow"), "kind"),
+    sa.Index("ix_cache_matches_tries", "entry_id", "at", postgresql_where=sa.text("is_right IS NOT NULL")),
+    sa.Index("ix_cache_matches_record", "app_id", "pool", "at", postgresql_where=sa.text("is_right IS NOT NULL")),
+    sa.Index("ix_cache_matches_judge_at", "judge_at", postgresql_where=sa.text("judge_at IS NOT NULL")),
+    sa.Index("ix_cache_matches_at", "at"),
+    comment="Jobs for which the semantic cache had an entry that the guard let pass. They have no text.",
 )

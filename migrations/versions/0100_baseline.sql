@@ -161,6 +161,7 @@ CREATE TABLE jobs (
     CONSTRAINT fk_jobs_app_id FOREIGN KEY (app_id) REFERENCES apps (id)
 ) PARTITION BY RANGE (id);
 CREATE INDEX ix_jobs_app_id_id ON jobs (app_id, id);
+CREATE INDEX ix_jobs_batch_id ON jobs (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_jobs_due ON jobs (not_before) WHERE state = 'waiting';
 CREATE INDEX ix_jobs_ended_between
     ON jobs (ended_at) WHERE started_at IS NOT NULL AND (state = 'cancelled' OR error_code = 'deadline_exceeded');
@@ -340,6 +341,125 @@ CREATE TABLE gone_receivers (
 );
 CREATE INDEX ix_gone_receivers_created_at ON gone_receivers (created_at);
 
+CREATE TABLE files (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    state text DEFAULT 'uploading' NOT NULL,
+    purpose text NOT NULL,
+    filename text NOT NULL,
+    bytes bigint NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz,
+    CONSTRAINT pk_files PRIMARY KEY (id),
+    CONSTRAINT fk_files_app_id FOREIGN KEY (app_id) REFERENCES apps (id) ON DELETE RESTRICT,
+    CONSTRAINT ck_files_state CHECK (state IN ('uploading', 'ready', 'deleted')),
+    CONSTRAINT ck_files_purpose CHECK (purpose IN ('batch', 'batch_output'))
+);
+CREATE INDEX ix_files_app_id ON files (app_id, id);
+CREATE INDEX ix_files_unready ON files (id) WHERE state <> 'ready';
+CREATE INDEX ix_files_expires_at ON files (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE batches (
+    id uuid NOT NULL,
+    app_id uuid NOT NULL,
+    state text DEFAULT 'validating' NOT NULL,
+    endpoint text NOT NULL,
+    model text,
+    input_file_id uuid NOT NULL,
+    output_file_id uuid,
+    error_file_id uuid,
+    completion_window text NOT NULL,
+    overflow text NOT NULL,
+    metadata jsonb DEFAULT '{}' NOT NULL,
+    webhook_url text,
+    output_keep_s integer,
+    retry_of uuid,
+    errors jsonb,
+    total integer DEFAULT 0 NOT NULL,
+    completed integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    prompt_tokens bigint DEFAULT 0 NOT NULL,
+    cached_tokens bigint DEFAULT 0 NOT NULL,
+    output_tokens bigint DEFAULT 0 NOT NULL,
+    reasoning_tokens bigint DEFAULT 0 NOT NULL,
+    usd numeric(18, 9) DEFAULT 0 NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz NOT NULL,
+    not_before timestamptz,
+    in_progress_at timestamptz,
+    finalizing_at timestamptz,
+    completed_at timestamptz,
+    failed_at timestamptz,
+    expired_at timestamptz,
+    cancelling_at timestamptz,
+    cancelled_at timestamptz,
+    runner_id uuid,
+    lease_until timestamptz,
+    has_lines boolean DEFAULT true NOT NULL,
+    CONSTRAINT pk_batches PRIMARY KEY (id),
+    CONSTRAINT fk_batches_app_id FOREIGN KEY (app_id) REFERENCES apps (id) ON DELETE RESTRICT,
+    CONSTRAINT ck_batches_state CHECK (
+        state IN (
+            'validating', 'failed', 'in_progress', 'finalizing', 'completed', 'expired', 'cancelling', 'cancelled'
+        )
+    ),
+    CONSTRAINT ck_batches_overflow CHECK (overflow IN ('allow', 'never', 'only')),
+    CONSTRAINT ck_batches_counts CHECK (completed + failed <= total)
+);
+CREATE INDEX ix_batches_app_id ON batches (app_id, id);
+CREATE INDEX ix_batches_open ON batches (id) WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
+CREATE INDEX ix_batches_with_lines ON batches (id) WHERE has_lines;
+
+CREATE TABLE batch_lines (
+    batch_id uuid NOT NULL,
+    number integer NOT NULL,
+    custom_id text NOT NULL,
+    state text DEFAULT 'waiting' NOT NULL,
+    prefix text NOT NULL,
+    body text NOT NULL,
+    job_id uuid,
+    status_code smallint,
+    refusal text,
+    submitted_at timestamptz,
+    provider_batch_id uuid,
+    CONSTRAINT pk_batch_lines PRIMARY KEY (batch_id, number),
+    CONSTRAINT fk_batch_lines_batch_id FOREIGN KEY (batch_id) REFERENCES batches (id) ON DELETE CASCADE,
+    CONSTRAINT ck_batch_lines_state
+        CHECK (state IN ('waiting', 'submitted', 'succeeded', 'failed', 'expired', 'cancelled')),
+    CONSTRAINT ck_batch_lines_submitted_has_job CHECK (state <> 'submitted' OR job_id IS NOT NULL),
+    CONSTRAINT ck_batch_lines_refusal CHECK ((status_code IS NULL) = (refusal IS NULL))
+);
+CREATE INDEX ix_batch_lines_waiting ON batch_lines (batch_id, prefix, length(body), number) WHERE state = 'waiting';
+CREATE INDEX ix_batch_lines_submitted ON batch_lines (batch_id, job_id) WHERE state = 'submitted';
+CREATE INDEX ix_batch_lines_provider ON batch_lines (provider_batch_id, job_id) WHERE provider_batch_id IS NOT NULL;
+
+CREATE TABLE provider_batches (
+    id uuid NOT NULL,
+    batch_id uuid NOT NULL,
+    model text NOT NULL,
+    state text DEFAULT 'gathering' NOT NULL,
+    file_id text,
+    provider_id text,
+    status text,
+    lines integer DEFAULT 0 NOT NULL,
+    answered integer DEFAULT 0 NOT NULL,
+    unreturned_usd numeric(18, 9) DEFAULT 0 NOT NULL,
+    error text,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    sent_at timestamptz,
+    checked_at timestamptz,
+    cancel_asked_at timestamptz,
+    ended_at timestamptz,
+    runner_id uuid,
+    lease_until timestamptz,
+    CONSTRAINT pk_provider_batches PRIMARY KEY (id),
+    CONSTRAINT fk_provider_batches_batch_id FOREIGN KEY (batch_id) REFERENCES batches (id) ON DELETE CASCADE,
+    CONSTRAINT ck_provider_batches_state
+        CHECK (state IN ('gathering', 'ready', 'reserved', 'uploaded', 'sent', 'settled', 'ended'))
+);
+CREATE INDEX ix_provider_batches_batch_id ON provider_batches (batch_id);
+CREATE INDEX ix_provider_batches_open ON provider_batches (id) WHERE state <> 'ended';
+
 -- The semantic cache: the questions that have answers, and what became of jobs that asked the same in other words.
 
 CREATE TABLE cache_entries (
@@ -401,6 +521,27 @@ CREATE TABLE cost_hours (
     CONSTRAINT pk_cost_hours PRIMARY KEY (pool, hour),
     CONSTRAINT ck_cost_hours_weigh_by CHECK (weigh_by IN ('tokens', 'kv'))
 );
+
+CREATE TABLE host_hours (
+    hour timestamptz NOT NULL,
+    machine text NOT NULL,
+    pool text NOT NULL,
+    instance_type text,
+    is_owned boolean NOT NULL,
+    is_priced boolean NOT NULL,
+    leased_s numeric(18, 6) NOT NULL,
+    share numeric(36, 18) NOT NULL,
+    host_s numeric(18, 6) NOT NULL,
+    boot_s numeric(18, 6) NOT NULL,
+    dead_s numeric(18, 6) NOT NULL,
+    bill_usd numeric(18, 9) NOT NULL,
+    boot_usd numeric(18, 9) NOT NULL,
+    dead_usd numeric(18, 9) NOT NULL,
+    billed_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT pk_host_hours PRIMARY KEY (hour, machine, pool)
+);
+CREATE INDEX ix_host_hours_billed_at ON host_hours (billed_at);
+CREATE INDEX ix_host_hours_pool_hour ON host_hours (pool, hour);
 
 CREATE TABLE own_prices (
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -468,7 +609,74 @@ CREATE TABLE user_days (
 );
 CREATE INDEX ix_user_days_day ON user_days (day);
 
+CREATE TABLE label_keys (
+    key text NOT NULL,
+    CONSTRAINT pk_label_keys PRIMARY KEY (key)
+);
+
+CREATE TABLE label_days (
+    day timestamptz NOT NULL,
+    app_id uuid,
+    key text NOT NULL,
+    value text,
+    requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    usd numeric(36, 9) NOT NULL,
+    full_usd numeric(36, 9) NOT NULL,
+    waste_usd numeric(36, 9) NOT NULL,
+    api_usd numeric(36, 9)
+);
+CREATE INDEX ix_label_days_day ON label_days (day);
+
+CREATE TABLE bills (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    source text NOT NULL,
+    file text NOT NULL,
+    lines integer NOT NULL,
+    first_day date NOT NULL,
+    last_day date NOT NULL,
+    ledger_usd numeric(36, 9) NOT NULL,
+    billed_usd numeric(36, 9) NOT NULL,
+    checked_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT pk_bills PRIMARY KEY (id),
+    CONSTRAINT ck_bills_source CHECK (source IN ('hosts', 'api'))
+);
+
+CREATE TABLE bill_checks (
+    source text NOT NULL,
+    day timestamptz NOT NULL,
+    name text NOT NULL,
+    pool text NOT NULL,
+    cause text NOT NULL,
+    kind text,
+    ledger_usd numeric(36, 9) NOT NULL,
+    billed_usd numeric(36, 9) NOT NULL,
+    ledger_quantity numeric(36, 6) NOT NULL,
+    billed_quantity numeric(36, 6) NOT NULL,
+    bill_id bigint NOT NULL,
+    CONSTRAINT pk_bill_checks PRIMARY KEY (source, day, name, pool, cause),
+    CONSTRAINT fk_bill_checks_bill_id FOREIGN KEY (bill_id) REFERENCES bills (id)
+);
+
 -- Workers and hosts, and what was observed and decided about them.
+
+CREATE TABLE processes (
+    id uuid NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    host_id text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    pool text,
+    scaling_mode text,
+    started_at timestamptz DEFAULT now() NOT NULL,
+    seen_at timestamptz DEFAULT now() NOT NULL,
+    stopped_at timestamptz,
+    problems jsonb DEFAULT '{}' NOT NULL,
+    CONSTRAINT pk_processes PRIMARY KEY (id),
+    CONSTRAINT ck_processes_kind CHECK (kind IN ('web', 'ops', 'gpu', 'overflow', 'webhooks', 'batches', 'control', 'beat'))
+);
 
 CREATE TABLE workers (
     id uuid NOT NULL,
@@ -510,7 +718,7 @@ CREATE TABLE hosts (
     decision_id bigint,
     drain_decision_id bigint,
     CONSTRAINT pk_hosts PRIMARY KEY (id),
-    CONSTRAINT ck_hosts_end_reason CHECK (end_reason IN ('scaled_down', 'by_hand', 'gone', 'written_off'))
+    CONSTRAINT ck_hosts_end_reason CHECK (end_reason IN ('scaled_down', 'by_hand', 'gone', 'written_off', 'unattended'))
 );
 CREATE INDEX ix_hosts_live ON hosts (pool) WHERE ended_at IS NULL;
 
@@ -543,6 +751,11 @@ CREATE TABLE queue_samples (
     offered_tokens bigint DEFAULT 0 NOT NULL,
     spilled bigint DEFAULT 0 NOT NULL,
     finished bigint DEFAULT 0 NOT NULL,
+    discounted bigint DEFAULT 0 NOT NULL,
+    discounted_tokens bigint DEFAULT 0 NOT NULL,
+    ended bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL,
     hosts_requested float8 DEFAULT 0 NOT NULL,
     hosts_draining float8 DEFAULT 0 NOT NULL,
     kv_use float8,
@@ -569,6 +782,11 @@ CREATE TABLE queue_rollups (
     offered_tokens bigint DEFAULT 0 NOT NULL,
     spilled bigint DEFAULT 0 NOT NULL,
     finished bigint DEFAULT 0 NOT NULL,
+    discounted bigint DEFAULT 0 NOT NULL,
+    discounted_tokens bigint DEFAULT 0 NOT NULL,
+    ended bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL,
     hosts_requested float8 DEFAULT 0 NOT NULL,
     hosts_draining float8 DEFAULT 0 NOT NULL,
     kv_use float8,
@@ -637,12 +855,13 @@ CREATE TABLE refusals (
     app_id uuid NOT NULL,
     queue text NOT NULL,
     reason text NOT NULL,
+    is_repeat boolean DEFAULT false NOT NULL,
     jobs integer NOT NULL,
     tokens bigint NOT NULL,
     sampled_jobs integer DEFAULT 0 NOT NULL,
     expected_tokens bigint DEFAULT 0 NOT NULL,
     sampled_tokens bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT pk_refusals PRIMARY KEY (minute, app_id, queue, reason)
+    CONSTRAINT pk_refusals PRIMARY KEY (minute, app_id, queue, reason, is_repeat)
 );
 
 -- The accounts of operators, who log in to the pages at /ops, and what operators did.

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Protocol, cast
 
 from headrace.config import Settings
 from headrace.errors import ConfigError
@@ -20,15 +19,10 @@ ACTUATORS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class _ActuatorModule(Protocol):
-    def build(self, settings: Settings) -> Actuator: ...
-
-
 def load(settings: Settings) -> Actuator:
     """Make the actuator that `[scaling] actuator` names. It calls no provider yet.
 
-    Raises:
-        ConfigError: none is named, one of its settings is missing or wrong, or its SDK is not installed.
+    Raises: ConfigError: none is named, one of its settings is missing or wrong, or its SDK is not installed.
     """
     name = settings.scaling.actuator
     if name is None:
@@ -40,4 +34,5 @@ def load(settings: Settings) -> Actuator:
             f"The actuator '{name}' needs the package '{missing.name}', which is not installed.",
             param="scaling.actuator",
         ) from missing
-    return cast(_ActuatorModule, module).build(settings)
+    actuator: Actuator = module.build(settings)
+    return actuator

@@ -5,6 +5,7 @@ the instances. docs/actuators.md says how to set up a group.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import boto3
@@ -23,6 +24,8 @@ _LIVE = frozenset({"Pending", "Pending:Wait", "Pending:Proceed", "InService"})
 TRIES = 2
 #: Instances that exist no more, or belong to the group no more.
 _GONE = frozenset({"Terminated", "Detached"})
+#: Codes of a call for which the role has no right.
+_FORBIDDEN = frozenset({"UnauthorizedOperation", "AccessDenied"})
 
 
 def build(settings: Settings) -> "AwsActuator":
@@ -40,11 +43,12 @@ def build(settings: Settings) -> "AwsActuator":
     )
     try:
         session = boto3.session.Session()
-        client = session.client("autoscaling", region_name=aws.region, endpoint_url=aws.endpoint_url, config=config)
+        where = {"region_name": aws.region, "endpoint_url": aws.endpoint_url, "config": config}
+        client, ec2 = session.client("autoscaling", **where), session.client("ec2", **where)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"The actuator 'aws' cannot be set up: {error}", param="scaling.aws") from error
     # It waits for a connection and then for an answer, each time.
-    return AwsActuator(aws.groups, client, patience_s=TRIES * 2 * aws.timeout_s)
+    return AwsActuator(aws.groups, client, ec2, patience_s=TRIES * 2 * aws.timeout_s)
 
 
 class AwsActuator:
@@ -53,11 +57,11 @@ class AwsActuator:
     name = "aws"
     names_hosts = False
 
-    def __init__(self, groups: Mapping[str, str], client: Any, patience_s: float) -> None:
-        """Take the name of each pool's group, and boto3's client of EC2 Auto Scaling."""
+    def __init__(self, groups: Mapping[str, str], client: Any, ec2: Any, patience_s: float) -> None:
+        """Take the name of each pool's group, and boto3's clients of EC2 Auto Scaling and of EC2."""
         self.patience_s = patience_s
         self._groups = dict(groups)
-        self._client = client
+        self._client, self._ec2 = client, ec2
 
     def machines(self, pool: str) -> list[HostMachine]:
         """List the group's instances. An instance in standby counts as ending: it serves no more."""
@@ -75,16 +79,29 @@ class AwsActuator:
         wanted = sum(not machine.is_ending for machine in present) + len(orders)
         most = int(group["MaxSize"])
         if (capacity := min(wanted, most)) > int(group["DesiredCapacity"]):
-            self._call(
-                pool,
-                self._client.set_desired_capacity,
-                AutoScalingGroupName=group["AutoScalingGroupName"],
-                DesiredCapacity=capacity,
-                HonorCooldown=False,
-            )
+            self._set_capacity(pool, group, capacity)
         if wanted > most:
             raise self._refused(pool, f"has at most {most} instances (MaxSize), and {wanted} are wanted")
         return []
+
+    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
+        """Lower the desired capacity to the live instances and `awaited` more, never below an instance that lives."""
+        group = self._describe(pool)
+        wanted = sum(not machine.is_ending for machine in present) + awaited
+        if (capacity := max(wanted, len(_live(group)), int(group["MinSize"]))) < int(group["DesiredCapacity"]):
+            self._set_capacity(pool, group, capacity)
+
+    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
+        """When EC2 launched these instances; none without the right `ec2:DescribeInstances`."""
+        ids = [machine.provider_id for machine in machines]
+        try:
+            found = self._call(pool, self._ec2.describe_instances, Filters=[{"Name": "instance-id", "Values": ids}])
+        except ActuatorUnavailable as error:
+            if _is_forbidden(error.__cause__):
+                return {}
+            raise
+        instances = [each for reservation in found.get("Reservations", []) for each in reservation["Instances"]]
+        return {each["InstanceId"]: each["LaunchTime"] for each in instances}
 
     def release(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """End these instances, and lower the desired capacity by each of them that still lives."""
@@ -115,8 +132,16 @@ class AwsActuator:
     def unmark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """Do nothing."""
 
+    def _set_capacity(self, pool: str, group: Mapping[str, Any], capacity: int) -> None:
+        self._call(
+            pool,
+            self._client.set_desired_capacity,
+            AutoScalingGroupName=group["AutoScalingGroupName"],
+            DesiredCapacity=capacity,
+            HonorCooldown=False,
+        )
+
     def _describe(self, pool: str) -> Mapping[str, Any]:
-        """Read the pool's group."""
         if pool not in self._groups:
             raise ActuatorUnavailable(f"Pool '{pool}' has no Auto Scaling group: set [scaling.aws] groups.")
         found = self._call(pool, self._client.describe_auto_scaling_groups, AutoScalingGroupNames=[self._groups[pool]])
@@ -133,6 +158,10 @@ class AwsActuator:
 
     def _refused(self, pool: str, why: str) -> ActuatorUnavailable:
         return ActuatorUnavailable(f"The Auto Scaling group '{self._groups.get(pool)}' of pool '{pool}' {why}.")
+
+
+def _is_forbidden(error: BaseException | None) -> bool:
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] in _FORBIDDEN
 
 
 def _live(group: Mapping[str, Any]) -> set[str]:

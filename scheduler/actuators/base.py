@@ -3,8 +3,9 @@
 Knows nothing of decisions, leases or Postgres. Every actuator passes `tests/contracts/test_actuator.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 
@@ -78,6 +79,17 @@ class Actuator(Protocol):
             accepted. Without it, all orders are accepted unless an error says otherwise, and their machines show in
             `machines` once the provider has named them.
         """
+        ...
+
+    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
+        """Take back what was ordered and not delivered: beside the live ones of `present`, only `awaited` may come.
+
+        Ends no machine. Nothing to do with `names_hosts`: an accepted order of such a provider is a machine.
+        """
+        ...
+
+    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
+        """When the provider launched these machines, by `provider_id`; without those of which it does not say so."""
         ...
 
     def release(self, pool: str, machines: Sequence[HostMachine]) -> None:

@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -17,7 +18,7 @@ from headrace.config import Settings
 from headrace.errors import ActuatorUnavailable, ConfigError
 from scheduler.actuators.base import HostMachine, HostOrder
 
-#: Of the requests. A request of another version means something else; new fields do not change it.
+#: The version of the requests. A request of another version means something else; new fields do not change it.
 VERSION = 1
 #: The most that is read of an answer. A host takes about 100 bytes.
 _LONGEST_ANSWER = 4 * 1024 * 1024
@@ -58,7 +59,6 @@ class CommandActuator:
         self.patience_s = self._timeout_s = timeout_s
 
     def machines(self, pool: str) -> list[HostMachine]:
-        """List the pool's machines."""
         return self._hosts(self._ask("list", pool, []))
 
     def order(self, pool: str, orders: Sequence[HostOrder], present: Sequence[HostMachine]) -> list[HostMachine]:
@@ -74,10 +74,16 @@ class CommandActuator:
         return machines
 
     def release(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """End these machines."""
         if machines:
             asked = [{"host_id": each.host_id, "provider_id": each.provider_id} for each in machines]
             self._ask("release", pool, asked)
+
+    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
+        """Do nothing: an accepted order is a machine."""
+
+    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
+        """Know none."""
+        return {}
 
     def mark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """Do nothing: the program ends the machines that `release` names, and chooses none itself."""

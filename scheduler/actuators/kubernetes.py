@@ -6,6 +6,7 @@ A machine is a pod, by its name, which its worker learns from the downward API. 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from kubernetes import client, config
@@ -18,7 +19,7 @@ from headrace.config.scaling import KubernetesSettings
 from headrace.errors import ActuatorUnavailable, ConfigError
 from scheduler.actuators.base import HostMachine, HostOrder
 
-#: Of pods that are ready, a ReplicaSet ends those with the lowest cost first. Other pods cost 0.
+#: A ReplicaSet ends the ready pods with the lowest cost first. Other pods cost 0.
 #: Source: the documentation of ReplicaSets, "pod deletion cost".
 _COST = "controller.kubernetes.io/pod-deletion-cost"
 _LOWEST = str(-(2**31))
@@ -76,6 +77,18 @@ class KubernetesActuator:
             wanted = sum(not machine.is_ending for machine in present) + len(orders)
             self._change_replicas(pool, lambda replicas: max(replicas, wanted))
         return []
+
+    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
+        """Lower the replicas to the live pods and `awaited` more: a quota may keep the others from being made."""
+        wanted = sum(not machine.is_ending for machine in present) + awaited
+        live = sum(map(_lives, self._pods(pool)))
+        self._change_replicas(pool, lambda replicas: min(replicas, max(wanted, live)))
+
+    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
+        """When these pods were made."""
+        names = {machine.provider_id for machine in machines}
+        made = {pod.metadata.name: pod.metadata.creation_timestamp for pod in self._pods(pool)}
+        return {name: at for name, at in made.items() if name in names and at is not None}
 
     def release(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """End these pods, and lower the replicas to the other live ones."""

@@ -6,14 +6,15 @@ The supervisor keeps them, so that they outlive this process.
 import json
 import socket
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from headrace.config import Settings
 from headrace.errors import ActuatorUnavailable, ConfigError
-from headrace.stack.hosts.messages import MAX_ANSWER_BYTES, HostAnswer, LocalHost
-from headrace.stack.processes.roster import MemberState
+from headrace.stack.hosts import MAX_ANSWER_BYTES, HostAnswer, LocalHost
+from headrace.stack.services import MemberState
 from scheduler.actuators.base import HostMachine, HostOrder
 
 #: Seconds that the supervisor may take to connect, and for each part of its answer. It answers in milliseconds.
@@ -21,7 +22,6 @@ TIMEOUT_S = 2.0
 
 
 def build(settings: Settings) -> "LocalActuator":
-    """Make the actuator. Raises: ConfigError."""
     path = settings.scaling.local.socket
     if path is None:
         message = "The actuator 'local' needs a supervisor that starts workers: run 'headrace up --scale'."
@@ -63,6 +63,13 @@ class LocalActuator:
         """Stop hosts. Their workers finish what they run within `drain_s`."""
         for machine in machines:
             self._ask({"verb": "stop", "pool": pool, "host_id": machine.provider_id})
+
+    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
+        """Do nothing: an accepted order is a machine."""
+
+    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
+        """Know none."""
+        return {}
 
     def mark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """Do nothing: the supervisor stops no host unasked."""

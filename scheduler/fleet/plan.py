@@ -4,12 +4,14 @@ Level-triggered: it looks at how things stand, not at what happened. So a step t
 provider has undone is planned again.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 from headrace.domain.hosts import HostEnd, HostState, HostWork
-from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.base import Actuator, HostMachine, HostOrder
 
 #: How long a host may have neither a live worker nor a machine in the provider's list before its lease ends. A worker
 #: that starts again, or a list with a gap, ends none.
@@ -49,6 +51,7 @@ class Plan:
         order: hosts without a machine.
         release: machines to end, by the ids of their hosts.
         orphans: machines of ended leases, which must not exist.
+        unclaimed: machines without a lease and without a live worker.
         draining: machines that will be released.
         serving: machines that will not.
     """
@@ -59,6 +62,7 @@ class Plan:
     order: tuple[HostOrder, ...]
     release: Mapping[str, HostMachine]
     orphans: tuple[HostMachine, ...]
+    unclaimed: tuple[HostMachine, ...]
     draining: tuple[HostMachine, ...]
     serving: tuple[HostMachine, ...]
 
@@ -97,6 +101,8 @@ def plan(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: Term
     drain = late(hosts, terms)
     draining = {host_id: live[host_id] for host_id in live if by_id[host_id].lease.drain_at is not None}
     taken = {machine.provider_id for machine in found.values()}
+    free = [machine for machine in machines if machine.provider_id not in taken and not machine.is_ending]
+    workless = [machine for machine in free if not machine_names(machine) & terms.stray]
     return Plan(
         named={
             host_id: machine.provider_id
@@ -111,11 +117,8 @@ def plan(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: Term
             if host.lease.id not in found and host.lease.id not in drain and _is_awaited(host)
         ),
         release={host_id: machine for host_id, machine in draining.items() if is_done(by_id[host_id], terms)},
-        orphans=tuple(
-            machine
-            for machine in machines
-            if machine.provider_id not in taken and not machine.is_ending and _is_orphan(machine, terms)
-        ),
+        orphans=tuple(machine for machine in workless if machine_names(machine) & terms.ended),
+        unclaimed=tuple(machine for machine in workless if not machine_names(machine) & terms.ended),
         draining=tuple(draining.values()),
         serving=tuple(machine for host_id, machine in live.items() if host_id not in draining),
     )
@@ -173,11 +176,86 @@ def _is_awaited(host: HostWork) -> bool:
     return lease.state is HostState.REQUESTED and lease.provider_id is None and not lease.is_adopted
 
 
-def _is_orphan(machine: HostMachine, terms: Terms) -> bool:
-    names = machine_names(machine)
-    return bool(names & terms.ended) and not names & terms.stray
-
-
 def machine_names(machine: HostMachine) -> frozenset[str]:
     """What workers may call this machine."""
     return frozenset({machine.provider_id} if machine.host_id is None else {machine.provider_id, machine.host_id})
+
+
+# How often a provider is asked, and what it was told of draining machines.
+
+_NEVER = -float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of a `HostMover`.
+
+    Attributes:
+        look_every_s: how often machines are listed while nothing is to be ordered or ended.
+        retry_s: the pause after a call that failed; it doubles up to `longest_retry_s`.
+        claim_s: how long the claim of a process that died, or hangs in a call, keeps others away.
+    """
+
+    look_every_s: float = 5.0
+    retry_s: float = 1.0
+    longest_retry_s: float = 60.0
+    claim_s: float = 120.0
+
+    @classmethod
+    def of(cls, actuator: Actuator) -> Self:
+        """The times of movers that use this actuator."""
+        # A process that still holds its claim after twice the time in which a request fails is dead, or hangs.
+        return cls(claim_s=2 * actuator.patience_s)
+
+
+class CallPace:
+    """When the provider may be asked next."""
+
+    def __init__(self, timing: Timing, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timing, self._clock = timing, clock
+        self._failures = 0
+        self._next_call = self._next_look = _NEVER
+
+    def may_look(self, *, is_urgent: bool) -> bool:
+        """Whether the machines may be listed now. Nothing is urgent enough to shorten the pause after a failure."""
+        at = self._clock()
+        return at >= self._next_call and (is_urgent or at >= self._next_look)
+
+    def looked(self) -> None:
+        """Note that the machines were listed."""
+        self._next_look = self._clock() + self._timing.look_every_s
+
+    def failed(self) -> None:
+        """Note a call that failed, or that did only a part."""
+        pause_s = min(self._timing.retry_s * 2**self._failures, self._timing.longest_retry_s)
+        self._next_call = self._clock() + pause_s
+        self._failures = min(self._failures + 1, 16)
+
+    def went_well(self) -> None:
+        """Note a sweep without a failed call."""
+        self._failures = 0
+
+    def is_failing(self) -> bool:
+        """Whether the pause after a failure lasts."""
+        return self._clock() < self._next_call
+
+
+class DrainHints:
+    """Which machines the provider knows to drain. A new process tells it all again."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, bool] = {}
+
+    def news(
+        self, draining: Sequence[HostMachine], serving: Sequence[HostMachine]
+    ) -> tuple[list[HostMachine], list[HostMachine]]:
+        """The machines to mark, and those to unmark: the ones of which the provider does not know it."""
+        told = self._told
+        return (
+            [machine for machine in draining if told.get(machine.provider_id) is not True],
+            [machine for machine in serving if told.get(machine.provider_id) is not False],
+        )
+
+    def note(self, draining: Sequence[HostMachine], serving: Sequence[HostMachine]) -> None:
+        """Note what the provider was told; machines that are gone are forgotten."""
+        self._told = {each.provider_id: True for each in draining} | {each.provider_id: False for each in serving}

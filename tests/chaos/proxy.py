@@ -14,7 +14,7 @@ from headrace.stack.ports import LOOPBACK
 #: Lingering for no time: closing sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 CHUNK_BYTES = 65_536
-#: The port was free a moment ago; whoever has it now had better not.
+#: The port was free a moment ago; another process may have it now.
 _LISTEN_FOR_S = 5.0
 
 

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from redis import Redis, RedisError
 
+from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
-from headrace.stack.servers.valkey import Valkey, binary
+from headrace.stack.valkey import Valkey, binary
 from tests.chaos.certificates import Certificates
 from tests.chaos.proxy import Mode, Proxy
 from tests.chaos.tls_proxy import TlsProxy
@@ -40,7 +40,7 @@ class Node:
         self._child: Child | None = None
 
     def start(self, master_port: int | None) -> None:
-        """Return once it serves. Args: master_port: whom it follows; None for nobody. Raises: StackError."""
+        """Return once it serves. Args: master_port: of its master; None: it has none. Raises: StackError."""
         self.valkey.prepare()
         options = ["--masterauth", PASSWORD, "--replica-announce-ip", LOOPBACK]
         options += ["--replica-announce-port", str(self.proxy.port), "--repl-diskless-sync-delay", "0"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from headrace.config import PROJECT_ROOT
 
 KINDS = (
-    *("kill_web", "kill_gpu", "kill_control", "freeze_gpu"),
+    *("kill_web", "kill_gpu", "kill_batches", "kill_control", "freeze_gpu"),
     *("redis_kill", "redis_wiped", "redis_hang", "redis_drop", "redis_blackhole"),
     *("postgres_restart", "postgres_promoted", "postgres_locked", "postgres_drop", "postgres_blackhole"),
     *("web_drop", "provider_truncated"),
@@ -27,6 +27,8 @@ def test_nothing_is_lost_and_nothing_done_twice_while_everything_breaks(tmp_path
     figures = json.loads((tmp_path / "report.json").read_text())["last_line"]
     assert (figures["lost"], figures["double_effects"], figures["double_billed"]) == (0, 0, 0)
     assert (figures["succeeded_share"], figures["fewest_of_a_kind"]) == (1, 1)
+    assert (figures["lines_lost"], figures["lines_twice"], figures["lines_wrong"]) == (0, 0, 0)
+    assert 0 < figures["lines_answered"] < figures["lines"] == 50
     # Jobs did share attempts: else the figures of flights would be 0 whatever happens. Whether a leader is cancelled
     # before it ends is chance among so few jobs; the long soak's goals in claims.toml demand such a promotion.
     assert min(figures["shared"], figures["hits"]) > 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.stack.report import Report
 from headrace.stack.stack import Stack
+from headrace.stack.state_folder import Report
 from tests.clients.catalogue import Client
 from tests.clients.environments import command, inherited
 
@@ -19,12 +19,17 @@ Outcomes = Mapping[str, str | None]
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
-    """Of a whole stack on the simulator. An answer takes long enough to be streamed in several pieces."""
-    fast = {"HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "200"}
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A whole stack on the simulator. An answer takes long enough to be streamed in several pieces."""
+    env = {"HEADRACE_SIMULATOR__DECODE_TOKENS_PER_S": "200", "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true"}
     options = ("--engine", "simulator", "--without", "flower")
-    with Stack(tmp_path_factory.mktemp("clients"), options, fast) as stack:
-        yield stack.report
+    with Stack(tmp_path_factory.mktemp("clients"), options, env) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def report(stack: Stack) -> Report:
+    return stack.report
 
 
 #: The likeliest answer, always. A model as small as the demo's would fill JSON with white space up to `max_tokens`.
@@ -49,8 +54,8 @@ def report_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]
 
 @pytest.fixture(scope="session")
 def outcomes(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Client], Outcomes]:
-    """Runs a client's script once, for all of its cells."""
-    return once(lambda client: run(client, tuple(client.cells), report, tmp_path_factory.mktemp("home")))
+    """Runs a client's script once, for all of its cells and examples."""
+    return once(lambda client: run(client, (*client.cells, *client.examples), report, tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="session")

@@ -1,34 +1,42 @@
 """Writes docs/clients.md from the catalogue and the scripts: `bin/headrace python -m tests.clients.page`."""
 
 import re
+import subprocess
+import sys
 import textwrap
 
 from headrace.config import PROJECT_ROOT
-from tests.clients.catalogue import CLIENTS, COLUMNS, Client
+from tests.clients.catalogue import CLIENTS, COLUMNS, EXAMPLES, Client
 
 PAGE = PROJECT_ROOT / "docs" / "clients.md"
 INTRODUCTION = """# Clients
 
 *Written by `bin/headrace python -m tests.clients.page`. Do not edit.*
 
-Each cell of this table is a test: the unchanged client, in an environment of its own, runs it against a whole system
-with the simulator, which [makes JSON up](api.md#json-of-the-simulator) for structured output. `bin/test` runs the
-clients in bold, `bin/test --clients` all of them. The environments are made in `.venv/clients` from locks such as those
-in `requirements/clients`, once for each change of a lock.
+Headrace serves OpenAI's API, so a client that takes a base URL works unchanged. For each client, this page has the
+lines to copy, and an example with tools and one with structured output where it has them. All of these lines run as
+tests; [what else is tested](#what-is-tested) is at the end.
 
-Where the table says `vLLM`, the cell runs with the simulator, and also with the demo's model in vLLM
-(`bin/test --clients -k on_vllm`). A model as small as that does not choose well: there the request says whether it is
-to call a tool (`tool_choice`), the pool keeps arguments to their schema ([`tool_strict_level`](gpu.md#tools)), and JSON
-has [no white space](gpu.md#structured-output-of-small-models). A dash: the client has no such feature, or it is not
-tested.
+`URL` is the address with `/v1`, such as `http://127.0.0.1:8000/v1`. `KEY` is an app's key. `MODEL` is the name of a
+model, as in `GET /v1/models`. Tools need a model that calls them ([gpu.md](gpu.md#tools)); the simulator does.
 
 """
-#: What the lines of the scripts call what is Headrace's.
-NAMES = """`URL` is the address with `/v1`, such as `http://127.0.0.1:8080/v1`. `KEY` is an app's key. `MODEL` is the
-name of a model, as in `GET /v1/models`.
+TESTED = """## What is tested
+
+Each cell of this table is a test: the unchanged client, in an environment of its own, runs it against a whole system
+with the simulator, which [makes JSON up](api.md#what-the-simulator-answers) for structured output. `bin/test` runs the
+clients in bold, `bin/test --clients` all of them.
+
+Where the table says `vLLM`, the cell also runs with the demo's model in vLLM (`bin/test --clients -k on_vllm`). A model
+as small as that does not choose well: there the request says whether it is to call a tool (`tool_choice`), the pool
+keeps arguments to their schema ([`tool_strict_level`](gpu.md#tools)), and JSON has
+[no white space](gpu.md#structured-output-of-small-models). A dash: not tested.
+
 """
 #: The lines of a script that configure its client.
 CONFIGURED = re.compile(r"^[ \t]*(?:#|//) configure\n(.*?)^[ \t]*(?:#|//) end$", re.MULTILINE | re.DOTALL)
+#: The lines of an example.
+EXAMPLE = re.compile(r"^[ \t]*(?:#|//) example: (\w+)\n(.*?)^[ \t]*(?:#|//) end$", re.MULTILINE | re.DOTALL)
 
 
 def page() -> str:
@@ -36,8 +44,20 @@ def page() -> str:
     names: dict[str, list[str]] = {}
     for client in CLIENTS:
         names.setdefault(section(client), []).append(client.name)
-    sections = "\n".join(f"### {', '.join(alike)}\n\n{text}" for text, alike in names.items())
-    return f"{INTRODUCTION}{table()}\n## How each is configured\n\n{NAMES}\n{sections}"
+    sections = "".join(f"## {', '.join(alike)}\n\n{text}" for text, alike in names.items())
+    contents = "\n".join(f"- [{', '.join(alike)}](#{anchor(', '.join(alike))})" for alike in names.values())
+    return formatted(f"{INTRODUCTION}{contents}\n\n{sections}{TESTED}{table()}")
+
+
+def formatted(text: str) -> str:
+    """The page with its code as `ruff format` has it: in a script's function, two blank lines are one."""
+    words = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PAGE), "-"]
+    return subprocess.run(words, input=text, capture_output=True, text=True, check=True, cwd=PROJECT_ROOT).stdout
+
+
+def anchor(heading: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def table() -> str:
@@ -56,16 +76,24 @@ def shown(client: Client, cell: str) -> str:
 
 
 def section(client: Client) -> str:
-    """How a client is configured, and what it uses for each cell. Versions of a client may have the same."""
-    lines = CONFIGURED.search(client.path.read_text(encoding="utf-8"))
+    """A client's lines, its examples, and its note. Versions of a client may have the same."""
+    script = client.path.read_text(encoding="utf-8")
+    lines = CONFIGURED.search(script)
     assert lines is not None, f"{client.script} has no lines between 'configure' and 'end'"
-    code = textwrap.dedent(lines[1]).strip("\n")
-    uses = "; ".join(f"{COLUMNS[cell]}: {words}" for cell, words in client.cells.items())
     language = "js" if client.runtime == "node" else "python"
+    code = textwrap.dedent(lines[1]).strip("\n")
     if all(line.startswith("# ") for line in code.splitlines()):
         language, code = "sh", re.sub("^# ", "", code, flags=re.MULTILINE)
-    paragraphs = "\n\n".join(map(wrapped, filter(None, (f"{uses}.", client.note))))
-    return f"```{language}\n{code}\n```\n\n{paragraphs}\n"
+    examples = "".join(
+        f"{EXAMPLES[name]}:\n\n```{language}\n{shown_lines(text)}\n```\n\n" for name, text in EXAMPLE.findall(script)
+    )
+    note = f"{wrapped(client.note)}\n\n" if client.note else ""
+    return f"```{language}\n{code}\n```\n\n{examples}{note}"
+
+
+def shown_lines(text: str) -> str:
+    """The lines of an example as a reader copies them. A function of JavaScript has its imports as comments."""
+    return re.sub(r"^// import", "import", textwrap.dedent(text).strip("\n"), flags=re.MULTILINE)
 
 
 def wrapped(paragraph: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from tests.clients.catalogue import CLIENTS, Client
 from tests.clients.conftest import Outcomes
 
-CELLS = [(client, cell) for client in CLIENTS if not client.is_light for cell in client.cells]
+CELLS = [(client, cell) for client in CLIENTS if not client.is_light for cell in (*client.cells, *client.examples)]
 
 
 @pytest.mark.parametrize(("client", "cell"), CELLS, ids=lambda each: getattr(each, "name", each))

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings, Settings
-from headrace.stack.models.model import PreparedModel, prepare
-from headrace.stack.models.package import EMBEDDING_MODEL
+from headrace.stack.model import EMBEDDING_MODEL, PreparedModel, prepare
 from tests.contracts.adapter import write_adapter
+from tests.contracts.batch_provider import BatchProvider
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +63,7 @@ class StandIn:
         requests: headers and body of each request.
         release: requests for `HOLD` are answered once it is set.
         held: set while one of them waits.
+        batches: its files and batches.
     """
 
     HOLD = "wait for me"
@@ -72,6 +73,7 @@ class StandIn:
         self.script: list[Any] = []
         self.requests: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.release, self.held = threading.Event(), threading.Event()
+        self.batches = BatchProvider()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -165,7 +167,27 @@ class StandIn:
 
             def log_message(self, format: str, *args: object) -> None: ...
 
+            def do_GET(self) -> None:
+                self._of_batches()
+
+            def do_DELETE(self) -> None:
+                self._of_batches()
+
+            def _of_batches(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status, answer = stand_in.batches.answer(self.command, self.path, headers, raw)
+                content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
             def do_POST(self) -> None:
+                if not self.path.endswith("/chat/completions"):
+                    self._of_batches()
+                    return
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 stand_in.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 act = stand_in.script.pop(0) if stand_in.script else stand_in.answer(body)

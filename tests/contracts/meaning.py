@@ -11,30 +11,30 @@ from alembic.config import Config
 
 from headrace import connections
 from headrace.broker.admission import Admission
-from headrace.broker.lookups import Lookups
 from headrace.broker.messages import ExecuteMessage, make_celery
-from headrace.broker.pace import Pace
+from headrace.broker.rates import Pace
+from headrace.broker.reuse import Lookups
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, jobs
-from headrace.store.clients import apps
+from headrace.store import Store, apps, jobs
 from headrace.store.fleet import workers
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import cache_matches
 from headrace.tables import jobs as jobs_table
 from scheduler.deps import ControlDeps
 from scheduler.learn import judge_matches
+from tests import one_attempt
 from tests.integration.matching import with_semantic_cache
 from workers.engines.base import Engine
-from workers.matching.matcher import Matcher
+from workers.matching import Matcher
 
 
 class Meaning:
@@ -65,9 +65,9 @@ class Meaning:
         )
         with self._deps.store.begin() as db:
             workers.register(db, worker, 30)
-            claim = attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
+            claim = one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
             assert claim is not None
-            assert attempts.finish(db, claim, JobState.SUCCEEDED, done)
+            assert one_attempt.finish(db, claim, JobState.SUCCEEDED, done)
         judge_matches(self._deps)
 
     def found(self, ticket: Ticket) -> tuple[JobState, str | None]:

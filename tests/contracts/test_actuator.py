@@ -6,6 +6,7 @@ An actuator joins with a class of the shape of `tests.contracts.providers.provid
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -205,8 +206,29 @@ def test_half_a_success_is_completed_later(provider: Provider, actuator: Actuato
     assert len(provider.live("chat")) == 3
 
 
+def test_a_withdrawal_ends_no_machine_whatever_list_it_goes_by(provider: Provider, actuator: Actuator) -> None:
+    machines = ordered(actuator, 1, 2)
+    for present in (machines, machines[:1], []):
+        actuator.withdraw("chat", 0, present)
+    assert provider.live("chat") == ids(machines)
+    assert len(ordered(actuator, 3)) == 3
+
+
+def test_a_machine_was_launched_lately_if_the_provider_says_when(actuator: Actuator) -> None:
+    machines = ordered(actuator, 1, 2)
+    times = actuator.launch_times("chat", [machines[0], HostMachine("i-0123456789abcdef0")])
+    assert times.keys() <= {machines[0].provider_id}
+    now = datetime.now(UTC)
+    assert all(now - timedelta(minutes=5) < at <= now + timedelta(seconds=1) for at in times.values())
+
+
 def calls(actuator: Actuator, machines: Sequence[HostMachine]) -> list[Callable[[], object]]:
+    of_its_names = [
+        lambda: actuator.withdraw("chat", 1, machines),
+        lambda: actuator.launch_times("chat", machines),
+    ]
     return [
+        *([] if actuator.names_hosts else of_its_names),
         lambda: actuator.machines("chat"),
         lambda: actuator.order("chat", hosts(2, 3), machines),
         lambda: actuator.release("chat", machines),

@@ -13,14 +13,13 @@ import pytest
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.model_files import tokenizer_for
-from headrace.domain.embeddings.inputs import MOST_TOKENS, text_input, token_input
-from headrace.domain.embeddings.vectors import floats, of_answer
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.embeddings import MOST_TOKENS, floats, of_answer, text_input, token_input
 from headrace.domain.states import JobState
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.policies.reuse.bound import MIN_TRIES
 from headrace.policies.tokens import InputTokenizer
-from headrace.stack.models.model import PreparedModel
+from headrace.stack.model import PreparedModel
 from tests.contracts.meaning import meaning
 from tests.contracts.test_engine import SOON_S, VLLM, core_pid
 from tests.waiting import until

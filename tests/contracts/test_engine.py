@@ -16,10 +16,8 @@ from prometheus_client import REGISTRY, generate_latest
 
 from headrace.config import OverflowSettings, PoolSettings, SimulatorSettings
 from headrace.connections import model_files
-from headrace.domain.choices import Choice
-from headrace.domain.logprobs import LEAST_LOGPROB
-from headrace.domain.prompts import Message, Sampling
-from headrace.domain.prompts.plain import plain_text, plain_tokens
+from headrace.domain.answers import LEAST_LOGPROB, Choice
+from headrace.domain.prompts import Message, Sampling, plain_text, plain_tokens
 from headrace.errors import EngineCrash, EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer
 from tests.waiting import until

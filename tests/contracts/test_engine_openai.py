@@ -15,9 +15,9 @@ from typing import Any, Literal
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.domain.answers import LEAST_LOGPROB
 from headrace.domain.attempts import Usage
-from headrace.domain.limits.rates import ProviderRate
-from headrace.domain.logprobs import LEAST_LOGPROB
+from headrace.domain.limits import ProviderRate
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, Tools
 from headrace.errors import (

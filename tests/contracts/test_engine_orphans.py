@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.engines.vllm.scratch import Scratch
+from workers.engines.vllm.load import Scratch
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform")
 
@@ -33,7 +33,7 @@ def test_no_engine_process_and_no_file_outlive_a_worker_that_is_killed(tiny_llam
 
     def has_ended(process: psutil.Process) -> bool:
         try:
-            # It stays listed where the process that inherited it reaps nobody.
+            # It stays listed where the process that inherited it collects no child.
             return bool(process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True

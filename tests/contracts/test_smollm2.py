@@ -16,7 +16,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.shapes import ModelShape
 from headrace.errors import PromptRejected
 from headrace.policies.sizing import KvPool
-from headrace.stack.models.model import PreparedModel
+from headrace.stack.model import PreparedModel
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from headrace.config import OverflowSettings, PoolSettings, Settings, SimulatorSettings
-from headrace.domain.compression import TokenSurprise
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.compression import TokenSurprise
 from headrace.errors import EngineUnavailable, PromptRejected
 from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer
-from headrace.stack.models.model import PreparedModel
+from headrace.stack.model import PreparedModel
 from workers.engines import load
 from workers.engines.base import GenerationRequest, SurpriseMeter
 from workers.engines.openai.engine import OpenAIEngine

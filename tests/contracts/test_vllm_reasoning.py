@@ -15,7 +15,7 @@ from headrace.config import PoolSettings, Settings
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.errors import ConfigError
 from headrace.policies.tokens.chat_template import template_arguments
-from headrace.stack.models.model import PreparedModel
+from headrace.stack.model import PreparedModel
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest
@@ -69,7 +69,7 @@ def with_tokens_for_thoughts(model: Path, folder: Path) -> Path:
 
 
 def thoughtful(max_tokens: int = 40, **sampling: object) -> GenerationRequest:
-    """A question whose examples are thought about first, so that the model does likewise."""
+    """A question whose examples are thought about first, so that the model thinks, too."""
     turns = []
     for country, capital in CAPITALS.items():
         turns += [Message("user", f"What is the capital of {country}?")]

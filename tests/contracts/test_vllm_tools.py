@@ -14,7 +14,7 @@ from headrace.connections.model_files import tokenizer_for
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, Tools, joined
 from headrace.errors import ConfigError, PromptRejected
-from headrace.stack.models.model import PreparedModel
+from headrace.stack.model import PreparedModel
 from tests.contracts.test_engine import tiny_pool
 from workers.engines import load
 from workers.engines.base import Delta, Engine, GenerationRequest

@@ -18,7 +18,8 @@ from redis import Redis
 from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL
-from headrace.stack.receiver import Receiver
+from headrace.stack.child import read_procfile
+from headrace.stack.demo_servers import Receiver
 from headrace.stack.stack import Stack
 from tests.waiting import until
 
@@ -50,7 +51,7 @@ class System:
         return str(response.json()["id"])
 
     def submit_many(self, number: int, **fields: Any) -> list[str]:
-        """Submit so many jobs at once, each with a prompt of its own."""
+        """Submit this number of jobs at once, each with a prompt of its own."""
         with ThreadPoolExecutor(8) as threads:
             return list(threads.map(lambda no: self.submit(prompt=f"Number {no}?", **fields), range(number)))
 
@@ -129,7 +130,7 @@ class Processes:
         return {pid: self._text(pid, "cmdline") for pid in found}
 
     def running(self, pids: Sequence[int]) -> list[int]:
-        """Those that have not ended; one that nobody has collected yet has ended."""
+        """Those that have not ended; one that was not collected yet has ended."""
         alive = []
         for pid in pids:
             with suppress(OSError):
@@ -191,6 +192,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
             paid_key: str = "sk-test",
             tree: Path = PROJECT_ROOT,
             beside: System | None = None,
+            has_batches: bool = False,
             **env: str,
         ) -> System:
             """Start it.
@@ -200,6 +202,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 paid_api: its address, if there is one.
                 tree: the checkout whose code runs.
                 beside: the stack whose servers it uses.
+                has_batches: the process that moves batches on runs too.
                 env: settings without prefix, such as `lease_s="3"`.
             """
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
@@ -210,6 +213,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 servers = beside.stack.report
                 changes |= {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
             chosen = ("--engine", engine) if engine else ()
+            if not has_batches and "batches" in read_procfile(tree / "Procfile"):
+                chosen += ("--without", "batches")
             stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes, tree=tree)
             stacks.enter_context(stack)
             system = System(stack)

@@ -37,7 +37,7 @@ _NEWER: Mapping[str, Mapping[str, str]] = {
         "stored_sampling(spec.sampling, messages)": (
             'stored_sampling(replace(spec.sampling, aside="x", style=spec.metadata.get("style")), messages)'
         ),
-        "from datetime import datetime\n": "from dataclasses import replace\nfrom datetime import datetime\n",
+        "import time\n": "import time\nfrom dataclasses import replace\n",
     },
     # A job's message: a field that its taker reads, and an argument of the task.
     "headrace/broker/messages.py": {

@@ -10,8 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from headrace.domain.embeddings.vectors import floats
 from headrace.domain.ids import parse_id
+from headrace.domain.prompts.embeddings import floats
 
 TEXTS = ["The river turns the wheel.", "Stock prices fell on Monday."]
 

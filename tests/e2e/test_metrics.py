@@ -21,7 +21,7 @@ def provider() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any], provider: StandIn) -> Any:
-    return start(paid_api=provider.url, simulator__output_tokens="4", observe_every_s="0.2")
+    return start(paid_api=provider.url, has_batches=True, simulator__output_tokens="4", observe_every_s="0.2")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,8 @@ def pages(system: Any, wait_until: Callable[..., None]) -> dict[str, str]:
     urls = system.stack.report.metrics_urls
     system.ended(system.submit())
     wait_until(lambda: "headrace_jobs_ended_total{" in httpx2.get(urls["control"]).text, "the job is observed")
+    unseen = "headrace_control_unseen_seconds{"
+    wait_until(lambda: unseen in httpx2.get(urls["gpu"]).text, "the worker looks for control")
     return {name: httpx2.get(url).raise_for_status().text for name, url in urls.items()}
 
 
@@ -60,7 +62,17 @@ def test_no_metric_is_served_by_two_kinds_of_processes(pages: dict[str, str]) ->
     seen: dict[str, str] = {}
     for name, page in pages.items():
         for metric in own(page):
-            assert seen.setdefault(metric, name) == name, metric
+            assert seen.setdefault(metric, name) == name or metric.startswith("headrace_sweep_"), metric
+
+
+def test_no_sweep_runs_in_two_kinds_of_processes(pages: dict[str, str]) -> None:
+    control, batches = (
+        set(re.findall(r'^headrace_sweep_interval_seconds{sweep="(\w+)"}', pages[name], re.MULTILINE))
+        for name in ("control", "batches")
+    )
+    assert "expire" in control
+    assert "lease_batches" in batches
+    assert not control & batches
 
 
 def test_the_api_s_own_port_serves_no_metrics(system: Any) -> None:

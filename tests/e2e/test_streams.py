@@ -106,7 +106,7 @@ def test_twenty_streams_outlive_the_death_of_their_engine(
     assert [reader.final.output_text for reader in heard] == [job["text"] for job in jobs]
     # One by one within an attempt; the second one's come after a gap.
     assert {(reader.numbers[0], gaps(reader.numbers)) for reader in heard} == {(0, 1)}
-    # The second attempt went on from what was heard, and nobody was told to forget anything.
+    # The second attempt went on from what was heard, and no reader was told to forget anything.
     assert {reader.restarts for reader in heard} == {0}
     assert {job["usage"]["output_tokens"] for job in jobs} == {64}
 

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from headrace.config import Settings
-from headrace.stack.models.model import prepare
+from headrace.stack.model import prepare
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform")
 

@@ -10,7 +10,7 @@ import pytest
 from headrace.config import PoolSettings, Settings
 from headrace.connections import model_files
 from headrace.domain.shapes import ModelShape
-from headrace.stack.models.model import PreparedModel, prepare
+from headrace.stack.model import PreparedModel, prepare
 from workers.engines.vllm.engine import VllmEngine
 
 #: Opens a started engine of the model with these engine options, and stops it.

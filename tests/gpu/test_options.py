@@ -14,7 +14,7 @@ from headrace.config import PoolSettings
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.shapes import ModelShape
 from headrace.policies.sizing import KvPool
-from headrace.stack.models.model import PreparedModel
+from headrace.stack.model import PreparedModel
 from tests.contracts.adapter import write_adapter
 from tests.contracts.test_engine import answer_of, free, into, own
 from tests.gpu.conftest import Started, running

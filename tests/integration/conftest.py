@@ -20,17 +20,14 @@ from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.connections import sessions
 from headrace.connections.redis import redis_client
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Ticket
-from headrace.store import Store, jobs
-from headrace.store.clients import apps
-from headrace.store.jobs.idempotency import until_settled
-from headrace.store.jobs.insertion import insert_batch
+from headrace.store import Store, apps, jobs
+from headrace.store.jobs.insertion import insert_batch, until_settled
 from headrace.tables import metadata
 from tests.integration.months_of_jobs import make_past_months
 from tests.waiting import until
@@ -67,7 +64,7 @@ def engine(settings: Settings) -> Iterator[sa.Engine]:
         empty(db, metadata.sorted_tables)
     yield engine
     # A thread of the code under test may still use one.
-    sessions.close(engine)
+    connections.close(engine)
 
 
 ReadOnly = Callable[[], AbstractContextManager[None]]
@@ -231,6 +228,18 @@ def queued(
 
 
 @pytest.fixture
+def query(store: Store) -> Callable[..., Any]:
+    """Runs a statement; returns its rows as tuples, none for a change."""
+
+    def run(sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        with store.begin() as db:
+            result = db.execute(sa.text(sql), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    return run
+
+
+@pytest.fixture
 def age(store: Store) -> Callable[[UUID, timedelta], None]:
     """Moves a job's times into the past, as if it had been accepted that long ago."""
 
@@ -249,7 +258,7 @@ def age(store: Store) -> Callable[[UUID, timedelta], None]:
 
 @pytest.fixture
 def replica_for_a_while(redis: Redis) -> Callable[[], AbstractContextManager[None]]:
-    """Makes Valkey a read-only replica, of nobody who answers."""
+    """Makes Valkey a read-only replica, of a master that does not answer."""
 
     @contextmanager
     def demote() -> Iterator[None]:

@@ -5,9 +5,9 @@ from typing import Any, cast
 from zlib import crc32
 
 from headrace.config import PoolSettings, Settings
-from headrace.config.caches import SemanticCacheSettings
+from headrace.config.pools import SemanticCacheSettings
 from headrace.domain.attempts import Usage
-from headrace.domain.embeddings.vectors import pack_floats, to_answer
+from headrace.domain.prompts.embeddings import pack_floats, to_answer
 from headrace.errors import PromptRejected
 from workers.engines.base import Engine, Generation, GenerationRequest
 

@@ -11,6 +11,7 @@ import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,31 +25,30 @@ from alembic.config import Config
 from headrace import connections
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
-from headrace.broker.pace import Pace
-from headrace.config import PROJECT_ROOT, Settings
+from headrace.broker.rates import Pace
+from headrace.config import PROJECT_ROOT, BudgetSettings, Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
+from headrace.domain.batches import BatchState, LineOf, LineState, ProviderState
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import time_of
 from headrace.domain.jobs import Idempotency, JobSpec
-from headrace.domain.limits.budgets import Cost, SpendingLimits
+from headrace.domain.limits import Cost, SpendingLimits
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Candidate, Lane
+from headrace.domain.queues import Candidate, Lane, Overflow
 from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
-from headrace.stack.servers.postgres import Postgres
-from headrace.stack.servers.valkey import Valkey
-from headrace.store import Store, attempts, clock, jobs, months
+from headrace.stack.postgres import Postgres
+from headrace.stack.valkey import Valkey
+from headrace.store import Store, apps, attempts, batches, clock, deliveries, jobs, keys, months, provider_batches
 from headrace.store.attempts import claim_of
-from headrace.store.clients import apps, keys
+from headrace.store.batches import NewLine
+from headrace.store.cache import exact_cache
+from headrace.store.cache.exact_cache import Follower, Hit, Question, Settled
 from headrace.store.fleet import workers
-from headrace.store.jobs import cached_answers, followers
-from headrace.store.jobs.cached_answers import Hit, Question
-from headrace.store.jobs.followers import Follower, Settled
 from headrace.store.jobs.insertion import insert_batch
-from headrace.store.webhooks import deliveries, outbox
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
@@ -131,10 +131,10 @@ def finish(store: Store, job_id: UUID, worker_id: UUID, enqueue_no: int = 1) -> 
         host_id="host",
     )
     with store.begin() as db:
-        assert attempts.finish(db, claim, JobState.SUCCEEDED, end)
+        assert attempts.finish_all(db, JobState.SUCCEEDED, [(claim, end)])
     if claim.has_webhook:
         with store.begin() as db:
-            [delivery] = outbox.pull(db, TERMS).deliveries
+            [delivery] = deliveries.pull(db, TERMS).deliveries
             deliveries.record_success(db, delivery, 204)
 
 
@@ -173,6 +173,8 @@ def live(deps: ControlDeps, recorder: Recorder) -> None:
     recorder.part("finish lost")
     finish(store, LOST, WORKER, 2)
     share(store, app, recorder)
+    bulk(store, app, recorder)
+    at_provider(store, app, recorder)
     recorder.part("look")
     with store.begin() as db:
         for job_id in (PLAIN, HOOKED, LOST, LEADER, FOLLOWER, ANSWERED):
@@ -189,13 +191,14 @@ def share(store: Store, app: App, recorder: Recorder) -> None:
     insert_batch(store, [(spec(app, LEADER, cache_key=CACHE_KEY, is_cache_miss=True), paid)])
     recorder.part("follow")
     follower = Follower(spec(app, FOLLOWER, cache_key=CACHE_KEY), LEADER, "chat.normal")
-    assert FOLLOWER in followers.follow(store, [follower])
+    assert FOLLOWER in exact_cache.follow(store, [follower])
     with store.begin() as db:
         assert jobs.find(db, app.id, FOLLOWER).state is JobState.WAITING
     recorder.part("retry")
     [row] = attempts.claim_all(store, {LEADER: 1}, WORKER, "openai").values()
     with store.begin() as db:
-        claim = attempts.reserve(db, claim_of(row), Decimal("0.01"), SpendingLimits(Decimal(5), None))
+        asked = [(claim_of(row), Decimal("0.01"))]
+        [claim] = attempts.reserve_all(db, asked, SpendingLimits(Decimal(5), None)).values()
         assert isinstance(claim, Claim)
     failed = AttemptEnd("failed", 0.5, Cost(Decimal(0), "old-1"), "waste", error_code="engine_error")
     with store.begin() as db:
@@ -204,10 +207,94 @@ def share(store: Store, app: App, recorder: Recorder) -> None:
     recorder.part("finish leader")
     finish(store, LEADER, WORKER, 2)
     with store.begin() as db:
-        assert followers.settle(db, followers.of_ended_leaders(db)) == [Settled(FOLLOWER, True)]
+        assert exact_cache.settle_followers(db, exact_cache.of_ended_leaders(db)) == [Settled(FOLLOWER, True)]
     recorder.part("answer")
     question = Question(spec(app, ANSWERED, cache_key=CACHE_KEY), 3600.0, time_of(LEADER))
-    assert ANSWERED in cached_answers.serve(store, [Hit(question, LEADER, "chat.normal")])
+    assert ANSWERED in exact_cache.serve(store, [Hit(question, LEADER, "chat.normal")])
+
+
+def bulk(store: Store, app: App, recorder: Recorder) -> None:
+    """A batch of three lines: one is answered, one refused, and one cancelled. What COPY writes is not recorded."""
+    recorder.part("batch")
+    given = {"endpoint": "/v1/chat/completions", "input_file_id": SECOND, "completion_window": "24h"}
+    with store.begin() as db:
+        made = batches.create(db, app.id, window_s=86_400, most_open=50, overflow=Overflow.NEVER, **given)
+    for step in (
+        lambda db: batches.lease(db, WORKER, 10),
+        lambda db: batches.clear_lines(db, made.id, WORKER),
+        lambda db: batches.put_lines(db, made.id, WORKER, [NewLine(n, str(n), "", "{}") for n in (1, 2, 3)]),
+        lambda db: batches.begin(db, made.id, WORKER, 3, None),
+    ):
+        with store.begin() as db:
+            assert step(db)
+    recorder.part("lines")
+    with store.begin() as db:
+        first, second = batches.take_lines(db, made.id, 2)
+    assert first.job_id is not None
+    insert_batch(store, [(spec(app, first.job_id), Candidate("chat.batch", 1, 1, None, "own pool"))])
+    finish(store, first.job_id, WORKER)
+    with store.begin() as db:
+        assert batches.refuse(db, second, 400, "{}")
+        batches.give_back(db, made.id, [3])
+        assert batches.give_back_lost(db, made.id) == 0
+        assert batches.with_ended_jobs(db, [made.id]) == {made.id}
+        assert batches.settle(db, made.id, is_cancelling=False) == 1
+    recorder.part("end of the batch")
+    with store.begin() as db:
+        batches.cancel(db, app.id, made.id)
+        batches.drop_unread(db, made.id)
+        assert batches.end_waiting(db, made.id, LineState.CANCELLED) == 1
+        assert batches.submitted_jobs(db, made.id) == []
+        assert batches.with_all_ended(db, [made.id]) == {made.id}
+        batches.begin_end(db, made.id)
+        ended = batches.find(db, app.id, made.id)
+        assert len(batches.lines(db, made.id, 0, 10)) == 3
+        assert not batches.has_expired_lines(db, made.id)
+        assert batches.end(db, ended, BatchState.CANCELLED, completed=1, failed=2)
+        assert batches.forget_lines(db, 30) == 0
+
+
+def at_provider(store: Store, app: App, recorder: Recorder) -> None:
+    """A batch of two lines that go to a provider's batch: one is answered, and one comes back. It bills more, too."""
+    given = {"endpoint": "/v1/chat/completions", "input_file_id": SECOND, "completion_window": "24h"}
+    with store.begin() as db:
+        made = batches.create(db, app.id, window_s=86_400, most_open=50, overflow=Overflow.ALLOW, **given)
+        batches.lease(db, WORKER, 10)
+        batches.put_lines(db, made.id, WORKER, [NewLine(n, str(n), "", "{}") for n in (1, 2)])
+        batches.begin(db, made.id, WORKER, 2, None)
+    recorder.part("lines for the provider")
+    with store.begin() as db:
+        taken = provider_batches.take_lines(db, made.id, "smollm2-135m", 2)
+        assert provider_batches.lines_at_provider(db, [made.id]) == {made.id: 2}
+        assert provider_batches.was_begun_within(db, made.id, timedelta(minutes=1))
+    later, place = datetime.now(UTC) + timedelta(hours=1), Candidate("chat.batch", 1, 1, None, "own pool")
+    for line in taken:
+        assert line.job_id is not None
+        how = {"lane": Lane.BATCH, "not_before": later, "overflow": Overflow.ALLOW}
+        insert_batch(store, [(spec(app, line.job_id, line=LineOf(made.id, line.custom_id, line.job_id), **how), place)])
+    recorder.part("the provider's batch")
+    with store.begin() as db:
+        provider_batches.close(db, made.id)
+        [batch] = provider_batches.lease(db, WORKER, 10)
+        assert len(provider_batches.claim(db, batch, "the provider's batch tier")) == 2
+        both = provider_batches.running(db, batch, None)
+        limits = BudgetSettings(day_usd=Decimal(5))
+        assert provider_batches.reserve(db, [(claim, Decimal("0.01")) for claim in both], limits) == {}
+        assert provider_batches.count_running(db, batch) == 2
+        assert provider_batches.move(db, batch, WORKER, ProviderState.SENT, provider_id="batch_1")
+        batch = provider_batches.find(db, batch.id)
+    end = AttemptEnd(
+        "succeeded", 0.0, Cost(Decimal("0.001"), "v1/batch"), "api", Usage(8, 3), "A channel.", "stop", "m"
+    )
+    back = replace(end, outcome="failed", cost=Cost(Decimal(0), "v1"), kind="waste", usage=Usage())
+    with store.begin() as db:
+        first, second = provider_batches.claims(db, batch, [claim.job_id for claim in both])
+        assert attempts.finish_all(db, JobState.SUCCEEDED, [(first, end)])
+        provider_batches.give_back(db, batch, [(second, back)], ())
+        assert provider_batches.booked(db, batch) == (1, Usage(8, 3))
+        provider_batches.book_unreturned(db, batch, "m", Usage(1, 1), Cost(Decimal("0.0001"), "v1/batch"))
+        assert provider_batches.under_way(db).counts[ProviderState.SENT] == 1
+        provider_batches.release(db, WORKER)
 
 
 def main() -> None:

@@ -23,13 +23,20 @@ from sqlalchemy.exc import DatabaseError
 from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import time_of
 from headrace.stack.ports import free_port
-from headrace.stack.servers.postgres import Postgres
+from headrace.stack.postgres import Postgres
 from headrace.store import Store, jobs, months
 from headrace.tables import BY_MONTH, metadata
 
 DUMP = (Path(__file__).parent / "before" / "0070.sql").read_text(encoding="utf-8")
 SCRIPT = PROJECT_ROOT / "migrations" / "move.py"
 ASIDE = "before_0_1_0"
+#: Tables that a database of before has not.
+NEW = {
+    *("files", "batches", "batch_lines", "processes", "provider_batches"),
+    *("host_hours", "bills", "bill_checks", "label_keys", "label_days"),
+}
+#: Columns that its tables have not.
+ADDED = ("discounted", "discounted_tokens", "is_repeat", "ended", "failed", "expired")
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -60,7 +67,7 @@ def rows(engine: sa.Engine, schema: str = "public") -> Rows:
     """Every row of every table, in an order."""
     found = {}
     with engine.begin() as db:
-        for name in metadata.tables:
+        for name in metadata.tables.keys() - NEW:
             each = db.exec_driver_sql(f"SELECT t.*, t::text AS sorted_by FROM {schema}.{name} t").mappings()
             found[name] = sorted((dict(row) for row in each), key=lambda row: sorted(map(str, row.values())))
     engine.dispose()
@@ -69,6 +76,8 @@ def rows(engine: sa.Engine, schema: str = "public") -> Rows:
             del row["sorted_by"]
             # Nothing wrote or read it.
             row.pop("published_at", None)
+            for column in ADDED:
+                row.pop(column, None)
     return found
 
 
@@ -89,7 +98,7 @@ def test_every_row_arrives_and_the_ledger_adds_up_as_before(config: Config, old:
 
     assert done.exit_code == 0, done.stderr
     after = rows(old)
-    for name in metadata.tables:
+    for name in metadata.tables.keys() - NEW:
         assert after[name] == before[name], name
     assert sums(old) == sums_before
     assert f"the ledger adds up to {sum(each[2] for each in sums_before)} USD, as before" in done.stdout

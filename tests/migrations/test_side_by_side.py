@@ -23,7 +23,7 @@ from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, time_of
 from headrace.domain.jobs import Inserted, Job, JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane
 from headrace.domain.states import JobState
@@ -32,6 +32,7 @@ from headrace.store.attempts import claim_of
 from headrace.store.fleet import workers
 from headrace.store.jobs.insertion import insert_batch
 from headrace.tables import apps, ledger
+from tests import one_attempt
 
 #: Of the last release; its name is the schema that it was made for.
 (RECORDING,) = Path(__file__).parent.glob("*.sql")
@@ -108,7 +109,7 @@ def finish(store: Store, job_id: UUID) -> None:
         [row] = attempts.claim_all(db, {job_id: 1}, worker.id, "simulator").values()
     end = AttemptEnd("succeeded", 0.5, Cost(Decimal("0.000001"), "new-1"), "compute", Usage(8, 3), "New.", "stop", "m")
     with store.begin() as db:
-        assert attempts.finish(db, claim_of(row), JobState.SUCCEEDED, end)
+        assert one_attempt.finish(db, claim_of(row), JobState.SUCCEEDED, end)
 
 
 def test_every_statement_of_the_last_release_works_on_the_schema_of_now(
@@ -123,7 +124,7 @@ def test_every_statement_of_the_last_release_works_on_the_schema_of_now(
     assert [find(store, job_id).state for job_id in ALL] == [JobState.SUCCEEDED] * len(ALL)
     with store.begin() as db:
         kinds = list(db.scalars(sa.select(ledger.c.kind).order_by(ledger.c.id)))
-    assert sorted(kinds) == [*["cache"] * 2, *["compute"] * 4, *["waste"] * 2]
+    assert sorted(kinds) == ["api", *["cache"] * 2, *["compute"] * 5, *["waste"] * 3]
 
 
 def test_a_recording_has_every_hot_statement_also_those_that_the_driver_runs_alone() -> None:

@@ -53,6 +53,12 @@ def valkey_path() -> str:
     return _path_of("valkey-server", "valkey-server")
 
 
+@pytest.fixture(scope="session")
+def ceph_paths() -> list[str]:
+    """The servers of Debian's packages `ceph-mon`, `ceph-osd` and `radosgw`."""
+    return [_path_of(name, name) for name in ("ceph-mon", "ceph-osd", "radosgw")]
+
+
 def _path_of(program: str, package: str) -> str:
     found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if found is None:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
 from headrace.stack.stack import Stack
 from tests.waiting import until
 
@@ -21,7 +21,7 @@ DEADLINE_S = 60.0
 NOTICED_S = 2.0
 OLDER = 20
 #: Everything that would take a job.
-WITHOUT = ("gpu", "overflow", "flower", "webhooks")
+WITHOUT = ("gpu", "overflow", "flower", "webhooks", "batches")
 KEPT = "keepalive 32;"
 CONFIGURATION = """
 daemon off;

@@ -19,10 +19,9 @@ from alembic.config import Config
 from headrace import connections, tables
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import ConfigError, LockHeld, StoreUnavailable
+from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
-from headrace.stack.servers import rootless
-from headrace.stack.servers.postgres import Postgres
+from headrace.stack.postgres import Postgres, can_map, dropped, is_root, mapped
 from headrace.stack.stack import Stack
 from headrace.store import Store, locks
 
@@ -91,7 +90,7 @@ def pool(postgres: Postgres, pgbouncer_path: str, tmp_path: Path) -> Callable[[s
         text = CONFIGURATION.format(listen_port=listen_port, more=more, **values)
         (folder / "pgbouncer.ini").write_text(text)
         # It refuses to be root.
-        identity = "" if not rootless.is_root() else rootless.mapped() if rootless.can_map() else rootless.dropped()
+        identity = "" if not is_root() else mapped() if can_map() else dropped()
         argv = (pgbouncer_path, str(folder / "pgbouncer.ini"))
         child = Child(Command("pgbouncer", argv, {"PATH": "/usr/bin"}, Path("/"), identity=identity), folder / "log")
         pooled = Pooled(plain(postgres.url), plain(postgres.url).replace(f":{url.port}/", f":{listen_port}/"))

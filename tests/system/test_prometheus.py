@@ -3,8 +3,12 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,9 +16,9 @@ import psycopg
 import pytest
 import yaml
 
+from headrace.stack.child import Child, Command
+from headrace.stack.demo_servers import Receiver
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
-from headrace.stack.receiver import Receiver
 from headrace.stack.stack import Stack
 from tests.contracts.conftest import StandIn
 from tests.monitoring import RULES, alerts, charts
@@ -77,7 +81,18 @@ def stack(provider: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     env = ENV | {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": provider.url}
     options = ("--engine", "simulator", "--scale", "--max-hosts", "1", "--without", "flower")
     with Stack(tmp_path_factory.mktemp("stack"), options, env) as made:
+        check_bill(made, tmp_path_factory.mktemp("bill") / "bill.csv")
         yield made
+
+
+def check_bill(stack: Stack, bill: Path) -> None:
+    """Compare a bill with the ledger: it has a host that the ledger has not."""
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    bill.write_text(f"day,host,type,hours,usd\n{yesterday},i-1,a,1,1\n")
+    command = [sys.executable, "-m", "headrace", "costs", "reconcile", "--bill", str(bill)]
+    env = {"PATH": os.defpath, "HEADRACE_STATE": str(stack.state_dir)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "unknown_host" in done.stdout) == (1, True), done.stderr
 
 
 @pytest.fixture(scope="module")

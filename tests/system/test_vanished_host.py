@@ -17,10 +17,9 @@ import pytest
 
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.connections import sessions
+from headrace.stack.child import Command
 from headrace.stack.ports import free_port
-from headrace.stack.processes.child import Command
-from headrace.stack.servers.postgres import OPTIONS, Postgres
+from headrace.stack.postgres import OPTIONS, Postgres
 from headrace.store import Store
 from tests.waiting import until
 
@@ -133,7 +132,7 @@ def test_the_lock_of_a_host_that_vanished_in_a_transaction_is_free_before_others
 def test_the_session_of_a_host_that_vanished_ends_within_half_a_minute(
     postgres: Postgres, vanish: Callable[[], None]
 ) -> None:
-    bound_s = sessions.KEEPALIVES_IDLE_S + sessions.KEEPALIVES_COUNT * sessions.KEEPALIVES_INTERVAL_S
+    bound_s = connections.KEEPALIVES_IDLE_S + connections.KEEPALIVES_COUNT * connections.KEEPALIVES_INTERVAL_S
     with (
         psycopg.connect(postgres.url.replace("+psycopg", ""), autocommit=True) as db,
         client_there(postgres, "idles") as pid,

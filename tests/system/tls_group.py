@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 from redis import Redis, RedisError
 
+from headrace.stack.child import Child, Command
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes.child import Child, Command
 from tests.chaos.certificates import Certificates
 from tests.waiting import until
 

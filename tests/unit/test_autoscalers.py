@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from benchmarks.peers.autoscalers import HpaPilot, KpaPilot
 from headrace.cli.backtest.pilots import Pilot
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.pool import World
 from headrace.domain.scaling import Moment, PoolHosts
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -16,7 +16,7 @@ def moment(in_flight: int, at: datetime = NOW) -> Moment:
 
 
 def after(pilot: Pilot, ticks: int, in_flight: int, ready: int, start: int = 0) -> int:
-    """What the pilot wants after so many observations of one kind."""
+    """What the pilot wants after this number of observations of one kind."""
     target = ready
     for tick in range(start, start + ticks):
         now = NOW + timedelta(seconds=30 * tick)

@@ -1,5 +1,6 @@
 """`bin/headrace`: what it keeps for itself, and what it hands on to the installer. `bin/test`: what it runs."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -78,79 +79,39 @@ def checked(
 
 
 CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports "]
-PARTS = [
-    *("tests/e2e", "tests/contracts", "tests/integration/headrace", "tests/integration/api", "tests/chaos"),
-    *("tests/integration/scheduler", "tests/unit", "tests/third_party", "tests/integration/workers"),
-]
-#: Together they run every test once: the last is all but the others.
-PYTESTS = [f"pytest -p no:cacheprovider {part}" for part in (*PARTS, " --ignore ".join(["tests", *PARTS]))]
+TESTS = "pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5 tests"
 
 
-def test_every_check_is_run_and_every_part_of_the_tests_once(tmp_path: Path) -> None:
+def test_every_check_is_run_once(tmp_path: Path) -> None:
     done = checked(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     said = [line for line in done.stdout.split("\n") if line and not line.startswith("==")]
-    before = ["headrace install --dev", *CHECKS]
-    assert said[: len(before)] == before
-    assert sorted(said[len(before) :]) == sorted(PYTESTS)
+    assert said == ["headrace install --dev", *CHECKS, TESTS]
 
 
-def test_each_part_of_the_tests_is_a_folder_that_lies_in_no_other() -> None:
-    folders = [PROJECT_ROOT / part for part in PARTS]
-    assert all(folder.is_dir() for folder in folders)
-    assert not [folder for folder in folders for other in folders if other in folder.parents]
-
-
-@pytest.mark.parametrize("failing", [*CHECKS, *PYTESTS])
+@pytest.mark.parametrize("failing", [*CHECKS, TESTS])
 def test_a_check_that_fails_fails_all(tmp_path: Path, failing: str) -> None:
     assert checked(tmp_path, failing=failing).returncode == 1
-
-
-def test_the_others_run_on_and_the_tests_that_failed_are_listed_at_the_end(tmp_path: Path) -> None:
-    stand_in = (
-        'case "$*" in *tests/chaos) echo "FAILED tests/chaos/test_x.py::test_y[a b] - assert 1 == 2"; exit 1 ;;'
-        " *tests/unit) kill -9 $$ ;; esac"
-    )
-    done = checked(tmp_path, pytest_does=stand_in)
-    assert done.returncode == 1
-    assert all(f"== {command.replace('-p no:cacheprovider ', '')}\n" in done.stdout for command in PYTESTS)
-    listed = done.stdout.partition("\n== failed\n")[2].splitlines()
-    assert sorted(listed) == [
-        "FAILED tests/chaos/test_x.py::test_y[a b]",
-        "pytest tests/chaos ended with status 1",
-        "pytest tests/unit ended with status 137",
-    ]
-
-
-def test_as_many_parts_run_at_once_as_there_are_lanes(tmp_path: Path) -> None:
-    """Each of three parts waits for the two others."""
-    begun = tmp_path / "begun"
-    begun.mkdir()
-    stand_in = f"touch {begun}/$$; until [ $(ls {begun} | wc -l) -ge 3 ]; do :; done"
-    assert checked(tmp_path, pytest_does=stand_in).returncode == 0
-
-
-def runs(pid: str) -> bool:
-    """True while a process runs. Without an init in its container, an ended process stays as a zombie."""
-    try:
-        state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_interrupted_ends_its_tests(tmp_path: Path, number: signal.Signals) -> None:
     begun = tmp_path / "begun"
-    begun.mkdir()
-    script = checkout(tmp_path, pytest_does=f"touch {begun}/$$; exec sleep 300")
-    with subprocess.Popen([script], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        until(lambda: len(list(begun.iterdir())) == 3, "three parts run")
+    script = checkout(tmp_path, pytest_does=f"touch {begun}; exec sleep 300")
+    with subprocess.Popen([script], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as run:
+        until(begun.exists, "the tests run")
         run.send_signal(number)
-        assert run.wait(DEADLINE_S) == 130
-    pids = [path.name for path in begun.iterdir()]
-    until(lambda: not any(map(runs, pids)), "they have ended")
-    assert len(pids) == 3
+        assert run.wait(DEADLINE_S) == -number
+    until(lambda: not group_runs(run.pid), "they have ended")
+
+
+def group_runs(group: int) -> bool:
+    """Whether a process of this group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_ctrl_c_reaches_what_the_tests_start_also_where_a_shell_runs_them_in_the_background() -> None:

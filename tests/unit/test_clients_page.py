@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.config import PROJECT_ROOT
-from tests.clients.catalogue import CLIENTS, COLUMNS, Client
+from tests.clients.catalogue import CLIENTS, COLUMNS, EXAMPLES, Client
 from tests.clients.page import PAGE, page
 
 
@@ -13,8 +13,11 @@ def test_the_page_is_made_from_the_catalogue() -> None:
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_a_client_has_a_lock_and_known_cells(client: Client) -> None:
-    assert client.cells.keys() <= COLUMNS.keys()
-    assert set(client.on_vllm) <= client.cells.keys()
+    assert set(client.cells) <= COLUMNS.keys()
+    # Each client that has tools, or structured output, has an example; instructor's tools are structured output.
+    shown = {name for name in EXAMPLES if name in client.cells} - ({"tools"} if client.name == "instructor" else set())
+    assert {f"example_{name}" for name in shown} == set(client.examples)
+    assert set(client.on_vllm) <= set(client.cells)
     if client.lock is None:
         return
     locked = {

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from headrace.config import PROJECT_ROOT
-from headrace.stack.processes import procfile
+from headrace.stack.child import read_procfile
 
 #: Services of the compose file that run no process of Headrace, and other ways to run `gpu`.
 SERVERS = {"postgres", "redis", "prometheus", "grafana"}
@@ -75,7 +75,7 @@ def test_compose_runs_every_process_of_the_procfile() -> None:
     commands = {name: service["command"] for name, service in services().items() if name not in SERVERS}
 
     assert [commands.pop(name) for name in ALSO_GPU] == [["gpu"]] * len(ALSO_GPU)
-    assert commands == {name: [name] for name in procfile.read(PROJECT_ROOT / "Procfile")}
+    assert commands == {name: [name] for name in read_procfile(PROJECT_ROOT / "Procfile")}
 
 
 METRICS = {"HEADRACE_METRICS_HOST": "0.0.0.0", "HEADRACE_METRICS_PORT": 9464}
@@ -88,8 +88,11 @@ SECRETS = {
     "cpu": {"HF_TOKEN"},
     "overflow": {"OPENAI_API_KEY"},
     "webhooks": {"HEADRACE_BUDGETS__WEBHOOK_SECRET"},
+    "batches": {"HF_TOKEN"},
     "flower": {"FLOWER_BASIC_AUTH"},
 }
+#: Those that write, read and delete the contents of files.
+OF_FILES = {"web", "batches", "control"}
 NO_SECRETS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "HEADRACE_MODEL", *METRICS}
 
 
@@ -98,7 +101,10 @@ def test_each_container_gets_the_secrets_that_it_uses_and_no_others() -> None:
         if name in SERVERS:
             continue
         given = {variable for variable, value in service["environment"].items() if not str(value).endswith(":+set}")}
-        assert given == SECRETS.get(name, set()) | NO_SECRETS, name
+        files = {"HEADRACE_FILES__STORE"} if name in OF_FILES else set()
+        assert given == SECRETS.get(name, set()) | NO_SECRETS | files, name
+        has_files = any(volume.startswith("files:") for volume in service["volumes"])
+        assert has_files == (name in OF_FILES), name
 
 
 def test_prometheus_asks_each_process_at_its_port_and_no_other_machine_can() -> None:
@@ -152,7 +158,7 @@ def test_workers_of_one_host_have_names_of_their_own(
             monkeypatch.delenv(variable, raising=False)
         else:
             monkeypatch.setenv(variable, value)
-    line = procfile.read(PROJECT_ROOT / "Procfile")["gpu"]
+    line = read_procfile(PROJECT_ROOT / "Procfile")["gpu"]
     (tmp_path / "Procfile").write_text(f"gpu: echo {line}\n")
 
     assert f"--hostname {name} " in run(tmp_path, "gpu").stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import PROJECT_ROOT
+from headrace.policies.webhooks import APP_EVENTS, BUDGET_EVENT, SCALING_EVENT
 
 PAGES = sorted([*PROJECT_ROOT.glob("docs/*.md"), PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md"])
 FOLDERS = sorted(
@@ -75,6 +76,14 @@ def test_the_path_of_a_job_leads_to_functions_that_exist() -> None:
         module = (PROJECT_ROOT / file).read_text(encoding="utf-8")
         for part in name.split("."):
             assert re.search(rf"^\s*(?:class|(?:async )?def) {part}\b", module, re.MULTILINE), f"{file} {name}"
+
+
+def test_the_page_of_webhooks_lists_the_events_that_the_code_sends() -> None:
+    text = (PROJECT_ROOT / "docs/webhooks.md").read_text(encoding="utf-8")
+    table = text.partition("## Events")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", table, re.MULTILINE)) == APP_EVENTS
+    assert f"`{BUDGET_EVENT}`" in table
+    assert f"`{SCALING_EVENT}*`" in table
 
 
 def test_readme_fits_its_size() -> None:

@@ -43,7 +43,8 @@ def test_every_process_logs_a_job_as_job_id_in_one_spelling(path: Path) -> None:
         assert name not in ("job", "task_id", "request_id") or shown in (
             "g.request_id",
             "request_id",
-            "bid.request_id",
+            "bid.sent.id",
+            "sent.id",
             "caller.request_id",
         ), f"{name}: {shown}"
         if name == "job_id":

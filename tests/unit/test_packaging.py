@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from headrace.config import Settings
-from headrace.stack.processes import procfile
+from headrace.stack.child import read_procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
@@ -61,7 +61,7 @@ def test_a_top_level_name_belongs_to_this_project_alone(name: str) -> None:
 
 
 def test_the_web_process_takes_as_many_connections_as_it_holds_open_and_as_many_more() -> None:
-    line = procfile.read(ROOT / "Procfile")["web"]
+    line = read_procfile(ROOT / "Procfile")["web"]
     connections = int(re.search(r"--backpressure (\d+)", line)[1])  # type: ignore[index]
     fields = Settings.model_fields
     assert connections >= 2 * (fields["wait_slots"].default + fields["stream_slots"].default)

@@ -12,7 +12,7 @@ development: the library checks the very address that it connects to.
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,33 +40,30 @@ Hold = Callable[[socket.socket], None]
 class WebhookResponse:
     """A receiver's answer.
 
-    Attributes:
-        retry_after: its Retry-After header; empty when it sent none.
+    Attributes: retry_after: its Retry-After header; empty when it sent none.
     """
 
     status: int
     retry_after: str
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookRequest:
-    """The request to send."""
-
-    url: str
-    body: bytes
-    headers: dict[str, str]
-
-
 class Post:
     """One POST under way. Made for one use."""
 
-    def __init__(self, session: Callable[[Hold], requests.Session], request: WebhookRequest, deadline_s: float) -> None:
+    def __init__(
+        self,
+        session: Callable[[Hold], requests.Session],
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline_s: float,
+    ) -> None:
         """Send nothing yet.
 
-        Args:
-            deadline_s: seconds for everything: name resolution, the connection, TLS, and the answer's headers.
+        Args: deadline_s: seconds for everything: name resolution, the connection, TLS, and the answer's headers.
         """
-        self._session, self._request, self._deadline_s = session, request, deadline_s
+        self._session, self._url, self._body, self._headers = session, url, body, headers
+        self._deadline_s = deadline_s
         self._decided = threading.Event()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -75,8 +72,7 @@ class Post:
     def run(self, ended: Callable[[], None] = lambda: None) -> WebhookResponse:
         """Send it and return the answer. Raises: DeliveryFailed, at the deadline at the latest.
 
-        Args:
-            ended: called when the thread has ended, which may be after this returns.
+        Args: ended: called when the thread has ended, which may be after this returns.
         """
         thread = threading.Thread(target=self._send, args=(ended,), name="webhook-post", daemon=True)
         try:
@@ -134,14 +130,13 @@ class Post:
             ended()
 
     def _answer(self) -> WebhookResponse:
-        request = self._request
         # Streamed and never read: the receiver's body is not needed, and may be endless.
         with (
             self._session(self.hold) as session,
             session.post(
-                request.url,
-                data=request.body,
-                headers=request.headers,
+                self._url,
+                data=self._body,
+                headers=self._headers,
                 timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), self._deadline_s),
                 allow_redirects=False,
                 stream=True,
@@ -151,6 +146,8 @@ class Post:
 
 
 class _HttpConnection(HTTPConnection):
+    """Hands its socket to `hold` before anything is sent."""
+
     def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hold = hold
@@ -161,27 +158,14 @@ class _HttpConnection(HTTPConnection):
         return connected
 
 
-class _HttpsConnection(HTTPSConnection):
-    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._hold = hold
-
-    def _new_conn(self) -> socket.socket:
-        connected = super()._new_conn()
-        self._hold(connected)
-        return connected
+class _HttpsConnection(_HttpConnection, HTTPSConnection):
+    """The same over TLS."""
 
 
-class _HttpPool(HTTPConnectionPool):
-    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.ConnectionCls: Any = partial(_HttpConnection, hold)
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    def __init__(self, hold: Hold, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.ConnectionCls: Any = partial(_HttpsConnection, hold)
+def _pool(kind: Callable[..., Any], connection: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+    pool = kind(*args, **kwargs)
+    pool.ConnectionCls = connection
+    return pool
 
 
 def make_session(settings: WebhookSettings, hold: Hold) -> requests.Session:
@@ -196,7 +180,7 @@ def make_session(settings: WebhookSettings, hold: Hold) -> requests.Session:
     for adapter in session.adapters.values():
         assert isinstance(adapter, HTTPAdapter)
         adapter.poolmanager.pool_classes_by_scheme = {
-            "http": partial(_HttpPool, hold),
-            "https": partial(_HttpsPool, hold),
+            "http": partial(_pool, HTTPConnectionPool, partial(_HttpConnection, hold)),
+            "https": partial(_pool, HTTPSConnectionPool, partial(_HttpsConnection, hold)),
         }
     return session

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Protocol, cast
 
 from headrace.config import PoolSettings, Settings
 from headrace.errors import ConfigError
@@ -19,21 +18,12 @@ ENGINES: Mapping[str, str] = MappingProxyType(
 )
 
 
-class _EngineModule(Protocol):
-    def build(self, settings: Settings, pool: PoolSettings) -> Engine: ...
-
-
 def load(name: str, settings: Settings, pool: PoolSettings) -> Engine:
-    """Make the named engine, not started yet.
+    """Make the named engine, not started yet. The paid API ignores the pool, because it serves every pool.
 
-    Args:
-        name: `vllm`, `openai` or `simulator`.
-        settings: all settings; the engine reads its own section.
-        pool: the pool to serve. The paid API ignores it, because it serves every pool.
-
-    Raises:
-        ConfigError: the name is unknown, or one of the engine's settings is missing or wrong.
+    Raises: ConfigError: the name is unknown, or one of the engine's settings is missing or wrong.
     """
     if name not in ENGINES:
         raise ConfigError(f"There is no engine {name!r}; there are {', '.join(ENGINES)}.", param="engine")
-    return cast(_EngineModule, import_module(ENGINES[name])).build(settings, pool)
+    engine: Engine = import_module(ENGINES[name]).build(settings, pool)
+    return engine

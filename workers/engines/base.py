@@ -3,17 +3,18 @@
 Knows nothing of queues, Postgres or Celery. Every adapter passes `tests/contracts/test_engine.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from headrace.domain.answers import Choice, TokenLogprob
 from headrace.domain.attempts import ApiTier, Usage
-from headrace.domain.choices import Choice
-from headrace.domain.compression import TokenSurprise
-from headrace.domain.limits.rates import ProviderRates
-from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.limits import ProviderRates
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.compression import TokenSurprise
+from headrace.domain.prompts.embeddings import are_inputs
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
+from headrace.errors import PromptRejected
 
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 
@@ -54,7 +55,7 @@ class Delta:
     """A piece of a model's output; never empty.
 
     Attributes:
-        text: of the answer.
+        text: part of the answer.
         logprobs: log probabilities of the tokens since the last piece, if the request asked for them. Their joined
             texts equal `text`, except for text that an engine holds back in search of a stop string, and for the
             markup of calls. Never without text.
@@ -78,7 +79,7 @@ class Generation:
 
     Attributes:
         text: the whole answer, the request's prefix included, special tokens removed; may be empty. Of an embedding its
-            packed vectors, as `headrace.domain.embeddings.vectors` writes them; empty if it was aborted.
+            packed vectors, as `headrace.domain.prompts.embeddings` writes them; empty if it was aborted.
         usage: tokens as the engine counted them. The prefix counts as output.
         finish_reason: `tool_calls` means that the model chose to call tools. If it had to call a named one, the reason
             is `stop`, as in OpenAI's API. `abort` means that `abort` stopped the request: a partial `text`, no success.
@@ -87,7 +88,7 @@ class Generation:
         preemptions: how often the engine took the request's KV blocks away, to compute them again later.
         rates: the paid API's report of its remaining rates; None without a report.
         tier: the paid API's service tier that answered; None when it did not say.
-        logprobs: of each token of the answer, in order. vLLM's include the token that ends the answer. None if the
+        logprobs: one for each token of the answer, in order. vLLM's include the token that ends the answer. None if the
             request did not ask for them.
         reasoning: the model's reasoning before the answer; empty without reasoning, or when it is hidden.
         tool_calls: the answer's calls of tools, in order; the answer may have no text then.
@@ -158,7 +159,7 @@ class EngineLimits:
         kv_tokens: size of the KV-cache pool in tokens; None for an engine without a local one (a remote API). Of an
             embedding engine `MOST_TOKENS`, whatever its cache: a step embeds inputs whole and keeps nothing of them, so
             what is bounded is how much the engine has taken and not yet embedded.
-        kv_block_tokens: tokens in one KV block; None likewise, and 1 of an embedding engine.
+        kv_block_tokens: tokens in one KV block; None without a local cache, and 1 for an embedding engine.
         shares_prompts: False if several answers to one prompt hold it once each.
     """
 
@@ -178,8 +179,7 @@ class Engine(Protocol):
 
     The engine batches overlapping calls of `generate`: a GPU's throughput comes from this.
 
-    Attributes:
-        continues: True if `generate` continues a request's prefix. Other engines get no prefix.
+    Attributes: continues: True if `generate` continues a request's prefix. Other engines get no prefix.
     """
 
     name: str
@@ -242,3 +242,20 @@ class SurpriseMeter(Protocol):
             EngineUnavailable: the engine is dead, not started, or stopping.
         """
         ...
+
+
+def check_answerable(request: GenerationRequest, *, adapters: Container[str], is_embedding: bool) -> None:
+    """Refuse what this engine does not answer. The door does too, but the pool's settings may have changed since.
+
+    Args:
+        adapters: those of the engine's pool.
+        is_embedding: True for an engine that makes vectors.
+
+    Raises: PromptRejected.
+    """
+    if are_inputs(request.messages) != is_embedding:
+        if is_embedding:
+            raise PromptRejected("This model makes embeddings, and answers no prompts.", param="messages")
+        raise PromptRejected("This model answers prompts, and makes no embeddings.", param="input")
+    if request.adapter is not None and request.adapter not in adapters:
+        raise PromptRejected(f"The adapter '{request.adapter}' is not served here any more.", param="model")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Route
 from headrace.errors import EngineCrash, EngineError
@@ -28,11 +28,8 @@ class Answered:
 class Bill:
     """Writes the bills of one worker's attempts.
 
-    Attributes:
-        tariff: the present prices; the worker replaces it when they change. An attempt keeps those of its begin, by
-            which its money is reserved: see `of_one_attempt`.
-        route: the route of all the worker's attempts.
-        host_id: the worker's host.
+    Attributes: tariff: the present prices; the worker replaces it when they change. An attempt keeps those of its
+        begin, by which its money is reserved: see `of_one_attempt`.
     """
 
     tariff: Tariff

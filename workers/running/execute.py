@@ -5,17 +5,18 @@ Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the c
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
 from headrace import hops
-from headrace.domain.attempts import AttemptEnd, Claim, HandBack, Outcome
+from headrace.domain.attempts import ApiTier, AttemptEnd, Claim, HandBack, Outcome, Reroute
 from headrace.domain.ids import show_id
+from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import (
     EngineBusy,
@@ -31,24 +32,24 @@ from headrace.errors import (
 )
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
-from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, jitter
+from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, is_continuable, jitter
+from headrace.store.jobs.queued import TURNED_AWAY
 from workers.compressing import Compressor
-from workers.matching.lookup_hold import LookupHold
-from workers.paid.payer import NO_CALL, NotYet, Payer
-from workers.running.attempts import StopReason
+from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
+from workers.matching import LookupHold
+from workers.paid import NO_CALL, NotYet, Payer
 from workers.running.bill import Answered, Bill
 from workers.running.cascading import Cascading, without_judged
-from workers.running.generating import Generating
+from workers.running.publisher import Publisher
 from workers.running.recorder import ELSEWHERE, Claimed, Ending, Recorder, ended
-from workers.running.rerouting import next_queue
-from workers.running.worker_state import WorkerState
+from workers.running.worker_state import StopReason, WorkerState
+from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
+
 #: Seconds that a message waits for an engine that restarts, or is held during a Postgres outage.
 NOT_READY_HOLD_S = 2.0
-
-
 #: The longest pause in seconds after which a job is tried again whose prompt was too new for a worker.
 NEWER_AFTER_S = 4.0
 #: How long past its `start_by` such a job waits for a newer worker if earlier attempts have counted.
@@ -69,17 +70,21 @@ class Execute:
     """Runs attempts.
 
     Attributes:
+        kv_budget: the room in the engine's KV cache. The caller of `run` has reserved the job's room.
+        publisher: publishes the output of streamed jobs.
+        shares_prefixes: whether apps share the engine's prefix cache. Otherwise each finds its own prompts alone.
         payer: pays for calls of the paid API; None for a local engine.
         hold: keeps a new job from its claim until the semantic cache has looked it up.
-        compressor: shortens the prompts of jobs that ask for it.
-        cascading: judges the answers of rules that have a cascade.
     """
 
     state: WorkerState
-    generating: Generating
+    engine: Engine
+    kv_budget: KvBudget
+    publisher: Publisher
     recorder: Recorder
     bill: Bill
     rules: RetryRules
+    shares_prefixes: bool = False
     payer: Payer | None = None
     hold: LookupHold = field(default_factory=LookupHold)
     compressor: Compressor | None = None
@@ -111,7 +116,7 @@ class Execute:
             time.sleep(NOT_READY_HOLD_S)
             return ended(Outcome(JobState.QUEUED, error.code))
         finally:
-            self.generating.release(job_id)
+            self._release(job_id)
 
     def _run(self, job_id: UUID, enqueue_no: int) -> Ending:
         hops.reach("thread", job_id)
@@ -170,7 +175,7 @@ class Execute:
         if on_disk.exception() is None:
             self.recorder.has_left(claim)
         elif self.state.attempts.stop(claim.request_id, "claim_lost"):
-            self.generating.engine.abort(claim.request_id)
+            self.engine.abort(claim.request_id)
 
     def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Ending:
         """Reserve the money for the call, if it costs any. Returns: the claim; the job's end if nothing runs."""
@@ -232,16 +237,65 @@ class Execute:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         try:
             claim = self.compressor.compress(claim) if self.compressor else claim
-            outcome, engine_s = self.generating.generate(Claimed(self.cascading.asked(claim), on_disk), tier)
+            outcome, engine_s = self._generate(Claimed(self.cascading.asked(claim), on_disk), tier)
         except EngineCrash as error:
             outcome, engine_s = error, 0.0
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)
         # Release now, so that the next job starts while this answer is written.
-        self.generating.release(claim.job_id, outcome)
+        self._release(claim.job_id, outcome)
         if isinstance(outcome, EngineError):
             return self._failed(claim, outcome, bill.of_failure(claim, outcome, engine_s))
         return self._answered(Answered(claim, outcome, engine_s), bill)
+
+    def _generate(self, claimed: Claimed, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
+        """Answer one claim. Its output is published before this returns, and the claim is on disk.
+
+        Args: tier: the paid API's service tier. Returns: the answer or the error, and how long it took, in seconds.
+        Raises: StoreUnavailable: the claim was not committed; the answer is dropped.
+        """
+        outcome: Generation | EngineError
+        claim, on_disk = claimed
+        with self._published(claimed) as (prefix, on_delta):
+            hops.reach("begin", claim.job_id)
+            request = GenerationRequest(
+                request_id=claim.request_id,
+                messages=claim.sent,
+                sampling=claim.sampling,
+                priority=claim.lane.priority,
+                model=claim.model,
+                prefix=prefix,
+                adapter=claim.adapter,
+                tier=tier,
+                cache_salt=None if self.shares_prefixes else claim.app_id.hex,
+            )
+            started = time.monotonic()
+            self.kv_budget.running(claim.job_id, claim.request_id)
+            try:
+                outcome = self.engine.generate(request, on_delta)
+            except EngineError as error:
+                outcome = error
+            engine_s = time.monotonic() - started
+            on_disk.result()
+        return outcome, engine_s
+
+    def _release(self, job_id: UUID, outcome: Generation | EngineError | None = None) -> None:
+        """Release the job's room. Args: outcome: the engine's answer or error, if the job reached the engine."""
+        self.kv_budget.release(job_id, outcome if isinstance(outcome, Generation) else None)
+
+    @contextmanager
+    def _published(self, claimed: Claimed) -> Iterator[tuple[str, OnDelta | None]]:
+        """Publish a streamed job's output. Yields: the text to continue, and the listener for new pieces."""
+        claim, on_disk = claimed
+        if not claim.stream:
+            yield "", None
+            return
+
+        def can_continue(text: str) -> bool:
+            return self.engine.continues and is_continuable(text, claim.sampling)
+
+        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue, on_disk) as published:
+            yield published
 
     def _answered(self, answered: Answered, bill: Bill) -> Ending:
         """Store the engine's answer; the reason for its end decides how."""
@@ -313,3 +367,27 @@ class Execute:
             return self._fail(claim, replace(end, error_message=message))
         suspicion = 1 if error.made_tokens else SUSPECT
         return self.recorder.hand_back(claim, end, HandBack(suspicion=suspicion))
+
+
+#: Objections that may pass after a while.
+_PASSING = frozenset({"budget_exceeded", "overflow_unavailable", EngineUnavailable.code})
+
+
+def next_queue(claim: Claim, objection: Objection, paid_pools: Collection[str], longer: float = 0.0) -> Reroute | None:
+    """Return the job's own pool. If only the paid API answers that pool, the job waits, until its `start_by` at most.
+
+    Args:
+        paid_pools: the pools that only the paid API answers.
+        longer: the share by which its wait is longer; see `retries.jitter`.
+    Returns: None if the job fails: it allows only the paid API, waiting cannot help, or `start_by` no longer bounds
+        the wait because an attempt has counted.
+    """
+    if claim.overflow is Overflow.ONLY:
+        return None
+    if claim.pool not in paid_pools:
+        return Reroute(queue_name(claim.pool, claim.lane), Route.POOL, f"{TURNED_AWAY}{objection.message}")
+    if objection.code not in _PASSING or claim.attempt > 1:
+        return None
+    # Each wait raises `enqueue_no`, so it is longer than the last.
+    delay_s = backoff_s(1 + claim.enqueue_no) * (1 + longer)
+    return Reroute(queue_name(OVERFLOW, claim.lane), Route.OVERFLOW, f"waits: {objection.message}", delay_s)

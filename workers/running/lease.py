@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from headrace import store
 from headrace.domain.attempts import HeldAttempt
 from headrace.domain.fleet import WorkerReport
 from headrace.errors import ConfigError, EngineUnavailable, StoreUnavailable
 from headrace.store import Store
+from headrace.store.fleet import workers
 from workers.engines.base import Engine
-from workers.running.attempts import StopReason
-from workers.running.crashes import MOST_CRASHES, WITHIN_S
-from workers.running.worker_state import WorkerState
+from workers.running.worker_state import MOST_CRASHES, WITHIN_S, StopReason, WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class Lease:
             thread.join(END_TIMEOUT_S)
         try:
             with self.store.begin() as db:
-                store.workers.retire(db, self.state.id, self._stop_reason)
+                workers.retire(db, self.state.id, self._stop_reason)
         except StoreUnavailable:
             log.warning("lease_not_retired", extra={"worker_id": str(self.state.id)})
 
@@ -111,7 +109,7 @@ class Lease:
         # `draining` is reported one renewal late, when also the last jobs are claimed that were taken before.
         report = WorkerReport(len(here), self.state.takes() and self.serves(), self.state.host_drains.is_set())
         with self.store.begin() as db:
-            renewal = store.workers.renew(db, self.state.id, self.times.lease_s, report)
+            renewal = workers.renew(db, self.state.id, self.times.lease_s, report)
         self.follow_host(drains=renewal.host_drains)
         self.state.confined.set(renewal.confined)
         for attempt in renewal.held:
@@ -155,10 +153,9 @@ class Lease:
             # The reply to the claim was lost, or the end could not be written. The job would stay running forever.
             log.warning("attempt_disowned", extra=_facts(request_id))
             with self.store.begin() as db:
-                store.workers.disown(db, self.state.id, held[request_id])
+                workers.disown(db, self.state.id, held[request_id])
 
     def stop_all(self, reason: StopReason) -> None:
-        """Stop every running attempt."""
         for request_id in self.state.attempts.ids():
             self._stop(request_id, reason)
 

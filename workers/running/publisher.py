@@ -1,7 +1,6 @@
-"""Publishes the answers of running attempts into their jobs' streams: one thread and one round trip for all of them.
+"""Tells Redis of running jobs: the pieces of their answers, then that they were claimed, and that they have ended.
 
-An engine only queues its pieces here, so a slow or absent Redis does not delay it. The published text is always a
-prefix of the attempt's answer. Readers get the unpublished rest from Postgres when the job ends.
+Callers only queue here, so a slow or absent Redis does not delay them. What gathers meanwhile shares a round trip.
 """
 
 import json
@@ -9,13 +8,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from uuid import UUID
 
 from headrace import hops
+from headrace.batching import Gathering
+from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import PieceKind, StreamPiece
@@ -87,7 +88,11 @@ class _Publication:
 
 
 class Publisher:
-    """Publishes the pieces of every running attempt. Safe for many threads."""
+    """Publishes the pieces of every running attempt into its job's stream. Safe for many threads.
+
+    The published text is always a prefix of the attempt's answer. Readers get the unpublished rest from Postgres when
+    the job ends.
+    """
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -98,7 +103,6 @@ class Publisher:
         self._thread = threading.Thread(target=self._flush_until_ended, name="publisher", daemon=True)
 
     def begin(self) -> None:
-        """Start publishing."""
         self._thread.start()
 
     def end(self) -> None:
@@ -221,7 +225,7 @@ class Publisher:
             self._has_news = self._is_hurried = False
             due = [each for each in self._open if each.is_due]
             for publication in due:
-                publication.unpublished += _told(publication.pieces)
+                publication.unpublished += _in_format(publication.pieces)
                 publication.pieces.clear()
             return due
 
@@ -259,7 +263,7 @@ class Publisher:
             self._streams.end(*(self._ended.popleft() for _ in range(len(self._ended))))
 
 
-def _told(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str, int, int]]:
+def _in_format(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str, int, int]]:
     """The pieces of each answer in the stream's format, with the answer's number and its tokens."""
     for choice in dict.fromkeys(piece.choice for piece in pieces):
         of_choice = [piece for piece in pieces if piece.choice == choice]
@@ -278,3 +282,79 @@ def _of_one(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
     for call in merged(call for piece in pieces for call in piece.tool_calls):
         fields = {name: storable(each) if isinstance(each, str) else each for name, each in asdict(call).items()}
         yield "tool_call", json.dumps(fields, separators=(",", ":"))
+
+
+#: Seconds that notices wait for more of them while many jobs come.
+GATHER_S = 0.01
+
+
+class Notices:
+    """Notifies Redis of what Postgres already records: jobs that left their queue, and jobs that ended.
+
+    Safe for many threads. A lost notice is repaired: a place in a queue by `reconcile_admission`, an end by the
+    readers' own timer, a webhook by the webhook workers' timer.
+    """
+
+    def __init__(self, admission: Admission, threads: Executor, gathering: Gathering | None = None) -> None:
+        """Send nothing yet.
+
+        Args:
+            threads: one of them sends at a time.
+            gathering: how notices wait for more of them.
+        """
+        self._admission, self._threads = admission, threads
+        self._gathering = gathering or Gathering(GATHER_S)
+        self._lock = threading.Lock()
+        self._is_sending = False
+        self._left = deque[tuple[UUID, int]]()
+        #: Each with whether it has a webhook.
+        self._ended = deque[tuple[UUID, bool]]()
+
+    def left(self, job_id: UUID, enqueue_no: int) -> None:
+        """Notify that this job was claimed, so it left its queue."""
+        self._gathering.came()
+        self._left.append((job_id, enqueue_no))
+        self._send_soon()
+
+    def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
+        """Notify that this job has ended. If it has a webhook, its delivery is due."""
+        self._ended.append((job_id, has_webhook))
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        with self._lock:
+            starts, self._is_sending = not self._is_sending, True
+        if starts:
+            self._threads.submit(self._send_all)
+
+    def _send_all(self) -> None:
+        while self._has_more():
+            self._gathering.wait()
+            left = [self._left.popleft() for _ in range(len(self._left))]
+            ended = [self._ended.popleft() for _ in range(len(self._ended))]
+            try:
+                self._send(left, ended)
+            except Exception:
+                # After a fault here, later notices are sent all the same.
+                log.exception("notices_fault")
+
+    def _has_more(self) -> bool:
+        with self._lock:
+            self._is_sending = bool(self._left or self._ended)
+            return self._is_sending
+
+    def _send(self, left: list[tuple[UUID, int]], ended: list[tuple[UUID, bool]]) -> None:
+        with _logged("end_not_announced"):
+            has_webhooks = any(has_webhook for _, has_webhook in ended)
+            self._admission.announce_ended([job_id for job_id, _ in ended], has_webhooks=has_webhooks)
+        with _logged("place_not_freed"):
+            self._admission.leave(left)
+
+
+@contextmanager
+def _logged(event: str) -> Iterator[None]:
+    """Log a notice that Redis does not accept."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        log.warning(event, extra={"error": str(error)})

@@ -33,25 +33,24 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 
 from headrace.batching import Gathering
+from headrace.domain.answers import Choice
 from headrace.domain.attempts import AS_BEFORE, AttemptEnd, Claim, Escalation, HandBack, Outcome, Reroute
-from headrace.domain.choices import Choice
 from headrace.domain.ids import month_of, show_id
 from headrace.domain.prompts import prompt_digest
 from headrace.domain.queues import Route, queue_name
 from headrace.domain.states import JobState
 from headrace.errors import StoreBusy, StoreUnavailable
-from headrace.policies.confinement import CONFINED
-from headrace.policies.retries import FIRST_DELAY_S
-from headrace.store import Store, attempts, confinements, escalations, poison
+from headrace.policies.retries import CONFINED, FIRST_DELAY_S
+from headrace.store import Store, attempts, escalations
 from headrace.store.attempts import claim_of
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
+from headrace.store.jobs import confinements
+from workers.running.publisher import Notices, Publisher
 from workers.sharing import Sharing, gathering_paid
 
 log = logging.getLogger(__name__)
 
-#: Claims that come so many seconds after the last ones are made before their commit. Where they come faster, to wait
-#: twice, for the row and for the commit, costs the jobs' threads more time than the commit takes.
+#: Seconds without claims after which the next ones are made before their commit. Where they come faster, to wait twice,
+#: for the row and for the commit, costs the jobs' threads more time than the commit takes.
 LULL_S = 0.02
 #: Seconds that a statement waits for more ends while many come: about as long as Postgres takes to commit it.
 GATHER_S = 0.005
@@ -117,8 +116,6 @@ How = JobState | Callable[[Connection], JobState | None]
 
 
 class _End(Future[Outcome]):
-    """The end of one attempt."""
-
     def __init__(self, claim: Claim, end: AttemptEnd, how: How) -> None:
         super().__init__()
         self.claim, self.end, self.how = claim, end, how
@@ -130,14 +127,10 @@ class Recorder:
     """Writes for all threads of one worker.
 
     Attributes:
-        store: where it writes.
         worker_id: the id of the worker's row in `workers`, which fences every write.
-        engine: the engine's name.
-        notices: told of each job right after its claim, and again after its end.
+        notices: notify Redis of each job right after its claim, and again after its end.
         publisher: forgets the streams of jobs that have ended.
-        is_paid: True if the engine is the paid API.
         confine_s: how long an app is confined whose prompts have killed engines; 0: never.
-        threads: run the statements.
     """
 
     store: Store
@@ -225,7 +218,7 @@ class Recorder:
         """Claim for these; those that come alone before they are on disk, so that their engines compute meanwhile."""
         lull_s, self._claimed_at = time.monotonic() - self._claimed_at, time.monotonic()
         is_early = lull_s > LULL_S and all(call.is_ahead for call in calls)
-        # Of a job's messages only that with the highest number can be valid.
+        # Only the message with a job's highest number can be valid.
         asked = dict(sorted(call.message for call in calls))
         rows = attempts.claim_all(self.store, asked, self.worker_id, self.engine, is_before_disk=is_early)
         on_disk = Future[None]()
@@ -255,7 +248,7 @@ class Recorder:
         return self._end(claim, end, target)
 
     def escalate(self, claim: Claim, end: AttemptEnd, to: Escalation) -> Ending:
-        """Send the job on to the next pool of its rule; see `store.attempts.escalations`."""
+        """Send the job on to the next pool of its rule; see `store.escalations`."""
         log.info("job_escalated", extra={"job_id": show_id(claim.job_id), "signal": to.signal, "pool": to.pool})
         return self._end(claim, end, lambda db: escalations.escalate(db, claim, end, to))
 
@@ -371,7 +364,7 @@ class Recorder:
         digest = prompt_digest(claim.model, claim.messages, claim.sampling)
         try:
             with self.store.begin() as db:
-                poison.remember(db, digest, claim.job_id)
+                confinements.remember_poison(db, digest, claim.job_id)
                 until = confinements.strike(db, claim, self.confine_s)
         except StoreUnavailable as error:
             log.warning("poison_not_remembered", extra={"job_id": show_id(claim.job_id), "error": str(error)})

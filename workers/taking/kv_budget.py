@@ -26,8 +26,7 @@ ARRIVES_WITHIN_S = 60.0
 class _LetIn:
     """An admitted job: since when, how many messages it has, and its request id in the engine.
 
-    Attributes:
-        keys: of its sequences in the ledger, one for each of its answers.
+    Attributes: keys: name its sequences in the ledger, one for each of its answers.
     """
 
     since: float
@@ -78,8 +77,7 @@ class KvBudget:
     def open(self, limits: EngineLimits, answers: Iterable[AnswerLength] = ()) -> None:
         """Set the limits of a started engine. An engine without its own KV pool has room for every job.
 
-        Args:
-            answers: past answers, oldest first. They predict the length of new ones.
+        Args: answers: past answers, oldest first. They predict the length of new ones.
         """
         self._max_running = limits.max_running
         if limits.kv_tokens is not None and limits.kv_block_tokens is not None:

@@ -61,7 +61,6 @@ class KvLedger:
         """An empty cache.
 
         Args:
-            blocks: the number of blocks for jobs.
             high_share: the share of blocks that is kept for the lane `high`.
             shares_prompts: False if each of several answers holds the whole prompt.
         """

@@ -28,7 +28,7 @@ class Lengths:
         #: Answers that ended by themselves at each step, and answers that `max_tokens` cut there.
         self._ended: list[int] = []
         self._cut: list[int] = []
-        #: Remembered and running answers that have at least so many steps.
+        #: By number of steps: remembered and running answers that have at least as many.
         self._reached: list[int] = []
         #: The share of all answers that reach each step.
         self._survival: list[float] = []

@@ -18,7 +18,7 @@ import psycopg
 from bed.chaos.server import SERVER_TIMEOUT_S, Server
 from headrace.errors import StackError
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.servers.postgres import Postgres
+from headrace.stack.postgres import Postgres
 from tests.chaos.proxy import Mode, Proxy
 
 #: How the standby calls itself: `synchronous_standby_names` has this.
@@ -36,9 +36,10 @@ class Node(Server):
         link: what it goes through itself, while it is the standby.
     """
 
-    def __init__(self, folder: Path, port: int, other_port: int) -> None:
+    def __init__(self, folder: Path, port: int, other_port: int, *, is_proxied: bool) -> None:
         self.kind: Postgres
         super().__init__(Postgres(folder, port))
+        self.is_proxied, self.other_port = is_proxied, other_port
         self.proxy, self.link = Proxy(port), Proxy(other_port)
 
     @property
@@ -48,7 +49,8 @@ class Node(Server):
 
     def start(self) -> None:
         """Return once it serves. Raises: StackError."""
-        way = psycopg.conninfo.make_conninfo(self.url, port=self.link.port, application_name=STANDBY)
+        port = self.link.port if self.is_proxied else self.other_port
+        way = psycopg.conninfo.make_conninfo(self.url, port=port, application_name=STANDBY)
         self.options = ("-c", f"primary_conninfo={way}")
         super().start()
 
@@ -67,19 +69,25 @@ class Cluster(AbstractContextManager["Cluster"]):
         primary, standby: as they are now.
     """
 
-    def __init__(self, folder: Path, *, is_synchronous: bool = True) -> None:
-        """Plan it. Args: is_synchronous: a commit returns once the standby has it on its disk."""
+    def __init__(self, folder: Path, *, is_synchronous: bool = True, is_proxied: bool = True) -> None:
+        """Plan it.
+
+        Args:
+            is_synchronous: a commit returns once the standby has it on its disk.
+            is_proxied: False where no network fault happens: the system and the standby connect to the servers.
+        """
         self._is_synchronous = is_synchronous
         ports = free_port(), free_port()
-        self.primary = Node(folder / "postgres-1", *ports)
-        self.standby = Node(folder / "postgres-2", *reversed(ports))
+        self.primary = Node(folder / "postgres-1", *ports, is_proxied=is_proxied)
+        self.standby = Node(folder / "postgres-2", *reversed(ports), is_proxied=is_proxied)
         self._nodes = self.primary, self.standby
         self._exits = ExitStack()
 
     @property
     def url(self) -> str:
         """`DATABASE_URL`: both nodes, in an order that stays."""
-        first, second = (f"{LOOPBACK}:{node.proxy.port}" for node in self._nodes)
+        ports = (node.proxy.port if node.is_proxied else node.kind.port for node in self._nodes)
+        first, second = (f"{LOOPBACK}:{port}" for port in ports)
         here = f"{LOOPBACK}:{self._nodes[0].kind.port}"
         return self._nodes[0].kind.url.replace("+psycopg", "").replace(here, f"{first},{second}")
 

@@ -13,7 +13,7 @@ from functools import partial
 from bed.chaos.host_faults import HostFaults
 from bed.chaos.world import COMES_BACK_S, LEASE_S, World
 from headrace.errors import StackError
-from headrace.stack.hosts.local_hosts import PREFIX
+from headrace.stack.hosts import PREFIX
 from tests.chaos.proxy import Mode, Proxy
 
 #: The shortest time for which something hangs, is away or is slow, in seconds.
@@ -25,9 +25,9 @@ SLOW_S = 0.1
 REPLICA_LATE_S, REPLICA_LATE_FOR_S = 0.5, 2.5
 #: Calls to the paid API that one fault of its meets.
 PROVIDER_CALLS = 3
-#: An overflow job's call comes, or it does not: its faults wait for nobody.
+#: An overflow job's call comes, or it does not: its faults do not wait.
 PROVIDER_KINDS = ("429", "500", "hang", "truncated")
-PROCESSES = ("web", "gpu", "overflow", "webhooks", "control", "beat")
+PROCESSES = ("web", "gpu", "overflow", "webhooks", "batches", "control", "beat")
 NETWORK = (Mode.REFUSE, Mode.RESET, Mode.DROP, Mode.BLACKHOLE, Mode.DELAY)
 #: Between the callers and the API: what was asked is done, perhaps, and no answer comes back.
 CALLERS_NETWORK = (Mode.RESET, Mode.DROP)

@@ -10,7 +10,7 @@ from bed.chaos.orders import Order, Wish
 
 #: The share of all orders that are identical to others, and how many a flight has.
 IDENTICAL_SHARE, FLIGHT = 0.25, (3, 12)
-#: Most orders of a flight come within so many seconds; the late ones, after so many, when the answer may be there.
+#: Seconds within which most orders of a flight come, and after which the late ones do: the answer may be there.
 TOGETHER_S, LATE_SHARE, LATE_S = 1.5, 0.25, 20.0
 #: What is wished of the first of a flight, and its chances; and of each other one.
 FIRST: dict[Wish, float] = {"answer": 0.4, "cancel": 0.35, "erase": 0.25}

@@ -1,6 +1,6 @@
 """The client: posts orders until each is accepted, asks until each has ended, and writes down what it was told.
 
-It trusts nobody: the verdict compares what it was told with what Postgres has. Knows HTTP and nothing behind it.
+It trusts no process: the verdict compares what it was told with what Postgres has. Knows HTTP and nothing behind it.
 """
 
 import hashlib

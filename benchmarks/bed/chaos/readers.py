@@ -21,7 +21,7 @@ from headrace.domain.queues import KEY_PREFIX
 
 #: How many there are at once; half of them read chat completions.
 READERS = 6
-#: After so many events a reader of a response breaks off, every other time.
+#: Events after which a reader of a response breaks off, every other time.
 BREAKS_OFF_AFTER = 12
 TOKENS = 24
 PAUSE_S = 0.2
@@ -64,7 +64,7 @@ class Readers:
     """Read in threads of their own between `begin` and `end`. Attributes: complaints: what no outage excuses."""
 
     def __init__(self, world: World, number: int) -> None:
-        """Plan so many."""
+        """Plan this number of readers."""
         address, api_key = urlsplit(world.url), world.api_key
         self._address = address.hostname or "", address.port or 80
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}

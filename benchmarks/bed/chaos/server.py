@@ -4,9 +4,9 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headrace.stack.processes.child import Child
-from headrace.stack.servers.postgres import Postgres
-from headrace.stack.servers.valkey import Valkey
+from headrace.stack.child import Child
+from headrace.stack.postgres import Postgres
+from headrace.stack.valkey import Valkey
 
 SERVER_TIMEOUT_S = 30.0
 

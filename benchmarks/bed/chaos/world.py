@@ -25,8 +25,8 @@ from bed.chaos.cluster import Cluster, Node
 from bed.chaos.host_proxy import HostProxy
 from bed.testbed import patched
 from headrace.errors import StackError
-from headrace.stack.hosts.local_hosts import PREFIX
-from headrace.stack.receiver import Receiver
+from headrace.stack.demo_servers import Receiver
+from headrace.stack.hosts import PREFIX
 from headrace.stack.stack import Stack
 from peers.paid_api import paid_api
 from tests.chaos.proxy import Proxy
@@ -63,13 +63,15 @@ class World(AbstractContextManager["World"]):
         receiver: of webhooks.
     """
 
-    def __init__(self, off: str | None, settings: Mapping[str, str]) -> None:
+    def __init__(self, off: str | None, settings: Mapping[str, str], *, has_batches: bool = False) -> None:
         """Plan it.
 
         Args:
             off: a mechanism that does not work in this world; see `off/sitecustomize.py`, and `sweep`: no control
                 process; `sync`: the standby of Postgres is asynchronous.
+            has_batches: the process `batches` runs too.
         """
+        self._has_batches = has_batches
         self._off, self._settings = off, settings
         self._exits = ExitStack()
         self._onlookers = dict[str, Redis]()
@@ -93,7 +95,7 @@ class World(AbstractContextManager["World"]):
         self.receiver = enter(Receiver())
         self.provider = enter(paid_api(self.folder, tokens=12, token_ms=40))
         env = self._env(self.cluster.url, self.redis_group.url)
-        without = ("flower",) if self.moves_hosts else ("flower", "control")
+        without = ["flower", *(() if self._has_batches else ("batches",)), *(() if self.moves_hosts else ("control",))]
         self.stack = enter(Stack(self.folder / "host", _options(without), env))
         self.host_proxy = enter(HostProxy(self.folder / "host" / "hosts.sock"))
         if not self.moves_hosts:
@@ -208,7 +210,7 @@ class World(AbstractContextManager["World"]):
             return db.execute(query.encode(), values or None).fetchall()
 
     def order_provider_faults(self, kind: str, calls: int) -> None:
-        """Let so many of the next calls to the paid API fail."""
+        """Let this number of the next calls to the paid API fail."""
         urllib.request.urlopen(f"{self.provider}/fault/{kind}/{calls}", timeout=5).close()
 
     def bill(self) -> dict[str, int]:

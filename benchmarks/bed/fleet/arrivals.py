@@ -82,12 +82,16 @@ def offer(url: str, key: Mapping[str, str], arrivals: Sequence[Arrival], seconds
     while (at_s := time.monotonic() - began) < seconds:
         first, due = due, due + sum(arrival.at_s <= at_s for arrival in arrivals[due : due + 1000])
         if jobs := arrivals[first:due]:
-            outcome = drive([url], (_body(key, job) for job in jobs), len(jobs))
+            bodies = (request("POST", "/v1/jobs", key, body_of(job)) for job in jobs)
+            outcome = drive([url], bodies, len(jobs))
             offered.answers += [(at_s, answer.status) for answer in outcome.answers]
         yield offered
         time.sleep(max(0.0, began + (at_s // TICK_S + 1) * TICK_S - time.monotonic()))
 
 
-def _body(key: Mapping[str, str], job: Arrival) -> bytes:
-    body = {"prompt": "What is a headrace?", "max_tokens": job.tokens, "lane": "normal"}
-    return request("POST", "/v1/jobs", key, json.dumps(body).encode())
+def body_of(job: Arrival) -> bytes:
+    """The body of its request. No two are alike: a request that is refused again is no further demand."""
+    about = {"at_s": f"{job.at_s:.6f}"}
+    return json.dumps(
+        {"prompt": "What is a headrace?", "max_tokens": job.tokens, "lane": "normal", "metadata": about}
+    ).encode()

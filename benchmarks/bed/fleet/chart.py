@@ -11,7 +11,7 @@ from bed.fleet.stack import HOST_JOBS_PER_S
 from headrace.charts import BLUE, GREEN, PINK, RED, SKY, Panel, options, scale, sheet, stepped
 
 GREY = "#7a828c"
-#: Demand is drawn as means over so many samples.
+#: Samples of one mean: demand is drawn as means.
 SMOOTH = 4
 #: Of a panel.
 HEIGHT = 220

@@ -115,7 +115,7 @@ class Record:
         return min((at_s for at_s, status in self.answers if status == 429 and at_s > after_s), default=None)
 
     def alone_s(self, after_s: float, hosts: int) -> float | None:
-        """When there were first no more than so many hosts after this, draining ones included; None for never."""
+        """When there were first at most `hosts` hosts after this time, draining ones included; None for never."""
         counts = ((each.at_s, each.hosts + each.requested + each.draining) for each in self.samples)
         return min((at_s for at_s, count in counts if at_s > after_s and count <= hosts), default=None)
 

@@ -12,7 +12,7 @@ from typing import Any
 from bed.fleet.arrivals import MEAN_TOKENS
 from bed.testbed import Testbed, patched, wait_until
 
-#: A host runs so many jobs at once, each at so many tokens a second.
+#: Jobs that a host runs at once, and the tokens a second of each.
 SLOTS, TOKENS_PER_S = 4, 16
 HOST_JOBS_PER_S = SLOTS * TOKENS_PER_S / MEAN_TOKENS
 #: Tokens of the one prompt, with the model's chat template.
@@ -23,7 +23,7 @@ PROVISION_S = 10.0
 START_S = 10.0
 #: `headrace up` starts nothing else but a web process, control and beat.
 WITHOUT = ("overflow", "webhooks", "flower")
-#: What takes the choice of hosts away.
+#: What takes mechanisms away.
 OFF_FOLDER = Path(__file__).parent / "off"
 #: Hosts are ready within so long after they were ordered; the machine may be busy.
 LONGEST_START_S = 90.0
@@ -73,6 +73,7 @@ class Fleet:
         events: more lines of `[scaling]`.
         drains: without it, the oldest hosts are ended at once, and their workers hand their jobs back.
         slots: of a host, which share what it makes: the more there are, the longer a job takes.
+        discounts: without it, each refused job is demand.
     """
 
     policy: str
@@ -83,6 +84,7 @@ class Fleet:
     events: str = ""
     drains: bool = True
     slots: int = SLOTS
+    discounts: bool = True
 
     @property
     def first_hosts(self) -> int:
@@ -119,14 +121,16 @@ class Fleet:
             settings = Path(folder) / "headrace.toml"
             settings.write_text(self._settings)
             options = ("--scale", "--max-hosts", str(self.max_hosts), "--provision-s", f"{PROVISION_S:g}")
-            environment = {"HEADRACE_CONFIG": str(settings)} | ({} if self.drains else patched(OFF_FOLDER))
+            off = [name for name, is_on in (("drain", self.drains), ("discount", self.discounts)) if not is_on]
+            without = {"FLEET_OFF": ",".join(off), **patched(OFF_FOLDER)} if off else {}
+            environment = {"HEADRACE_CONFIG": str(settings), **without}
             with Testbed(environment, WITHOUT, options) as bed:
                 await_hosts(bed, self.first_hosts, LONGEST_START_S)
                 yield bed
 
 
 def await_hosts(bed: Testbed, number: int, longest_s: float) -> bool:
-    """Wait until there are exactly so many hosts, all of them ready; returns whether it came to that."""
+    """Wait until there are exactly this number of hosts, all of them ready; returns whether there were."""
 
     def is_so() -> bool:
         live = bed.sql("SELECT count(*), count(ready_at), count(drain_at) FROM hosts WHERE ended_at IS NULL")

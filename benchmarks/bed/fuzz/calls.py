@@ -81,7 +81,7 @@ def _is_allowed(check: str, body: Any) -> bool:
 
 
 def fuzz(url: str, key: str, seed: int, calls: int) -> Tally:
-    """Make at least so many calls. Each round has a seed of its own; the first also has examples and bounds."""
+    """Make at least this number of calls. Each round has a seed of its own; the first also has examples and bounds."""
     document, tally = httpx2.get(f"{url}/openapi.json").json(), Tally()
     for number in range(1_000_000):
         settings = {

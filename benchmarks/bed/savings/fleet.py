@@ -124,7 +124,7 @@ class Fleet:
 
     @contextmanager
     def working(self, speed: float = 1.0) -> Iterator[None]:
-        """Let its GPUs work, so many times as fast as real ones."""
+        """Let its GPUs work, by this factor faster than real ones."""
         pools = {"chat": LARGE_GPU, **({"fast": SMALL_GPU} if "routing" in self.on else {})}
         workers = [self.bed.start_worker(env=_worker_env(pool, gpu, speed)) for pool, gpu in pools.items()]
         try:

@@ -59,7 +59,7 @@ class Mix:
         repeats: the share of questions that repeat an earlier text, letter by letter.
         paraphrases: the share that asks an earlier question in words that were not used before.
         simple: the share of simple ones among the new ones.
-        popular: so many questions are repeated and paraphrased, the first that come.
+        popular: how many questions are repeated and paraphrased: the first that come.
         zipf: the n-th of these gets 1 / n ** zipf of what the first one gets.
     """
 

@@ -16,11 +16,11 @@ from bed.savings.fleet import MAX_TOKENS, Fleet
 from bed.savings.questions import Question
 from bed.testbed import bearer
 
-#: A user asks once in so many seconds.
+#: Seconds from one question of a user to the next.
 EVERY_S = 60.0
 #: Requests under way at once.
 THREADS = 48
-#: A job that has not started within so many seconds expires, and one that would not is refused.
+#: Seconds within which a job must start: otherwise it expires, or is refused if that is known.
 MAX_WAIT_S = 60
 TIMEOUT_S = 60.0
 RULES = """\

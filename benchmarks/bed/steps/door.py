@@ -14,18 +14,19 @@ from werkzeug.test import EnvironBuilder
 
 from api.app import create_app
 from api.asgi import SWITCH_S
+from api.call import Call
 from api.deps import WebDeps
 from api.door.drafts import Draft
 from api.door.specify import specify
 from api.handlers.jobs import accepted_reply
 from api.schemas.body import parse_object, validated
-from api.schemas.job_request import JobRequest
+from api.schemas.jobs import JobRequest
 from bed.steps.meter import Meter
 from bed.testbed import Testbed, bearer
 from headrace.config import LaneSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.jobs import Inserted, JobSpec
-from headrace.domain.places import Ask, Place
+from headrace.domain.places import Place
 from headrace.domain.queues import Lane, Ticket
 from headrace.store.jobs.insertion import insert_batch
 
@@ -120,32 +121,28 @@ class Door:
         """The steps that ask no server."""
         parts, submitter, draft = self._parts, self._submitter, self._draft
         header, body = self._key["Authorization"], parse_object(BODY)
-        spec, tariff = self._spec(), submitter.tariff()
-        callers = parts.callers
+        spec = self._spec()
+        callers, call = parts.callers, Call("POST", "/v1/jobs", "", {})
         known = callers.authenticator.authenticate
-        meter.each("auth", jobs, lambda: callers.admit(known(header), "POST", submits=True))
+        meter.each("auth", jobs, lambda: callers.admit(call, known(header), submits=True))
         meter.each("parse", jobs, lambda: parse_object(BODY))
         meter.each("validate", jobs, lambda: validated(JobRequest, body).to_draft())
         tokenizer = parts.catalogue.find(None).tokenizer
         meter.each("count", jobs, lambda: tokenizer.count(draft.messages))  # type: ignore[union-attr]
         meter.each("specify", jobs, self._spec)
         meter.each("poison, cache", jobs, lambda: (submitter.poison.check(spec), submitter.cache.release(spec)))
-        meter.each("candidates", jobs, lambda: submitter._candidates(spec, self._app, draft, tariff))
+        meter.each("candidates", jobs, lambda: submitter._bid(draft, self._app, spec, "req_1"))
 
     def _spec(self) -> JobSpec:
         return specify(self._draft, self._app, self._parts.catalogue, self._parts.settings)
 
     def _shares(self, meter: Meter, jobs: int) -> None:
         """The steps that jobs share, and those that need what a server has said."""
-        admission, tariff = self._parts.admission, self._submitter.tariff()
+        admission = self._parts.admission
         specs = self.specs = [self._spec() for _ in range(jobs)]
-        options = [self._submitter._candidates(spec, self._app, self._draft, tariff) for spec in specs]
-        asks = [
-            Ask(spec.id, self._app.id, spec.kv_tokens, each, self._app.limits)
-            for spec, each in zip(specs, options, strict=True)
-        ]
+        bids = [self._submitter._bid(self._draft, self._app, spec, "req_1") for spec in specs]
         places: list[Place] = []
-        meter.step("reserve share", jobs, lambda: [places.extend(_placed(admission.reserve(s))) for s in _shares(asks)])
+        meter.step("reserve share", jobs, lambda: [places.extend(_placed(admission.reserve(s))) for s in _shares(bids)])
         rows = [(spec, place.candidate) for spec, place in zip(specs, places, strict=True)]
         inserted: list[Any] = []
         meter.step(
@@ -157,9 +154,8 @@ class Door:
             for s, p in zip(specs, places, strict=True)
         ]
         meter.step("commit share", jobs, lambda: [admission.commit(share) for share in _shares(tickets)])
-        bid = self._submitter._bid(self._draft, self._app, specs[-1], "req_1")
-        meter.each("forecast", jobs, lambda: self._submitter.accepted(bid, places[-1]))
-        accepted = self._submitter.accepted(bid, places[-1])
+        meter.each("forecast", jobs, lambda: self._submitter.accepted(bids[-1], places[-1]))
+        accepted = self._submitter.accepted(bids[-1], places[-1])
         meter.each("answer", jobs, lambda: accepted_reply(accepted))
 
     def _whole(self, meter: Meter, jobs: int) -> None:

@@ -34,7 +34,7 @@ class Meter:
         self._rounds: dict[str, list[Used]] = {}
 
     def step(self, name: str, jobs: int, work: Callable[[], object]) -> None:
-        """Do the work of a step for so many jobs, once, and count what it took."""
+        """Do the work of a step for this number of jobs, once, and count what it took."""
         before, began_s = self._servers(), time.process_time()
         work()
         own_s = time.process_time() - began_s

@@ -16,7 +16,7 @@ from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec, StreamPiece
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
 from headrace.store.attempts import claim_of

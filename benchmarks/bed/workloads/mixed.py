@@ -1,6 +1,6 @@
 """Writes `mixed.jsonl`: prompts of 30 to 300 tokens whose answers have from 8 tokens to as many as they may.
 
-How long an answer gets is the model's own affair, so that nobody knows it beforehand: with the demo model, greedily,
+How long an answer gets is the model's own affair, so that it is not known beforehand: with the demo model, greedily,
 half of them have under 60 tokens, their mean is about a fifth of `max_tokens`, and one in nine goes on until it is cut.
 """
 

@@ -8,7 +8,7 @@
 --       claim
 -- Effect  one entry: `begin`, or `restart` if the claim does not continue what readers received. Only answer text
 --         (deltas) can be continued. A later claim that finds no stream cannot know what readers received: it
---         restarts. Listeners are told of a `restart` alone.
+--         restarts. Listeners hear only of a `restart`.
 --         The numbers of a claim are above those of any older claim, also of entries that a promoted replica lacks: a
 --         number never stands for two pieces.
 -- Reply  the text since the last restart, which the claim must continue; nil if a newer claim has begun.

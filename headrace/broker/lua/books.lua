@@ -195,6 +195,11 @@ local function leave(job, enqueue_no)
   return true
 end
 
+-- Whether a job in the books has no message yet. `entry` is the job's in `waiting`.
+local function is_reserved(job, entry)
+  return redis.call('ZSCORE', key('reservations', string.match(entry, '^%S+')), job)
+end
+
 -- The turn of the message at an index of the list; 0 for a stale message, nil without a message.
 local function turn_at(queue, index)
   local message = redis.call('LINDEX', PREFIX .. queue, index)

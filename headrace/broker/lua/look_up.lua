@@ -1,4 +1,4 @@
--- look_up(pool, most, ms to open, ms to look up) -> jobs: the next jobs to be looked up, at most so many.
+-- look_up(pool, most, ms to open, ms to look up) -> jobs: the next jobs to be looked up, at most `most`.
 --
 -- The newest first: it waits longest for a worker of its own pool. Where look-ups lag, the oldest have been claimed, and
 -- to look them up first would leave none that an answer can still serve.

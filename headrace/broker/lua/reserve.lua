@@ -147,13 +147,27 @@ local function take(job, app, tokens, expected, queue)
   return ahead + 1, waiting.depth, before
 end
 
+-- The number of the candidate whose queue an entry of `waiting` names; nil for another queue.
+local function candidate_of(entry, first, candidates)
+  local queue = string.match(entry, '^%S+')
+  for i = 1, candidates do
+    if ARGV[first + (i - 1) * 5] == queue then
+      return i
+    end
+  end
+  return nil
+end
+
 local replies, at = {}, 2
 while at <= #ARGV do
   local job, app, tokens, expected = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local app_cap, requests_cap, tokens_cap = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local candidates = tonumber(ARGV[at + 7])
+  local entry = redis.call('HGET', PREFIX .. 'waiting', job)
+  -- A second submit of a job that has its message: it keeps its place. Its insert will find the job's row.
+  local held = entry and not is_reserved(job, entry) and candidate_of(entry, at + 8, candidates)
   -- A repeated ask, whose first reply was lost with its connection: the job must not count twice, nor use rates again.
-  local is_paid = leave(job)
+  local is_paid = held or entry and leave(job)
   local first = ARGV[at + 8]
   local bucket = PREFIX .. 'rate:' .. app
   local requests_left = requests_cap >= 0 and filled(bucket, 'requests', requests_cap, now) or -1
@@ -162,7 +176,9 @@ while at <= #ARGV do
   local depth, backlog, ahead
   local free = free_slots(first, tonumber(ARGV[at + 12]))
 
-  if not is_paid and requests_cap >= 0 and requests_left < 1 then
+  if held then
+    chosen, number, depth, backlog, ahead = held, 1, book(first).depth, book(first).backlog, 0
+  elseif not is_paid and requests_cap >= 0 and requests_left < 1 then
     reason, number = 'requests_per_minute', math.ceil((1 - requests_left) * MINUTE_MS / requests_cap)
   elseif not is_paid and tokens_cap >= 0 and tokens_left < tokens then
     reason, number = 'tokens_per_minute', math.ceil((tokens - tokens_left) * MINUTE_MS / tokens_cap)

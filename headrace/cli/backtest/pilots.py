@@ -3,18 +3,18 @@
 import math
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.cli.backtest.load import OfferedLoad, smooth
-from headrace.cli.backtest.trace import MINUTE_S
-from headrace.cli.backtest.world import TICK_S, World
+from headrace.cli.backtest.load import MINUTE_S, OfferedLoad, smooth
+from headrace.cli.backtest.pool import TICK_S, World
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Decision, ErrorProfile, Forecast, History, Moment, PastNeed, PoolHosts, Season
-from headrace.policies.scaling import DayProfiles, decide, error_profiles, forecast
-from headrace.policies.scaling.forecast import Offered
+from headrace.policies.scaling import forecast
+from headrace.policies.scaling.decisions import decide
+from headrace.policies.scaling.forecast import DayProfiles, Offered, error_profiles
 
 if TYPE_CHECKING:
     from headrace.cli.backtest.load import Floats
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 MECHANISMS = ("season", "trend", "prices", "hold", "errors")
 #: The season is made from spans of this length, as from the product's roll-ups.
 SPAN_S = 600.0
-#: The errors of so many days count.
+#: Errors count for this number of days.
 ERROR_DAYS = 7
 #: The profiles of errors are made again after this time.
 ERRORS_EVERY = timedelta(minutes=10)
-#: The oracle knows the mean demand over so many minutes around each minute: the rate, and not the chance in it.
+#: The oracle knows the mean demand over this many minutes around each minute: the rate, and not the chance in it.
 ORACLE_MINUTES = 5
 
 
@@ -65,7 +65,7 @@ class ProductPilot:
         """See `Pilot`."""
         history = self._memory.history(tuple(moments), hosts.tokens_per_s or 1.0, now)
         history, hosts = self._without(history, hosts)
-        with _without_trend() if "trend" in self._off else _as_it_is():
+        with _without_trend() if "trend" in self._off else nullcontext():
             decision = decide(history, hosts, self._settings, now)
         self._memory.note(decision, now)
         return decision.target
@@ -92,11 +92,6 @@ def _without_trend() -> Iterator[None]:
         yield
     finally:
         forecast.TREND_SIGMAS = sigmas
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 @dataclass(slots=True)
@@ -127,7 +122,6 @@ class Memory:
         return History(moments, self._season(now), self._errors, tuple(self._needs), self._burst_until)
 
     def note(self, decision: Decision, now: datetime) -> None:
-        """Record a decision."""
         self._burst_until = decision.burst_until
         if decision.need is not None and decision.spare_need is not None:
             self._needs.append(PastNeed(now, decision.need, decision.spare_need))

@@ -1,1 +1,1 @@
-"""Commands about money: what tokens cost, what was spent, and what may be."""
+"""Commands about budgets, costs and prices."""

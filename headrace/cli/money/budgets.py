@@ -11,7 +11,7 @@ from rich.table import Table
 from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.output import json_option, out, print_json, table
 from headrace.cli.parameters import usd
-from headrace.domain.limits.budgets import SHUT, Account, SpendingLimits, reached, share
+from headrace.domain.limits import SHUT, Account, SpendingLimits, reached, share
 from headrace.store import actions
 from headrace.store.money import budgets as store
 

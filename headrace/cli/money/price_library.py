@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from headrace.store.money.list_prices import ListPrice
+from headrace.store.money.tariffs import ListPrice
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -133,18 +133,22 @@ def _amounts(info: "ModelInfo", now: datetime, context: Mapping[str, str]) -> di
     return {INPUT: listed[INPUT], CACHED: listed.get(CACHED, listed[INPUT]), OUTPUT: listed[OUTPUT]}
 
 
+#: The tiers that are used, each by what the library asks for it by.
+_TIERS = {"flex": {"service_tier": "flex"}, "batch": {"processing": "batch"}}
+
+
 def _tiers(info: "ModelInfo", now: datetime, base: Mapping[str, Decimal]) -> tuple[dict[str, Decimal], list[str]]:
-    """The factor of the tier `flex`, the only other one that calls name; and what is left out, with the reason."""
+    """The factors of the tiers that are used; and what is left out, with the reason."""
     notes = [f"another price begins on {start}: take it then" for start in _coming(info, now)]
-    if any("processing" in variant.when for variant in info.price_variants or ()):
-        notes.append("batch prices are left out: each call is sent by itself")
-    flex = _amounts(info, now, {"service_tier": "flex"})
-    factors = {flex[key] / base[key] for key in base}
-    if factors == {Decimal(1)}:
-        return {}, notes
-    if len(factors) > 1:
-        return {}, [*notes, "flex prices are left out: they are not the same share of each price"]
-    return {"flex": factors.pop()}, notes
+    found = {}
+    for tier, asked in _TIERS.items():
+        amounts = _amounts(info, now, asked)
+        factors = {amounts[key] / base[key] for key in base}
+        if len(factors) > 1:
+            notes.append(f"{tier} prices are left out: they are not the same share of each price")
+        elif factors != {Decimal(1)}:
+            found[tier] = factors.pop()
+    return found, notes
 
 
 def _coming(info: "ModelInfo", now: datetime) -> Iterator[date]:

@@ -15,8 +15,10 @@ from headrace.cli.output import json_option, out, print_json, table
 from headrace.config import Price, Settings
 from headrace.policies.pricing import DatedPrice, Tariff, no_price
 from headrace.store import actions, clock
-from headrace.store.money import list_prices, own_prices
-from headrace.store.money.list_prices import ListPrice
+from headrace.store.money import tariffs
+from headrace.store.money.tariffs import ListPrice
+
+_AMOUNTS = ("input", "cached", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,6 @@ class _Change:
 
     @classmethod
     def of(cls, settings: Settings, before: Mapping[str, Price], found: Found | NoListPrice) -> "_Change":
-        """The change of one model."""
         if isinstance(found, NoListPrice):
             return cls(found.model, before.get(found.model), None, (found.reason,), found.model in settings.prices)
         model = found.price.model
@@ -90,15 +91,13 @@ def prices(context: click.Context, as_json: bool) -> None:
         return
     settings = operator_settings()
     with database(settings) as db:
-        own, listed = own_prices.in_force(db, settings), list_prices.in_force(db)
+        own, listed = tariffs.own_in_force(db, settings), tariffs.list_in_force(db)
     found = [*_own(settings, own), *_api(settings, listed)]
     tariff = Tariff.of(settings).with_list({model: dated.price for model, dated in listed.items()})
     if as_json:
         print_json({"prices": [_json(each) for each in found], "missing": list(tariff.unpriced)})
         return
-    rows = table("of", "name", "price")
-    for heading in ("input", "cached", "output"):
-        rows.add_column(heading, justify="right", no_wrap=True)
+    rows = table("of", "name", "price", numbers=_AMOUNTS)
     rows.add_column("in force", no_wrap=True)
     rows.add_column("from", overflow="fold")
     for each in found:
@@ -127,7 +126,7 @@ def diff(models: Sequence[str], provider: str | None, as_json: bool) -> None:
     """
     settings = operator_settings()
     with database(settings) as db:
-        before = list_prices.current(db)
+        before = tariffs.current_list(db)
         looked_up = _look_up(settings, models, provider, clock.now(db))
     _show_changes([_Change.of(settings, before, each) for each in looked_up], as_json)
 
@@ -194,9 +193,7 @@ def _show_changes(changes: Sequence[_Change], as_json: bool) -> None:
     if as_json:
         print_json({"models": [_change_json(each) for each in changes]})
         return
-    rows = table("model", "list price")
-    for heading in ("input", "cached", "output"):
-        rows.add_column(heading, justify="right", no_wrap=True)
+    rows = table("model", "list price", numbers=_AMOUNTS)
     rows.add_column("from", overflow="fold")
     for each in changes:
         if each.before is not None and each.action in ("changed", "refused"):

@@ -1,1 +1,1 @@
-"""`headrace scale`: what the autoscaler sees, wants and expects."""
+"""`headrace scale`: hosts, demand and decisions of the autoscaler."""

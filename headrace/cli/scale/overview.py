@@ -1,5 +1,6 @@
 """What `headrace scale` shows of one pool, read in one transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -7,19 +8,59 @@ from decimal import Decimal
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from headrace.cli.scale.frame import HOURS, MINUTES, Frame, is_young
 from headrace.config import Settings
-from headrace.domain.fleet import QueueSample
 from headrace.domain.hosts import HostCounts, HostState
 from headrace.domain.queues import lane_queues
-from headrace.policies.scaling import DayProfiles
+from headrace.policies.scaling.decisions import DecisionInputs, from_json
+from headrace.policies.scaling.forecast import DayProfiles
 from headrace.policies.scaling.horizon import REACH_S, Horizon, horizon
-from headrace.policies.scaling.replay import DecisionInputs, from_json
 from headrace.store import clock
-from headrace.store.fleet import decisions, host_list, observations, presence
+from headrace.store.fleet import decisions, host_list, observations, workers
 from headrace.store.fleet.decisions import DecisionRun, MadeDecision
 from headrace.store.fleet.observations import LoadSpan
-from headrace.store.scaling import season
+from headrace.store.scaling import scaling_history
+
+#: A pool that was observed for less is shown in minutes.
+YOUNG = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The times of a chart.
+
+    Attributes:
+        past: the chart begins at least so long before now.
+        whole: its length.
+        span_s: the seconds that one mean of the past covers.
+        column_min: the minutes of one column, the finest that fits. Every tenth column has a label: each half hour or
+            hour, or each 5 or 10 minutes.
+    """
+
+    past: timedelta
+    whole: timedelta
+    span_s: float
+    column_min: tuple[float, ...]
+
+    @property
+    def read(self) -> timedelta:
+        """How far back to read: a chart begins on a label."""
+        return self.past + self.whole / 6
+
+    def start(self, now: datetime, column_min: float) -> datetime:
+        """The chart's start, on a label in local time."""
+        begin = (now - self.past).astimezone()
+        over_min = (begin.hour * 60 + begin.minute) % (10 * column_min)
+        return begin - timedelta(minutes=over_min, seconds=begin.second, microseconds=begin.microsecond)
+
+
+HOURS = Frame(timedelta(hours=2), timedelta(hours=6), 180.0, (3.0, 6.0, 12.0, 18.0, 36.0))
+MINUTES = Frame(timedelta(minutes=20), timedelta(hours=1), 30.0, (0.5, 1.0, 2.0, 3.0, 6.0))
+
+
+def is_young(past: Sequence[LoadSpan], now: datetime) -> bool:
+    """Whether the past of `HOURS` is too short for it."""
+    return not past or now - past[0].at < YOUNG
+
 
 #: What counts as lately.
 LATELY_S = 120.0
@@ -99,7 +140,6 @@ class Reader:
         self._days: dict[tuple[str, date], DayProfiles] = {}
 
     def read(self, db: Connection, pool: str) -> PoolOverview:
-        """Read one pool."""
         now, queues = clock.now(db), lane_queues(pool)
         decision = decisions.newest(db, pool)
         inputs = None if decision is None else _inputs(decision)
@@ -114,7 +154,7 @@ class Reader:
             decision=decision,
             failing=decisions.failing(db, pool),
             inputs=inputs,
-            hosts=presence.count_hosts(db).get(pool, HostCounts()),
+            hosts=workers.count_hosts(db).get(pool, HostCounts()),
             usd_per_hour=usd_per_hour,
             unpriced=unpriced,
             frame=frame,
@@ -130,7 +170,7 @@ class Reader:
         key = pool, inputs.now.astimezone(UTC).date()
         if key not in self._days:
             self._days = {each: days for each, days in self._days.items() if each[0] != pool}
-            self._days[key] = season.profiles(db, pool, inputs.now)
+            self._days[key] = scaling_history.profiles(db, pool, inputs.now)
         far = self._days[key].season(inputs.now, REACH_S) or inputs.history.season
         return replace(inputs, history=replace(inputs.history, season=far))
 
@@ -163,12 +203,8 @@ def _seen(db: Connection, queues: tuple[str, ...], now: datetime) -> Seen | None
         running=sum(sample.running for sample in samples),
         # Each lane's sample reports all slots of the pool.
         slots=max(sample.slots for sample in samples),
-        kv_use=_kv_use(samples),
+        kv_use=max((sample.kv_use for sample in samples if sample.kv_use is not None), default=None),
     )
-
-
-def _kv_use(samples: list[QueueSample]) -> float | None:
-    return max((sample.kv_use for sample in samples if sample.kv_use is not None), default=None)
 
 
 def _price(db: Connection, pool: str) -> tuple[Decimal | None, int]:

@@ -1,20 +1,133 @@
-"""How `headrace scale` shows a pool in the terminal."""
+"""How `headrace scale` shows a pool in the terminal, with a chart of the load, the forecast and the capacity."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
+from plotille import Figure
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headrace.cli.hosts import age
 from headrace.cli.output import out
-from headrace.cli.scale import chart
-from headrace.cli.scale.chart import Lines
-from headrace.cli.scale.overview import LATELY_S, PoolOverview
+from headrace.cli.scale.overview import LATELY_S, Frame, PoolOverview
 from headrace.domain.scaling import Action
-from headrace.policies.scaling.calendar import Occurrence
 from headrace.policies.scaling.horizon import Point
+from headrace.policies.scaling.schedule import Occurrence
 from headrace.store.fleet.decisions import DecisionRun, MadeDecision
+
+#: The last label reaches so far to the right.
+RIGHT = 5
+#: How each line looks, so that they differ without colours.
+OFFERED, EXPECTED, CAPACITY = "⠒⠒", "oo", "⠂⠂"
+OFFERED_COLOR, EXPECTED_COLOR, CAPACITY_COLOR, NOW_COLOR = "bright_blue", "bright_magenta", "green", "yellow"
+#: Steps between the labels of the rates, in powers of ten.
+_STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+
+#: The chart is that far from the left.
+LEFT = 13
+#: So much is above the highest line, which is not seen at the very edge.
+HEADROOM = 1.02
+#: Rows of events.
+MOST_EVENTS = 4
+
+#: A time and tokens per second.
+Rate = tuple[datetime, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What is drawn, each the oldest first; empty if unknown.
+
+    Attributes:
+        events: the start, the end and the name of each.
+    """
+
+    offered: Sequence[Rate]
+    expected: Sequence[Rate]
+    capacity: Sequence[Rate]
+    events: Sequence[tuple[datetime, datetime, str]] = ()
+
+
+def draw(lines: Lines, now: datetime, frame: Frame, width: int, height: int) -> str:
+    """A chart with local times, with ANSI colours; empty if there is nothing to draw, or no room.
+
+    Args:
+        width: of the terminal.
+        height: lines of the chart, without its axis.
+    """
+    minutes = frame.whole / timedelta(minutes=1)
+    fitting = [each for each in frame.column_min if LEFT + minutes / each + RIGHT <= width]
+    most = max((rate for line in (lines.offered, lines.expected) for _, rate in line), default=0.0)
+    if not fitting or height < 1 or most <= 0:
+        return ""
+    start = frame.start(now, fitting[0])
+    figure = Figure()
+    figure.width, figure.height = math.ceil(minutes / fitting[0]), height
+    figure.color_mode, figure.origin = "names", False
+    figure.y_label = "tokens/s"
+    step = _step(max([most, *(rate for _, rate in lines.capacity)]) * HEADROOM / height)
+    figure.set_x_limits(0.0, minutes)
+    figure.set_y_limits(0.0, step * height)
+    figure.x_ticks_fkt = lambda minute, _: f"{(start + timedelta(minutes=minute)).astimezone():%H:%M}"
+    figure.y_ticks_fkt = lambda rate, _: f"{rate:10,.10g}"
+    capacity, offered, expected = (
+        [(_minute(at, start), rate) for at, rate in line if start <= at <= start + frame.whole]
+        for line in (lines.capacity, lines.offered, lines.expected)
+    )
+    figure.scatter(*_axes(_in_columns(capacity, fitting[0])), lc=CAPACITY_COLOR)
+    figure.plot(*_axes(offered), lc=OFFERED_COLOR)
+    figure.scatter(*_axes(_in_columns(expected, fitting[0])), lc=EXPECTED_COLOR, marker=EXPECTED[0])
+    figure.axvline(_minute(now, start) / minutes, lc=NOW_COLOR)
+    events = [
+        _event_row(_minute(begin, start) / fitting[0], _minute(end, start) / fitting[0], name, figure.width)
+        for begin, end, name in lines.events[:MOST_EVENTS]
+    ]
+    return _trimmed("\n".join([figure.show(), *filter(None, events)]), figure.width)
+
+
+def _axes(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _in_columns(points: Sequence[tuple[float, float]], column: float) -> list[tuple[float, float]]:
+    """One point for each column between these points, on the straight lines between them."""
+    found = list[tuple[float, float]]()
+    for (x, rate), (next_x, next_rate) in pairwise(points):
+        for index in range(math.ceil(x / column - 0.25), math.ceil(next_x / column - 0.25)):
+            # In the left half of its cell, so that no cell has two dots.
+            at = (index + 0.25) * column
+            found.append((at, rate + (next_rate - rate) * (at - x) / (next_x - x)))
+    return found
+
+
+def _minute(at: datetime, start: datetime) -> float:
+    return (at - start) / timedelta(minutes=1)
+
+
+def _step(least: float) -> float:
+    """The smallest round number that is not below this one."""
+    if least <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in _STEPS if factor * power >= least * (1 - 1e-9))
+
+
+def _event_row(begin: float, end: float, name: str, width: int) -> str:
+    """The columns of an event, such as `[launch  ]`; empty if the chart ends before it."""
+    first, last = max(round(begin), 0), min(round(end), width)
+    if first >= width:
+        return ""
+    return " " * (LEFT + first) + f"[{name.ljust(last - first - 2)}]"[: width + RIGHT - first]
+
+
+def _trimmed(drawn: str, width: int) -> str:
+    """The chart without the arrow of its axis, and with spaces for empty cells."""
+    lines = (line.rstrip() for line in drawn.replace("\u2800", " ").splitlines())
+    return "\n".join(line[: LEFT + width + 1] if line.startswith("-") else line for line in lines)
+
 
 LOUD, CHANGE, FAINT = "bold red", "bold", "dim"
 #: An applied decision that took no longer needs no remark.
@@ -28,9 +141,9 @@ CHART_HEIGHT = 8
 def screen(found: PoolOverview, width: int, chart_height: int = CHART_HEIGHT) -> RenderableType:
     """All about one pool. Args: width: of the terminal. chart_height: 0 for no chart."""
     parts = [*_indented(_title(found), width, Text()), *_facts(found, width)]
-    drawn = chart.draw(_lines(found), found.now, found.frame, width, chart_height)
+    drawn = draw(_lines(found), found.now, found.frame, width, chart_height)
     if drawn:
-        parts += [Text.from_ansi(drawn), *_indented(_legend(found), width, Text(" " * chart.LEFT))]
+        parts += [Text.from_ansi(drawn), *_indented(_legend(found), width, Text(" " * LEFT))]
     if found.runs:
         parts.append(Text("decisions", style="bold"))
         parts += [line for run in found.runs for line in _run(run, found, width)]
@@ -78,7 +191,10 @@ def _seen(found: PoolOverview) -> Iterator[Text]:
             f"{lately.offered_jobs / lately.seconds:,.2f} jobs/s and {lately.offered_tokens / lately.seconds:,.0f}"
         )
         line = Text(f"{offered} tokens/s offered within {LATELY_S / 60:.0f} minutes: ")
-        line.append(f"{lately.refused_jobs:,} jobs refused", style=LOUD if lately.refused_jobs else "")
+        refused = lately.refused_jobs + lately.discounted_jobs
+        line.append(f"{refused:,} jobs refused", style=LOUD if refused else "")
+        if lately.discounted_jobs:
+            line.append(f" ({lately.discounted_jobs:,} of them repeats or excess, which order no host)")
         yield line.append(f", {lately.spilled_jobs:,} sent to the paid API")
     wait = f", the oldest for {seen.oldest_wait_s:,.0f} s" if seen.depth else ""
     cache = "" if seen.kv_use is None else f", KV cache {seen.kv_use:.0%} full"
@@ -196,12 +312,12 @@ def _count(found: PoolOverview) -> int:
 
 def _legend(found: PoolOverview) -> Text:
     rate = None if found.inputs is None else found.inputs.hosts.tokens_per_s
-    legend = Text(f"{chart.OFFERED} offered", style=chart.OFFERED_COLOR)
+    legend = Text(f"{OFFERED} offered", style=OFFERED_COLOR)
     if found.ahead is not None and found.ahead.points:
-        legend.append(f"   {chart.EXPECTED} expected", style=chart.EXPECTED_COLOR)
+        legend.append(f"   {EXPECTED} expected", style=EXPECTED_COLOR)
     if rate is not None:
         hosts = f"{_hosts_of(_count(found))} x {rate:,.0f} tokens/s"
-        legend.append(f"   {chart.CAPACITY} capacity: {hosts}", style=chart.CAPACITY_COLOR)
+        legend.append(f"   {CAPACITY} capacity: {hosts}", style=CAPACITY_COLOR)
     return legend
 
 

@@ -1,1 +1,1 @@
-"""`headrace submit`: one prompt, a stream, or a file of prompts."""
+"""`headrace submit`: one prompt, or a file of them."""

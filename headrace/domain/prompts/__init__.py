@@ -1,23 +1,19 @@
-"""Prompts: the messages of a conversation, or the inputs of an embedding, and how the model answers."""
+"""Prompts: the messages of a conversation, a plain text, or the inputs of an embedding; how the model answers. Pure."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from headrace.domain.compression import Compression
-from headrace.domain.prompts.extra_sampling import ExtraSampling
+from headrace.domain.prompts.compression import Compression
 from headrace.domain.prompts.tools import ToolCall, Tools
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-
-
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-#: What an embedding job embeds: a text, or token ids in decimal. `headrace.domain.embeddings.inputs` makes both.
+#: What an embedding job embeds: a text, or token ids in decimal; see `headrace.domain.prompts.embeddings`.
 InputKind = Literal["input", "tokens"]
-#: What a completion continues: a text, or token ids in decimal. `headrace.domain.prompts.plain` makes both.
+#: What a completion continues: a text, or token ids in decimal. `plain_text` and `plain_tokens` make both.
 PlainKind = Literal["text", "text_tokens"]
 
 
@@ -61,6 +57,50 @@ class Message:
             raise TypeError
         calls = tuple(map(ToolCall.of, fields.get("tool_calls", ())))
         return cls(fields["role"], content, fields.get("name"), calls, fields.get("tool_call_id"))
+
+
+#: vLLM's extra sampling parameters, which OpenAI's API lacks or which depend on a model's own tokens: by name, the
+#: values that change nothing. Own engines honour all of them; the paid API honours three.
+NEUTRAL_EXTRA: Mapping[str, tuple[Any, ...]] = {
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "min_tokens": (0,),
+    "stop_token_ids": ([],),
+    "ignore_eos": (False,),
+    "skip_special_tokens": (True,),
+    "chat_template_kwargs": ({},),
+}
+#: The extra parameters that OpenAI's API has, too.
+PAID_EXTRA = ("presence_penalty", "frequency_penalty", "logit_bias")
+#: The extra parameters that an engine cannot apply to an answer whose beginning it is given: it would count the tokens
+#: of the rest alone, or read special tokens of the beginning as text.
+EXTRA_OF_WHOLE_ANSWERS = ("presence_penalty", "frequency_penalty", "skip_special_tokens")
+
+#: The given parameters, by name; None where a request gives none of them.
+ExtraSampling = Mapping[str, Any]
+
+
+def extra_in_use(extra: ExtraSampling | None) -> dict[str, Any]:
+    """The parameters whose values change something."""
+    return {name: value for name, value in extra.items() if value not in NEUTRAL_EXTRA.get(name, ())} if extra else {}
+
+
+def extra_of_own_engines(extra: ExtraSampling | None, *, names_paid_tokens: bool) -> tuple[str, ...]:
+    """The names of the parameters that keep a job from the paid API.
+
+    Args: names_paid_tokens: token ids are the paid model's own. Another model's would mean other tokens there.
+    """
+    shared = PAID_EXTRA if names_paid_tokens else [name for name in PAID_EXTRA if name != "logit_bias"]
+    return tuple(name for name in extra_in_use(extra) if name not in shared)
+
+
+def extra_for_paid(extra: ExtraSampling | None) -> dict[str, Any]:
+    """The parameters that the paid API gets."""
+    return {name: value for name, value in extra_in_use(extra).items() if name in PAID_EXTRA}
 
 
 #: How much a model reasons before it answers, in ascending order. Source: OpenAI's API; vLLM's own server.
@@ -133,17 +173,14 @@ def has_calls(messages: Sequence[Message]) -> bool:
 
 def prompt_digest(model: str, messages: Sequence[Message], sampling: Sampling) -> bytes:
     """A digest that identifies a prompt: model, messages and sampling, whichever app sends it."""
-    how = asdict(sampling)
-    if sampling.extra is None:
-        del how["extra"]  # So that digests stored before there were extra parameters still hold.
-    if sampling.compression is None:
-        del how["compression"]  # Likewise before there was compression.
-    if sampling.tools is None:
-        del how["tools"]  # Likewise before there were tools.
-    if sampling.n == 1:
-        del how["n"]  # Likewise before there were several answers.
+    # Newer fields that change nothing are left out, so that digests stored before them still hold.
+    neutral = {"extra": None, "compression": None, "tools": None, "n": 1}
+    how = {name: each for name, each in asdict(sampling).items() if name not in neutral or each != neutral[name]}
     asked = {"model": model, "messages": [each.to_fields() for each in messages], "sampling": how}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
@@ -162,3 +199,25 @@ def stored_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]] | None:
 def storable_calls(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
     """As `storable`, for each text of these calls."""
     return tuple(ToolCall(storable(call.id), storable(call.name), storable(call.arguments)) for call in calls)
+
+
+_PLAIN_KINDS = frozenset(get_args(PlainKind))
+
+
+def plain_text(text: str) -> Message:
+    return Message("text", text)
+
+
+def plain_tokens(ids: Sequence[int]) -> Message:
+    """Token ids to be continued as they are."""
+    return Message("text_tokens", " ".join(map(str, ids)))
+
+
+def is_plain(messages: Sequence[Message]) -> bool:
+    """True for a plain prompt, False for a conversation and for inputs."""
+    return len(messages) == 1 and messages[0].role in _PLAIN_KINDS
+
+
+def plain_ids(message: Message) -> list[int] | None:
+    """The ids that `plain_tokens` wrote; None for a text."""
+    return [int(number) for number in message.content.split()] if message.role == "text_tokens" else None

@@ -10,8 +10,8 @@ from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any
 
-from headrace.domain.compression import Compression
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.compression import Compression
 from headrace.domain.prompts.tools import Tools
 from headrace.errors import PayloadTooNew, PayloadUnreadable
 

@@ -125,9 +125,9 @@ def rest_of(calls: Sequence[ToolCall], begun: Sequence[ToolCall]) -> list[ToolCa
         if index >= len(begun):
             rest.append(ToolCallPiece(index, call.id, call.name, call.arguments))
             continue
-        told = begun[index]
-        if (told.id, told.name) != (call.id, call.name) or not call.arguments.startswith(told.arguments):
+        start = begun[index]
+        if (start.id, start.name) != (call.id, call.name) or not call.arguments.startswith(start.arguments):
             return None
-        if arguments := call.arguments.removeprefix(told.arguments):
+        if arguments := call.arguments.removeprefix(start.arguments):
             rest.append(ToolCallPiece(index, arguments=arguments))
     return rest

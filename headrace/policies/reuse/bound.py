@@ -26,7 +26,7 @@ from itertools import product
 
 #: The share of served answers that may be wrong.
 DEFAULT_MAX_ERROR = 0.01
-#: An entry serves nothing before so many tries. Source: vCache's code.
+#: Tries before which an entry serves nothing. Source: vCache's code.
 MIN_TRIES = 6
 #: Requests that run although the entry may serve them, so that an answer that has become wrong is noticed.
 RECHECK_SHARE = 0.02
@@ -50,8 +50,8 @@ class Prior:
     """What is believed of an entry before its own tries.
 
     Attributes:
-        weights: of the points of the grid; they sum to 1.
-        min_tries: the entry serves nothing before so many tries of its own.
+        weights: one for each point of the grid; they sum to 1.
+        min_tries: tries of its own before which the entry serves nothing.
     """
 
     weights: tuple[float, ...] = field(repr=False)
@@ -71,7 +71,7 @@ def _assumed() -> Prior:
     return Prior(tuple(share / total for share in shares), MIN_TRIES)
 
 
-#: Of an app without a record: four entries in ten lapse, and thresholds are anywhere.
+#: The prior for an app without a record: four entries in ten lapse, and thresholds are anywhere.
 ASSUMED = _assumed()
 
 
@@ -79,8 +79,7 @@ ASSUMED = _assumed()
 class Try:
     """One comparison of the entry's answer with a fresh one.
 
-    Attributes:
-        similarity: of the two requests' embeddings, a cosine.
+    Attributes: similarity: the cosine of the two requests' embeddings.
     """
 
     similarity: float
@@ -107,7 +106,7 @@ def trust(
 ) -> Trust:
     """Whether an entry with these tries, oldest first, may serve a request of this similarity.
 
-    Args: prior: what the app's other entries say of it; see `record`.
+    Args: prior: what the app's other entries say of it; see `Record`.
     Bound: time does not grow with the number of tries, of which `MAX_TRIES` count.
     """
     if not 0 < max_error < 1:
@@ -119,16 +118,6 @@ def trust(
         return Trust(False, error, 1.0, f"it may be wrong with probability {error:.4f}, above {max_error:g}")
     rechecks = max(RECHECK_SHARE, EARLY_RECHECKS / len(tries))
     return Trust(True, error, rechecks, f"it may be wrong with probability {error:.4f}, after {len(tries)} tries")
-
-
-def threshold(tries: Sequence[Try], max_error: float = DEFAULT_MAX_ERROR) -> float | None:
-    """The lowest similarity that the entry may serve, in steps of 0.01; None while it may serve none."""
-    lowest = None
-    for step in range(round(1 / _STEP), -1, -1):
-        if not trust(tries, step * _STEP, max_error).may_serve:
-            break
-        lowest = step * _STEP
-    return lowest
 
 
 def wrong_probability(tries: Sequence[Try], similarity: float, prior: Prior = ASSUMED) -> float:
@@ -147,7 +136,7 @@ def _step_of(similarity: float) -> int:
 
 @lru_cache(maxsize=4096)
 def _likelihood(counts: tuple[tuple[tuple[int, bool], int], ...]) -> tuple[float, ...]:
-    """Of so many tries of each kind, at each point of the grid; 1 where it is highest."""
+    """The likelihood of these tries, counted by kind, at each point of the grid; 1 where it is highest."""
     logs = [0.0] * len(_GRID)
     for (step, is_right), count in counts:
         logs = [each + count * log for each, log in zip(logs, _logs(step, is_right), strict=True)]
@@ -164,3 +153,74 @@ def _logs(step: int, is_right: bool) -> tuple[float, ...]:
 def _rights(step: int) -> tuple[float, ...]:
     """The probability of a right answer at a similarity, for each point of the grid."""
     return tuple((1.0 - lapse) / (1.0 + math.exp(-slope * (step * _STEP - at))) for at, slope, (lapse, _) in _GRID)
+
+
+# The record of an app: what the tries of all its entries say of an entry that has few of its own.
+#
+# `trust` assumes before the first try that four entries in ten lapse. An app whose entries were right without exception
+# has shown that it is better than that, and one whose entries are half wrong that it is worse. The prior that is
+# learned from the entries takes the place of the assumed one: empirical Bayes.
+#
+# The estimate is the nonparametric one of Laird (1978) by expectation-maximisation: the prior is the mean of the
+# entries' posteriors, which follow from the prior, and so on. It is conservative in three ways:
+#
+# - The assumption counts as `ASSUMED_ENTRIES` entries (a Dirichlet prior), and the newest `MOST_ENTRIES` entries count.
+#   So the assumed share of bad entries never falls below 20 / (20 + 128) of itself, however good the record is.
+# - What counts is entries, not tries: one with few tries moves the prior little, one with many as one entry at most.
+#   And the iteration, which begins at the assumption, ends before it has converged.
+# - An entry serves nothing before `LEAST_TRIES` tries of its own, and what serves early is rechecked more often
+#   (`EARLY_RECHECKS`), so that new entries that are worse than the old ones are noticed.
+#
+# With the assumed prior the bound holds on average over entries that are no worse than assumed. With a learned one it
+# holds on average over what an app is served, if its new entries are like its newest 128.
+#
+# Rechecks are a sample of what is served, whatever the entries are like. Where more of them are wrong than the bound
+# allows, the model does not fit the app, and the app is held to a bound that is smaller by the same factor.
+
+#: The entries for which the assumption stands, and the least that make a record.
+ASSUMED_ENTRIES = 20
+#: The newest entries that count: older ones may be of another time.
+MOST_ENTRIES = 128
+#: Tries of its own before which an entry serves nothing, however good the record is.
+LEAST_TRIES = 2
+#: Steps of the expectation-maximisation.
+STEPS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an app's tries say.
+
+    Attributes:
+        prior: what is believed of an entry before its own tries.
+        rechecks, wrong: requests that ran although an entry might have served them, and those of them for which its
+            answer would have been wrong.
+    """
+
+    prior: Prior = ASSUMED
+    rechecks: int = 0
+    wrong: int = 0
+
+    def bound(self, max_error: float) -> float:
+        """The error to which an entry is held, so that at most `max_error` of what is served is wrong."""
+        # Half of a wrong answer is assumed beforehand, at the rate that is allowed: a single one says little.
+        observed = (self.wrong + 0.5) / (self.rechecks + 0.5 / max_error)
+        return max_error * min(1.0, max_error / observed)
+
+
+def learned(entries: Sequence[Sequence[Try]]) -> Prior:
+    """The prior of an app's entries, given the tries of each; the entry that was tried last comes last.
+
+    Bound: `STEPS` times `MOST_ENTRIES` products over the grid: a tenth of a second.
+    """
+    if len(entries) < ASSUMED_ENTRIES:
+        return ASSUMED
+    alike = Counter(tuple(tries) for tries in entries[-MOST_ENTRIES:])
+    found = ASSUMED
+    for _ in range(STEPS):
+        weights = [ASSUMED_ENTRIES * weight for weight in ASSUMED.weights]
+        for tries, count in alike.items():
+            weights = [weight + count * own for weight, own in zip(weights, found.after(tries), strict=True)]
+        total = math.fsum(weights)
+        found = Prior(tuple(weight / total for weight in weights), LEAST_TRIES)
+    return found

@@ -6,14 +6,12 @@ from headrace.policies.reuse.lexicon import pairs_of, words_of
 #: person are not here: "for them" and "for us" are two requests.
 STOP_WORDS = words_of(
     "a an the is are be been being am was were do does did doing done has have had having i we you it its this these "
-    "that there one ones my mine our ours your yours me us please kindly thanks thank can could would should "
-    "may might will "
-    "shall must exactly actually really just also so which who whom what whether somehow perhaps maybe some any "
+    "that there one ones my mine our ours your yours me us please kindly thanks thank can could would should may might "
+    "will shall must exactly actually really just also so which who whom what whether somehow perhaps maybe some any "
     "such ever etc oh well ok okay hey hi hello dear want wish possible possibly able myself yourself oneself "
-    "basically gonna let and way ways thing things someone somebody anyone anybody process procedure "
-    "step steps instruction instructions guide tutorial try currently presently properly correctly "
-    "successfully nowadays per considered "
-    "located situated"
+    "basically gonna let and way ways thing things someone somebody anyone anybody process procedure step steps "
+    "instruction instructions guide tutorial try currently presently properly correctly successfully nowadays per "
+    "considered located situated"
 )
 
 #: May stand in one text alone, by what is asked: without them it asks the same. No adjective is here: a good credit
@@ -33,10 +31,10 @@ JUDGEMENTS = words_of("good bad safe dangerous healthy legal illegal important n
 #: After "to" these are infinitives.
 VERBS = words_of(
     "be have do go get make take see know eat drink sleep walk run play read write watch listen learn study live work "
-    "exercise travel visit use buy sell pay cook clean wear bring keep start stop help find give tell "
-    "ask call send open "
-    "close change add remove delete create install update cancel return fix repair improve lose gain grow build become "
-    "stay leave meet join speak talk think feel look save spend earn avoid prevent wait drive fly swim ride invest vote"
+    "exercise travel visit use buy sell pay cook clean wear bring keep start stop help find give tell ask call send "
+    "open close change add remove delete create install update cancel return fix repair improve lose gain grow build "
+    "become stay leave meet join speak talk think feel look save spend earn avoid prevent wait drive fly swim ride "
+    "invest vote"
 )
 
 #: Join two things in either order.
@@ -57,8 +55,8 @@ PREPOSITIONS = {
     **{
         word: word
         for word in words_of(
-            "of for from by than as like before after since over under above below through against across "
-            "near up down out off behind around towards toward upon among along beyond despite unlike between"
+            "of for from by than as like before after since over under above below through against across near up down "
+            "out off behind around towards toward upon among along beyond despite unlike between"
         )
     },
 }
@@ -77,47 +75,39 @@ PARTICLES = words_of("on off in out up down back away over")
 IRREGULAR = pairs_of(
     "wrote=write written=write made=make bought=buy brought=bring thought=think taught=teach caught=catch went=go "
     "gone=go got=get gotten=get gave=give given=give took=take taken=take came=come saw=see seen=see knew=know "
-    "known=know grew=grow grown=grow lost=lose left=left kept=keep slept=sleep felt=feel met=meet paid=pay "
-    "said=say "
+    "known=know grew=grow grown=grow lost=lose left=left kept=keep slept=sleep felt=feel met=meet paid=pay said=say "
     "told=tell sold=sell sent=send spent=spend built=build broke=break broken=break spoke=speak spoken=speak "
-    "stole=steal stolen=steal chose=choose chosen=choose froze=freeze frozen=freeze drove=drive driven=drive "
-    "rode=ride ridden=ride rose=rise risen=rise ate=eat eaten=eat fell=fall fallen=fall flew=fly flown=fly "
-    "forgot=forget forgotten=forget hid=hide hidden=hide held=hold meant=mean ran=run sang=sing sung=sing "
-    "sank=sink "
-    "sat=sit shown=show stood=stand stuck=stick swam=swim threw=throw thrown=throw understood=understand won=win "
-    "wore=wear worn=wear began=begin begun=begin became=become drank=drink drunk=drink children=child men=man "
-    "women=woman people=people feet=foot teeth=tooth mice=mouse geese=goose knives=knife wolves=wolf halves=half "
-    "shelves=shelf owed=owe owes=owe owing=owe dying=die lying=lie tying=tie using=use died=die tied=tie criteria="
-    "criterion analyses=analysis series=series species=species news=news gas=gas bus=bus yes=yes less=less always="
-    "always plus=plus minus=minus virus=virus status=status lens=lens potatoes=potato tomatoes=tomato heroes=hero "
-    "shoes=shoe founded=found founding=found lives=live agreed=agree freed=free need=need needed=need feed=feed "
-    "speed=speed seed=seed red=red bed=bed led=led sing=sing ring=ring king=king thing=thing spring=spring "
-    "string=string wing=wing bring=bring during=during morning=morning evening=evening meeting=meeting "
-    "him=he his=he her=she hers=she them=they their=they theirs=they "
-    "hardly=hardly barely=barely rarely=rarely scarcely=scarcely lately=lately nearly=nearly "
-    ""
-    "building=building wedding=wedding ceiling=ceiling hundred=hundred united=united"
+    "stole=steal stolen=steal chose=choose chosen=choose froze=freeze frozen=freeze drove=drive driven=drive rode=ride "
+    "ridden=ride rose=rise risen=rise ate=eat eaten=eat fell=fall fallen=fall flew=fly flown=fly forgot=forget "
+    "forgotten=forget hid=hide hidden=hide held=hold meant=mean ran=run sang=sing sung=sing sank=sink sat=sit "
+    "shown=show stood=stand stuck=stick swam=swim threw=throw thrown=throw understood=understand won=win wore=wear "
+    "worn=wear began=begin begun=begin became=become drank=drink drunk=drink children=child men=man women=woman "
+    "people=people feet=foot teeth=tooth mice=mouse geese=goose knives=knife wolves=wolf halves=half shelves=shelf "
+    "owed=owe owes=owe owing=owe dying=die lying=lie tying=tie using=use died=die tied=tie criteria=criterion "
+    "analyses=analysis series=series species=species news=news gas=gas bus=bus yes=yes less=less always=always "
+    "plus=plus minus=minus virus=virus status=status lens=lens potatoes=potato tomatoes=tomato heroes=hero shoes=shoe "
+    "founded=found founding=found lives=live agreed=agree freed=free need=need needed=need feed=feed speed=speed "
+    "seed=seed red=red bed=bed led=led sing=sing ring=ring king=king thing=thing spring=spring string=string wing=wing "
+    "bring=bring during=during morning=morning evening=evening meeting=meeting him=he his=he her=she hers=she "
+    "them=they their=they theirs=they hardly=hardly barely=barely rarely=rarely scarcely=scarcely lately=lately "
+    "nearly=nearly building=building wedding=wedding ceiling=ceiling hundred=hundred united=united"
 )
 
 #: Pairs of opposites, for the reason of a refusal. Any two words that differ refuse; these say why.
 OPPOSITES = """
 turn-on turn-off, turn-up turn-down, log-in log-out, start stop, start finish, increase decrease, open close, buy sell,
-push pull, import export, encrypt decrypt, allow forbid, allow deny, allow block, add delete, before after,
-more less, more
-fewer, maximum minimum, highest lowest, best worst, biggest smallest, big small, hot cold, warm cool, advantage
+push pull, import export, encrypt decrypt, allow forbid, allow deny, allow block, add delete, before after, more less,
+more fewer, maximum minimum, highest lowest, best worst, biggest smallest, big small, hot cold, warm cool, advantage
 disadvantage, up down, upload download, connect disconnect, lock unlock, install uninstall, first last, early late,
-accept
-reject, gain-weight lose-weight, win lose, safe dangerous, legal illegal, healthy bad, good bad, easy hard,
-cheap expensive,
-quick slow, borrow lend, in out, on off, left right, love hate, true false, pass fail, include exclude, mute unmute,
-show
-hide, expand collapse, freeze thaw, arrive leave, rise fall, long short, height short, most least, always never, public
-private, ascending descending, internal external, positive negative, plus minus, sign-up unsubscribe, subscribe
-unsubscribe, follow unfollow, block unblock, male female, day night, sunrise sunset, heat cool, fill empty, strengthen
-weaken, join leave, attach detach, input output, sender receiver, parent child, employer employee, north south,
-east west,
-oldest youngest, longest shortest, hottest coldest, tallest shortest, compress decompress, solid liquid, credit debit,
-profit loss, asset liability, above below, from to, over under, insert delete, raise lower, lower upper, odd even
+accept reject, gain-weight lose-weight, win lose, safe dangerous, legal illegal, healthy bad, good bad, easy hard, cheap
+expensive, quick slow, borrow lend, in out, on off, left right, love hate, true false, pass fail, include exclude, mute
+unmute, show hide, expand collapse, freeze thaw, arrive leave, rise fall, long short, height short, most least, always
+never, public private, ascending descending, internal external, positive negative, plus minus, sign-up unsubscribe,
+subscribe unsubscribe, follow unfollow, block unblock, male female, day night, sunrise sunset, heat cool, fill empty,
+strengthen weaken, join leave, attach detach, input output, sender receiver, parent child, employer employee, north
+south, east west, oldest youngest, longest shortest, hottest coldest, tallest shortest, compress decompress, solid
+liquid, credit debit, profit loss, asset liability, above below, from to, over under, insert delete, raise lower, lower
+upper, odd even
 """
 
 
@@ -131,142 +121,116 @@ profit loss, asset liability, above below, from to, over under, insert delete, r
 #: Things that callers do or have done: the doer is always the caller or the system. So the place of such a word says
 #: nothing of who does what to whom: "reset the password", "a password reset".
 ACTIONS = """
-turn-on = switch on, activate, enable, activation, power on
-turn-off = switch off, deactivate, disable, deactivation, shut off, power off
-turn-up = turn up, crank up; turn-down = turn down
-install = installation, set up, setup; uninstall = uninstallation, deinstall
-reset = resetting; delete = remove, erase, deletion, removal, get rid of, clear, get out, eliminate
-cancel = cancellation, cancelation, call off, terminate, termination; pause = suspend
-change = alter, modify, edit, modification, alteration, adjust, adjustment, update
-upgrade; exit = quit; create = make, build, produce, creation, generate; write = compose, draft
-find = locate, extract, identify, look for, search for, seek, track down
-fix = repair, mend, solve, resolve, troubleshoot, sort out, remedy, deal with, handle, resolution, solution, correct,
-correction, cope with
-buy = purchase; clean = wash; cook = prepare; boil; bake; fry; roast; grill; freeze; thaw = defrost; peel; chop
-download; upload; translate = translation; summarize = summarise, summary, summarization, sum up, recap, condense
-explain = explanation, describe, description, elaborate, clarify, define, definition, clarification
-calculate = compute, calculation, work out, computation, determine, figure out
-contact = get in touch with, reach, reach out to, get hold of, get in contact with, get through to
-return = send back, give back; track = trace, keep track of; monitor = keep an eye on
+turn-on = switch on, activate, enable, activation, power on; turn-off = switch off, deactivate, disable, deactivation,
+shut off, power off; turn-up = turn up, crank up; turn-down = turn down; install = installation, set up, setup
+uninstall = uninstallation, deinstall; reset = resetting; delete = remove, erase, deletion, removal, get rid of, clear,
+get out, eliminate; cancel = cancellation, cancelation, call off, terminate, termination; pause = suspend
+change = alter, modify, edit, modification, alteration, adjust, adjustment, update; upgrade; exit = quit
+create = make, build, produce, creation, generate; write = compose, draft; find = locate, extract, identify, look for,
+search for, seek, track down; fix = repair, mend, solve, resolve, troubleshoot, sort out, remedy, deal with, handle,
+resolution, solution, correct, correction, cope with; buy = purchase; clean = wash; cook = prepare; boil; bake; fry
+roast; grill; freeze; thaw = defrost; peel; chop; download; upload; translate = translation
+summarize = summarise, summary, summarization, sum up, recap, condense; explain = explanation, describe, description,
+elaborate, clarify, define, definition, clarification; calculate = compute, calculation, work out, computation,
+determine, figure out; contact = get in touch with, reach, reach out to, get hold of, get in contact with,
+get through to; return = send back, give back; track = trace, keep track of; monitor = keep an eye on
 improve = enhance, improvement, boost, get better at; check = verify, verification, test; compare = comparison, contrast
-learn = study; connect = connection, link, hook up, pair; disconnect = unlink
-log-in = log in, login, sign in, log into, sign into, log on, log on to, sign on, log in to, sign in to
-log-out = log out, logout, sign out, log off, sign off
-sign-up = sign up, register, registration, create an account, open an account, enroll, enrol, make an account
-unsubscribe = opt out; subscribe; rename = change the name of; restart = reboot; recover = restore, retrieve,
-recovery, regain
-back-up = back up, backup, make a backup; convert = conversion, transform; book = reserve, reservation, schedule
+learn = study; connect = connection, link, hook up, pair; disconnect = unlink; log-in = log in, login, sign in,
+log into, sign into, log on, log on to, sign on, log in to, sign in to; log-out = log out, logout, sign out, log off,
+sign off; sign-up = sign up, register, registration, create an account, open an account, enroll, enrol, make an account
+unsubscribe = opt out; subscribe; rename = change the name of; restart = reboot; recover = restore, retrieve, recovery,
+regain; back-up = back up, backup, make a backup; convert = conversion, transform; book = reserve, reservation, schedule
 print; sort; reverse = flip; save = store; avoid = prevent, prevention, keep from
 take-screenshot = take a screenshot, capture the screen, take a screen shot, screenshot, make a screenshot,
-grab the screen
-protect = protection, safeguard; secure; share; apply; replace = swap out, replacement, substitute
+grab the screen; protect = protection, safeguard; secure; share; apply; replace = swap out, replacement, substitute
 plant; remember = memorize, memorise; mute = silence; unmute; block; unblock; parse; merge = combine
 concatenate = concatenation; iterate = loop, go through; debug; encrypt = encryption; decrypt = decryption
 lose-weight = lose weight, weight loss, shed weight, slim down; gain-weight = gain weight, put on weight, weight gain
-quit-smoking = quit smoking, stop smoking, give up smoking
-fall-asleep = fall asleep, get to sleep
+quit-smoking = quit smoking, stop smoking, give up smoking; fall-asleep = fall asleep, get to sleep
 get-refund = get a refund, get my money back, request a refund, refund, receive a refund, money back, ask for a refund
-unlock; lock; tie; measure = measurement; count; import; export; increase = raise, increment; decrease = reduce,
-lower,
-decrement, reduction, cut down on
-open; close; insert; attach; archive; copy = duplicate; paste; rotate; resize = change the size of; crop; compress
-submit = hand in; reply = respond; negotiate; organize = organise; prepare-for = get ready for; train = coach
-treat = treatment; cure; view = see, look at, take a look at; pick-up = pick up, collect; assemble = put together
-hire = recruit; send = mail; greet; brew; whiten; renew = renewal; invite = invitation
-rewrite = rephrase, paraphrase, reword; proofread; classify = categorize, categorise, classification
-close-account = close my account, close an account; redeem; implement = implementation; deploy = deployment
-configure; visit; recognize = recognise, spot, detect; unpack
-repeat; vacuum; dye; shave; stretch; swim; sew; knit; fold; pack; hide; sharpen; iron; descale
+unlock; lock; tie; measure = measurement; count; import; export; increase = raise, increment; decrease = reduce, lower,
+decrement, reduction, cut down on; open; close; insert; attach; archive; copy = duplicate; paste; rotate
+resize = change the size of; crop; compress; submit = hand in; reply = respond; negotiate; organize = organise
+prepare-for = get ready for; train = coach; treat = treatment; cure; view = see, look at, take a look at
+pick-up = pick up, collect; assemble = put together; hire = recruit; send = mail; greet; brew; whiten; renew = renewal
+invite = invitation; rewrite = rephrase, paraphrase, reword; proofread; classify = categorize, categorise,
+classification; close-account = close my account, close an account; redeem; implement = implementation
+deploy = deployment; configure; visit; recognize = recognise, spot, detect; unpack; repeat; vacuum; dye; shave; stretch
+swim; sew; knit; fold; pack; hide; sharpen; iron; descale
 """
 
 CLASSES = """
-start = begin, commence, kick off, get started with, get started; stop = halt, cease; finish = complete,
-be done with; get = obtain, receive, acquire
-use = utilize, utilise, usage, employ, make use of; work = function, operate; show = display
-happen = occur, take place, come about; cause = trigger, lead to, bring about, result in
-need = require, required, necessary, requirement; help = assist, assistance, aid; allow = permit
-choose = select, pick, opt for; keep = retain; live = reside, dwell; speak = spoken
-invent = invention, inventor; discover = discovery, discoverer; found = founder, establish; direct = director
-paint = painter; design = designer
+start = begin, commence, kick off, get started with, get started; stop = halt, cease; finish = complete, be done with
+get = obtain, receive, acquire; use = utilize, utilise, usage, employ, make use of; work = function, operate
+show = display; happen = occur, take place, come about; cause = trigger, lead to, bring about, result in
+need = require, required, necessary, requirement; help = assist, assistance, aid; allow = permit; choose = select, pick,
+opt for; keep = retain; live = reside, dwell; speak = spoken; invent = invention, inventor
+discover = discovery, discoverer; found = founder, establish; direct = director; paint = painter; design = designer
 die = death, pass away; bear = born, birth, be born; marry = wed, get married to; own = possess
 consist = composed, made up, consist of, made of, made out of; mean = meaning, signify, stand for, denote
-name = call, named, known as; spell = spelling; pronounce = pronunciation
-price = cost, pricing; size = dimension; height = tall; length = long; width = wide; depth = deep; weight = weigh
-temperature = temp; amount = quantity; author = writer
-population = number of inhabitants, inhabitant, number of residents, number of people living, people live, resident
-capital = capital city; password = passcode; email = e-mail, email address, mail address, e-mail address
-phone = mobile phone, cell phone, cellphone, smartphone, telephone; computer = pc, desktop computer
-laptop = notebook computer; picture = image, photo, photograph, pic; movie = film, motion picture
-car = automobile; bike = bicycle; plane = airplane, aeroplane, aircraft; doctor = physician; lawyer = attorney
-child = kid; father = dad, daddy; mother = mum, mom, mommy; grandmother = grandma; grandfather = grandpa
-baby = infant, newborn; job = position, occupation; boss = supervisor; colleague = coworker, co-worker
-company = firm, business, corporation, enterprise; customer = client; employee = staff member
-customer-service = customer service, customer support, support team, support staff, customer care, help desk
-house = home; holiday = vacation; trash = garbage, rubbish; couch = sofa; trousers = pants; gasoline = petrol
-stomach = belly, tummy; disease = illness, sickness; medicine = medication; fridge = refrigerator; meal = dish
-restaurant = place to eat; teacher = instructor; exam = examination; passage = text; message = msg
-advantage = benefit, upside, pro, perk, plus point; disadvantage = drawback, downside, con
-difference = differ, distinction, different, differentiate, distinguish, distinguish between
-similarity = in common, similar; example = instance; idea = suggestion, proposal, tip, recommendation, advice,
-recommend, suggest; problem = issue, trouble, difficulty; error = error message
-effect = impact, consequence, influence, affect; goal = aim, purpose, objective; result = outcome
-string = str; folder = directory; settings = setting, preferences, preference; account = user account
-subscription = membership; package = parcel, shipment; delivery = shipping, deliver, ship; address = street address
-app = application; website = site, web site
-wi-fi = wifi, wireless network, wireless; dark-mode = dark mode, dark theme, night mode
-two-factor = two factor authentication, two step verification, two factor auth, tfa
-notification = alert; country = nation; world = globe; road = street; rule = regulation; law = legislation
-usa = united states, united states of america, the us, america; uk = united kingdom
-eu = european union; un = united nations; new-york = new york city, nyc; netherlands = holland
-ww2 = second world war, world war ii, wwii; ww1 = first world war, world war i, wwi
-ai = artificial intelligence; machine-learning = ml
-big = large, huge, enormous; biggest = largest; small = little, tiny; smallest = littlest
-quick = fast, rapid, quickly, rapidly, speedy; quickest = fastest; slow = slowly
-easy = simple, easily, simply, straightforward, easy to understand; easiest = simplest
-hard = difficult, challenging, tough; important = crucial, essential, significant, vital, matter, importance
-good = great, decent; best = ideal, optimal; bad = harmful, unhealthy, bad for, harmful to, bad to, harmful for
-healthy = good for you
-beautiful = pretty, attractive, lovely; cheap = inexpensive, affordable, low-cost; expensive = costly, pricey
-famous = well known, well-known, renowned, celebrated; sick = ill, unwell; happy = glad; sad = sorrowful
-angry = furious
-tired = exhausted, fatigued; scared = afraid, frightened; strange = weird
-slightly = a little, a bit; several = a few, a couple of; free = free of charge, at no cost, for free,
-without charge, gratis; smart = intelligent, clever; rich = wealthy
-dangerous = hazardous, risky; legal = lawful, legally; main = primary, principal, major
-common = widespread, typical, usual; short = brief, concise, briefly; formal = official; enough = sufficient
-same = identical; often = frequently; immediately = right away, at once, straight away, instantly
-only = solely, exclusively; all = every, each, entire, whole; many = lot of, lots of, plenty of, numerous
-more = additional, further, extra; because = due to, owing to; bullet = bullet point; poem = poetry; story = tale
-vegetable = veggie; breakfast = morning meal; dinner = evening meal, supper
-soil = dirt; forest = woods
-train-station = train station, railway station; subway = metro, underground; cab = taxi
-headache = head pain; tv = television, telly; ad = advertisement, advert, commercial
-salary = paycheck; invoice = billing statement; discount = price reduction
-deadline = due date; feedback = comments; strategy = game plan; skill = ability
-mistake = blunder; chance = likelihood, probability; question = query; answer = response
-slang = jargon; rude = impolite; polite = courteous; brave = courageous; quiet = silent; noisy = loud
-earth = planet earth; moon = lunar; sun = solar; heart = cardiac; nyse = new york stock exchange
-gdp = gross domestic product; ceo = chief executive officer, chief executive; cpu = processor; ram = memory
-url = web address; ui = user interface; db = database; repo = repository; config = configuration
-bug = defect; regex = regular expression; dictionary = dict; integer = int; boolean = bool
-bathroom = restroom, toilet; lose = misplace, missing; forget = forgot
+name = call, named, known as; spell = spelling; pronounce = pronunciation; price = cost, pricing; size = dimension
+height = tall; length = long; width = wide; depth = deep; weight = weigh; temperature = temp; amount = quantity
+author = writer; population = number of inhabitants, inhabitant, number of residents, number of people living,
+people live, resident; capital = capital city; password = passcode; email = e-mail, email address, mail address,
+e-mail address; phone = mobile phone, cell phone, cellphone, smartphone, telephone; computer = pc, desktop computer
+laptop = notebook computer; picture = image, photo, photograph, pic; movie = film, motion picture; car = automobile
+bike = bicycle; plane = airplane, aeroplane, aircraft; doctor = physician; lawyer = attorney; child = kid
+father = dad, daddy; mother = mum, mom, mommy; grandmother = grandma; grandfather = grandpa; baby = infant, newborn
+job = position, occupation; boss = supervisor; colleague = coworker, co-worker; company = firm, business, corporation,
+enterprise; customer = client; employee = staff member; customer-service = customer service, customer support,
+support team, support staff, customer care, help desk; house = home; holiday = vacation; trash = garbage, rubbish
+couch = sofa; trousers = pants; gasoline = petrol; stomach = belly, tummy; disease = illness, sickness
+medicine = medication; fridge = refrigerator; meal = dish; restaurant = place to eat; teacher = instructor
+exam = examination; passage = text; message = msg; advantage = benefit, upside, pro, perk, plus point
+disadvantage = drawback, downside, con; difference = differ, distinction, different, differentiate, distinguish,
+distinguish between; similarity = in common, similar; example = instance; idea = suggestion, proposal, tip,
+recommendation, advice, recommend, suggest; problem = issue, trouble, difficulty; error = error message
+effect = impact, consequence, influence, affect; goal = aim, purpose, objective; result = outcome; string = str
+folder = directory; settings = setting, preferences, preference; account = user account; subscription = membership
+package = parcel, shipment; delivery = shipping, deliver, ship; address = street address; app = application
+website = site, web site; wi-fi = wifi, wireless network, wireless; dark-mode = dark mode, dark theme, night mode
+two-factor = two factor authentication, two step verification, two factor auth, tfa; notification = alert
+country = nation; world = globe; road = street; rule = regulation; law = legislation
+usa = united states, united states of america, the us, america; uk = united kingdom; eu = european union
+un = united nations; new-york = new york city, nyc; netherlands = holland; ww2 = second world war, world war ii, wwii
+ww1 = first world war, world war i, wwi; ai = artificial intelligence; machine-learning = ml; big = large, huge,
+enormous; biggest = largest; small = little, tiny; smallest = littlest; quick = fast, rapid, quickly, rapidly, speedy
+quickest = fastest; slow = slowly; easy = simple, easily, simply, straightforward, easy to understand
+easiest = simplest; hard = difficult, challenging, tough; important = crucial, essential, significant, vital, matter,
+importance; good = great, decent; best = ideal, optimal; bad = harmful, unhealthy, bad for, harmful to, bad to,
+harmful for; healthy = good for you; beautiful = pretty, attractive, lovely; cheap = inexpensive, affordable, low-cost
+expensive = costly, pricey; famous = well known, well-known, renowned, celebrated; sick = ill, unwell; happy = glad
+sad = sorrowful; angry = furious; tired = exhausted, fatigued; scared = afraid, frightened; strange = weird
+slightly = a little, a bit; several = a few, a couple of; free = free of charge, at no cost, for free, without charge,
+gratis; smart = intelligent, clever; rich = wealthy; dangerous = hazardous, risky; legal = lawful, legally
+main = primary, principal, major; common = widespread, typical, usual; short = brief, concise, briefly
+formal = official; enough = sufficient; same = identical; often = frequently; immediately = right away, at once,
+straight away, instantly; only = solely, exclusively; all = every, each, entire, whole; many = lot of, lots of,
+plenty of, numerous; more = additional, further, extra; because = due to, owing to; bullet = bullet point; poem = poetry
+story = tale; vegetable = veggie; breakfast = morning meal; dinner = evening meal, supper; soil = dirt; forest = woods
+train-station = train station, railway station; subway = metro, underground; cab = taxi; headache = head pain
+tv = television, telly; ad = advertisement, advert, commercial; salary = paycheck; invoice = billing statement
+discount = price reduction; deadline = due date; feedback = comments; strategy = game plan; skill = ability
+mistake = blunder; chance = likelihood, probability; question = query; answer = response; slang = jargon
+rude = impolite; polite = courteous; brave = courageous; quiet = silent; noisy = loud; earth = planet earth
+moon = lunar; sun = solar; heart = cardiac; nyse = new york stock exchange; gdp = gross domestic product
+ceo = chief executive officer, chief executive; cpu = processor; ram = memory; url = web address; ui = user interface
+db = database; repo = repository; config = configuration; bug = defect; regex = regular expression; dictionary = dict
+integer = int; boolean = bool; bathroom = restroom, toilet; lose = misplace, missing; forget = forgot
 arrive = get there; leave = depart, departure; wait = hang on; buyer = purchaser; seller = vendor
-talk = speak to, speak with, talk to, talk with, chat with; human = real person, human being
-beginner = novice, newbie; near = close to, nearby
-origin = come from, provenance; bright = shiny; dark = dim; sweet = sugary; tasty = delicious, yummy
-broken = damaged, defective, faulty; delay = hold up; hurry = rush; guess = estimate; teach = teaching, educate
-contain = include, comprise; carry = transport; throw-away = discard, throw out; earn = make money
-spend = expenditure; invest = put money; donate = give to charity; fitness = being fit
-exercise = workout, work out at; walk = stroll; sleep = slumber; pain = ache, soreness
-vaccination = vaccine, jab; pregnant = expecting a baby; electricity = electric power
-universe = cosmos; animal = creature; flower = blossom; leaf = leaves; garden = yard
-singer = vocalist; battle = fight; army = military; government = administration; vote = voting; tax = taxation
-money = cash, funds; rent = rental; hotel = accommodation, place to stay; trip = journey
+talk = speak to, speak with, talk to, talk with, chat with; human = real person, human being; beginner = novice, newbie
+near = close to, nearby; origin = come from, provenance; bright = shiny; dark = dim; sweet = sugary
+tasty = delicious, yummy; broken = damaged, defective, faulty; delay = hold up; hurry = rush; guess = estimate
+teach = teaching, educate; contain = include, comprise; carry = transport; throw-away = discard, throw out
+earn = make money; spend = expenditure; invest = put money; donate = give to charity; fitness = being fit
+exercise = workout, work out at; walk = stroll; sleep = slumber; pain = ache, soreness; vaccination = vaccine, jab
+pregnant = expecting a baby; electricity = electric power; universe = cosmos; animal = creature; flower = blossom
+leaf = leaves; garden = yard; singer = vocalist; battle = fight; army = military; government = administration
+vote = voting; tax = taxation; money = cash, funds; rent = rental; hotel = accommodation, place to stay; trip = journey
 tourist = traveler, traveller; suitcase = luggage, baggage; parking = park; code = source code
-headphone = earphone, earbud; video = clip; spreadsheet = excel sheet; presentation = slide deck
-topic = subject; friendly = kind-hearted
-funny = humorous, amusing; serious = grave; interesting = fascinating; boring = dull; popular = well-liked
-modern = contemporary; ancient = very old; strong = powerful; weak = feeble
+headphone = earphone, earbud; video = clip; spreadsheet = excel sheet; presentation = slide deck; topic = subject
+friendly = kind-hearted; funny = humorous, amusing; serious = grave; interesting = fascinating; boring = dull
+popular = well-liked; modern = contemporary; ancient = very old; strong = powerful; weak = feeble
 """
 
 

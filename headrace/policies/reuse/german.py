@@ -5,12 +5,11 @@ from headrace.policies.reuse.lexicon import pairs_of, words_of
 STOP_WORDS = words_of(
     "der die das den dem des ein eine einen einem einer eines ist sind war waren bin bist sein seid wird werden wurde "
     "wurden worden hat haben hatte hatten habe kann können könnte könnten kannst darf dürfen soll sollte sollten muss "
-    "müssen müsste man ich du wir mein meine meinen meinem meiner meines unser unsere unseren unserem mir mich "
-    "uns sich "
-    "es dies diese dieser dieses diesen diesem bitte danke doch mal denn eigentlich genau auch so dann da dort hier "
-    "welche welcher welches welchen welchem was wer wie ob irgendwie vielleicht möchte möchten will gerne gern würde "
-    "dazu davon dabei weg möglichkeit art weise schritt schritte anleitung prozess verfahren etwas tun lassen lässt "
-    "gibt geben gib überhaupt also hallo ok okay hi und zum-beispiel am-besten jemand eigene eigenen"
+    "müssen müsste man ich du wir mein meine meinen meinem meiner meines unser unsere unseren unserem mir mich uns "
+    "sich es dies diese dieser dieses diesen diesem bitte danke doch mal denn eigentlich genau auch so dann da dort "
+    "hier welche welcher welches welchen welchem was wer wie ob irgendwie vielleicht möchte möchten will gerne gern "
+    "würde dazu davon dabei weg möglichkeit art weise schritt schritte anleitung prozess verfahren etwas tun lassen "
+    "lässt gibt geben gib überhaupt also hallo ok okay hi und zum-beispiel am-besten jemand eigene eigenen"
 )
 
 OPTIONAL_WORDS = {
@@ -54,70 +53,58 @@ PARTICLES = words_of(
 IRREGULAR = pairs_of(
     "schrieb=schreiben geschrieben=schreiben fand=finden gefunden=finden ging=gehen gegangen=gehen sprach=sprechen "
     "gesprochen=sprechen spricht=sprechen starb=sterben gestorben=sterben stirbt=sterben erfand=erfinden "
-    "erfunden=erfinden "
-    "begann=beginnen begonnen=beginnen fing=anfangen bekam=bekommen erhielt=erhalten wuchs=wachsen wächst=wachsen "
-    "las=lesen gelesen=lesen liest=lesen aß=essen gegessen=essen isst=essen trank=trinken getrunken=trinken "
-    "gab=geben nahm=nehmen genommen=nehmen nimmt=nehmen half=helfen geholfen=helfen hilft=helfen "
-    "kündige=kündigen ändere=ändern ändert=ändern geändert=ändern lade=laden lädt=laden geladen=laden "
-    "kinder=kind bücher=buch häuser=haus städte=stadt länder=land größte=größte beste=best besten=best bester=best "
-    "gebaut=erstellen "
-    "hunde=hund katzen=katze vorteile=vorteil nachteile=nachteil unterschiede=unterschied gründe=grund "
-    "ursachen=grund "
-    "tage=tag jahre=jahr monate=monat wochen=woche stunden=stunde minuten=minute gehört=gehören "
-    "zurückgesetzt=zurücksetzen eingeschaltet=einschalten ausgeschaltet=ausschalten gelöscht=löschen "
+    "erfunden=erfinden begann=beginnen begonnen=beginnen fing=anfangen bekam=bekommen erhielt=erhalten wuchs=wachsen "
+    "wächst=wachsen las=lesen gelesen=lesen liest=lesen aß=essen gegessen=essen isst=essen trank=trinken "
+    "getrunken=trinken gab=geben nahm=nehmen genommen=nehmen nimmt=nehmen half=helfen geholfen=helfen hilft=helfen "
+    "kündige=kündigen ändere=ändern ändert=ändern geändert=ändern lade=laden lädt=laden geladen=laden kinder=kind "
+    "bücher=buch häuser=haus städte=stadt länder=land größte=größte beste=best besten=best bester=best "
+    "gebaut=erstellen hunde=hund katzen=katze vorteile=vorteil nachteile=nachteil unterschiede=unterschied "
+    "gründe=grund ursachen=grund tage=tag jahre=jahr monate=monat wochen=woche stunden=stunde minuten=minute "
+    "gehört=gehören zurückgesetzt=zurücksetzen eingeschaltet=einschalten ausgeschaltet=ausschalten gelöscht=löschen "
     "installiert=installieren hergestellt=erstellen gemacht=erstellen wiegt=wiegen kostet=kosten lebt=leben "
     "wohnt=wohnen heißt=heißen gegründet=gründung gründen=gründung gründer=gründung gründet=gründung "
     "entdeckt=entdecken geboren=geboren bedeutet=bedeuten"
 )
 
 OPPOSITES = """
-einschalten ausschalten, anmelden abmelden, öffnen schließen, kaufen verkaufen, erhöhen senken,
-installieren deinstallieren,
-hochladen herunterladen, verschlüsseln entschlüsseln, beginnen enden, vorteil nachteil, groß klein, schnell langsam,
-billig teuer, gesund schlecht, gut schlecht, mehr weniger, maximum minimum, höchste niedrigste, größte kleinste,
-beste schlechteste, erste letzte, vor nach, mit ohne, links rechts, oben unten, innen außen, heiß kalt, warm kalt,
-einfach schwierig, abnehmen zunehmen, einfrieren auftauen, ankommen abfahren, verbinden trennen, import export,
-importieren exportieren, gewinn verlust, nord süd, ost west, jung alt, lang kurz, sperren entsperren,
-erlauben verbieten,
-gewinnen verlieren, leihen verleihen, immer nie, positiv negativ, öffentlich privat, aufsteigend absteigend, tag nacht,
-männlich weiblich, früh spät, plus minus, sicher gefährlich, legal illegal
+einschalten ausschalten, anmelden abmelden, öffnen schließen, kaufen verkaufen, erhöhen senken, installieren
+deinstallieren, hochladen herunterladen, verschlüsseln entschlüsseln, beginnen enden, vorteil nachteil, groß klein,
+schnell langsam, billig teuer, gesund schlecht, gut schlecht, mehr weniger, maximum minimum, höchste niedrigste, größte
+kleinste, beste schlechteste, erste letzte, vor nach, mit ohne, links rechts, oben unten, innen außen, heiß kalt, warm
+kalt, einfach schwierig, abnehmen zunehmen, einfrieren auftauen, ankommen abfahren, verbinden trennen, import export,
+importieren exportieren, gewinn verlust, nord süd, ost west, jung alt, lang kurz, sperren entsperren, erlauben
+verbieten, gewinnen verlieren, leihen verleihen, immer nie, positiv negativ, öffentlich privat, aufsteigend absteigend,
+tag nacht, männlich weiblich, früh spät, plus minus, sicher gefährlich, legal illegal
 """
 
 
 ACTIONS = """
-einschalten = anschalten, anmachen, aktivieren, aktivierung, anstellen, einschalten; ausschalten = abschalten,
-ausmachen,
-deaktivieren, deaktivierung, abstellen
-installieren = installation, einrichten, einrichtung, aufsetzen; deinstallieren = deinstallation
-zurücksetzen = resetten, neu setzen, zurücksetzung; löschen = entfernen, beseitigen, löschung, entfernung, loswerden
-kündigen = kündigung; stornieren = stornierung; ändern = verändern, änderung, wechseln, anpassen, bearbeiten, abändern
-aktualisieren = updaten, aktualisierung, upgraden; erstellen = anlegen, erzeugen, erstellung, machen, herstellen, bauen,
-anfertigen, herstellung, zubereiten, zubereitung
-schreiben = verfassen, formulieren; finden = suchen, ausfindig machen
-reparieren = beheben, reparatur, lösen, instand setzen, behebung; kaufen = erwerben, kauf
-reinigen = putzen, säubern, reinigung, saubermachen, sauber machen, waschen; kochen = garen; backen; braten; schneiden
-einfrieren; auftauen; herunterladen = downloaden, runterladen; hochladen = uploaden
-übersetzen = übersetzung, übertragen; zusammenfassen = zusammenfassung, kurzfassung
-erklären = erklärung, erläutern, beschreiben, beschreibung, erläuterung, definieren, definition
-berechnen = ausrechnen, errechnen, berechnung, ermitteln, bestimmen
-kontaktieren = kontakt aufnehmen mit, erreichen, in verbindung setzen mit
-zurückgeben = zurückschicken, zurücksenden, retournieren
-verfolgen = nachverfolgen; verbessern = verbesserung, steigern, optimieren; prüfen = überprüfen, kontrollieren, checken,
-überprüfung, nachprüfen
-vergleichen = vergleich; lernen = erlernen; verbinden = verbindung, koppeln; trennen
-anmelden = einloggen, login, anmeldung; abmelden = ausloggen, logout, abmeldung
-registrieren = registrierung, konto anlegen, konto erstellen, konto eröffnen
-umbenennen; neustarten = neu starten, neustart, rebooten; wiederherstellen = wiederherstellung, zurückholen
+einschalten = anschalten, anmachen, aktivieren, aktivierung, anstellen, einschalten
+ausschalten = abschalten, ausmachen, deaktivieren, deaktivierung, abstellen; installieren = installation, einrichten,
+einrichtung, aufsetzen; deinstallieren = deinstallation; zurücksetzen = resetten, neu setzen, zurücksetzung
+löschen = entfernen, beseitigen, löschung, entfernung, loswerden; kündigen = kündigung; stornieren = stornierung
+ändern = verändern, änderung, wechseln, anpassen, bearbeiten, abändern; aktualisieren = updaten, aktualisierung,
+upgraden; erstellen = anlegen, erzeugen, erstellung, machen, herstellen, bauen, anfertigen, herstellung, zubereiten,
+zubereitung; schreiben = verfassen, formulieren; finden = suchen, ausfindig machen; reparieren = beheben, reparatur,
+lösen, instand setzen, behebung; kaufen = erwerben, kauf; reinigen = putzen, säubern, reinigung, saubermachen,
+sauber machen, waschen; kochen = garen; backen; braten; schneiden; einfrieren; auftauen
+herunterladen = downloaden, runterladen; hochladen = uploaden; übersetzen = übersetzung, übertragen
+zusammenfassen = zusammenfassung, kurzfassung; erklären = erklärung, erläutern, beschreiben, beschreibung, erläuterung,
+definieren, definition; berechnen = ausrechnen, errechnen, berechnung, ermitteln, bestimmen
+kontaktieren = kontakt aufnehmen mit, erreichen, in verbindung setzen mit; zurückgeben = zurückschicken, zurücksenden,
+retournieren; verfolgen = nachverfolgen; verbessern = verbesserung, steigern, optimieren
+prüfen = überprüfen, kontrollieren, checken, überprüfung, nachprüfen; vergleichen = vergleich; lernen = erlernen
+verbinden = verbindung, koppeln; trennen; anmelden = einloggen, login, anmeldung; abmelden = ausloggen, logout,
+abmeldung; registrieren = registrierung, konto anlegen, konto erstellen, konto eröffnen; umbenennen
+neustarten = neu starten, neustart, rebooten; wiederherstellen = wiederherstellung, zurückholen
 sichern = sicherung, backup; umrechnen = umwandeln, umrechnung, konvertieren, umwandlung
-reservieren = buchen, reservierung, buchung; drucken = ausdrucken; sortieren; speichern = abspeichern; vermeiden =
-verhindern, vermeidung, vorbeugen
-schützen = schutz; teilen; bezahlen = zahlen, bezahlung, zahlung; beantragen = antrag stellen, beantragung
-ersetzen = austauschen, auswechseln, tauschen; pflanzen = anpflanzen, einpflanzen; abnehmen = gewicht verlieren;
-zunehmen
-pflegen = pflege; öffnen = aufmachen; schließen = zumachen; entkalken; messen; verschlüsseln = verschlüsselung
-entschlüsseln = entschlüsselung; blockieren; erhöhen = vergrößern; senken = verringern, reduzieren, verkleinern
-einfügen; kopieren; bewerben; behandeln = behandlung; umtauschen; bildschirmfoto = screenshot, bildschirmaufnahme
-sperren; entsperren
+reservieren = buchen, reservierung, buchung; drucken = ausdrucken; sortieren; speichern = abspeichern
+vermeiden = verhindern, vermeidung, vorbeugen; schützen = schutz; teilen; bezahlen = zahlen, bezahlung, zahlung
+beantragen = antrag stellen, beantragung; ersetzen = austauschen, auswechseln, tauschen
+pflanzen = anpflanzen, einpflanzen; abnehmen = gewicht verlieren; zunehmen; pflegen = pflege; öffnen = aufmachen
+schließen = zumachen; entkalken; messen; verschlüsseln = verschlüsselung; entschlüsseln = entschlüsselung; blockieren
+erhöhen = vergrößern; senken = verringern, reduzieren, verkleinern; einfügen; kopieren; bewerben; behandeln = behandlung
+umtauschen; bildschirmfoto = screenshot, bildschirmaufnahme; sperren; entsperren
 """
 
 CLASSES = """
@@ -125,37 +112,34 @@ beginnen = anfangen, starten, beginn, anfang, losgehen; enden = aufhören, ende;
 verwenden = benutzen, nutzen, gebrauchen, einsetzen; funktionieren = gehen; zeigen = anzeigen
 passieren = geschehen, ereignen, vorkommen; brauchen = benötigen, nötig, notwendig, erforderlich; helfen = hilfe
 wählen = auswählen, aussuchen; leben = wohnen; sprechen = reden; erfinden = erfindung, erfinder
-entdecken = entdeckung, entdecker; sterben = tod; gebären = geboren, geburt
-heiraten; besitzen = gehören; bestehen = zusammensetzen; bedeuten = bedeutung, heißen
-preis = kosten, kostet; größe = groß; höhe = hoch; gewicht = schwer, wiegen; alter = alt
-geschwindigkeit = tempo; temperatur; anzahl = menge; autor = schriftsteller
+entdecken = entdeckung, entdecker; sterben = tod; gebären = geboren, geburt; heiraten; besitzen = gehören
+bestehen = zusammensetzen; bedeuten = bedeutung, heißen; preis = kosten, kostet; größe = groß; höhe = hoch
+gewicht = schwer, wiegen; alter = alt; geschwindigkeit = tempo; temperatur; anzahl = menge; autor = schriftsteller
 bevölkerung = einwohner, einwohnerzahl, bevölkerungszahl; hauptstadt; passwort = kennwort, zugangscode
 email = e-mail, mail, e-mail-adresse, mailadresse, emailadresse; handy = smartphone, telefon, mobiltelefon
-computer = rechner, pc; laptop = notebook; bild = foto, fotografie; film = spielfilm; auto = wagen, pkw
-fahrrad = rad; arzt = doktor; anwalt = rechtsanwalt; kind; vater = papa; mutter = mama; oma = großmutter
-opa = großvater; arbeit = job, beruf; chef = vorgesetzter; kollege = mitarbeiter; firma = unternehmen, betrieb
-kunde; kundenservice = kundendienst, kundensupport, support; wohnung = apartment; haus
-urlaub = ferien; müll = abfall; sofa = couch; hose; benzin = sprit; bauch = magen
-krankheit = erkrankung; medikament = arznei, arzneimittel, medizin; kühlschrank; gericht = speise; lehrer = lehrkraft
-prüfung = examen, klausur; text = textabschnitt; nachricht = mitteilung
-vorteil = pluspunkt; nachteil = minuspunkt; unterschied = unterscheiden; beispiel; idee = vorschlag, tipp,
-ratschlag, rat, empfehlung, vorschlagen, empfehlen
-problem = schwierigkeit; fehler = fehlermeldung; grund = ursache; wirkung = auswirkung, effekt, folge, einfluss
-ziel = zweck; ergebnis = resultat; ordner = verzeichnis; einstellung; konto = benutzerkonto, account, nutzerkonto
+computer = rechner, pc; laptop = notebook; bild = foto, fotografie; film = spielfilm; auto = wagen, pkw; fahrrad = rad
+arzt = doktor; anwalt = rechtsanwalt; kind; vater = papa; mutter = mama; oma = großmutter; opa = großvater
+arbeit = job, beruf; chef = vorgesetzter; kollege = mitarbeiter; firma = unternehmen, betrieb; kunde
+kundenservice = kundendienst, kundensupport, support; wohnung = apartment; haus; urlaub = ferien; müll = abfall
+sofa = couch; hose; benzin = sprit; bauch = magen; krankheit = erkrankung; medikament = arznei, arzneimittel, medizin
+kühlschrank; gericht = speise; lehrer = lehrkraft; prüfung = examen, klausur; text = textabschnitt
+nachricht = mitteilung; vorteil = pluspunkt; nachteil = minuspunkt; unterschied = unterscheiden; beispiel
+idee = vorschlag, tipp, ratschlag, rat, empfehlung, vorschlagen, empfehlen; problem = schwierigkeit
+fehler = fehlermeldung; grund = ursache; wirkung = auswirkung, effekt, folge, einfluss; ziel = zweck
+ergebnis = resultat; ordner = verzeichnis; einstellung; konto = benutzerkonto, account, nutzerkonto
 abonnement = abo, mitgliedschaft; paket = sendung; lieferung = versand, zustellung; rechnung; app = anwendung
 website = webseite, internetseite, homepage; wlan = wi-fi, wifi, drahtlosnetzwerk
 dunkelmodus = dunkler modus, dark mode, nachtmodus; benachrichtigung; land = staat; straße; regel = vorschrift
-usa = vereinigte staaten, vereinigten staaten, amerika; großbritannien = vereinigtes königreich
-klein = winzig; schnell = rasch, zügig; langsam; einfach = leicht, simpel, unkompliziert
-schwierig = kompliziert; wichtig = wesentlich, bedeutend; gut; best = ideal, optimal; schlecht = schädlich, ungesund
-gesund; schön = hübsch; billig = günstig, preiswert; teuer = kostspielig; berühmt = bekannt; krank; glücklich = froh
-wütend = zornig; müde = erschöpft; kostenlos = gratis, umsonst, kostenfrei; klug = intelligent, schlau
-gefährlich = riskant; legal = erlaubt, zulässig; richtig = korrekt; häufig = oft; sofort = umgehend, unverzüglich
-nur = lediglich, bloß, ausschließlich; alle = jede, sämtliche, ganze; viele = zahlreiche; mehr = zusätzlich, weitere
-kurz = knapp; gleich = identisch; stichpunkt = aufzählungspunkt; gedicht; gemüse
-frühstück; abendessen = abendbrot; funktion; deutschland = bundesrepublik; weltkrieg; kopfschmerzen = kopfweh
-fernseher = tv; gehalt = lohn; termin = verabredung; möglich = machbar
-satz; fleck; keller; samstag = sonnabend; bahnhof; flughafen; ankommen = ankunft; abfahren = abfahrt
+usa = vereinigte staaten, vereinigten staaten, amerika; großbritannien = vereinigtes königreich; klein = winzig
+schnell = rasch, zügig; langsam; einfach = leicht, simpel, unkompliziert; schwierig = kompliziert
+wichtig = wesentlich, bedeutend; gut; best = ideal, optimal; schlecht = schädlich, ungesund; gesund; schön = hübsch
+billig = günstig, preiswert; teuer = kostspielig; berühmt = bekannt; krank; glücklich = froh; wütend = zornig
+müde = erschöpft; kostenlos = gratis, umsonst, kostenfrei; klug = intelligent, schlau; gefährlich = riskant
+legal = erlaubt, zulässig; richtig = korrekt; häufig = oft; sofort = umgehend, unverzüglich; nur = lediglich, bloß,
+ausschließlich; alle = jede, sämtliche, ganze; viele = zahlreiche; mehr = zusätzlich, weitere; kurz = knapp
+gleich = identisch; stichpunkt = aufzählungspunkt; gedicht; gemüse; frühstück; abendessen = abendbrot; funktion
+deutschland = bundesrepublik; weltkrieg; kopfschmerzen = kopfweh; fernseher = tv; gehalt = lohn; termin = verabredung
+möglich = machbar; satz; fleck; keller; samstag = sonnabend; bahnhof; flughafen; ankommen = ankunft; abfahren = abfahrt
 """
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import ModuleType
 
-from headrace.policies.normal_form import normal_form
 from headrace.policies.reuse import english, german
-from headrace.policies.reuse.quantities import ordinal, spelled
+from headrace.policies.reuse.items import ordinal, spelled
+from headrace.policies.reuse.lexicon import normal_form
 
 _VOWEL = re.compile(r"[aeiouy]")
 #: The longest phrase of the word lists, in words.

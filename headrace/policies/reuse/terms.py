@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.policies.reuse.grammar import MAX_PHRASE_WORDS, Grammar
-from headrace.policies.reuse.items import Item, Kind
+from headrace.policies.reuse.items import WORDS, Item, Kind, with_numerals
 from headrace.policies.reuse.lexicon import words_of
-from headrace.policies.reuse.numerals import with_numerals
-from headrace.policies.reuse.quantities import WORDS
 
 #: How far the particle of a separable verb may be from it, in items.
 _PARTICLE_REACH = 6
@@ -37,7 +35,7 @@ class Chunk:
     """Terms that follow one preposition, or none.
 
     Attributes:
-        label: of the preposition; empty before the first.
+        label: the preposition; empty before the first.
         joints: the positions in `terms` before which "and" or "or" stands.
     """
 

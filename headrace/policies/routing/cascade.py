@@ -11,7 +11,7 @@ from headrace.policies.routing.json_schema import Verdict, verdict
 
 #: Why an answer is not good enough; `logprob`: the model was unsure of it.
 Signal = VisibleSignal | Literal["logprob"]
-#: A refusal is sought in so many characters at an answer's beginning. Further on the same words may be its subject.
+#: Characters at an answer's beginning in which a refusal is sought. Further on, the same words may be its subject.
 REFUSAL_CHARS = 200
 #: How answers begin that decline, in English and German.
 REFUSAL = (
@@ -39,7 +39,7 @@ class JudgedAnswer:
     Attributes:
         is_cut: it reached `max_tokens`.
         response_format: as the job asked for it.
-        logprobs: of its tokens; None if the engine gave none.
+        logprobs: log probabilities of its tokens; None if the engine gave none.
         has_calls: it calls tools, so its text is neither a refusal nor the JSON that was asked for.
     """
 

@@ -1,10 +1,11 @@
-"""What holds for every policy: the minimum, the maximum, and that nothing is removed on stale observations."""
+"""What holds for every policy: the minimum, the maximum, what is recent, and no removal on stale observations."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from operator import attrgetter
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import Action, Decision, History, PoolHosts
+from headrace.domain.scaling import Action, Decision, History, Moment, PoolHosts
 
 
 def staleness(history: History, policy: ScalingSettings, now: datetime) -> str:
@@ -39,8 +40,7 @@ def move(hosts: PoolHosts, target: int, why: str, policy: ScalingSettings) -> De
 def within_bounds(wanted: Decision, hosts: PoolHosts, policy: ScalingSettings, stale: str) -> Decision:
     """What of a wanted decision is allowed.
 
-    Args:
-        stale: why nothing may be removed; empty if the observations are fresh.
+    Args: stale: why nothing may be removed; empty if the observations are fresh.
     """
     count, target = hosts.count, clamped(wanted.target, policy)
     if target < count and stale:
@@ -52,3 +52,31 @@ def within_bounds(wanted: Decision, hosts: PoolHosts, policy: ScalingSettings, s
         why = f"down: {count} is above the maximum of {policy.max_hosts} hosts"
         return replace(wanted, target=target, action=Action.DOWN, reason=why)
     return replace(wanted, target=target)
+
+
+# The newest observations, on which every policy relies.
+
+_ORDER = attrgetter(*Moment.__slots__)
+
+
+def in_order(history: History) -> History:
+    """The history with its moments oldest first, which the functions of this package rely on."""
+    return replace(history, moments=tuple(sorted(history.moments, key=_ORDER)))
+
+
+def since(history: History, seconds: float) -> list[Moment]:
+    """The moments that are less than `seconds` older than the newest."""
+    after = history.moments[-1].at - timedelta(seconds=seconds)
+    return [moment for moment in history.moments if moment.at > after]
+
+
+def observed_s(history: History, policy: ScalingSettings) -> float:
+    """How much of the window was observed, in seconds."""
+    return sum(moment.seconds for moment in since(history, policy.window_s) if moment.seconds > 0)
+
+
+def tokens_per_job(history: History) -> float | None:
+    """The tokens of a mean job: in the moments, or in the last days if no job was offered lately. None if unknown."""
+    jobs = sum(moment.offered_jobs for moment in history.moments)
+    tokens = sum(moment.offered_tokens for moment in history.moments)
+    return tokens / jobs if jobs > 0 and tokens > 0 else history.tokens_per_job

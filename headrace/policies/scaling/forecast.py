@@ -51,8 +51,7 @@ class Demand:
 def demand_of(history: History, job_tokens: float, policy: ScalingSettings, now: datetime) -> Demand:
     """What is offered. The history must have a moment that lasted.
 
-    Args:
-        job_tokens: the tokens of a mean job; 0 if unknown.
+    Args: job_tokens: the tokens of a mean job; 0 if unknown.
     """
     ages, rates = _binned(history.moments, policy.window_s)
     mean, last = fmean(rates[:LEVEL_BINS]), fmean(rates[:LAST_BINS])
@@ -113,7 +112,7 @@ def _bursts(rates: Sequence[float], job_tokens: float, policy: ScalingSettings) 
     if not before:
         return False
     usual = fmean(before)
-    # By so much varies what a Poisson stream of jobs brings in a minute, if their sizes are spread exponentially.
+    # The deviation of what a Poisson stream of jobs brings in a minute, if their sizes are spread exponentially.
     sigma = math.sqrt(2 * usual * job_tokens / (LAST_BINS * policy.window_s / BINS))
     return fmean(rates[:LAST_BINS]) > BURST_FACTOR * usual + BURST_SIGMAS * sigma
 
@@ -173,8 +172,7 @@ class DayProfiles:
     def of(cls, offered: Sequence[Offered], now: datetime, zone: tzinfo = UTC) -> "DayProfiles":
         """The profiles of the whole days before today.
 
-        Args:
-            offered: in any order; a span longer than a slot is spread evenly over the slots that it covers.
+        Args: offered: in any order; a span longer than a slot is spread evenly over the slots that it covers.
         """
         days = _days(offered, zone)
         today = now.astimezone(zone).date()
@@ -336,8 +334,7 @@ def upper(
     It grows with the forecast, although the margin of a larger kind is usually smaller: the largest outcome of any
     smaller forecast counts.
 
-    Args:
-        host_rate: tokens per second of one host, which gives the forecast its size.
+    Args: host_rate: tokens per second of one host, which gives the forecast its size.
     """
     prior = _prior(quantile)
     enough = ENOUGH_IN_BURST if is_burst else ENOUGH

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from headrace.domain.scaling import History, PoolHosts
-from headrace.policies.scaling.bounds import clamped, staleness
-from headrace.policies.scaling.calendar import Occurrence, occurrences_between
+from headrace.policies.scaling.bounds import clamped, in_order, observed_s, staleness, tokens_per_job
+from headrace.policies.scaling.decisions import DecisionInputs
 from headrace.policies.scaling.forecast import expected_in_burst, ratio
-from headrace.policies.scaling.needs import View, whole
-from headrace.policies.scaling.predictive import lacking_of
-from headrace.policies.scaling.recent import in_order, observed_s, tokens_per_job
-from headrace.policies.scaling.replay import DecisionInputs
-from headrace.policies.scaling.schedule import event_hosts
+from headrace.policies.scaling.predictive import View, lacking_of, whole
+from headrace.policies.scaling.schedule import Occurrence, event_hosts, occurrences_between
 
 #: How far ahead, and in which steps.
 REACH_S, STEP_S = 14_400.0, 300.0

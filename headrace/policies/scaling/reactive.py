@@ -1,11 +1,15 @@
 """The policy `reactive`: compare depth and load with thresholds. It needs no forecast and no price."""
 
 from datetime import datetime
+from operator import attrgetter
+from statistics import fmean
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Action, Decision, History, PoolHosts
-from headrace.policies.scaling.bounds import hold, move, staleness
-from headrace.policies.scaling.recent import Recent
+from headrace.policies.scaling.bounds import hold, move, since, staleness
+
+#: How far back `reactive` looks, as a share of the policy's window: 2 of 10 minutes.
+RECENT_SHARE = 1 / 5
 
 
 def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
@@ -13,7 +17,7 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     stale = staleness(history, policy, now)
     if stale:
         return hold(hosts, stale)
-    wanted = _react(Recent.of(history, policy), hosts, policy)
+    wanted = _react(history, hosts, policy)
     rest_s = cooldown_left_s(hosts, policy, now)
     if wanted.action is Action.HOLD or rest_s <= 0:
         return wanted
@@ -26,8 +30,11 @@ def cooldown_left_s(hosts: PoolHosts, policy: ScalingSettings, now: datetime) ->
     return policy.cooldown_s - (now - max(changes)).total_seconds() if changes else 0.0
 
 
-def _react(recent: Recent, hosts: PoolHosts, policy: ScalingSettings) -> Decision:
-    depth, load = recent.depth, recent.load
+def _react(history: History, hosts: PoolHosts, policy: ScalingSettings) -> Decision:
+    moments = since(history, policy.window_s * RECENT_SHARE)
+    depth, running, slots = (fmean(map(attrgetter(name), moments)) for name in ("depth", "running", "slots"))
+    # The share of running slots in use. Without slots: 1 if any job waits or runs.
+    load = running / slots if slots > 0 else float(depth > 0 or running > 0)
     up, down = hosts.count + policy.up_step, hosts.count - policy.down_step
     if depth > policy.up_depth:
         return move(hosts, up, f"depth {depth:.0f} is above {policy.up_depth}", policy)

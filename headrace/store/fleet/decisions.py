@@ -1,17 +1,22 @@
-"""Scaling decisions: what was decided, from what, and what became of it."""
+"""Scaling decisions, what became of them, and the autoscaler's alerts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from headrace.config import Settings
 from headrace.domain.fleet import ScalingRecord
+from headrace.domain.hosts import HostEnd
+from headrace.domain.queues import lane_queues
 from headrace.domain.scaling import Action
 from headrace.errors import NotFound
-from headrace.tables import decisions, hosts
+from headrace.store import clock
+from headrace.store.sql import is_one_of
+from headrace.tables import decisions, host_actors, hosts, queue_samples, scaling_alerts
 
 #: How far back `last_applied_at` looks.
 LATELY = timedelta(days=1)
@@ -86,12 +91,11 @@ def find(db: Connection, decision_id: int) -> ScalingRecord:
 
 
 def newest(db: Connection, pool: str) -> MadeDecision | None:
-    """The last decision for this pool."""
     return _newest(db, decisions.c.pool == pool)
 
 
 def failing(db: Connection, pool: str) -> MadeDecision | None:
-    """The last decision for this pool of which a call of the provider failed, and that is not carried out.
+    """The last decision for this pool that is not carried out because a call of the provider failed.
 
     The provider has not accepted all of its orders, or has not ended a host that it was asked to end.
     """
@@ -146,6 +150,38 @@ def last_at(db: Connection, pool: str) -> datetime | None:
     return newest
 
 
+#: Intervals without a sign of control after which it counts as silent, and the least time.
+SILENT_INTERVALS, SILENT_S = 3, 60.0
+
+
+def silent_after_s(settings: Settings) -> float:
+    """Seconds without a sign of control after which it is called silent."""
+    return max(SILENT_S, SILENT_INTERVALS * max(settings.observe_every_s, settings.autoscale_every_s))
+
+
+def silence_notice(db: Connection, settings: Settings) -> str | None:
+    """Since when no control process was seen, and what that means; None if one was seen lately."""
+    seen_at = control_seen_at(db)
+    if seen_at is not None and clock.now(db) - seen_at < timedelta(seconds=silent_after_s(settings)):
+        return None
+    when = "yet" if seen_at is None else f"since {seen_at:%Y-%m-%dT%H:%M:%SZ}"
+    return (
+        f"No control process was seen {when}: no job expires or is repaired, and no host is ordered or ended. Are "
+        "'control' and 'beat' running?"
+    )
+
+
+def control_seen_at(db: Connection) -> datetime | None:
+    """When a control process last showed itself: by a sample, a decision, or a claim of a pool. None for never."""
+    now = sa.func.now()
+    signs = (sa.select(sa.func.max(at)).where(at <= now) for at in (queue_samples.c.at, decisions.c.at))
+    # A claim holds for some time ahead.
+    claimed = sa.select(sa.func.max(sa.func.least(host_actors.c.until, now)))
+    newest = sa.func.greatest(*(each.scalar_subquery() for each in (*signs, claimed)))
+    seen: datetime | None = db.scalar(sa.select(newest))
+    return seen
+
+
 def targets(db: Connection, pools: Sequence[str]) -> dict[str, int]:
     """The hosts that the last decision on each of these pools wants; a pool without a decision is absent."""
     own = decisions.c
@@ -172,7 +208,7 @@ def note_applied(db: Connection, decision_id: int) -> None:
 
 
 def apply_ordered(db: Connection, pool: str) -> list[int]:
-    """Note as applied the pool's decisions of whose hosts the provider has accepted some and rejects none any more.
+    """Note as applied the pool's decisions with an accepted host, and without one that the provider still rejects.
 
     Returns: their ids.
     """
@@ -190,9 +226,99 @@ def note_call(db: Connection, host_ids: Sequence[str], error: str | None) -> Non
 
     Args: error: why it failed; None if it did not, which leaves the error of an earlier call.
     """
-    among = hosts.c.id == sa.any_(sa.cast(list(host_ids), ARRAY(sa.Text)))
     # A host that drains was called for by the decision that drains it, and no longer by the one that ordered it.
     by = sa.case((hosts.c.drain_at.is_(None), hosts.c.decision_id), else_=hosts.c.drain_decision_id)
-    called = sa.update(decisions).where(decisions.c.id.in_(sa.select(by).where(among)))
+    called = sa.update(decisions).where(decisions.c.id.in_(sa.select(by).where(is_one_of(hosts.c.id, host_ids))))
     noted = {"error": error[:ERROR_CHARS]} if error is not None else {}
     db.execute(called.values(tries=decisions.c.tries + 1, **noted))
+
+
+#: A condition that no sweep has seen for so long begins anew: it may have ended meanwhile.
+UNSEEN = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertKey:
+    """What an alert is about. Attributes: subject: a host's id; empty for the pool itself."""
+
+    kind: str
+    pool: str
+    subject: str = ""
+
+
+def note_alert(db: Connection, key: AlertKey) -> datetime:
+    """Note that a condition holds; returns since when it has."""
+    row = {"kind": key.kind, "pool": key.pool, "subject": key.subject}
+    added = insert(scaling_alerts).values(**row, began_at=sa.func.now(), seen_at=sa.func.now())
+    began_at = scaling_alerts.c.began_at
+    was_unseen = sa.and_(scaling_alerts.c.alerted_at.is_(None), scaling_alerts.c.seen_at < sa.func.now() - UNSEEN)
+    seen = {"seen_at": sa.func.now(), "began_at": sa.case((was_unseen, sa.func.now()), else_=began_at)}
+    statement = added.on_conflict_do_update(index_elements=list(row), set_=seen).returning(began_at)
+    since: datetime = db.execute(statement).scalar_one()
+    return since
+
+
+def tell_alert(db: Connection, key: AlertKey) -> bool:
+    """Note that the operator was alerted. Returns: False if that was noted before."""
+    alerted = sa.update(scaling_alerts).where(*_of_alert(key), scaling_alerts.c.alerted_at.is_(None))
+    return db.execute(alerted.values(alerted_at=sa.func.now()).returning(scaling_alerts.c.kind)).first() is not None
+
+
+def end_alert(db: Connection, key: AlertKey) -> bool:
+    """Note that a condition has ended. Returns: whether the operator was alerted to it."""
+    deleted = sa.delete(scaling_alerts).where(*_of_alert(key)).returning(scaling_alerts.c.alerted_at)
+    alerted_at = db.scalar(deleted)
+    return alerted_at is not None
+
+
+def _of_alert(key: AlertKey) -> tuple[sa.ColumnElement[bool], ...]:
+    row = scaling_alerts.c
+    return row.kind == key.kind, row.pool == key.pool, row.subject == key.subject
+
+
+def lasting_alerts(db: Connection) -> list[AlertKey]:
+    """What lasts, by the last sweep."""
+    row = scaling_alerts.c
+    return [AlertKey(**each._mapping) for each in db.execute(sa.select(row.kind, row.pool, row.subject))]
+
+
+def alerts_told(db: Connection) -> dict[tuple[str, str], int]:
+    """How many conditions the operator is alerted to now, by kind and pool."""
+    row = scaling_alerts.c
+    counted = sa.select(row.kind, row.pool, sa.func.count().label("alerts")).where(row.alerted_at.is_not(None))
+    return {(each.kind, each.pool): each.alerts for each in db.execute(counted.group_by(row.kind, row.pool))}
+
+
+def observed_at(db: Connection, pool: str) -> datetime | None:
+    """When the pool was last observed."""
+    # One step in the index for each queue: over several queues, max(at) alone would read all their samples.
+    listed = sa.select(sa.func.unnest(sa.cast(list(lane_queues(pool)), ARRAY(sa.Text))).label("queue")).subquery(
+        "listed"
+    )
+    row = queue_samples.c
+    last = sa.select(row.at).where(row.queue == listed.c.queue).order_by(row.at.desc()).limit(1).lateral("last")
+    newest: datetime | None = db.scalar(sa.select(sa.func.max(last.c.at)).select_from(listed.join(last, sa.true())))
+    return newest
+
+
+def recent_demand(db: Connection, pool: str, since: timedelta) -> tuple[int, int, int]:
+    """The jobs that wanted the pool lately: all, those that were refused, and those that the paid API got."""
+    sums = (sa.func.coalesce(sa.func.sum(queue_samples.c[name]), 0) for name in ("offered", "refused", "spilled"))
+    lately = (queue_samples.c.queue.in_(lane_queues(pool)), queue_samples.c.at > sa.func.now() - since)
+    offered, refused, spilled = db.execute(sa.select(*sums).where(*lately)).one()
+    return int(offered), int(refused), int(spilled)
+
+
+def last_hosts(db: Connection, pool: str) -> int | None:
+    """The hosts of the pool, ready and on their way, at its last decision."""
+    newest = sa.select(decisions.c.hosts).where(decisions.c.pool == pool).order_by(decisions.c.at.desc()).limit(1)
+    count: int | None = db.scalar(newest)
+    return count
+
+
+def written_off(db: Connection, pools: Sequence[str], within: timedelta) -> list[Row[tuple[str, str, str, datetime]]]:
+    """The hosts that were written off lately: id, pool, instance type, and when they were ordered."""
+    row = hosts.c
+    lately = (row.end_reason == HostEnd.WRITTEN_OFF, row.drain_at > sa.func.now() - within, row.pool.in_(pools))
+    columns = (row.id, row.pool, row.instance_type, row.requested_at)
+    return list(db.execute(sa.select(*columns).where(*lately).order_by(row.id)))

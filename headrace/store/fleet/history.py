@@ -13,11 +13,10 @@ from headrace.domain.fleet import EndedJobs, TimedJobs
 from headrace.domain.queues import Route, lane_queues
 from headrace.domain.scaling import Action
 from headrace.domain.states import JobState
-from headrace.store.fleet.demand import oldest_entry
-from headrace.store.fleet.observations import FORGET_ROWS, delete_oldest
+from headrace.store.fleet.observations import FORGET_ROWS, delete_oldest, oldest_entry
 from headrace.tables import decisions, jobs, ledger, queue_rollups, queue_samples
 
-# How long jobs waited and ran, and how they ended, in the buckets of a histogram. As in `demand`, each query uses an
+# How long jobs waited and ran, and how they ended, in the buckets of a histogram. As for `activity`, each query uses an
 # index of its own, and the times are those of `clock.settled`.
 
 #: The jobs, the last started first, by which a pool's run time is learned.
@@ -100,15 +99,17 @@ CHANGES_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class PoolMoment:
-    """A pool in one span of time: the mean depth of all its lanes, its hosts, and the highest use of its KV caches.
+    """A pool in one span of time: the depth of all its lanes, its hosts, and the highest use of its KV caches.
 
     Attributes:
         at: the start of the span.
+        depth, most: the mean and the highest depth.
         kv_use: None where it was not reported.
     """
 
     at: datetime
     depth: float
+    most: float
     hosts: float
     kv_use: float | None
 
@@ -134,15 +135,24 @@ class HostChange:
 
 
 def pool_trend(db: Connection, pool: str, since: datetime, span: timedelta) -> list[PoolMoment]:
-    """The pool since a moment, in spans of this length, the oldest first; spans that were not observed are absent."""
+    """The pool since a moment, in spans of this length, the oldest first; spans that were not observed are absent.
+
+    Spans begin at round times, so that a span is the same whenever it is looked at. The first one is whole.
+    """
     each = [
         sa.select(
-            table.c.queue, table.c.at, sa.cast(table.c.depth, sa.Float).label("depth"), table.c.hosts, table.c.kv_use
-        ).where(table.c.queue.in_(lane_queues(pool)), table.c.at >= since)
-        for table in (queue_samples, queue_rollups)
+            *(table.c.queue, table.c.at, sa.cast(table.c.depth, sa.Float).label("depth"), most.label("most")),
+            *(table.c.hosts, table.c.kv_use),
+        ).where(table.c.queue.in_(lane_queues(pool)), table.c.at >= _start_of(span, sa.literal(since)))
+        for table, most in ((queue_samples, queue_samples.c.depth), (queue_rollups, queue_rollups.c.most_depth))
     ]
-    sample = sa.union_all(*each).subquery().c
-    begin = sa.func.date_bin(span, sample.at, since).label("at")
+    samples = sa.union_all(*each).cte("samples")
+    sample = samples.c
+    # All lanes of a pool are sampled at one time.
+    of_moment = sa.select(sample.at, sa.func.sum(sample.most).label("most")).group_by(sample.at).cte("moments").c
+    peak_at = _start_of(span, of_moment.at).label("at")
+    peaks = sa.select(peak_at, sa.func.max(of_moment.most).label("most")).group_by(peak_at).cte("peaks").c
+    begin = _start_of(span, sample.at).label("at")
     of_queue = (
         sa.select(
             begin,
@@ -157,20 +167,21 @@ def pool_trend(db: Connection, pool: str, since: datetime, span: timedelta) -> l
     found = sa.select(
         of_queue.at,
         sa.func.sum(of_queue.depth).label("depth"),
+        sa.cast(sa.func.max(peaks.most), sa.Float).label("most"),
         sa.func.max(of_queue.hosts).label("hosts"),
         sa.func.max(of_queue.kv_use).label("kv_use"),
-    )
+    ).where(peaks.at == of_queue.at)
     return [PoolMoment(**row._mapping) for row in db.execute(found.group_by(of_queue.at).order_by(of_queue.at))]
 
 
 def wait_trend(db: Connection, since: datetime, span: timedelta) -> list[WaitMoment]:
-    """Waits from acceptance to the first start since a moment, by lane, in spans of this length, the oldest first."""
-    begin = sa.func.date_bin(span, jobs.c.started_at, since).label("at")
+    """Waits from acceptance to the first start since a moment, by lane, in spans as of `pool_trend`."""
+    begin = _start_of(span, jobs.c.started_at).label("at")
     wait_s = sa.func.extract("epoch", jobs.c.started_at - jobs.c.created_at)
     p95 = sa.cast(sa.func.percentile_cont(0.95).within_group(wait_s), sa.Float)
     found = (
         sa.select(begin, jobs.c.lane, sa.func.count().label("jobs"), p95.label("p95_wait_s"))
-        .where(jobs.c.started_at >= since)
+        .where(jobs.c.started_at >= _start_of(span, sa.literal(since)))
         .group_by(begin, jobs.c.lane)
         .order_by(begin, jobs.c.lane)
     )
@@ -209,6 +220,11 @@ _SUMS = (
     "offered_tokens",
     "spilled",
     "finished",
+    "discounted",
+    "discounted_tokens",
+    "ended",
+    "failed",
+    "expired",
 )
 _MEANS = ("depth", "running", "slots", "hosts", "hosts_requested", "hosts_draining", "kv_use")
 _MAXIMA = ("most_depth", "oldest_wait_s")
@@ -234,7 +250,9 @@ def roll_up(db: Connection) -> int:
     Each step takes up to `FORGET_ROWS` rows, and the rest of the last one's span. A span is taken whole, unless a row
     of it is written later; that row is added to it by a later call. Returns: rows that were rolled up or deleted.
     """
-    return _roll_up(db, _samples(), MINUTE) + _roll_up(db, _minutes(), HOUR) + _forget_hours(db)
+    moved = _roll_up(db, _samples(), MINUTE) + _roll_up(db, _minutes(), HOUR)
+    is_hour = queue_rollups.c.span_s == HOUR.total_seconds()
+    return moved + delete_oldest(db, queue_rollups.c.at, sa.func.now() - KEEP_HOURS, is_hour)
 
 
 def _samples() -> _Source:
@@ -245,7 +263,7 @@ def _samples() -> _Source:
 
 
 def _minutes() -> _Source:
-    """The minutes of whole hours: an hour of which samples are left waits for them."""
+    """The minutes of whole hours: an hour that still has samples waits for them."""
     same = queue_rollups.c
     columns = [column for column in same if column.name != "span_s"]
     old = _start_of(HOUR, sa.func.now() - KEEP_MINUTES)
@@ -287,11 +305,6 @@ def _merged(new: Any) -> dict[str, sa.ColumnElement[Any]]:
     # NULL if one of both is NULL: `kv_use` was not reported.
     means = {name: (old[name] * old.samples + new[name] * new.samples) / (old.samples + new.samples) for name in _MEANS}
     return sums | maxima | {name: sa.func.coalesce(mean, old[name], new[name]) for name, mean in means.items()}
-
-
-def _forget_hours(db: Connection) -> int:
-    is_hour = queue_rollups.c.span_s == HOUR.total_seconds()
-    return delete_oldest(db, queue_rollups.c.at, sa.func.now() - KEEP_HOURS, is_hour)
 
 
 def _start_of(span: timedelta, at: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -1,20 +1,25 @@
-"""Jobs: read and cancel them, and the sweeps' statements for jobs that no worker moves on."""
+"""Jobs: find, list and cancel them, and the sweeps' statements for jobs that no worker moves on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row, Select
-from sqlalchemy.dialects.postgresql import ARRAY
 
+from headrace.domain.answers import Choice, StoredLogprobs
 from headrace.domain.fleet import NO_WORKER
+from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
-from headrace.domain.queues import OVERFLOW, Lane, Route, Ticket
-from headrace.domain.states import SUSPECT, TERMINAL, JobState
-from headrace.errors import JobHeld
-from headrace.policies.confinement import CONFINED
-from headrace.store.jobs.conditions import (
+from headrace.domain.prompts.tools import ToolCall, Tools
+from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, Ticket
+from headrace.domain.states import TERMINAL, JobState
+from headrace.errors import JobHeld, NotFound, PayloadUnreadable
+from headrace.policies.retries import CONFINED
+from headrace.store import Store
+from headrace.store.bad_rows import BadRows
+from headrace.store.jobs.transitions import (
     FINISH_IS_LATE,
     IS_LEADER_ENDED,
     IS_OVER,
@@ -24,12 +29,80 @@ from headrace.store.jobs.conditions import (
     SPELLED,
     START_IS_LATE,
     UNSTARTED,
+    transition,
 )
-from headrace.store.jobs.finding import find as find
-from headrace.store.jobs.finding import find_all as find_all
-from headrace.store.jobs.finding import not_found as not_found
-from headrace.store.jobs.transitions import transition
+from headrace.store.sql import Statement, is_one_of
 from headrace.tables import jobs, workers
+
+#: The kinds of ledger entry that charge a job's owner.
+BILLED = ("compute", "api", "cache")
+#: Literals, as in `transitions`, so that a generic plan can use the ledger's partial index.
+SPELLED_BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
+
+
+def job_of(row: Any) -> Job:
+    """The job in a row of `sql/find.sql`. Raises: PayloadUnreadable."""
+    values = {field.name: getattr(row, field.name) for field in fields(Job)}
+    values |= {"state": JobState(row.state), "lane": Lane(row.lane)}
+    values |= {"route": Route(row.route), "overflow": Overflow(row.overflow)}
+    values["logprobs"] = None if row.logprobs is None else StoredLogprobs(row.logprobs)
+    values["n"] = row.n or 1
+    try:
+        values["tool_calls"] = tuple(map(ToolCall.of, row.tool_calls or ()))
+        values["tools"] = None if row.tools is None else Tools.of(row.tools)
+        values["others"] = None if row.others is None else tuple(map(Choice.of, row.others))
+    except (AttributeError, KeyError, TypeError) as error:
+        what = f"The answer of '{show_id(row.id)}' is malformed, or a newer release wrote it"
+        raise PayloadUnreadable(f"{what} ({type(error).__name__}).") from None
+    return Job(**values)
+
+
+_FIND, _FIND_FOLLOWING = Statement("find"), Statement("find_following")
+
+
+def not_found(job_id: UUID) -> NotFound:
+    """The error for an unknown job id, or for another app's job."""
+    return NotFound(f"No job with id '{show_id(job_id)}'.")
+
+
+def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
+    """One job of this app. Raises: NotFound, also for another app's job and for an erased one."""
+    found = find_all(db, [(app_id, job_id)])
+    if not found:
+        raise not_found(job_id)
+    return found[app_id, job_id]
+
+
+def find_all(
+    where: Connection | Store, asked: Iterable[tuple[UUID, UUID]], *, is_listed: bool = False
+) -> dict[tuple[UUID, UUID], Job]:
+    """The jobs that exist, matched by (app id, job id).
+
+    Jobs that wait for another's answer are read once more, with a look at that job, of any month.
+
+    Args:
+        where: a transaction; or a store, where the read is one by itself.
+        is_listed: leaves out what can have megabytes for each job, and jobs that cannot be read.
+
+    Raises: PayloadUnreadable: one of them, unless `is_listed`.
+    """
+    rows = _read(where, _FIND, asked, is_listed)
+    following = [key for key, row in rows.items() if row.state == JobState.WAITING and row.served_by_job]
+    for key in following:
+        del rows[key]
+    rows |= _read(where, _FIND_FOLLOWING, following, is_listed)
+    if not is_listed:
+        return {key: job_of(row) for key, row in rows.items()}
+    listed = BadRows("list").readable(list(rows.values()), job_of, len(rows))
+    return {(job.app_id, job.id): job for job in listed}
+
+
+def _read(
+    where: Connection | Store, how: Statement, asked: Iterable[tuple[UUID, UUID]], is_listed: bool
+) -> dict[tuple[UUID, UUID], Row[Any]]:
+    given = [{"app_id": app_id, "job_id": job_id} for app_id, job_id in set(asked)]
+    return {(row.app_id, row.id): row for row in how.run_by_month(where, given, is_listed=is_listed)}
+
 
 #: The most rows that one sweep moves in one transaction, so that a backlog cannot hold locks for long.
 SWEEP_ROWS = 1000
@@ -52,11 +125,11 @@ _OVERDUE = {"error_code": "deadline_exceeded", "error_message": "Its deadline pa
 
 
 def ended_among(db: Connection, job_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the given jobs that have ended, or will at their next read: one cheap query for many readers.
+    """The given jobs that have ended, or will at their next read: one cheap query for many readers.
 
     Jobs without a row are among them: a failover to a standby that never had them has lost them.
     """
-    wanted = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
+    wanted = is_one_of(jobs.c.id, job_ids)
     is_news = sa.or_(jobs.c.state.in_(TERMINAL), IS_OVER, IS_LEADER_ENDED)
     going_on = set(db.scalars(sa.select(jobs.c.id).where(wanted, sa.not_(is_news))))
     return [job_id for job_id in job_ids if job_id not in going_on]
@@ -90,6 +163,12 @@ def page(app_id: UUID, state: JobState | None, after: UUID | None, limit: int) -
     return of_app.order_by(jobs.c.id.desc()).limit(limit)
 
 
+def count_delayed(db: Connection, app_id: UUID) -> int:
+    """How many of the app's jobs wait for a time before which they may not start, without the lines of batches."""
+    these = (IS_WAITING, jobs.c.not_before > sa.func.now(), jobs.c.app_id == app_id, jobs.c.batch_id.is_(None))
+    return db.scalar(sa.select(sa.func.count()).where(*these)) or 0
+
+
 def cancel(db: Connection, app_id: UUID | None, job_id: UUID) -> Job:
     """Cancel a job: at once while it waits, by request to its worker while it runs. An ended job stays as it is.
 
@@ -115,12 +194,12 @@ def late(db: Connection, *conditions: ColumnElement[bool]) -> list[Row[Any]]:
 
 def expire(db: Connection, job_ids: Sequence[UUID]) -> list[Ticket]:
     """End those of the jobs that are unclaimed and whose time has passed."""
-    these = jobs.c.id == sa.any_(sa.cast(job_ids, ARRAY(sa.Uuid)))
+    these = is_one_of(jobs.c.id, job_ids)
     was_held = jobs.c.route_reason.startswith(CONFINED, autoescape=True)
     why = {name: sa.case((was_held, _HELD_TOO_LONG[name]), else_=text) for name, text in _EXPIRED.items()}
     expired = transition(db, UNSTARTED, JobState.EXPIRED, START_IS_LATE, these, by_key=True, **why)
     overdue = transition(db, UNSTARTED, JobState.FAILED, FINISH_IS_LATE, these, by_key=True, **_OVERDUE)
-    return [ticket_of(row) for row in (*expired, *overdue)]
+    return [Ticket.of(row) for row in (*expired, *overdue)]
 
 
 def _first(by: sa.Column[Any], most: int, *conditions: ColumnElement[bool]) -> Select[Any]:
@@ -145,7 +224,7 @@ def enqueue_due(db: Connection) -> list[Ticket]:
         queued_at=sa.func.now(),
         not_before=None,
     )
-    return [ticket_of(row) for row in rows]
+    return [Ticket.of(row) for row in rows]
 
 
 def _has_reader() -> ColumnElement[bool]:
@@ -169,22 +248,6 @@ def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[An
 
 def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The `enqueue_no` of each given job that is `queued` now."""
-    these = jobs.c.id == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
+    these = is_one_of(jobs.c.id, job_ids)
     statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(these, jobs.c.state + "" == JobState.QUEUED)
     return {row.id: row.enqueue_no for row in db.execute(statement)}
-
-
-def ticket_of(row: Row[Any]) -> Ticket:
-    """The ticket of a row of `jobs`."""
-    return Ticket(
-        row.id,
-        row.app_id,
-        row.queue,
-        Lane(row.lane),
-        row.prompt_tokens,
-        row.max_tokens,
-        row.start_by,
-        row.enqueue_no,
-        alone=row.suspicion >= SUSPECT,
-        n=row.n or 1,
-    )

@@ -1,8 +1,9 @@
-"""Confined apps: their prompts killed engines of a pool, where their jobs now run one at a time, on one worker.
+"""Poison prompts, which killed an engine in which nothing else ran, and the apps that are confined for them.
 
-A worker that has claimed a job of a confined app asks `enter`, and hands the job back if it is not the job's turn. That
-job waits in Postgres until `give_turn` chooses it, or until the confinement ends. So it takes no place in a queue, and
-no other app waits behind it.
+A poison prompt is refused for a day. An app with several of them in a pool is confined there: its jobs run one at a
+time, on one worker. A worker that has claimed a job of a confined app asks `enter`, and hands the job back if it is not
+the job's turn. That job waits in Postgres until `give_turn` chooses it, or until the confinement ends. So it takes no
+place in a queue, and no other app waits behind it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,36 @@ from headrace.domain.apps import Confinement
 from headrace.domain.attempts import Claim
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
-from headrace.policies.confinement import CONFINED, WITHIN_S, decide
-from headrace.store.jobs.conditions import IS_RUNNING, IS_WAITING
-from headrace.tables import apps, confinements, jobs, poison_strikes, workers
+from headrace.policies.retries import CONFINED, WITHIN_S, confinement
+from headrace.store.jobs.transitions import IS_RUNNING, IS_WAITING
+from headrace.tables import apps, confinements, jobs, poison_prompts, poison_strikes, workers
+
+#: How long such a prompt is refused. Not for ever, since a new release may fix the engine.
+REFUSED_FOR = timedelta(days=1)
+#: The most poison prompts that a web process knows, the newest first. Each has cost two engine starts.
+MOST_KNOWN = 10_000
+
+
+def remember_poison(db: Connection, digest: bytes, job_id: UUID) -> None:
+    """Refuse this prompt from now on. Safe to repeat."""
+    added = insert(poison_prompts).values(digest=digest, job_id=job_id, refused_until=sa.func.now() + REFUSED_FOR)
+    renewed = {name: added.excluded[name] for name in ("job_id", "refused_until")}
+    db.execute(added.on_conflict_do_update(index_elements=["digest"], set_=renewed))
+
+
+def refused_prompts(db: Connection) -> Mapping[bytes, datetime]:
+    """The refused prompts' digests, each with the end of its refusal."""
+    table = poison_prompts.c
+    live = sa.select(table.digest, table.refused_until).where(table.refused_until > sa.func.now())
+    rows = db.execute(live.order_by(table.refused_until.desc()).limit(MOST_KNOWN))
+    return {bytes(row.digest): row.refused_until for row in rows}
+
+
+def forget_poison(db: Connection) -> int:
+    """Delete prompts that are no longer refused; returns how many."""
+    over = sa.delete(poison_prompts).where(poison_prompts.c.refused_until <= sa.func.now())
+    return len(db.execute(over.returning(poison_prompts.c.digest)).all())
+
 
 #: How long strikes and past confinements stay for operators to see.
 KEPT_FOR = timedelta(days=1)
@@ -54,7 +82,7 @@ def strike(db: Connection, claim: Claim, confine_s: float) -> datetime | None:
         poison_strikes.c.at > sa.func.now() - timedelta(seconds=WITHIN_S),
     )
     strikes = db.scalar(sa.select(sa.func.count()).where(*lately)) or 0
-    confine = decide(strikes, confine_s)
+    confine = confinement(strikes, confine_s)
     if confine is None:
         return None
     now = sa.func.now()
@@ -111,7 +139,7 @@ def _obstacles(row: Row[Any], but: UUID | None = None) -> Sequence[ColumnElement
 
 
 def give_turn(db: Connection) -> list[UUID]:
-    """Choose the next job of each confined app of which none runs or is on its way: it is due from now on.
+    """Choose the next job of each confined app without a running or due job: it is due from now on.
 
     Jobs that have started before come first, then the higher lanes, then the older jobs. Returns: the chosen jobs.
     """

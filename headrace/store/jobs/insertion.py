@@ -1,25 +1,113 @@
 """Accepting jobs: a batch is one statement and one commit. Knows no HTTP and no queue.
 
 The main cost of a durable accept is the commit's fsync. A batch of a few requests shares it.
+
+An Idempotency-Key is written by the statement that inserts its job, `sql/insert.sql` or one like it. While that
+transaction is open, it holds an advisory lock on the key. A second request with the key fails at once, and so does not
+wait inside a batch that it shares with others.
 """
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from headrace.domain.jobs import Inserted, JobSpec
+from headrace.domain.jobs import Idempotency, Inserted, JobSpec
 from headrace.domain.prompts.payloads import stored_messages, stored_sampling
 from headrace.domain.queues import Candidate
 from headrace.domain.states import JobState
-from headrace.errors import HeadraceError, IdempotencyInProgress, StoreUnavailable
+from headrace.errors import HeadraceError, IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable
 from headrace.policies.routing import route_of
-from headrace.store.bad_rows import told
-from headrace.store.jobs.idempotency import IDEMPOTENCY_TTL, find_replays, key_reused
-from headrace.store.session import Store
+from headrace.store import Store, sqlstate
+from headrace.store.bad_rows import message_of
 from headrace.store.sql import Statement
+from headrace.tables import idempotency_keys
+
+#: How long an Idempotency-Key is remembered.
+IDEMPOTENCY_TTL = timedelta(hours=24)
+#: The most expired keys that one transaction deletes.
+FORGET_ROWS = 10_000
+#: How long a request waits for another request with its key, and its first pause between two tries, in seconds. Pauses
+#: double up to `POLL_AT_MOST_S`: each try reserves a place and uses one request of the app's rate.
+PATIENCE_S = 2.0
+POLL_S = 0.02
+POLL_AT_MOST_S = 0.25
+
+#: A key: the app, and the key's text.
+Key = tuple[UUID, str]
+#: What a key stands for: a job, and the hash of the request that created it.
+Stands = tuple[UUID, bytes]
+
+_Answer = TypeVar("_Answer")
+
+#: SQLSTATE of a key that is there already: only a job's id can be, as a conflict of Idempotency-Keys is settled.
+_UNIQUE_VIOLATION = "23505"
+
+
+def key_reused() -> IdempotencyKeyReused:
+    """The error for a key that was used with two bodies or two paths."""
+    message = "This Idempotency-Key was used with another body or path. Use a new key."
+    return IdempotencyKeyReused(message, param="Idempotency-Key")
+
+
+def find_replay(db: Connection, app_id: UUID, key: str) -> Stands | None:
+    """The job and request hash of a live Idempotency-Key; None for an unknown key."""
+    return find_replays(db, [(app_id, key)]).get((app_id, key))
+
+
+def find_replays(db: Connection, keys: Sequence[Key]) -> Mapping[Key, Stands]:
+    """Like `find_replay` for many keys, in one statement; an unknown key is absent."""
+    table = idempotency_keys.c
+    statement = sa.select(table.app_id, table.key, table.job_id, table.request_hash)
+    statement = statement.where(sa.tuple_(table.app_id, table.key).in_(keys), table.expires_at > sa.func.now())
+    return {(row.app_id, row.key): (row.job_id, row.request_hash) for row in db.execute(statement)}
+
+
+def keep_key(db: Connection, app_id: UUID, idempotency: Idempotency, batch_id: UUID) -> None:
+    """Keep the key of a batch, whose id stands where a job's does. Raises: IdempotencyKeyReused."""
+    values = {"request_hash": idempotency.request_hash, "job_id": batch_id}
+    values["expires_at"] = sa.func.now() + IDEMPOTENCY_TTL
+    kept = insert(idempotency_keys).values(app_id=app_id, key=idempotency.key, **values)
+    is_over = idempotency_keys.c.expires_at <= sa.func.now()
+    kept = kept.on_conflict_do_update(index_elements=["app_id", "key"], set_=values, where=is_over)
+    if not db.execute(kept.returning(idempotency_keys.c.key)).all():
+        # A job has taken it since the caller looked.
+        raise key_reused()
+
+
+def forget_expired_keys(db: Connection) -> int:
+    """Delete expired Idempotency-Keys, at most `FORGET_ROWS`; returns how many."""
+    expired = sa.select(idempotency_keys.c.app_id, idempotency_keys.c.key)
+    expired = expired.where(idempotency_keys.c.expires_at <= sa.func.now())
+    expired = expired.order_by(idempotency_keys.c.expires_at).limit(FORGET_ROWS)
+    key = sa.tuple_(idempotency_keys.c.app_id, idempotency_keys.c.key)
+    deleted = sa.delete(idempotency_keys).where(key.in_(expired.with_for_update(skip_locked=True)))
+    return len(db.execute(deleted.returning(idempotency_keys.c.key)).all())
+
+
+def until_settled(attempt: Callable[[], _Answer]) -> _Answer:
+    """Repeat `attempt` while another request with its key is in progress, for at most `PATIENCE_S`.
+
+    Holds no connection in between. Raises: IdempotencyInProgress, and the errors of `attempt`.
+    """
+    give_up_at = time.monotonic() + PATIENCE_S
+    pause_s = POLL_S
+    while True:
+        try:
+            return attempt()
+        except IdempotencyInProgress:
+            if time.monotonic() >= give_up_at:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, POLL_AT_MOST_S)
+
 
 #: Bounds of one statement. The commit is amortised at 64 rows already; larger batches only add waiting.
 BATCH_ROWS = 256
@@ -37,8 +125,9 @@ def insert_batch(
     Args: is_before_disk: returns a moment earlier; new jobs are durable after `Store.wait_for_disk`.
 
     It never waits for another transaction's Idempotency-Key: such a row's outcome is IdempotencyInProgress at once, and
-    the caller may try again (`idempotency.until_settled`). Of two rows with one key, the second is a replay of the
-    first. A row that Postgres refuses fails alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
+    the caller may try again (`until_settled`). Of two rows with one key, the second is a replay of the
+    first. A job whose id is there already is a replay of itself: a line of a batch may be submitted twice. A row that
+    Postgres refuses fails alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
     """
     outcomes: list[Inserted | HeadraceError] = []
     specs, texts = list[JobSpec](), list[str]()
@@ -65,7 +154,10 @@ def _insert(
         return [error] * len(specs)
     except DBAPIError as error:
         if len(specs) == 1:
-            return [_not_stored(error)]
+            if sqlstate(error) == _UNIQUE_VIOLATION:
+                return [Inserted(specs[0].id, None)]
+            # Without its cause: the driver's text quotes the row, which has the prompt.
+            return [HeadraceError(f"Postgres refused the job: {message_of(error)}")]
         # One bad row fails the whole statement; halving finds it in a few steps.
         half = len(specs) // 2
         first = _insert(store, specs[:half], texts[:half], is_before_disk)
@@ -95,24 +187,14 @@ def _settle(store: Store, specs: Sequence[JobSpec]) -> dict[UUID, Inserted | Hea
     return outcomes
 
 
-def _not_stored(error: DBAPIError) -> HeadraceError:
-    """The error of a refused row, without its cause: the driver's text quotes the row, which has the prompt."""
-    return HeadraceError(f"Postgres refused the job: {told(error)}")
-
-
 def row_of(spec: JobSpec, queue: str, reason: str) -> dict[str, object]:
     """The JSON object of one job in its queue, as `sql/insert.sql` and its like read it. A missing column is NULL."""
-    idempotency = spec.idempotency
-    cached = {"cache": "miss"} if spec.is_cache_miss else {}
-    cached |= {"cache_key": _bytes(spec.cache_key)} if spec.cache_key else {}
-    unstored = {} if spec.is_stored else {"is_unstored": True}
     messages = stored_messages(spec.messages)
     return {
-        **cached,
-        **unstored,
+        **_rare(spec),
         "id": str(spec.id),
         "app_id": str(spec.app_id),
-        "state": JobState.QUEUED,
+        "state": JobState.QUEUED if spec.not_before is None else JobState.WAITING,
         "lane": spec.lane,
         "pool": spec.pool,
         "queue": queue,
@@ -133,12 +215,25 @@ def row_of(spec: JobSpec, queue: str, reason: str) -> dict[str, object]:
         "max_tokens": spec.sampling.max_tokens,
         "n": None if spec.sampling.n == 1 else spec.sampling.n,
         "max_wait_s": spec.max_wait_s,
+        "not_before": None if spec.not_before is None else spec.not_before.isoformat(),
         "finish_by": None if spec.deadline is None else spec.deadline.isoformat(),
         "messages": messages,
         "sampling": stored_sampling(spec.sampling, messages),
-        "key": idempotency and idempotency.key,
-        "request_hash": idempotency and _bytes(idempotency.request_hash),
     }
+
+
+def _rare(spec: JobSpec) -> dict[str, object]:
+    """The columns that most jobs do without."""
+    columns: dict[str, object] = {"cache": "miss"} if spec.is_cache_miss else {}
+    if spec.cache_key:
+        columns["cache_key"] = _bytes(spec.cache_key)
+    if not spec.is_stored:
+        columns["is_unstored"] = True
+    if spec.idempotency:
+        columns |= {"key": spec.idempotency.key, "request_hash": _bytes(spec.idempotency.request_hash)}
+    if spec.line:
+        columns |= {"batch_id": str(spec.line.batch_id), "custom_id": spec.line.custom_id}
+    return columns
 
 
 def _bytes(value: bytes) -> str:

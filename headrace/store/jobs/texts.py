@@ -9,7 +9,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.prompts import Message, Sampling
@@ -17,10 +16,10 @@ from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
 from headrace.store import clock
-from headrace.store.jobs.conditions import UNSTARTED
-from headrace.store.jobs.finding import find, not_found
-from headrace.store.jobs.transitions import transition
-from headrace.tables import cache_entries, job_texts, jobs
+from headrace.store.jobs import find, not_found
+from headrace.store.jobs.transitions import UNSTARTED, transition
+from headrace.store.sql import is_one_of
+from headrace.tables import batch_lines, batches, cache_entries, job_texts, jobs
 
 #: The most jobs whose old texts are erased in one transaction.
 FORGET_JOBS = 5_000
@@ -47,7 +46,7 @@ def prompt(db: Connection, job_id: UUID) -> tuple[tuple[Message, ...], Sampling]
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
-    """Erase an ended job's prompt, answer and metadata; its usage and cost stay.
+    """Erase an ended job's prompt, answer and metadata, and the request of its line; its usage and cost stay.
 
     Raises: NotFound, also if it was erased before. JobNotEnded.
     """
@@ -58,6 +57,15 @@ def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
         )
     erase_all(db, [job_id])
     _cancel_shadow(db, job_id)
+    batch_id = sa.select(jobs.c.batch_id).where(jobs.c.id == job_id).scalar_subquery()
+    its_line = (batch_lines.c.batch_id == batch_id, batch_lines.c.job_id == job_id)
+    db.execute(sa.update(batch_lines).where(*its_line).values(body="{}", prefix=""))
+
+
+#: True while the job's answer is yet to be written to the file of its batch.
+_IS_AWAITED = sa.exists().where(
+    batches.c.id == jobs.c.batch_id, batches.c.state.in_(["validating", "in_progress", "finalizing", "cancelling"])
+)
 
 
 def _cancel_shadow(db: Connection, job_id: UUID) -> None:
@@ -72,14 +80,17 @@ def _cancel_shadow(db: Connection, job_id: UUID) -> None:
 
 
 def forget_old(db: Connection, keep_days: int) -> int:
-    """Erase the texts of all apps' jobs that ended over `keep_days` ago, at most `FORGET_JOBS`; returns how many."""
+    """Erase the texts of all apps' jobs that ended over `keep_days` ago, at most `FORGET_JOBS`; returns how many.
+
+    Those of an open batch are kept until its files are written.
+    """
     before = clock.now(db) - timedelta(days=keep_days)
     # Ids sort by time, so jobs with younger ids are not looked up.
     return _forget(db, before, job_texts.c.job_id < oldest_id(before))
 
 
 def forget_unstored(db: Connection, after_s: float) -> int:
-    """Erase texts of which nothing is to be kept, `after_s` after the ends of their jobs; returns how many.
+    """Erase the texts of requests with `store=false`, `after_s` after their jobs' ends; returns how many.
 
     Their delivery has failed, or no client asked for them.
     """
@@ -90,13 +101,13 @@ def _forget(db: Connection, before: datetime, which: sa.ColumnElement[bool]) -> 
     """Erase these texts, as far as their jobs ended before this time."""
     # A subquery, so that no plan scans `jobs`, which keeps the erased ones: for each text, oldest first, its job is
     # looked up.
-    ended_at = sa.select(jobs.c.ended_at).where(jobs.c.id == job_texts.c.job_id).scalar_subquery()
+    ended_at = sa.select(jobs.c.ended_at).where(jobs.c.id == job_texts.c.job_id, ~_IS_AWAITED).scalar_subquery()
     old = sa.select(job_texts.c.job_id).where(which, ended_at < before)
     old_ids = db.scalars(old.order_by(job_texts.c.job_id).limit(FORGET_JOBS)).all()
     if not old_ids:
         return 0
     # Jobs that are just being erased or retried are skipped until the next time.
-    free = sa.select(jobs.c.id).where(_is_one_of(jobs.c.id, old_ids)).with_for_update(skip_locked=True)
+    free = sa.select(jobs.c.id).where(is_one_of(jobs.c.id, old_ids)).with_for_update(skip_locked=True)
     job_ids = db.scalars(free).all()
     erase_all(db, job_ids)
     return len(job_ids)
@@ -104,13 +115,9 @@ def _forget(db: Connection, before: datetime, which: sa.ColumnElement[bool]) -> 
 
 def erase_all(db: Connection, job_ids: Sequence[UUID]) -> None:
     """Erase the texts of those of the jobs that have ended, whichever app's."""
-    these = sa.update(jobs).where(_is_one_of(jobs.c.id, job_ids), jobs.c.state.in_(TERMINAL))
+    these = sa.update(jobs).where(is_one_of(jobs.c.id, job_ids), jobs.c.state.in_(TERMINAL))
     # The error message is deleted too: if the paid API rejected the prompt, its message may quote it. The code stays.
     db.execute(these.values(erased_at=sa.func.now(), metadata={}, error_message=None))
-    db.execute(sa.delete(job_texts).where(_is_one_of(job_texts.c.job_id, job_ids)))
+    db.execute(sa.delete(job_texts).where(is_one_of(job_texts.c.job_id, job_ids)))
     # Last: an entry is made under a lock on the texts, so none can be made after this.
-    db.execute(sa.delete(cache_entries).where(_is_one_of(cache_entries.c.job_id, job_ids)))
-
-
-def _is_one_of(column: sa.Column[UUID], job_ids: Sequence[UUID]) -> sa.ColumnElement[bool]:
-    return column == sa.any_(sa.cast(list(job_ids), ARRAY(sa.Uuid)))
+    db.execute(sa.delete(cache_entries).where(is_one_of(cache_entries.c.job_id, job_ids)))

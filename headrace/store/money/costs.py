@@ -1,7 +1,4 @@
-"""What a month cost: the hosts' bill against what it was shared into, the charges by app and kind, and the savings.
-
-The ledger's entries of the month are read once, and summed up by app, pool and kind; the rest follows from these sums.
-"""
+"""What was charged: the costs of a month, of days for charts, and of one app by day, model, lane and end user."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +7,14 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
+
+from headrace.domain.apps import USAGE_GROUPS, AppUsage, UsageGroup, UsageSplit
+from headrace.store.jobs import BILLED
+from headrace.tables import jobs, ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class PoolMonth:
         used_usd: the part of it that the prices of requests cover.
         waste_usd: the part for failed and lost attempts.
         boot_usd: the part for hosts that were not ready yet.
+        idle_usd: the part for time in which the hosts could have done more, boot included.
+        dead_usd: the part for owned machines without a worker.
         requests_usd: the full cost of the requests.
         platform_usd: what no request pays.
         unpriced_host_hours: hours of hosts without a price, which the bill does not cover.
@@ -38,13 +42,15 @@ class PoolMonth:
     used_usd: Decimal
     waste_usd: Decimal
     boot_usd: Decimal
+    idle_usd: Decimal
+    dead_usd: Decimal
     requests_usd: Decimal
     platform_usd: Decimal
     unpriced_host_hours: int
 
     @property
     def difference_usd(self) -> Decimal:
-        """What the shares exceed the bill by. Anything but 0 is an error."""
+        """What the shares exceed the bill by: entries of closed hours came or went since."""
         return self.requests_usd + self.platform_usd - self.bill_usd
 
 
@@ -169,6 +175,8 @@ _HOURS = sa.text(
            sum(used_usd) AS used_usd,
            sum(waste_usd) AS waste_usd,
            sum(boot_usd) AS boot_usd,
+           sum(idle_usd) AS idle_usd,
+           sum(dead_usd) AS dead_usd,
            sum(platform_usd) AS platform_usd,
            sum(unpriced_hosts) AS unpriced_host_hours
     FROM gpu_hours
@@ -204,3 +212,144 @@ _SUMS = sa.text(
     LEFT JOIN apps a ON a.id = s.app_id
     """
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDay:
+    """The charges of one day of UTC on one route.
+
+    Attributes:
+        route: None for charges without a job.
+        full_usd: with the shares of hosts that were paid for and not used, and with failed and lost attempts.
+    """
+
+    day: datetime
+    route: str | None
+    requests: int
+    full_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPoint:
+    """From how many requests an hour a pool's host was cheaper than the paid API in a month: see the view.
+
+    Attributes:
+        most_requests_per_host_hour: what a saturated host serves; None: unknown.
+        api_usd_per_request: None: the paid API has no price for the model.
+    """
+
+    month: datetime
+    pool: str
+    usd_per_host_hour: Decimal
+    api_usd_per_request: Decimal | None
+    requests_per_host_hour: Decimal
+    break_even_requests_per_host_hour: Decimal | None
+    most_requests_per_host_hour: Decimal | None
+    break_even_share: Decimal | None
+
+
+def routes_per_day(db: Connection, since: datetime, until: datetime) -> list[RouteDay]:
+    """The charges of each day and route, the oldest first."""
+    return [RouteDay(**row._mapping) for row in db.execute(_ROUTES, {"since": since, "until": until})]
+
+
+def split_points(db: Connection, since: datetime, until: datetime) -> list[SplitPoint]:
+    """The split point of each pool in a month, by pool. Args: since, until: the month's start and end."""
+    return [SplitPoint(**row._mapping) for row in db.execute(_SPLITS, {"since": since, "until": until})]
+
+
+_ROUTES = sa.text(
+    """
+    SELECT day, route, sum(requests)::bigint AS requests, sum(full_usd + waste_usd) AS full_usd
+    FROM cost_per_day
+    WHERE day >= :since AND day < :until
+    GROUP BY day, route
+    ORDER BY day, route
+    """
+)
+_SPLITS = sa.text(
+    """
+    SELECT CAST(:since AS timestamptz) AS month,
+           pool,
+           bill_usd / host_hours AS usd_per_host_hour,
+           api_usd / requests AS api_usd_per_request,
+           requests / host_hours AS requests_per_host_hour,
+           bill_usd / host_hours / nullif(api_usd / requests, 0) AS break_even_requests_per_host_hour,
+           3600 * rate.tokens_per_s / nullif(tokens / requests, 0) AS most_requests_per_host_hour,
+           bill_usd / nullif(api_usd, 0) AS break_even_share
+    FROM (
+        SELECT pool, sum(bill_usd) AS bill_usd, sum(host_s) / 3600 AS host_hours
+        FROM cost_hours
+        WHERE hour >= :since AND hour < :until
+        GROUP BY pool
+    ) bills
+    JOIN (
+        SELECT pool, count(*) AS requests, sum(api_usd) AS api_usd,
+               sum(prompt_tokens::bigint + output_tokens)::numeric AS tokens
+        FROM ledger
+        WHERE kind = 'compute' AND at >= :since AND at < :until
+        GROUP BY pool
+    ) own USING (pool)
+    LEFT JOIN LATERAL (
+        SELECT tokens_per_s::numeric FROM own_prices p WHERE p.pool = bills.pool ORDER BY id DESC LIMIT 1
+    ) rate ON true
+    WHERE host_hours > 0
+    ORDER BY pool
+    """
+)
+
+
+#: A correction changes the amount and is no request. Wasted attempts are left out: the app does not pay for them.
+_CHARGED = (*BILLED, "adjustment")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `since` until before `until`."""
+
+    since: datetime
+    until: datetime
+
+
+def usage(db: Connection, app_id: UUID, period: Period, by: UsageSplit, limit: int) -> list[AppUsage]:
+    """The app's charges of this period, at most `limit` rows."""
+    return [_usage(by.keys, row) for row in db.execute(_select(app_id, period, by).limit(limit))]
+
+
+def _usage(keys: Sequence[str], row: Row[Any]) -> AppUsage:
+    values = dict(row._mapping)
+    return AppUsage(metadata={key: values.pop(f"key_{place}") for place, key in enumerate(keys)}, **values)
+
+
+def _select(app_id: UUID, period: Period, split_by: UsageSplit) -> sa.Select[Any]:
+    groups = split_by.groups
+    # Literals: Postgres does not see that two parameters of a column and its GROUP BY are the same.
+    day = sa.cast(sa.func.timezone(sa.literal_column("'UTC'"), ledger.c.at), sa.Date)
+    split: Mapping[UsageGroup, Any] = {
+        "day": day,
+        "model": ledger.c.model,
+        "lane": jobs.c.lane,
+        "end_user": ledger.c.end_user,
+    }
+    labels = [
+        sa.func.left(jobs.c.metadata.op("->>")(sa.literal(key, literal_execute=True)), sa.literal_column("64"))
+        for key in split_by.keys
+    ]
+    by = [*(split[group] for group in USAGE_GROUPS if group in groups), *labels]
+    sums = (ledger.c.prompt_tokens, ledger.c.cached_tokens, ledger.c.output_tokens, ledger.c.usd)
+    source = ledger.outerjoin(jobs, jobs.c.id == ledger.c.job_id) if labels or "lane" in groups else ledger
+    return (
+        sa.select(
+            *((split[group] if group in groups else sa.null()).label(group) for group in USAGE_GROUPS),
+            *(label.label(f"key_{place}") for place, label in enumerate(labels)),
+            sa.func.count().filter(ledger.c.kind.in_(BILLED)).label("requests"),
+            *(sa.func.sum(column).label(column.name) for column in sums),
+        )
+        .select_from(source)
+        .where(
+            *(ledger.c.app_id == app_id, ledger.c.at >= period.since, ledger.c.at < period.until),
+            ledger.c.kind.in_(_CHARGED),
+        )
+        .group_by(*by)
+        .order_by(*by)
+    )

@@ -1,1 +1,1 @@
-"""What a scaling decision goes by, read from Postgres: a pool's history, its hosts, and what a host does and costs."""
+"""What the autoscaler decides by: the capacity of hosts, what they cost, and the history of demand."""

@@ -1,34 +1,39 @@
-"""What one host of a pool does: the tokens per second that it serves when saturated, and the jobs that it runs at once.
-
-A rate from minutes in which hosts had nothing to do would be too low, and would order too many hosts. So only minutes
-count in which jobs waited while nearly all slots, or the KV caches, were full, and in which no host came or went.
+"""What a host is worth: the tokens that it serves and the jobs that it runs, how long it takes to come, and what the
+paid API costs instead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from statistics import fmean, median
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.config import Settings
-from headrace.domain.queues import lane_queues
+from headrace.config import HostTypeSettings, Settings
+from headrace.domain.attempts import Usage
+from headrace.domain.hosts import HostEnd
+from headrace.domain.limits import SpendingLimits, shortfall
+from headrace.domain.queues import OVERFLOW, lane_queues
+from headrace.errors import UnknownPrice
 from headrace.policies.lanes import kept_share
-from headrace.tables import queue_rollups, queue_samples
+from headrace.policies.pricing import cost
+from headrace.store.money import budgets, tariffs
+from headrace.tables import hosts, ledger, queue_rollups, queue_samples, workers
 
 #: How far back saturated minutes count, and how many of them, the newest first.
-SINCE, NEWEST = timedelta(days=7), 200
+MINUTES_SINCE, NEWEST_MINUTES = timedelta(days=7), 200
 #: With fewer saturated minutes the settings' rate is used.
-ENOUGH = 20
+ENOUGH_MINUTES = 20
 #: Minutes whose mean is one value of the median. In one minute, a host may start only one or two long jobs.
 TOGETHER = 5
-#: A pool is saturated while jobs wait and so many of the slots are in use that are not kept for `high`.
+#: A pool is saturated while jobs wait and this share of the slots that are not kept for `high` is in use.
 FULL_SLOTS = 0.9
-#: It also is while jobs wait and so much of its KV caches is in use.
+#: A pool is also saturated while jobs wait and this share of its KV caches is in use.
 FULL_KV = 0.85
-#: The newest samples of which the most slots for each host count. A worker that loads its engine again has none.
+#: The newest samples, among which a host's most slots are looked up. A worker that reloads its engine reports none.
 SLOT_SAMPLES = 120
 
 MINUTE_S = 60
@@ -51,13 +56,13 @@ class Capacity:
     minutes: int
 
 
-def capacity(db: Connection, settings: Settings, pool: str, now: datetime) -> Capacity:
+def capacity_of(db: Connection, settings: Settings, pool: str, now: datetime) -> Capacity:
     """The measured capacity of the pool's hosts, or that of the settings until enough was seen."""
     of_pool, host_type = settings.pools[pool], settings.scaling.of_pool(pool).host_type
     slots = _slots_per_host(db, pool) or float(of_pool.max_running)
     full = FULL_SLOTS * (1.0 - kept_share(of_pool.max_running, of_pool.kv_high_share))
     rates = [float(rate) for rate in db.scalars(_saturated(pool, now, full))]
-    if len(rates) >= ENOUGH:
+    if len(rates) >= ENOUGH_MINUTES:
         measured = slots * _typical(rates)
         if measured > 0:
             return Capacity(measured, slots, len(rates))
@@ -94,12 +99,12 @@ def _saturated(pool: str, now: datetime, full: float) -> sa.Select[Any]:
         (drained / (minute.slots * MINUTE_S)).label("rate"),
         sa.and_(is_steady, is_full, minute.depth >= 1).label("counts"),
     ).subquery()
-    return sa.select(found.c.rate).where(found.c.counts).order_by(found.c.at.desc()).limit(NEWEST)
+    return sa.select(found.c.rate).where(found.c.counts).order_by(found.c.at.desc()).limit(NEWEST_MINUTES)
 
 
 def _minutes(pool: str, now: datetime) -> sa.Select[Any]:
     """The pool's minutes in which it had slots and no host drained: means and sums over its lanes."""
-    row = _rows(pool, now - SINCE).subquery().c
+    row = _rows(pool, now - MINUTES_SINCE).subquery().c
     # The lanes are sampled together, so that each has a row for every sample.
     samples = sa.func.sum(row.samples)
 
@@ -149,3 +154,144 @@ def _slots_per_host(db: Connection, pool: str) -> float | None:
         if most:
             return most
     return None
+
+
+#: A host that takes so much longer than 99 % of its type did is written off.
+WRITE_OFF_FACTOR = 1.5
+#: The time doubles for each order in a row without a host, at most this many times.
+MOST_DOUBLINGS = 3
+#: With fewer measured hosts the settings' time is used.
+ENOUGH_HOSTS = 10
+#: The newest hosts that are measured.
+NEWEST_HOSTS = 200
+#: How long a local process takes to start and to load a small model, beyond `scaling.local.provision_s`.
+LOCAL_START_S = 15.0
+_DEFAULT_S: float = HostTypeSettings.model_fields["provision_s"].default
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioning:
+    """The times that 90 and 99 % of the hosts meet, in seconds.
+
+    Attributes:
+        count: the hosts that were measured. With fewer than `ENOUGH`, the times are the settings', and 99 % are taken
+            to need as long as the slowest of them did, so that a time that is set too low writes no host off.
+    """
+
+    count: int
+    p90_s: float
+    p99_s: float
+
+
+def provisioning(db: Connection, settings: Settings, instance_type: str | None) -> Provisioning:
+    """The times of the type's newest ordered hosts; of the settings until enough were measured.
+
+    Adopted hosts do not count: their lease began when they were found.
+    """
+    took_s = sa.func.extract("epoch", hosts.c.ready_at - hosts.c.requested_at)
+    is_of_type = hosts.c.instance_type.is_not_distinct_from(instance_type)
+    measured = sa.select(took_s.label("took_s")).where(is_of_type, hosts.c.ready_at.is_not(None), ~hosts.c.is_adopted)
+    newest = measured.order_by(hosts.c.requested_at.desc()).limit(NEWEST_HOSTS).subquery()
+    times = sa.func.percentile_cont(sa.literal([0.9, 0.99], sa.ARRAY(sa.Float))).within_group(newest.c.took_s)
+    count, quantiles = db.execute(sa.select(sa.func.count(), times).select_from(newest)).one()
+    if count >= ENOUGH_HOSTS:
+        return Provisioning(count, *map(float, quantiles))
+    known = _as_set(count, settings, instance_type)
+    return replace(known, p99_s=max(known.p99_s, float(quantiles[-1]))) if count else known
+
+
+def _as_set(count: int, settings: Settings, instance_type: str | None) -> Provisioning:
+    if instance_type in settings.hosts:
+        set_s = settings.hosts[instance_type].provision_s
+        return Provisioning(count, set_s, set_s)
+    if instance_type is None and settings.scaling.actuator == "local":
+        local_s = settings.scaling.local.provision_s + LOCAL_START_S
+        # A large model may load for minutes, and a host that is written off too early ends.
+        return Provisioning(count, local_s, max(local_s, _DEFAULT_S))
+    return Provisioning(count, _DEFAULT_S, _DEFAULT_S)
+
+
+def write_off(db: Connection, settings: Settings, instance_type: str | None) -> timedelta:
+    """The time after which a host of this type that is not ready yet never will be.
+
+    A host that is written off is ended, so it is never measured. If hosts take longer than they used to, or than
+    `provision_s` says, all would be written off forever: that is why the time grows until one comes.
+    """
+    doublings = min(_failed_orders(db, instance_type), MOST_DOUBLINGS)
+    return timedelta(seconds=WRITE_OFF_FACTOR * provisioning(db, settings, instance_type).p99_s * 2**doublings)
+
+
+def _failed_orders(db: Connection, instance_type: str | None) -> int:
+    """The orders since the last host that came whose hosts were written off. Hosts of an order share their time."""
+    is_of_type = (hosts.c.instance_type.is_not_distinct_from(instance_type), ~hosts.c.is_adopted)
+    came_at = sa.select(sa.func.max(hosts.c.requested_at)).where(*is_of_type, hosts.c.ready_at.is_not(None))
+    is_later = hosts.c.requested_at > sa.func.coalesce(came_at.scalar_subquery(), sa.text("'-infinity'::timestamptz"))
+    failed = sa.select(sa.func.count(hosts.c.requested_at.distinct())).where(
+        *is_of_type, is_later, hosts.c.ready_at.is_(None), hosts.c.end_reason == HostEnd.WRITTEN_OFF
+    )
+    return db.scalar(failed) or 0
+
+
+#: The newest entries of the ledger, of all pools, in which the pool's are looked for.
+ENTRIES = 5_000
+#: The age up to which entries count.
+ENTRIES_SINCE = timedelta(days=7)
+#: With fewer paid jobs of the pool, the price list and the pool's mean job count.
+ENOUGH_PAID = 20
+#: The paid API is closed once its workers have been away for so long. A restart is shorter.
+AWAY = timedelta(minutes=5)
+
+NO_LIMITS = SpendingLimits(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _MeanJob:
+    """The pool's recent jobs. Attributes: paid: how many the paid API answered. paid_usd: their mean price."""
+
+    paid: int
+    paid_usd: Decimal | None
+    prompt_tokens: float
+    output_tokens: float
+
+
+def job_usd(db: Connection, settings: Settings, pool: str) -> float | None:
+    """The mean price of the pool's jobs at the paid API; None if it is unknown or if jobs may not go there.
+
+    They may while a key and a price are set, a worker calls the API, and the budget of all apps together has room for
+    a job. An app's own budget opens the API to that app alone, and so replaces no host.
+    """
+    if settings.openai_api_key is None or not _has_worker(db):
+        return None
+    job = _mean_job(db, pool)
+    try:
+        price = tariffs.in_force(db, settings).api_price(settings.pools[pool].model)
+    except UnknownPrice:
+        return None
+    if job is None:
+        return None
+    usd = job.paid_usd
+    if usd is None or job.paid < ENOUGH_PAID:
+        usd = cost(price, Usage(round(job.prompt_tokens), round(job.output_tokens))).usd
+    balances = budgets.balances(db, settings.budgets)
+    # Without any limit the budget is closed, too.
+    lack = shortfall(usd, balances.used_usd(""), NO_LIMITS, balances.together)
+    return float(usd) if lack is None else None
+
+
+def _has_worker(db: Connection) -> bool:
+    seen = (workers.c.pool == OVERFLOW, workers.c.lease_until > sa.func.now() - AWAY)
+    return bool(db.scalar(sa.select(sa.select(workers.c.id).where(*seen).exists())))
+
+
+def _mean_job(db: Connection, pool: str) -> _MeanJob | None:
+    """The pool's jobs among the newest entries; None without any."""
+    newest = sa.select(ledger).order_by(ledger.c.id.desc()).limit(ENTRIES).subquery().c
+    is_paid = newest.kind == "api"
+    means = sa.select(
+        sa.func.count().filter(is_paid),
+        sa.func.avg(newest.usd).filter(is_paid),
+        sa.func.avg(newest.prompt_tokens),
+        sa.func.avg(newest.output_tokens),
+    ).where(newest.pool == pool, newest.kind.in_(("compute", "api")), newest.at > sa.func.now() - ENTRIES_SINCE)
+    paid, paid_usd, prompt_tokens, output_tokens = db.execute(means).one()
+    return None if prompt_tokens is None else _MeanJob(paid, paid_usd, float(prompt_tokens), float(output_tokens))

@@ -23,10 +23,12 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+import sqlalchemy as sa
+from sqlalchemy import ColumnClause, Connection, Select, TableValuedAlias
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from headrace.domain.ids import month_of
-from headrace.store.session import Store
+from headrace.store import Store
 
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 _VARIABLE = re.compile(r"(?<!:):'(\w+)'")
@@ -84,3 +86,26 @@ def text_of(name: str, month: tuple[UUID, UUID] | None = None) -> str:
         first_id, last_id = month[0], UUID(int=month[1].int - 1)
         sql = sql.replace(":'first_id'", f"'{first_id}'").replace(":'last_id'", f"'{last_id}'")
     return _VARIABLE.sub(r"%(\1)s", sql)
+
+
+def rows_sent(parameter: str, columns: Iterable[ColumnClause[Any]], name: str = "sent") -> TableValuedAlias:
+    """The rows of a JSON list as a table with this name and these columns, for a statement of SQLAlchemy Core.
+
+    With one array per column instead, psycopg would need more time for the arrays than Postgres for the rows.
+    Args: parameter: the list's name.
+    """
+    rows = sa.func.json_to_recordset(sa.bindparam(parameter, None, sa.JSON)).table_valued(*columns)
+    return rows.render_derived(name, with_types=True)
+
+
+def is_one_of(column: sa.ColumnElement[Any], values: Iterable[Any]) -> sa.ColumnElement[bool]:
+    """Whether the column has one of these values. They are one parameter: the statement's text is the same for any."""
+    return column == sa.any_(sa.cast(list(values), ARRAY(column.type)))
+
+
+def few(table: TableValuedAlias) -> Select[Any]:
+    """Select the rows of a table as few, by their ids: the planner estimates one row between two bounds.
+
+    So it looks up each job by its key: see `sql/claim.sql`.
+    """
+    return sa.select(table).where(table.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))

@@ -1,6 +1,6 @@
 -- Claims queued jobs for a worker: each becomes `running`, and its attempt's row begins.
 --
--- Run by: workers, for all messages that they take together (headrace/store/attempts).
+-- Run by: workers, for all messages that they take together (headrace/store/attempts.py).
 -- Parameters: given, a JSON list of {job_id, enqueue_no, worker_id, engine}, all of one month;
 --     first_id, last_id, the month's bounds; is_before_disk, whether it returns before its commit is on disk.
 -- Returns: each claimed job with its prompt. A job is left out if another worker has it, if it has ended, if its time

@@ -2,7 +2,7 @@
 -- sent, so that a receiver without free slots hides no other. First come those whose app and receiver have the fewest
 -- running tries, then the oldest.
 --
--- Run by: webhook workers, each time they have free slots (headrace/store/webhooks/outbox.py).
+-- Run by: webhook workers, each time they have free slots (headrace/store/deliveries.py).
 -- Parameters: most, the free slots; per_app, per_receiver, the slots of each; apps, app_counts, receivers,
 --     receiver_counts, which tries run, as arrays; full_apps, the apps without free slots; groups, the most receivers
 --     that are read, after after_app and after_receiver.

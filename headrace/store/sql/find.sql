@@ -1,6 +1,6 @@
 -- Finds jobs with their texts, the engine of their last attempt and their bill: what an app is shown of them.
 --
--- Run by: web processes, for a poll, a wait, or a page of a list (headrace/store/jobs/finding.py).
+-- Run by: web processes, for a poll, a wait, or a page of a list (headrace/store/jobs/__init__.py).
 -- Parameters: given, a JSON list of {app_id, job_id}, all of one month; first_id, last_id, the month's bounds;
 --     is_listed, whether to leave out what can have megabytes for each job.
 -- Returns: a row for each job that exists and has its texts: an erased one must not be found.

@@ -2,7 +2,7 @@
 --
 -- The leader may be of any month, so this plans, locks and opens the jobs of all months.
 --
--- Run by: web processes, for the jobs that find.sql has found to follow (headrace/store/jobs/finding.py).
+-- Run by: web processes, for the jobs that find.sql has found to follow (headrace/store/jobs/__init__.py).
 -- Parameters: those of find.sql.
 -- Returns: as find.sql. `is_over`: a job that shares an answer has started when its leader has. `is_leader_ended`: its
 --     leader has ended, and the job can be settled.

@@ -1,7 +1,7 @@
 -- Ends jobs with their attempts: state and result, the attempt's row, the ledger's entry, the answer. Writes nothing
 -- about a job whose claim no longer holds.
 --
--- Run by: workers, for all jobs that end together in the same state (headrace/store/attempts).
+-- Run by: workers, for all jobs that end together in the same state (headrace/store/attempts.py).
 -- Parameters: given, a JSON list, all of one month, of the claim {job_id, worker_id, attempt, enqueue_no} and the
 --     attempt's end; first_id, last_id, the month's bounds; state, the jobs' final state.
 -- Returns: each ended job, with what its webhook needs.

@@ -1,6 +1,6 @@
 -- Locks the rows of running jobs while their claims hold.
 --
--- Run by: workers, before they reserve money for a call to the paid API (headrace/store/attempts).
+-- Run by: workers, before they reserve money for a call to the paid API (headrace/store/attempts.py).
 -- Parameters: given, a JSON list of claims {job_id, worker_id, attempt, enqueue_no}, all of one month;
 --     first_id, last_id, the month's bounds.
 -- Returns: the id of each job whose claim holds.

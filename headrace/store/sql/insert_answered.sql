@@ -1,6 +1,6 @@
 -- As insert.sql, for jobs that an identical job's answer serves: they end at once with that answer, its bill as saved.
 --
--- Run by: web processes (headrace/store/jobs/cached_answers.py), which then announce the jobs' webhooks.
+-- Run by: web processes (headrace/store/cache/exact_cache.py), which then announce the jobs' webhooks.
 -- Parameters: given, as in insert.sql, with the job whose answer each is given as `source_id`, and how old that may be,
 --     in seconds, as `keep_s`; key_ttl.
 -- Returns: `start_by` of each inserted job, and what its webhook needs. A job is left out if its answer serves no more,
@@ -10,20 +10,20 @@ WITH given AS (
         id uuid, app_id uuid, state text, lane text, pool text, queue text, route text, route_reason text,
         overflow text, model_requested text, adapter text, end_user text, metadata jsonb, webhook_url text,
         background boolean, stream boolean, max_cost_usd numeric, max_tokens int, finish_by timestamptz, cache text,
-        rule text, shadow text, n smallint, max_wait_s float8, messages jsonb, sampling jsonb, cache_key bytea,
-        key text, request_hash bytea, source_id uuid, keep_s float8
+        rule text, shadow text, n smallint, max_wait_s float8, batch_id uuid, custom_id text, messages jsonb,
+        sampling jsonb, cache_key bytea, key text, request_hash bytea, source_id uuid, keep_s float8
     )
     -- Always true: see claim.sql.
     WHERE id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 ), found AS (
     SELECT given.*, jobs.prompt_tokens, jobs.model_served, jobs.finish_reason, jobs.output_tokens, jobs.cached_tokens,
-        jobs.reasoning_tokens, job_texts.answer, job_texts.logprobs, job_texts.logprobs_json, job_texts.reasoning,
-        job_texts.tool_calls, job_texts.choices, ledger.api_usd, ledger.usd AS saved_usd
+        jobs.reasoning_tokens, kept.answer, kept.logprobs, kept.logprobs_json, kept.reasoning,
+        kept.tool_calls, kept.choices, ledger.api_usd, ledger.usd AS saved_usd
     FROM given
     JOIN jobs ON jobs.id = given.source_id
-    JOIN job_texts ON job_texts.job_id = jobs.id
+    JOIN job_texts kept ON kept.job_id = jobs.id
     LEFT JOIN ledger ON ledger.job_id = jobs.id AND ledger.kind IN ('compute', 'api', 'cache')
-    -- As `serves` in headrace/store/jobs/cached_answers.py.
+    -- As `serves` in headrace/store/cache/exact_cache.py.
     WHERE jobs.app_id = given.app_id
         AND jobs.state || '' = 'succeeded'
         AND jobs.finish_reason IN ('stop', 'length', 'tool_calls')
@@ -32,10 +32,10 @@ WITH given AS (
             jobs.route = 'pool' AND given.overflow <> 'only'
             OR jobs.route = 'overflow' AND given.overflow <> 'never'
         )
-        AND job_texts.cache_key = given.cache_key
-        AND job_texts.answer IS NOT NULL
+        AND kept.cache_key = given.cache_key
+        AND kept.answer IS NOT NULL
     -- The answer cannot be erased until the commit. One that is just being erased is passed over.
-    FOR KEY SHARE OF job_texts SKIP LOCKED
+    FOR KEY SHARE OF kept SKIP LOCKED
 ), wanted AS (
     -- In the same order in every process, so that no two deadlock.
     SELECT DISTINCT ON (app_id, key) app_id, key, request_hash, id
@@ -77,11 +77,13 @@ WITH given AS (
 INSERT INTO jobs (
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
+    batch_id, custom_id,
     model_served, finish_reason, output_tokens, cached_tokens, reasoning_tokens, served_by_job, start_by, ended_at
 )
 SELECT
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
+    batch_id, custom_id,
     model_served, finish_reason, output_tokens, cached_tokens, reasoning_tokens, source_id,
     now() + max_wait_s * interval '1 s', now()
 FROM fresh

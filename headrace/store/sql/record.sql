@@ -1,6 +1,6 @@
 -- Ends the rows of attempts whose jobs go on, and writes what they cost to the ledger. The caller has moved the jobs.
 --
--- Run by: workers that put a job back (headrace/store/attempts).
+-- Run by: workers that put a job back (headrace/store/attempts.py).
 -- Parameters: given, a JSON list of attempts' ends, all of one month; first_id, last_id, the month's bounds.
 -- Returns: no row.
 WITH given AS (

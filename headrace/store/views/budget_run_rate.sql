@@ -37,7 +37,7 @@ FROM (
 
 COMMENT ON VIEW budget_run_rate IS
     'The budgets of the present day and month at the paid API: what is spent, and where it leads.';
-COMMENT ON COLUMN budget_run_rate.app IS 'Whose budget it is; NULL: that of all apps together.';
+COMMENT ON COLUMN budget_run_rate.app IS 'The app whose budget it is; NULL: that of all apps together.';
 COMMENT ON COLUMN budget_run_rate.period IS 'day or month, of UTC.';
 COMMENT ON COLUMN budget_run_rate.starts_at IS 'The period''s start.';
 COMMENT ON COLUMN budget_run_rate.ends_at IS 'The period''s end.';

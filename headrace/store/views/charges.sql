@@ -24,7 +24,9 @@ SELECT l.id,
        l.price_version,
        l.estimated,
        h.pool IS NOT NULL AS is_closed,
-       l.app_id
+       l.app_id,
+       (SELECT jsonb_object_agg(k.key, left(j.metadata->>k.key, 64)) FROM label_keys k WHERE j.metadata ? k.key)
+           AS labels
 FROM ledger l
 LEFT JOIN jobs j ON j.id = l.job_id
 LEFT JOIN apps a ON a.id = l.app_id
@@ -45,7 +47,7 @@ COMMENT ON COLUMN charges.model IS 'The model that answered.';
 COMMENT ON COLUMN charges.lane IS 'high, normal, low or batch.';
 COMMENT ON COLUMN charges.route IS 'pool: own hosts; overflow: the paid API.';
 COMMENT ON COLUMN charges.prompt_tokens IS 'Tokens of the prompts, cached ones included.';
-COMMENT ON COLUMN charges.cached_tokens IS 'Of the prompt''s tokens, those that a cache of prefixes had.';
+COMMENT ON COLUMN charges.cached_tokens IS 'The prompt''s tokens that a cache of prefixes had.';
 COMMENT ON COLUMN charges.output_tokens IS 'Tokens of the answers, thoughts included.';
 COMMENT ON COLUMN charges.engine_s IS 'Seconds on an engine.';
 COMMENT ON COLUMN charges.usd IS 'What the app is charged; of waste, what it cost.';
@@ -57,3 +59,5 @@ COMMENT ON COLUMN charges.estimated IS
     'The provider did not say what it counted; usd is what it may have charged at most.';
 COMMENT ON COLUMN charges.is_closed IS 'full_usd shares the bill of hosts.';
 COMMENT ON COLUMN charges.app_id IS 'The app''s id.';
+COMMENT ON COLUMN charges.labels IS
+    'The metadata that [costs].label_keys names, 64 characters of each value; NULL: none, or its job was erased.';

@@ -25,5 +25,5 @@ COMMENT ON COLUMN compression_per_day.jobs IS 'Jobs whose prompts became shorter
 COMMENT ON COLUMN compression_per_day.original_tokens IS 'Tokens of their prompts as the app sent them.';
 COMMENT ON COLUMN compression_per_day.prompt_tokens IS
     'Tokens of their prompts as the engine got them, which is what was charged.';
-COMMENT ON COLUMN compression_per_day.saved_share IS 'Of the original tokens, the share that was not sent.';
+COMMENT ON COLUMN compression_per_day.saved_share IS 'The share of the original tokens that was not sent.';
 COMMENT ON COLUMN compression_per_day.saved_usd IS 'What the tokens that were not sent would have cost.';

@@ -20,7 +20,7 @@ COMMENT ON COLUMN cost_per_day.route IS 'pool: own hosts; overflow: the paid API
 COMMENT ON COLUMN cost_per_day.requests IS 'Charged ones: a failed or lost attempt is waste, and no request.';
 COMMENT ON COLUMN cost_per_day.users IS 'End users with a charge.';
 COMMENT ON COLUMN cost_per_day.prompt_tokens IS 'Tokens of the prompts, cached ones included.';
-COMMENT ON COLUMN cost_per_day.cached_tokens IS 'Of the prompt''s tokens, those that a cache of prefixes had.';
+COMMENT ON COLUMN cost_per_day.cached_tokens IS 'The prompt''s tokens that a cache of prefixes had.';
 COMMENT ON COLUMN cost_per_day.output_tokens IS 'Tokens of the answers, thoughts included.';
 COMMENT ON COLUMN cost_per_day.usd IS 'What the app is charged.';
 COMMENT ON COLUMN cost_per_day.full_usd IS

@@ -34,7 +34,9 @@ SELECT j.id AS job_id,
             WHEN h.pool IS NULL THEN 'price'
             ELSE 'hosts'
        END AS cost_basis,
-       'job_' || replace(j.id::text, '-', '') AS public_id
+       'job_' || replace(j.id::text, '-', '') AS public_id,
+       (SELECT jsonb_object_agg(k.key, left(j.metadata->>k.key, 64)) FROM label_keys k WHERE j.metadata ? k.key)
+           AS labels
 FROM jobs j
 JOIN apps a ON a.id = j.app_id
 LEFT JOIN ledger b ON b.job_id = j.id AND b.kind IN ('compute', 'api', 'cache')
@@ -64,7 +66,7 @@ COMMENT ON COLUMN cost_per_request.model_requested IS 'The model that the reques
 COMMENT ON COLUMN cost_per_request.model_served IS 'The model that answered; NULL: none did.';
 COMMENT ON COLUMN cost_per_request.attempts IS 'Starts of the job.';
 COMMENT ON COLUMN cost_per_request.prompt_tokens IS 'Tokens of the prompts, cached ones included.';
-COMMENT ON COLUMN cost_per_request.cached_tokens IS 'Of the prompt''s tokens, those that a cache of prefixes had.';
+COMMENT ON COLUMN cost_per_request.cached_tokens IS 'The prompt''s tokens that a cache of prefixes had.';
 COMMENT ON COLUMN cost_per_request.output_tokens IS 'Tokens of the answers, thoughts included.';
 COMMENT ON COLUMN cost_per_request.engine_s IS 'Seconds on an engine.';
 COMMENT ON COLUMN cost_per_request.usd IS 'What the app is charged.';
@@ -81,3 +83,5 @@ COMMENT ON COLUMN cost_per_request.cost_basis IS
     'hosts: full_usd shares the bill of the hosts; price: only a price is known so far; api: the provider''s list '
     'price; cache: served without computing. NULL: nothing was charged.';
 COMMENT ON COLUMN cost_per_request.public_id IS 'The job''s id as apps see it.';
+COMMENT ON COLUMN cost_per_request.labels IS
+    'The metadata that [costs].label_keys names, 64 characters of each value; NULL: none, or the job was erased.';

@@ -16,12 +16,13 @@ LEFT JOIN LATERAL (
 ) r ON true;
 
 COMMENT ON VIEW cost_reconciliation IS
-    'Each closed hour: the full cost of its requests and the platform''s part against the bill of its hosts. A '
-    'difference other than 0 is an error.';
+    'Each closed hour: whether the full cost of its requests, from the ledger as it is now, and the platform''s part '
+    'still add up to its bill. platform_usd is the rest of the bill at closing, so a difference means that entries of '
+    'the hour came or went since. It says nothing of the bill itself: bill_differences does.';
 COMMENT ON COLUMN cost_reconciliation.pool IS 'The pool whose hosts serve it, or would have.';
 COMMENT ON COLUMN cost_reconciliation.hour IS 'Its start, in UTC.';
-COMMENT ON COLUMN cost_reconciliation.bill_usd IS 'The leases of the hosts times their price.';
+COMMENT ON COLUMN cost_reconciliation.bill_usd IS 'The pool''s part of the bills of its machines.';
 COMMENT ON COLUMN cost_reconciliation.requests_usd IS 'The full cost of the hour''s requests.';
 COMMENT ON COLUMN cost_reconciliation.platform_usd IS
-    'Of the hosts'' bill, what no request pays: waste, hours without requests, digits below the last.';
+    'The part of the hosts'' bill that no request pays: waste, dead machines, hours without requests, digits below the last.';
 COMMENT ON COLUMN cost_reconciliation.difference_usd IS 'requests_usd and platform_usd, minus bill_usd.';

@@ -1,4 +1,4 @@
--- cost_per_day reads the days that are not closed with it, and headrace.store.money.cost_days closes days with it: so both
+-- cost_per_day reads the days that are not closed with it, and headrace.store.money.cost_hours closes days with it: so both
 -- mean the same.
 CREATE FUNCTION costs_by_day(since timestamptz, until timestamptz)
 RETURNS TABLE (day timestamptz, app_id uuid, pool text, model text, lane text, route text, requests bigint,

@@ -55,8 +55,8 @@ COMMENT ON COLUMN routing_per_day.rule IS 'The rule''s name in headrace.toml.';
 COMMENT ON COLUMN routing_per_day.task IS
     'The task in the job''s metadata; NULL: it names none, or its texts were erased.';
 COMMENT ON COLUMN routing_per_day.jobs IS 'Jobs whose pool the rule chose.';
-COMMENT ON COLUMN routing_per_day.succeeded IS 'Of these, the jobs that got an answer.';
-COMMENT ON COLUMN routing_per_day.cached IS 'Of these, the jobs that were given the answer of another job.';
+COMMENT ON COLUMN routing_per_day.succeeded IS 'The jobs among these that got an answer.';
+COMMENT ON COLUMN routing_per_day.cached IS 'The jobs among these that were given the answer of another job.';
 COMMENT ON COLUMN routing_per_day.usd IS 'What the ledger charges for their answers.';
 COMMENT ON COLUMN routing_per_day.waste_usd IS
     'What attempts without a given answer have cost, those before an escalation included.';
@@ -69,7 +69,7 @@ COMMENT ON COLUMN routing_per_day.by_logprob IS
 COMMENT ON COLUMN routing_per_day.kept IS 'Escalated jobs that were given their earlier answer after all.';
 COMMENT ON COLUMN routing_per_day.compared IS
     'Jobs that another pool of the rule has answered too, as their shadow, so that both can be compared.';
-COMMENT ON COLUMN routing_per_day.agreed IS 'Of these, the jobs of which both answers say the same.';
+COMMENT ON COLUMN routing_per_day.agreed IS 'The jobs among these of which both answers say the same.';
 COMMENT ON COLUMN routing_per_day.agreement IS 'agreed over compared; NULL: none was compared.';
 COMMENT ON COLUMN routing_per_day.shadow_usd IS
     'What the shadows have cost. No app is charged for them, and waste_usd leaves them out.';

@@ -27,7 +27,7 @@ COMMENT ON COLUMN savings_per_day.requests IS 'Charged ones: a failed or lost at
 COMMENT ON COLUMN savings_per_day.full_usd IS
     'usd, with the share of hosts that were paid for and not used; equals usd until the hour closes.';
 COMMENT ON COLUMN savings_per_day.platform_usd IS
-    'Of the hosts'' bill, what no request pays: waste, hours without requests, digits below the last.';
+    'The part of the hosts'' bill that no request pays: waste, dead machines, hours without requests, digits below the last.';
 COMMENT ON COLUMN savings_per_day.api_usd IS 'The same tokens at the paid API''s list price; NULL: it has none.';
 COMMENT ON COLUMN savings_per_day.saved_usd IS
     'api_usd, minus full_usd and platform_usd. Negative: the paid API would have been cheaper.';

@@ -20,9 +20,9 @@ COMMENT ON COLUMN semantic_cache_per_day.app IS 'The app''s name.';
 COMMENT ON COLUMN semantic_cache_per_day.pool IS 'The pool that answers, or would have.';
 COMMENT ON COLUMN semantic_cache_per_day.served IS 'Jobs that were given the answer.';
 COMMENT ON COLUMN semantic_cache_per_day.compared IS 'Jobs that ran all the same, and whose answers were compared.';
-COMMENT ON COLUMN semantic_cache_per_day.compared_wrong IS 'Those of them whose answers differ.';
+COMMENT ON COLUMN semantic_cache_per_day.compared_wrong IS 'The ones among them whose answers differ.';
 COMMENT ON COLUMN semantic_cache_per_day.would_serve IS
     'Jobs that ran although the entry may serve: all such jobs of a pool in shadow, else a few.';
-COMMENT ON COLUMN semantic_cache_per_day.would_serve_wrong IS 'Those of them whose answers differ.';
+COMMENT ON COLUMN semantic_cache_per_day.would_serve_wrong IS 'The ones among them whose answers differ.';
 COMMENT ON COLUMN semantic_cache_per_day.error_share IS
     'How often a served answer is wrong, by these; NULL: none was compared.';

@@ -51,7 +51,7 @@ COMMENT ON COLUMN split_options.pool IS 'The pool whose hosts serve it, or would
 COMMENT ON COLUMN split_options.load_factor IS 'The month''s requests times this.';
 COMMENT ON COLUMN split_options.api_price_factor IS 'The paid API''s price times this.';
 COMMENT ON COLUMN split_options.hosts IS 'The number of hosts, from the month''s first charge to its last.';
-COMMENT ON COLUMN split_options.own_share IS 'Of the requests, those that these hosts serve.';
+COMMENT ON COLUMN split_options.own_share IS 'The share of the requests that these hosts serve.';
 COMMENT ON COLUMN split_options.hosts_usd IS 'What the hosts cost, at the pool''s last measured price.';
 COMMENT ON COLUMN split_options.api_usd IS 'What the requests beyond them cost at the paid API.';
 COMMENT ON COLUMN split_options.usd IS 'Both.';

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { zodFunction, zodResponseFormat, zodResponsesFunction, zodTextFormat } from "openai/helpers/zod";
 import { IS_SIMULATED, KEY, MODEL, QUESTION, URL, checkAnswer, checkCity, checkStreamed, run } from "./cells.mjs";
 // configure
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const client = new OpenAI({ baseURL: URL, apiKey: KEY });
 // end
@@ -108,5 +108,53 @@ await run({
     }
     const items = await client.responses.inputItems.list(previous_response_id);
     assert.equal(items.data.length, 5, "the last response was made from three questions and two answers");
+  },
+  async batches() {
+    const body = { model: MODEL, messages, max_tokens: 16 };
+    const line = (custom_id) => JSON.stringify({ custom_id, method: "POST", url: "/v1/chat/completions", body });
+    const lines = await toFile(Buffer.from(["a", "b", "c"].map(line).join("\n")), "lines.jsonl");
+    const file = await client.files.create({ file: lines, purpose: "batch" });
+    const asked = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+    let batch = await client.batches.create(asked);
+    for (let tries = 0; ["validating", "in_progress", "finalizing"].includes(batch.status) && tries < 600; tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      batch = await client.batches.retrieve(batch.id);
+    }
+    assert.equal(batch.status, "completed");
+    const text = await (await client.files.content(batch.output_file_id)).text();
+    const results = text.trim().split("\n").map((each) => JSON.parse(each));
+    assert.deepEqual(results.map((each) => each.custom_id).sort(), ["a", "b", "c"]);
+    for (const { response } of results) checkAnswer(response.body.choices[0].message.content);
+  },
+  async example_tools() {
+    // example: tools
+    // import { z } from "zod";
+    // import { zodFunction } from "openai/helpers/zod";
+    const weather = zodFunction({
+      name: "weather",
+      parameters: z.object({ city: z.string() }),
+      function: ({ city }) => `Sunny in ${city}.`,
+    });
+    const messages = [{ role: "user", content: "What is the weather in Paris?" }];
+    const runner = client.chat.completions.runTools({ model: MODEL, messages, tools: [weather] });
+    runner.on("functionToolCall", (call) => console.log("calls", call.name));
+    console.log(await runner.finalContent());
+    // end
+    checkAnswer(await runner.finalContent());
+    assert.deepEqual(runner.messages.map((each) => each.role), ["user", "assistant", "tool", "assistant"]);
+  },
+  async example_structured() {
+    // example: structured
+    // import { z } from "zod";
+    // import { zodResponseFormat } from "openai/helpers/zod";
+    const City = z.object({ name: z.string(), people: z.number().int() });
+    const completion = await client.chat.completions.parse({
+      model: MODEL,
+      messages: [{ role: "user", content: "Describe Paris." }],
+      response_format: zodResponseFormat(City, "city"),
+    });
+    console.log(completion.choices[0].message.parsed);
+    // end
+    checkCity(completion.choices[0].message.parsed);
   },
 });

@@ -87,4 +87,34 @@ await run({
     }
     assert.equal(messages.length, 6);
   },
+  async example_tools() {
+    // example: tools
+    // import { generateText, isStepCount, tool } from "ai";
+    // import { z } from "zod";
+    const weather = tool({
+      description: "Today's weather.",
+      inputSchema: z.object({ city: z.string() }),
+      execute: async ({ city }) => `Sunny in ${city}.`,
+    });
+    const made = await generateText({
+      model,
+      prompt: "What is the weather in Paris?",
+      tools: { weather },
+      stopWhen: isStepCount(5),
+    });
+    console.log(made.text);
+    // end
+    checkAnswer(made.text);
+    assert.equal(made.steps.length, 2);
+  },
+  async example_structured() {
+    // example: structured
+    // import { generateText, Output } from "ai";
+    // import { z } from "zod";
+    const City = z.object({ name: z.string(), people: z.number().int() });
+    const made = await generateText({ model, prompt: "Describe Paris.", output: Output.object({ schema: City }) });
+    console.log(made.output);
+    // end
+    checkCity(made.output);
+  },
 });

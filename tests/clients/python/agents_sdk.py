@@ -99,7 +99,42 @@ TURNED: list[int] = []
 TOOLED = {"tools": [turn], "model_settings": ModelSettings(**TO_CALL)}
 
 
+def example_tools() -> None:
+    # example: tools
+    @function_tool
+    def weather(city: str) -> str:
+        """Today's weather."""
+        return f"Sunny in {city}."
+
+    agent = Agent(name="Miller", model=by_chat, tools=[weather])
+    result = Runner.run_sync(agent, "What is the weather in Paris?")
+    print(result.final_output)
+    # end
+    check_answer(result.final_output)
+    assert [item.type for item in result.new_items] == [
+        "tool_call_item",
+        "tool_call_output_item",
+        "message_output_item",
+    ]
+
+
+def example_structured() -> None:
+    # example: structured
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    agent = Agent(name="Miller", model=by_chat, output_type=City)
+    city = Runner.run_sync(agent, "Describe Paris.").final_output
+    print(city.name, city.people)
+    # end
+    assert isinstance(city, City)
+
+
 LOOP = asyncio.new_event_loop()
+asyncio.set_event_loop(LOOP)
 run(
     chat=chat,
     stream=stream,
@@ -110,4 +145,6 @@ run(
     tools=tools,
     tools_stream=tools_stream,
     responses_tools=responses_tools,
+    example_tools=example_tools,
+    example_structured=example_structured,
 )

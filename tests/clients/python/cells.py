@@ -5,6 +5,7 @@ It runs in every client's environment, so it imports the standard library alone.
 
 import json
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Sized
 
@@ -17,6 +18,7 @@ QUESTION = "What is a headrace?" if IS_SIMULATED else "Hello."
 #: does; a small one is told.
 TO_CALL = {} if IS_SIMULATED else {"tool_choice": "required"}
 TO_ANSWER = {} if IS_SIMULATED else {"tool_choice": "none"}
+NAMES_OF_LINES = ["a", "b", "c"]
 #: The most streams that are asked for one in several pieces.
 STREAMS = 5
 
@@ -36,6 +38,31 @@ def check_answer(text: str | None) -> None:
     """It is the engine's: the simulator marks its answers."""
     assert text
     assert not IS_SIMULATED or text.startswith("[simulated] "), text
+
+
+def batch_lines() -> bytes:
+    """The file of a batch: chat completions, a line each."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16}
+    line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
+    return "\n".join(json.dumps({"custom_id": name, **line}) for name in NAMES_OF_LINES).encode()
+
+
+def check_batch(text: str) -> None:
+    """The output file has the answer to each line."""
+    results = {result["custom_id"]: result["response"] for result in map(json.loads, text.splitlines())}
+    assert sorted(results) == NAMES_OF_LINES, text
+    for response in results.values():
+        assert response["status_code"] == 200, response
+        check_answer(response["body"]["choices"][0]["message"]["content"])
+
+
+def ended(read: Callable[[], str]) -> str:
+    """The last state of a batch. Args: read: its state now."""
+    for _ in range(600):
+        if (state := read()) in ("completed", "failed", "expired", "cancelled"):
+            return state
+        threading.Event().wait(0.2)
+    raise TimeoutError("The batch does not end.")
 
 
 def check_streamed(listen: Callable[[], Iterable[str | None]]) -> None:

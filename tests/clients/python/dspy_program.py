@@ -44,6 +44,41 @@ def tools() -> None:
     assert [type(paddles) for paddles in TURNED] == [int]
 
 
+def example_tools() -> None:
+    # example: tools
+    def weather(city: str) -> str:
+        """Today's weather."""
+        return f"Sunny in {city}."
+
+    class Ask(dspy.Signature):
+        """Find out what is asked."""
+
+        question: str = dspy.InputField()
+        tools: list[dspy.Tool] = dspy.InputField()
+        calls: dspy.ToolCalls = dspy.OutputField()
+
+    tools = [dspy.Tool(weather)]
+    made = dspy.Predict(Ask)(question="What is the weather in Paris?", tools=tools)
+    outputs = [call.execute(tools) for call in made.calls.tool_calls]
+    print(outputs)
+    # end
+    assert str(outputs).find("Sunny in") > 0
+
+
+def example_structured() -> None:
+    # example: structured
+    city = dspy.Predict("question -> name: str, people: int")(question="Describe Paris.")
+    print(city.name, city.people)
+    # end
+    assert isinstance(city.people, int)
+
+
 TURNED: list[int] = []
 
-run(chat=chat, structured=structured, tools=tools)
+run(
+    chat=chat,
+    structured=structured,
+    tools=tools,
+    example_tools=example_tools,
+    example_structured=example_structured,
+)

@@ -78,6 +78,40 @@ def responses_tools() -> None:
     use_tool(responding)
 
 
+def example_tools() -> None:
+    # example: tools
+    from langchain_core.messages import HumanMessage
+    from langchain_core.tools import tool
+
+    @tool
+    def weather(city: str) -> str:
+        """Today's weather."""
+        return f"Sunny in {city}."
+
+    with_tools = llm.bind_tools([weather])
+    messages = [HumanMessage("What is the weather in Paris?")]
+    while calls := (answer := with_tools.invoke(messages)).tool_calls:
+        messages += [answer, *map(weather.invoke, calls)]
+    print(answer.text)
+    # end
+    check_answer(answer.text)
+    assert len(messages) == 3
+
+
+def example_structured() -> None:
+    # example: structured
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    city = llm.with_structured_output(City).invoke("Describe Paris.")
+    print(city.name, city.people)
+    # end
+    assert isinstance(city, City)
+
+
 run(
     chat=chat,
     stream=stream,
@@ -88,4 +122,6 @@ run(
     tools=tools,
     tools_stream=tools_stream,
     responses_tools=responses_tools,
+    example_tools=example_tools,
+    example_structured=example_structured,
 )

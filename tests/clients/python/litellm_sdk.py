@@ -2,7 +2,20 @@
 
 import json
 
-from cells import KEY, MODEL, QUESTION, TO_ANSWER, TO_CALL, URL, check_answer, check_streamed, run
+from cells import (
+    KEY,
+    MODEL,
+    QUESTION,
+    TO_ANSWER,
+    TO_CALL,
+    URL,
+    batch_lines,
+    check_answer,
+    check_batch,
+    check_streamed,
+    ended,
+    run,
+)
 
 # configure
 import litellm
@@ -72,6 +85,57 @@ def tools_stream() -> None:
     assert list(json.loads(call.function.arguments)) == ["paddles"]
 
 
+def batches() -> None:
+    # Files and batches belong to no model.
+    here = {"custom_llm_provider": "openai", "api_base": URL, "api_key": KEY}
+    file = litellm.create_file(file=("lines.jsonl", batch_lines()), purpose="batch", **here)
+    batch = litellm.create_batch(
+        completion_window="24h", endpoint="/v1/chat/completions", input_file_id=file.id, **here
+    )
+    assert ended(lambda: litellm.retrieve_batch(batch.id, **here).status) == "completed"
+    output = litellm.retrieve_batch(batch.id, **here).output_file_id
+    check_batch(litellm.file_content(output, **here).text)
+
+
+def example_tools() -> None:
+    # example: tools
+    import json
+
+    def weather(city: str) -> str:
+        return f"Sunny in {city}."
+
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    while True:
+        message = litellm.completion(messages=messages, tools=tools, **headrace).choices[0].message
+        if not message.tool_calls:
+            break
+        messages.append(message)
+        for call in message.tool_calls:
+            output = weather(**json.loads(call.function.arguments))
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": output})
+    print(message.content)
+    # end
+    check_answer(message.content)
+    assert len(messages) == 3
+
+
+def example_structured() -> None:
+    # example: structured
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    question = [{"role": "user", "content": "Describe Paris."}]
+    answer = litellm.completion(messages=question, response_format=City, **headrace)
+    city = City.model_validate_json(answer.choices[0].message.content)
+    print(city.name, city.people)
+    # end
+
+
 run(
     chat=chat,
     stream=stream,
@@ -80,4 +144,7 @@ run(
     responses_stream=responses_stream,
     tools=tools,
     tools_stream=tools_stream,
+    batches=batches,
+    example_tools=example_tools,
+    example_structured=example_structured,
 )

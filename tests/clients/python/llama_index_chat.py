@@ -56,4 +56,50 @@ def tools() -> None:
     check_answer(llm.chat([*MESSAGES, answer.message, output]).message.content)
 
 
-run(chat=chat, stream=stream, structured=structured, tools=tools)
+def example_tools() -> None:
+    # example: tools
+    from llama_index.core.llms import ChatMessage
+    from llama_index.core.tools import FunctionTool
+
+    def weather(city: str) -> str:
+        """Today's weather."""
+        return f"Sunny in {city}."
+
+    tools = [FunctionTool.from_defaults(weather)]
+    messages = [ChatMessage("What is the weather in Paris?")]
+    answer = llm.chat_with_tools(tools, chat_history=messages)
+    while calls := llm.get_tool_calls_from_response(answer, error_on_no_tool_call=False):
+        messages.append(answer.message)
+        for call in calls:
+            of_call = {"tool_call_id": call.tool_id}
+            messages.append(ChatMessage(weather(**call.tool_kwargs), role="tool", additional_kwargs=of_call))
+        answer = llm.chat_with_tools(tools, chat_history=messages)
+    print(answer.message.content)
+    # end
+    check_answer(answer.message.content)
+    assert len(messages) == 3
+
+
+def example_structured() -> None:
+    # example: structured
+    from llama_index.core.llms import ChatMessage
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    city = llm.as_structured_llm(City).chat([ChatMessage("Describe Paris.")]).raw
+    print(city.name, city.people)
+    # end
+    assert isinstance(city, City)
+
+
+run(
+    chat=chat,
+    stream=stream,
+    structured=structured,
+    tools=tools,
+    example_tools=example_tools,
+    example_structured=example_structured,
+)

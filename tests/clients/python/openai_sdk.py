@@ -3,7 +3,20 @@
 import json
 from typing import Literal
 
-from cells import KEY, MODEL, QUESTION, TO_ANSWER, TO_CALL, URL, check_answer, check_streamed, run
+from cells import (
+    KEY,
+    MODEL,
+    QUESTION,
+    TO_ANSWER,
+    TO_CALL,
+    URL,
+    batch_lines,
+    check_answer,
+    check_batch,
+    check_streamed,
+    ended,
+    run,
+)
 
 # configure
 from openai import OpenAI
@@ -106,6 +119,58 @@ def responses_tools() -> None:
     check_answer(client.responses.create(input=[output], **after).output_text)
 
 
+def batches() -> None:
+    file = client.files.create(file=("lines.jsonl", batch_lines()), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"run": "7"}
+    )
+    assert ended(lambda: client.batches.retrieve(batch.id).status) == "completed"
+    batch = client.batches.retrieve(batch.id)
+    assert (batch.request_counts.total, batch.request_counts.completed, batch.error_file_id) == (3, 3, None)
+    check_batch(client.files.content(batch.output_file_id).text)
+    assert batch.id in [each.id for each in client.batches.list(limit=5)]
+    assert client.files.delete(file.id).deleted
+
+
+def example_tools() -> None:
+    # example: tools
+    import json
+
+    def weather(city: str) -> str:
+        return f"Sunny in {city}."
+
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    while True:
+        message = client.chat.completions.create(model=MODEL, messages=messages, tools=tools).choices[0].message
+        if not message.tool_calls:
+            break
+        messages.append(message)
+        for call in message.tool_calls:
+            output = weather(**json.loads(call.function.arguments))
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": output})
+    print(message.content)
+    # end
+    check_answer(message.content)
+    assert [each["role"] for each in messages if isinstance(each, dict)] == ["user", "tool"]
+
+
+def example_structured() -> None:
+    # example: structured
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    question = [{"role": "user", "content": "Describe Paris."}]
+    city = client.chat.completions.parse(model=MODEL, messages=question, response_format=City).choices[0].message.parsed
+    print(city.name, city.people)
+    # end
+    assert isinstance(city, City)
+
+
 run(
     chat=chat,
     stream=stream,
@@ -116,4 +181,7 @@ run(
     tools=tools,
     tools_stream=tools_stream,
     responses_tools=responses_tools,
+    batches=batches,
+    example_tools=example_tools,
+    example_structured=example_structured,
 )

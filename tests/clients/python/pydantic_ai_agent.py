@@ -90,10 +90,41 @@ def responses_tools() -> None:
     use_tool(by_responses)
 
 
+def example_tools() -> None:
+    # example: tools
+    agent = Agent(by_chat)
+
+    @agent.tool_plain
+    def weather(city: str) -> str:
+        """Today's weather."""
+        return f"Sunny in {city}."
+
+    result = agent.run_sync("What is the weather in Paris?")
+    print(result.output)
+    # end
+    check_answer(result.output)
+    assert len(result.all_messages()) == 4
+
+
+def example_structured() -> None:
+    # example: structured
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    city = Agent(by_chat, output_type=NativeOutput(City)).run_sync("Describe Paris.").output
+    print(city.name, city.people)
+    # end
+    assert isinstance(city, City)
+
+
 TURNED: list[int] = []
 
 
 LOOP = asyncio.new_event_loop()
+asyncio.set_event_loop(LOOP)
 run(
     chat=chat,
     stream=stream,
@@ -104,4 +135,6 @@ run(
     tools=tools,
     tools_stream=tools_stream,
     responses_tools=responses_tools,
+    example_tools=example_tools,
+    example_structured=example_structured,
 )

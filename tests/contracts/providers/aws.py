@@ -18,6 +18,7 @@ from scheduler.actuators import load
 from scheduler.actuators.base import Actuator
 from tests.contracts.providers.gate import Gate, Mode
 from tests.contracts.providers.provider import MOST, PATIENCE_S, POOLS
+from tests.contracts.providers.storages import Bucket
 
 REGION = "eu-central-1"
 
@@ -41,6 +42,12 @@ class Moto:
         return boto3.client(
             service, REGION, endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test"
         )
+
+    def bucket(self, patch: pytest.MonkeyPatch) -> Bucket:
+        """A new bucket, and the environment in which boto3 finds it."""
+        for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": REGION}.items():
+            patch.setenv(f"AWS_{name}", value)
+        return Bucket(self.client("s3"), self.url, CreateBucketConfiguration={"LocationConstraint": REGION})
 
     def stop(self) -> None:
         self._server.stop()

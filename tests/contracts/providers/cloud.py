@@ -1,7 +1,8 @@
 """A provider of machines in memory, and its actuator, which can fail, hang, do half of what it is asked, and lie."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from threading import Event, Lock
 
 from headrace.errors import ActuatorUnavailable
@@ -26,6 +27,9 @@ class Cloud:
         keeps: it says that it has released, and releases nothing.
         marked: machines that it was told to drain.
         started: machines that it ever started.
+        launched_at: when it launched machines; the others it does not say.
+        pending: accepted orders that it has not delivered, by pool. They come when `deliver` is called.
+        is_short: it accepts orders, and delivers none for now.
         calls: the methods that were called.
     """
 
@@ -45,6 +49,9 @@ class Cloud:
         self.is_deaf = self.keeps = False
         self.marked: set[str] = set()
         self.started = 0
+        self.launched_at: dict[str, datetime] = {}
+        self.pending: dict[str, int] = {}
+        self.is_short = False
         self.calls: list[str] = []
         self._lock = Lock()
 
@@ -68,10 +75,29 @@ class Cloud:
                 made = [self._named(pool, order.host_id) for order in orders]
                 return [machine for machine in made if machine is not None]
             wanted = len([each for each in present if not each.is_ending]) + len(orders)
+            if self.is_short:
+                self.pending[pool] = max(self.pending.get(pool, 0), wanted - len(self.live(pool)))
+                return []
             while len(self.live(pool)) < wanted:
                 if self._start(pool, None) is None:
                     raise ActuatorUnavailable(f"no more than {len(self.live(pool))} machines")
             return []
+
+    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
+        self._begin("withdraw")
+        with self._lock:
+            wanted = len([each for each in present if not each.is_ending]) + awaited
+            self.pending[pool] = min(self.pending.get(pool, 0), max(0, wanted - len(self.live(pool))))
+
+    def deliver(self, pool: str) -> list[str]:
+        """Start what was ordered and is still wanted; returns the machines' names."""
+        made = [self._start(pool, None) for _ in range(self.pending.pop(pool, 0))]
+        return [machine.provider_id for machine in made if machine is not None]
+
+    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
+        self._begin("launch_times")
+        names = {machine.provider_id for machine in machines}
+        return {name: at for name, at in self.launched_at.items() if name in names}
 
     def release(self, pool: str, machines: Sequence[HostMachine]) -> None:
         self._begin("release")
@@ -131,7 +157,7 @@ class InMemory:
         self.cloud.most[pool] = most
 
     def fail(self) -> None:
-        self.cloud.failing = {"machines", "order", "release"}
+        self.cloud.failing = {"machines", "order", "release", "withdraw", "launch_times"}
 
     def hang(self) -> None:
         self.cloud.hang.clear()

@@ -8,7 +8,7 @@ from typing import Any
 
 from scheduler.actuators.local import LocalActuator
 from tests.contracts.providers.provider import MOST, PATIENCE_S, POOLS
-from tests.integration.headrace.stack.hosts.host_stack import DEADLINE_S, HostStack
+from tests.integration.headrace.stack.host_stack import DEADLINE_S, HostStack
 
 #: Serves the host that every supervisor begins with.
 _FIRST_POOL = "first"

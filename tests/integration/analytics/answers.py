@@ -13,8 +13,10 @@ from headrace.config import PROJECT_ROOT
 from headrace.store import analyst
 
 PAGE = PROJECT_ROOT / "docs" / "questions.md"
+#: The page of the worked example.
+EXAMPLE = PROJECT_ROOT / "docs" / "analytics.md"
 #: A query, and the answer below it.
-ASKED = re.compile(r"```sql\n(?P<query>.*?)```\n\n```text\n(?P<answer>.*?)```", re.S)
+ASKED = re.compile(r"```sql\n(?P<query>[^`]*)```\n\n```text\n(?P<answer>[^`]*)```")
 #: A heading of a question.
 QUESTION = re.compile(r"^## \d+\. .*\?$", re.M)
 ROLE = "analyst of the questions"

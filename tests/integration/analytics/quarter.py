@@ -17,10 +17,10 @@ from sqlalchemy import Connection
 
 from headrace.config import CostSettings
 from headrace.domain.ids import oldest_id
-from headrace.policies.costing import TokenPrices
+from headrace.policies.pricing import TokenPrices
+from headrace.store import apps as app_store
 from headrace.store import clock, months
-from headrace.store.clients import apps as app_store
-from headrace.store.money import cost_days, cost_hours
+from headrace.store.money import cost_hours
 from headrace.tables import apps, attempts, hosts, jobs, ledger, own_prices
 
 #: The first ten days of three months, from 8 to 18 UTC; of each month, the users of `support`.
@@ -36,7 +36,9 @@ USD_PER_HOUR, TOKENS_PER_S, WORK_PER_TOKEN = Decimal("0.04"), 25.0, 1.5
 Price = tuple[Decimal, Decimal, Decimal]
 API: Price = Decimal("2.50"), Decimal("1.25"), Decimal("10")
 MODEL, WORKER = "llama-3.1-8b", UUID(int=0xA1)
-COSTS = CostSettings()
+COSTS = CostSettings(label_keys=("feature",))
+#: What an app's requests are for, one in five each; one request in nine does not say.
+FEATURES = {"support": ("chat", "chat", "chat", "search", "summary"), "reports": ("report",) * 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Request:
 def fill(db: Connection) -> None:
     """Write all of it, and close its hours and days."""
     months.make(db, clock.now(db), MONTHS[0][0])
+    cost_hours.set_label_keys(db, COSTS.label_keys)
     ids = {name: app_store.ensure(db, name).id for name in ("support", "reports")}
     db.execute(sa.update(apps).where(apps.c.name == "support").values(month_usd=Decimal("1.00")))
     prices = TokenPrices.of(USD_PER_HOUR, TOKENS_PER_S * WORK_PER_TOKEN, COSTS)
@@ -70,9 +73,9 @@ def fill(db: Connection) -> None:
     while bills := cost_hours.open_bills(db):
         for bill in bills:
             cost_hours.close_hour(db, bill, COSTS)
-    while days := cost_days.open_days(db):
+    while days := cost_hours.open_days(db):
         for day in days:
-            cost_days.close_day(db, day)
+            cost_hours.close_day(db, day)
 
 
 def _leases() -> Iterator[dict[str, Any]]:
@@ -134,6 +137,7 @@ class Draw:
         job |= {"prompt_tokens": prompt, "end_user": request.end_user, "created_at": request.at, "attempt": 1 + lost}
         job |= {"start_by": request.at + timedelta(minutes=10), "started_at": started, "ended_at": ended}
         job |= {"error_code": "engine_error" if state == "failed" else None}
+        job |= {"metadata": {"feature": FEATURES[request.app][number % 5]} if number % 9 else {}}
         if state == "expired":
             self.jobs.append(job | {"attempt": 0, "started_at": None})
             return

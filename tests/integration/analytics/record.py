@@ -1,4 +1,4 @@
-"""Writes the answers into docs/questions.md, from the data of `quarter.py` on a Postgres of its own:
+"""Writes the answers into docs/questions.md and docs/analytics.md, from `quarter.py` and `economics.py`, on a Postgres:
 
 .venv/bin/python -m tests.integration.analytics.record
 """
@@ -13,9 +13,9 @@ from alembic.config import Config
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.stack.ports import free_port
-from headrace.stack.servers.postgres import Postgres
-from tests.integration.analytics import quarter
-from tests.integration.analytics.answers import PAGE, answered
+from headrace.stack.postgres import Postgres
+from tests.integration.analytics import economics, quarter
+from tests.integration.analytics.answers import EXAMPLE, PAGE, answered
 
 
 def main() -> None:
@@ -25,9 +25,11 @@ def main() -> None:
             environment.setenv("DATABASE_URL", postgres.url)
             command.upgrade(Config(toml_file=PROJECT_ROOT / "pyproject.toml"), "head")
             engine = connections.postgres(Settings.load(database_url=postgres.url))
-            with engine.begin() as db:
-                quarter.fill(db)
-                PAGE.write_text(answered(PAGE.read_text(encoding="utf-8"), db), encoding="utf-8")
+            for page, fill in ((PAGE, quarter.fill), (EXAMPLE, economics.fill)):
+                with engine.connect() as db, db.begin() as transaction:
+                    fill(db)
+                    page.write_text(answered(page.read_text(encoding="utf-8"), db), encoding="utf-8")
+                    transaction.rollback()
             engine.dispose()
 
 

@@ -16,23 +16,21 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
 from headrace.broker.streams import Streams
 from headrace.config import Settings
+from headrace.domain.answers import Choice, TokenLogprob, alternative
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.choices import Choice
-from headrace.domain.embeddings.inputs import are_inputs
-from headrace.domain.embeddings.vectors import pack_floats, to_answer
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import PieceKind, StreamPiece
-from headrace.domain.limits.budgets import Cost
-from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.limits import Cost
+from headrace.domain.prompts.embeddings import are_inputs, pack_floats, to_answer
 from headrace.domain.prompts.tools import ToolCallPiece, joined
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts
-from headrace.store.clients import apps, keys
+from headrace.store import Store, apps, keys
 from headrace.store.fleet import workers
 from headrace.tables import idempotency_keys, job_texts, jobs
+from tests import one_attempt
 from tests.web import ApiClient, Web
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.
@@ -147,7 +145,7 @@ def end(store: Store, admission: Admission) -> End:
         with store.begin() as db:
             workers.register(db, worker, 30)
             enqueue_no = db.scalar(sa.select(jobs.c.enqueue_no).where(jobs.c.id == job_id))
-            claim = attempts.claim(db, job_id, enqueue_no, worker.id, "simulator")
+            claim = one_attempt.claim(db, job_id, enqueue_no, worker.id, "simulator")
             if claim is None:
                 return False
             cost = Cost(Decimal("0.00000123"), "test-1")
@@ -164,7 +162,7 @@ def end(store: Store, admission: Admission) -> End:
                 for number in range(1, claim.sampling.n)
             ]
             end = replace(end, others=tuple(others))
-            attempts.finish(db, claim, JobState.SUCCEEDED, end)
+            one_attempt.finish(db, claim, JobState.SUCCEEDED, end)
         admission.announce_ended([job_id])
         return True
 

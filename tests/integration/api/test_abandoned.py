@@ -24,8 +24,8 @@ from headrace.broker.streams import Streams
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.states import JobState
+from headrace.stack.child import read_procfile, shell
 from headrace.stack.ports import free_port
-from headrace.stack.processes import procfile
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
@@ -52,8 +52,8 @@ def serve(settings: Settings, redis: Redis) -> Iterator[Callable[[int], int]]:
                 "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
                 "HEADRACE_WAIT_SLOTS": str(wait_slots),
             }
-            line = procfile.read(PROJECT_ROOT / "Procfile")["web"]
-            server = subprocess.Popen(procfile.shell(line), env=environment, cwd=PROJECT_ROOT)
+            line = read_procfile(PROJECT_ROOT / "Procfile")["web"]
+            server = subprocess.Popen(shell(line), env=environment, cwd=PROJECT_ROOT)
             exits.callback(server.wait, DEADLINE_S)
             exits.callback(server.terminate)
             until(lambda: is_up(port))

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from api.callers import CALL_BYTES
+from api.auth import CALL_BYTES
 from headrace.config import Settings
 from headrace.domain.apps import Changes
 from headrace.domain.ids import new_id
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from tests.waiting import until
 from tests.web import ApiClient, Web
 
@@ -47,7 +46,8 @@ def limited(web: Web, client_of: Callable[..., ApiClient], make_key: Client, sto
 
 def routes(web: Web) -> Iterator[tuple[str, str]]:
     """Every method of every route that needs a key, with a path that it takes."""
-    values = {"public_id": "job_" + "0" * 32, "name": "model", "rest": "some/path"}
+    values = {"public_id": "job_" + "0" * 32, "file_id": "file-1", "name": "model", "rest": "some/path"}
+    values["batch_id"] = "batch_1"
     for rule in web.url_map.iter_rules():
         built = rule.build({name: values[name] for name in rule.arguments})
         assert built is not None

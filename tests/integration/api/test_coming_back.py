@@ -50,7 +50,7 @@ class Client:
         self._hear(self._teller.more(entries))
 
     def hear_the_end(self, answer: str, claim: int, most: int | None = None) -> str:
-        """The type of the last event that was heard. Args: most: after so many events the client breaks off."""
+        """The type of the last event that was heard. Args: most: after this number of events the client breaks off."""
         return self._hear(islice(self._teller.ending(replace(SUCCEEDED, answer=answer, enqueue_no=claim)), most))
 
     def _hear(self, events: Iterable[Event]) -> str:

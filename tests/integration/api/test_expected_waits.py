@@ -11,16 +11,17 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace.broker.admission import Admission
-from headrace.broker.pace import Pace
+from headrace.broker.rates import Pace
 from headrace.config import Settings
 from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
-from headrace.store import Store, attempts
+from headrace.store import Store
 from headrace.store.fleet import workers
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
+from tests import one_attempt
 from tests.waiting import until
 from tests.web import ApiClient
 from workers.engines.base import EngineLimits, Generation
@@ -50,7 +51,7 @@ def worker(store: Store) -> WorkerInfo:
 
 
 def learned(answers: int) -> KvBudget:
-    """A KV budget after so many answers. Each was allowed `ANSWER` tokens and ended by itself there."""
+    """A KV budget after this number of answers. Each was allowed `ANSWER` tokens and ended by itself there."""
     engine: Any = SimpleNamespace(progress=dict)
     budget = KvBudget(engine, "expected", 0.05, freed=lambda: None)
     budget.open(LIMITS)
@@ -63,7 +64,7 @@ def learned(answers: int) -> KvBudget:
 
 def start(store: Store, admission: Admission, worker: WorkerInfo, job_id: UUID) -> None:
     with store.begin() as db:
-        assert attempts.claim(db, job_id, 1, worker.id, "simulator")
+        assert one_attempt.claim(db, job_id, 1, worker.id, "simulator")
     admission.leave([(job_id, 1)])
 
 

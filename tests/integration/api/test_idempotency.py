@@ -1,4 +1,4 @@
-"""One key at two API processes at once: one job, whichever commits, and nobody waits longer than he must."""
+"""One key at two API processes at once: one job, whichever commits, and no caller waits longer than it must."""
 
 import threading
 import time
@@ -12,9 +12,8 @@ from redis import Redis
 
 from headrace.domain.apps import App
 from headrace.domain.queues import KEY_PREFIX
-from headrace.store import Store
-from headrace.store.clients import apps
-from headrace.store.jobs.idempotency import PATIENCE_S
+from headrace.store import Store, apps
+from headrace.store.jobs.insertion import PATIENCE_S
 from headrace.tables import jobs
 from tests.web import ApiClient, Web
 
@@ -142,7 +141,7 @@ def test_whoever_waits_too_long_is_told_to_come_back(
         assert second.headers["Retry-After"] == "1"
         assert PATIENCE_S <= waited_s < PATIENCE_S + 2
 
-        # Nobody else waits with it, and its tries have not used up its app's minute.
+        # No other call waits with it, and its tries have not used up its app's minute.
         unkeyed = post(clients[1], GOOD, key=None)
         assert unkeyed.status_code == 202
         assert int(unkeyed.headers["x-ratelimit-remaining-requests"]) > 40

@@ -21,19 +21,19 @@ from headrace.broker.news import listeners_key
 from headrace.config import BudgetSettings, LaneSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.fleet import WorkerInfo, WorkerReport
+from headrace.domain.fleet import ProcessInfo, ProcessKind, WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id, oldest_id, parse_id, show_id
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.policies.forecasting import LaneRates, PoolRates, to_json
-from headrace.store import Store, attempts
-from headrace.store.clients import apps
-from headrace.store.fleet import workers
+from headrace.store import Store, apps
+from headrace.store.fleet import processes, workers
 from headrace.store.jobs import texts
-from headrace.store.money import budgets, list_prices
-from headrace.store.money.list_prices import ListPrice
+from headrace.store.money import budgets, tariffs
+from headrace.store.money.tariffs import ListPrice
 from headrace.tables import jobs, refusals
+from tests import one_attempt
 from tests.waiting import until
 from tests.web import ApiClient, Web
 
@@ -49,7 +49,7 @@ def submit(client: ApiClient, **changes: Any) -> Any:
 
 @pytest.fixture
 def working(store: Store, queued: Callable[..., Ticket]) -> Callable[..., None]:
-    """Puts one worker of the pool to work, with so many jobs running on it."""
+    """Puts one worker of the pool to work, with this number of jobs running on it."""
 
     def make(slots: int, running: int) -> None:
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", slots, 2048, 65_536, 16)
@@ -57,7 +57,7 @@ def working(store: Store, queued: Callable[..., Ticket]) -> Callable[..., None]:
             workers.register(db, worker, 600)
         for ticket in [queued() for _ in range(running)]:
             with store.begin() as db:
-                assert attempts.claim(db, ticket.job_id, 1, worker.id, "simulator")
+                assert one_attempt.claim(db, ticket.job_id, 1, worker.id, "simulator")
 
     return make
 
@@ -121,7 +121,8 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
     assert (error["code"], error["type"], error["param"]) == ("queue_full", "rate_limit_error", None)
     told = {name: error[name] for name in ("reason", "queue", "depth", "cap", "unit", "expected_wait_s")}
     assert told == {"reason": "depth", "queue": QUEUE, "depth": 2, "cap": 2, "unit": "jobs", "expected_wait_s": None}
-    assert error["message"] == f"Queue {QUEUE} is full: 2 jobs wait and its cap is 2. Retry after 5 s."
+    full = f"Queue {QUEUE} is full: 2 jobs wait and its cap is 2."
+    assert error["message"] == f"{full} No worker serves pool chat now. Retry after 5 s."
     assert response.headers["Retry-After"] == "5"
     assert "x-should-retry" not in response.headers
     assert "x-job-id" not in response.headers
@@ -129,8 +130,10 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
     client.web.deps.submitter.refusals.counts.flush()
     with store.begin() as db:
         assert db.scalar(sa.select(sa.func.count()).select_from(jobs)) == 3
-        counted = db.execute(sa.select(refusals.c.app_id, refusals.c.queue, refusals.c.reason, refusals.c.jobs)).one()
-    assert tuple(counted) == (app.id, QUEUE, "depth", 2)
+        key = (refusals.c.app_id, refusals.c.queue, refusals.c.reason, refusals.c.is_repeat)
+        counted = db.execute(sa.select(*key, refusals.c.jobs).order_by(refusals.c.is_repeat)).all()
+    # The same body again is no further demand.
+    assert [tuple(row) for row in counted] == [(app.id, QUEUE, "depth", False, 1), (app.id, QUEUE, "depth", True, 1)]
 
 
 #: Headers whose values no two answers share.
@@ -413,7 +416,7 @@ def test_a_wait_ends_when_the_end_is_announced(
     client: ApiClient, redis: Redis, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the message, only the recheck could end the wait, and that comes too late.
-    monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
+    monkeypatch.setattr("api.reading.RECHECK_S", 3600)
     job_id = submitted(client)
     answers: list[Any] = []
     waiting = threading.Thread(
@@ -432,7 +435,7 @@ def test_a_wait_ends_when_the_end_is_announced(
 def test_an_open_wait_holds_no_database_connection(
     client: ApiClient, web: Web, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.reading.waits.RECHECK_S", 3600)
+    monkeypatch.setattr("api.reading.RECHECK_S", 3600)
     engine = web.deps.store._engine
     job_id = submitted(client)
     waiting = threading.Thread(target=lambda: client.get(f"/v1/jobs/job_{job_id.hex}?wait=60"))
@@ -467,7 +470,7 @@ def claimed(store: Store, job_id: UUID) -> Claim:
     worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
     with store.begin() as db:
         workers.register(db, worker, 30)
-        claim = attempts.claim(db, job_id, 1, worker.id, "simulator")
+        claim = one_attempt.claim(db, job_id, 1, worker.id, "simulator")
     assert claim is not None
     return claim
 
@@ -486,7 +489,7 @@ def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confir
         until(is_requested)
         end = AttemptEnd("aborted", 0.5, Cost(Decimal(0), "test-1"), "waste", Usage(9, 7, 2), "", "abort", "served")
         with store.begin() as db:
-            attempts.finish(db, claim, JobState.CANCELLED, end)
+            one_attempt.finish(db, claim, JobState.CANCELLED, end)
         admission.announce_ended([job_id])
 
     worker = threading.Thread(target=confirm)
@@ -499,7 +502,7 @@ def test_a_cancel_of_a_running_job_answers_with_the_state_that_its_worker_confir
 def test_a_cancel_that_no_worker_confirms_answers_with_the_job_as_it_stands(
     client: ApiClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.handlers.existing.CONFIRMED_WITHIN_S", 0.1)
+    monkeypatch.setattr("api.handlers.jobs.CONFIRMED_WITHIN_S", 0.1)
     job_id = submitted(client)
     claimed(store, job_id)
     assert client.post(f"/v1/jobs/job_{job_id.hex}/cancel").get_json()["status"] == "running"
@@ -589,12 +592,42 @@ def test_nothing_is_accepted_while_redis_is_down(build_web: Any, client_of: Any,
 
 
 def test_readiness_says_what_fails(web: Web, build_web: Any, store: Store) -> None:
-    assert web.test_client().get("/readyz").get_json() == {"status": "ready", "failures": {}, "warnings": {}}
+    ready = web.test_client().get("/readyz").get_json()
+    assert (ready["status"], ready["failures"]) == ("ready", {})
+    assert set(ready["warnings"]) == {"workers"}
     lost = build_web(redis_url="redis://127.0.0.1:1/0", database_url="postgresql://x@127.0.0.1:1/x")
     response = lost.test_client().get("/readyz")
     assert response.status_code == 503
     assert set(response.get_json()["failures"]) == {"postgres", "redis"}
     assert lost.test_client().get("/healthz").status_code == 200
+
+
+def test_readiness_warns_of_a_pool_that_no_worker_serves(
+    build_web: Callable[..., Web], working: Callable[..., None]
+) -> None:
+    warnings = build_web().test_client().get("/readyz").get_json()["warnings"]
+    assert warnings["workers"] == "No worker serves chat: jobs wait there, and expire. Start one."
+    working(slots=2, running=1)
+    assert "workers" not in build_web().test_client().get("/readyz").get_json()["warnings"]
+
+
+def test_readiness_warns_of_a_control_process_and_a_beat_that_are_not_seen(
+    web: Web, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.health.START_S", 0.0)
+
+    def warnings() -> dict[str, str]:
+        found: dict[str, str] = web.test_client().get("/readyz").get_json()["warnings"]
+        return found
+
+    assert warnings()["control"].startswith("No control process was seen yet: no job expires")
+    for kind in (ProcessKind.CONTROL, ProcessKind.BEAT):
+        with store.begin() as db:
+            processes.beat(db, ProcessInfo(new_id(), kind, f"{kind}@test", "test", 7, "0.1.0", None, None), {})
+    until(lambda: not {"control", "beat"} & warnings().keys(), "a new check sees them")
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE processes SET seen_at = now() - interval '90 s' WHERE kind = 'beat'"))
+    until(lambda: "No process beat was seen for 9" in warnings().get("beat", ""), "a new check misses it")
 
 
 def test_readiness_warns_of_a_paid_api_without_a_budget(build_web: Any, store: Store) -> None:
@@ -604,13 +637,13 @@ def test_readiness_warns_of_a_paid_api_without_a_budget(build_web: Any, store: S
     assert "'headrace budgets set --day-usd 5' opens it" in ready.get_json()["warnings"]["overflow"]
     with store.begin() as db:
         budgets.set_limits(db, {"day_usd": Decimal(5)}, BudgetSettings())
-    until(lambda: web.test_client().get("/readyz").get_json()["warnings"] == {}, "a new check sees it")
+    until(lambda: "overflow" not in web.test_client().get("/readyz").get_json()["warnings"], "a new check sees it")
 
 
 def test_a_paid_model_is_used_once_its_list_price_is_taken(
     build_web: Any, client_of: Any, key: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.door.cached.current_tariff.TARIFF_TTL_S", -1.0)  # each submit reads the prices
+    monkeypatch.setattr("api.door.paid.TARIFF_TTL_S", -1.0)  # each submit reads the prices
     worker = WorkerInfo(new_id(), "overflow@test", "host-1", "overflow", "openai", "gpt-4o-mini", 8)
     with store.begin() as db:
         workers.register(db, worker, 600)
@@ -621,11 +654,11 @@ def test_a_paid_model_is_used_once_its_list_price_is_taken(
     assert "'headrace prices take gpt-4o-mini'" in client.get("/readyz").get_json()["warnings"]["prices"]
     assert "No price is listed for 'gpt-4o-mini'" in problem(submit(client, overflow="only"), 400)["message"]
     with store.begin() as db:
-        list_prices.take(db, [ListPrice("gpt-4o-mini", Decimal(1), Decimal(1), Decimal(1), {}, "a list")])
+        tariffs.take_list(db, [ListPrice("gpt-4o-mini", Decimal(1), Decimal(1), Decimal(1), {}, "a list")])
     accepted = submit(client, overflow="only")
 
     assert (accepted.status_code, accepted.get_json()["queue"]) == (202, "overflow.normal")
-    until(lambda: client.get("/readyz").get_json()["warnings"] == {}, "a new check sees it")
+    until(lambda: "prices" not in client.get("/readyz").get_json()["warnings"], "a new check sees it")
 
 
 @pytest.mark.parametrize(("revision", "ready"), [("0001", False), (None, False), ("9999_from_a_newer_release", True)])

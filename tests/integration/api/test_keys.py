@@ -19,8 +19,7 @@ from api.auth import KEY_TTL_S, Authenticator
 from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits, KeyState, Scope
 from headrace.domain.queues import Lane
-from headrace.store import Store
-from headrace.store.clients import apps, keys
+from headrace.store import Store, apps, keys
 from headrace.tables import metadata
 from tests.web import ApiClient, Web
 

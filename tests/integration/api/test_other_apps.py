@@ -11,7 +11,7 @@ from tests.web import ApiClient, Web
 
 #: What a path's argument is called when it is an app's own. Every other name must be listed below it.
 OWNED = "public_id"
-#: Arguments that are nobody's: a model's name, and the rest of a path that is not served.
+#: Arguments that belong to no app: a model's name, and the rest of a path that is not served.
 SHARED = {"name", "rest"}
 #: Ways to ask that a route may treat apart, or refuse by themselves.
 QUERIES = ("", "?wait=30", "?stream=true", "?stream=true&starting_after=0", "?limit=1&order=asc")
@@ -58,7 +58,8 @@ def other(client_of: Any, make_key: Callable[[str], str]) -> ApiClient:
 
 def test_every_argument_of_a_path_is_known_to_be_an_apps_own_or_nobodys(web: Web) -> None:
     names = {name for rule in rules(web) for name in rule.arguments - set(rule.defaults or ())}
-    assert names - SHARED == {OWNED}
+    # A file and a batch of another app: `test_files.py`, `test_batches.py`.
+    assert names - SHARED == {OWNED, "file_id", "batch_id"}
 
 
 def test_another_apps_id_is_404_on_every_route_that_takes_one(web: Web, client: ApiClient, other: ApiClient) -> None:

@@ -1,18 +1,31 @@
-"""Postgres goes away between an accept and the answer: the caller is told which job goes on, and orders no other."""
+"""What the API answers while Postgres or Redis is down, silent or full."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
+from uuid import UUID
 
+import httpx2
 import pytest
 import sqlalchemy as sa
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
-from headrace.domain.ids import show_id
+from api.mounts.mount import THREADS
+from headrace.broker.admission import Admission
+from headrace.broker.messages import named_in
+from headrace.connections.redis import REDIS_TIMEOUT_S
+from headrace.domain.ids import parse_id, show_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
-from tests.web import ApiClient
+from tests.web import ApiClient, Web
 
 CHAT = {"messages": [{"role": "user", "content": "Why?"}]}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,7 +95,7 @@ def test_read_only_postgres_is_an_outage_to_callers_and_to_readyz(
 
 
 def test_readyz_writes(client: ApiClient, read_only: Callable[[], AbstractContextManager[None]]) -> None:
-    """Also on a connection that was open before the node became read-only, where reads go on as ever."""
+    """Also on a connection that was open before the node became read-only, where reads go on."""
     assert client.get("/readyz").status_code == 200
 
     with read_only():
@@ -117,3 +130,115 @@ def test_full_disk_of_redis_is_an_outage_to_callers_and_to_readyz(
         ready, submit = client.get("/readyz"), client.post("/v1/jobs", json={"prompt": "Why?"})
     assert (ready.status_code, submit.status_code) == (503, 503)
     assert client.post("/v1/jobs", json={"prompt": "Why?"}).status_code == 202
+
+
+#: More than there are threads.
+STREAMS = THREADS + 88
+#: Far less than a time-out of Redis.
+AT_ONCE_S = 1.0
+
+
+@contextmanager
+def stopped(redis: Redis) -> Iterator[None]:
+    """Valkey, stopped: its connections stay open, and it says nothing."""
+    number = redis.info("server")["process_id"]
+    os.kill(number, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(number, signal.SIGCONT)
+
+
+@pytest.fixture
+def web(build_web: Callable[..., Web]) -> Web:
+    """An API whose streams ask Redis twice in a time-out of it."""
+    return build_web(keep_alive_s=REDIS_TIMEOUT_S / 2)
+
+
+def test_open_streams_keep_no_call_from_its_answer_while_redis_is_silent(
+    web: Web, base_url: str, redis: Redis, key: str, make_key: Callable[[str], str]
+) -> None:
+    held, port = web.deps.waits.slots()["stream"], int(base_url.rpartition(":")[2])
+    headers, other = {"Authorization": f"Bearer {key}"}, {"Authorization": f"Bearer {make_key('other')}"}
+    with httpx2.Client(base_url=base_url, timeout=30) as client, ExitStack() as streams:
+        job = {"input": "Why?", "stream": True, "background": True}
+        with client.stream("POST", "/v1/responses", json=job, headers=headers) as first:
+            found = re.search(r'"id":"(resp_\w+)"', next(first.iter_text()))
+            assert found is not None
+        request = f"GET /v1/responses/{found[1]}?stream=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+        for _ in range(STREAMS):
+            streams.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(request.encode())
+        until(lambda: held.held == STREAMS)
+        took_s = list[float]()
+        with stopped(redis):
+            until_s = time.monotonic() + 3 * REDIS_TIMEOUT_S
+            while time.monotonic() < until_s:
+                for path, status in (("/healthz", 200), ("/v1/models", 200), (f"/v1/jobs/{found[1]}", 404)):
+                    began = time.monotonic()
+                    assert client.get(path, headers=other).status_code == status
+                    took_s.append(time.monotonic() - began)
+        assert max(took_s) < AT_ONCE_S
+    until(lambda: held.held == 0)
+
+
+JOB = {"prompt": "Why?"}
+QUEUE = "chat.normal"
+#: Each insert of a job meets what Postgres answers when its disk has no room.
+NO_ROOM = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+@contextmanager
+def postgres_is_full(store: Store) -> Iterator[None]:
+    with store.begin() as db:
+        db.execute(sa.text(NO_ROOM))
+    yield
+    with store.begin() as db:
+        db.execute(sa.text("DROP FUNCTION refuse CASCADE"))
+
+
+@contextmanager
+def redis_is_full(redis: Redis) -> Iterator[None]:
+    before = redis.config_get("maxmemory")["maxmemory"]
+    redis.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        redis.config_set("maxmemory", before)
+
+
+def in_list(admission: Admission) -> list[UUID]:
+    return [named[0] for message in admission.messages(QUEUE, 10) if (named := named_in(message))]
+
+
+def test_a_full_postgres_refuses_for_now_and_leaves_nothing_behind(
+    client: ApiClient, store: Store, admission: Admission
+) -> None:
+    same = {"Idempotency-Key": "one"}
+    with postgres_is_full(store):
+        refused = client.post("/v1/jobs", json=JOB, headers=same)
+        assert (refused.status_code, refused.get_json()["error"]["code"]) == (503, "store_unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert admission.loads([QUEUE])[QUEUE].jobs == 0
+    accepted = client.post("/v1/jobs", json=JOB, headers=same)
+
+    assert accepted.status_code == 202
+    assert in_list(admission) == [parse_id(accepted.get_json()["id"])]
+    with store.begin() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(jobs)) == 1
+
+
+def test_a_full_redis_still_has_places_which_the_caps_bound(
+    client: ApiClient, admission: Admission, redis: Redis
+) -> None:
+    with redis_is_full(redis):
+        with pytest.raises(OutOfMemoryError):
+            redis.set("anything", "else")
+        accepted = client.post("/v1/jobs", json=JOB)
+        assert client.get(f"/v1/jobs/{accepted.get_json()['id']}").status_code == 200
+
+    assert accepted.status_code == 202
+    assert in_list(admission) == [parse_id(accepted.get_json()["id"])]

@@ -4,17 +4,25 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import schemathesis
+import sqlalchemy as sa
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
 from api.handlers.documentation import DESCRIBED
 from api.handlers.openapi import path_of
-from headrace.config import PoolSettings, Settings
+from headrace.config import FileSettings, PoolSettings, Settings
+from headrace.domain.apps import App
+from headrace.domain.batches import BATCH_PREFIX, FILE_PREFIX, Batch, BatchState, LineState, storage_key
+from headrace.domain.ids import show_id
+from headrace.domain.queues import Overflow
+from headrace.store import batches, files
+from headrace.tables import batch_lines
 from tests.web import ApiClient, Web
 
 #: What it runs with, in the words of its own settings file.
@@ -66,11 +74,19 @@ def _failures(recorder: ScenarioRecorder) -> Iterator[str]:
                 yield f"{recorder.label} {check.name}: {found.failure}\n{found.code_sample}"
 
 
-def run(base_url: str, key: str) -> Outcome:
-    """Every phase of Schemathesis against a server: examples, bounds, chance, and calls that follow from others."""
+def run(base_url: str, key: str, batch: Batch) -> Outcome:
+    """Every phase of Schemathesis against a server: examples, bounds, chance, and calls that follow from others.
+
+    Args: batch: is there, and so is its file. The document's examples name both.
+    """
     headers = {"Authorization": f"Bearer {key}"}
     config = schemathesis.Config.from_dict({**SETTINGS, "base-url": base_url, "headers": headers})
-    schema = schemathesis.openapi.from_dict(httpx2.get(f"{base_url}/openapi.json").json(), config=config)
+    served = httpx2.get(f"{base_url}/openapi.json").json()
+    document = json.loads(with_ids(json.dumps(served, ensure_ascii=False), batch))
+    for path, methods in document["paths"].items():
+        for made in methods.values() if path.startswith("/v1/batches/") else ():
+            made["parameters"][0]["example"] = show_id(batch.id, BATCH_PREFIX)
+    schema = schemathesis.openapi.from_dict(document, config=config)
     outcome = Outcome()
     for event in from_schema(schema).execute():
         assert not isinstance(event, events.NonFatalError | events.FatalError), event
@@ -80,10 +96,43 @@ def run(base_url: str, key: str) -> Outcome:
 
 
 @pytest.fixture
-def web(build_web: Callable[..., Web], settings: Settings) -> Web:
+def web(build_web: Callable[..., Web], settings: Settings, tmp_path: Path) -> Web:
     """A server that holds nothing open for long, with a pool for each kind of job."""
     embed = PoolSettings(model="embeds", engine="simulator", serves="embeddings")
-    return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools={**settings.pools, "embed": embed})
+    pools, files = {**settings.pools, "embed": embed}, FileSettings(store=str(tmp_path))
+    return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools=pools, files=files)
+
+
+def with_ids(text: str, batch: Batch) -> str:
+    """The text with this batch's ids in place of those of examples."""
+    return text.replace("file-…", show_id(batch.input_file_id, FILE_PREFIX))
+
+
+@pytest.fixture
+def batch(web: Web, app: App) -> Batch:
+    """A batch that was cancelled before its only line ran, and its file."""
+    assert web.deps.storage is not None
+    with web.deps.store.begin() as db:
+        file_id = files.begin(db, app.id, "batch", "lines.jsonl")
+    web.deps.storage.writer(storage_key(app.id, file_id)).finish()
+    with web.deps.store.begin() as db:
+        files.finish(db, file_id, "batch", 0, None)
+        made = batches.create(
+            db,
+            app.id,
+            window_s=3600,
+            most_open=1,
+            endpoint="/v1/responses",
+            input_file_id=file_id,
+            completion_window="1h",
+            overflow=Overflow.NEVER,
+            state=BatchState.CANCELLED,
+            total=1,
+            failed=1,
+        )
+        line = {"number": 1, "custom_id": "1", "prefix": "", "body": '{"input": "Why?"}', "state": LineState.CANCELLED}
+        db.execute(sa.insert(batch_lines).values(batch_id=made.id, **line))
+    return made
 
 
 @pytest.fixture
@@ -93,8 +142,8 @@ def without_targets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("answering", "without_targets")
-def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: str) -> None:
-    outcome = run(base_url, key)
+def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: str, batch: Batch) -> None:
+    outcome = run(base_url, key, batch)
 
     assert outcome.failures == [], "\n\n".join(outcome.failures)
     assert set(outcome.server_errors) <= HONEST_ENDS, outcome.server_errors
@@ -105,10 +154,12 @@ def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: 
 
 
 @pytest.mark.usefixtures("answering")
-def test_each_example_of_the_document_works_as_it_is(client: ApiClient) -> None:
+def test_each_example_of_the_document_works_as_it_is(client: ApiClient, batch: Batch) -> None:
     for each in DESCRIBED:
+        path = each.path.replace("{batch_id}", show_id(batch.id, BATCH_PREFIX))
         for name, body in each.examples.items():
-            response = client.open(each.path, method=each.method.upper(), json=body)
+            sent = json.loads(with_ids(json.dumps(body, ensure_ascii=False), batch))
+            response = client.open(path, method=each.method.upper(), json=sent)
             assert response.status_code == each.status, (each.path, name, response.get_data())
             kind = "text/event-stream" if body.get("stream") else "application/json"
             assert response.mimetype == kind, (each.path, name)

@@ -25,13 +25,14 @@ from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.jobs import StreamPiece
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import KEY_PREFIX
 from headrace.domain.states import JobState
 from headrace.errors import SlotsFull
-from headrace.store import Store, attempts
+from headrace.store import Store
 from headrace.store.fleet import workers
 from headrace.tables import job_texts, jobs
+from tests import one_attempt
 from tests.waiting import until
 from tests.web import ApiClient, Web
 
@@ -48,7 +49,7 @@ class Run:
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 30)
-            claim = attempts.claim(db, job_id, 1, worker.id, "simulator")
+            claim = one_attempt.claim(db, job_id, 1, worker.id, "simulator")
             assert claim is not None
         self._claim, self._said = claim, ""
         assert streams.begin(job_id, 1) == ""
@@ -63,7 +64,7 @@ class Run:
             "succeeded", 0.5, Cost(Decimal(0), "test-1"), "compute", Usage(9, 7, 2), text, "stop", "served"
         )
         with self._store.begin() as db:
-            attempts.finish(db, self._claim, state, end)
+            one_attempt.finish(db, self._claim, state, end)
         self._streams.end(self._job_id)
         self._admission.announce_ended([self._job_id])
 

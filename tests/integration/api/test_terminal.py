@@ -15,14 +15,12 @@ from pydantic import SecretStr
 
 from headrace import connections
 from headrace.cli import main
-from headrace.cli.api import Api, TryLater
+from headrace.cli.client import Api, TryLater
 from headrace.config import Settings
 from headrace.domain.apps import App, Changes
 from headrace.domain.ids import parse_id
-from headrace.stack.report import Report
-from headrace.stack.secret import persistent_secret
-from headrace.store import Store
-from headrace.store.clients import apps, keys
+from headrace.stack.state_folder import Report, persistent_secret
+from headrace.store import Store, apps, keys
 from headrace.tables import job_texts
 
 Run = Callable[..., Result]
@@ -186,6 +184,29 @@ def test_a_damaged_report_of_the_stack_is_told_in_one_line(run: Run, tmp_path: P
     result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_API_KEY=None, HEADRACE_URL=None)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "is damaged" in result.stderr
+
+
+def test_a_key_alone_is_sent_to_no_assumed_address(run: Run, tmp_path: Path) -> None:
+    result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_URL=None)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: HEADRACE_API_KEY is set without HEADRACE_URL: set")
+
+
+def test_a_key_alone_is_one_of_the_stack_that_runs_here(
+    run: Run, settings: Settings, tmp_path: Path, base_url: str
+) -> None:
+    servers = (settings.database_url, settings.redis_url)
+    Report(base_url, "not-a-key", "", "", "", *servers, "simulator", "m", None, {}, {}, {}).write(
+        tmp_path / "stack.json"
+    )
+    with_key = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_URL=None)
+    without = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_URL=None, HEADRACE_API_KEY=None)
+    assert (with_key.exit_code, without.exit_code) == (0, 1)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"], ids=["bare", "slash", "v1", "v1-slash"])
+def test_the_address_has_both_spellings(run: Run, base_url: str, end: str) -> None:
+    assert run("queues", HEADRACE_URL=f"{base_url}{end}").exit_code == 0
 
 
 def test_a_refusal_for_now_says_when_the_same_request_may_succeed(

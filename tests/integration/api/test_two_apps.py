@@ -32,20 +32,18 @@ from redis import Redis
 from headrace.broker.streams import Streams
 from headrace.config import PoolSettings, Settings
 from headrace.domain.deliveries import Terms
-from headrace.domain.embeddings.vectors import pack_floats
 from headrace.domain.ids import ID_PREFIXES, parse_id
 from headrace.domain.jobs import StreamPiece
+from headrace.domain.prompts.embeddings import pack_floats
 from headrace.domain.states import TERMINAL, JobState
 from headrace.policies.webhooks import payload
-from headrace.store import Store, deliveries
+from headrace.store import Store, apps, deliveries
 from headrace.store import jobs as stored_jobs
-from headrace.store.clients import apps
-from headrace.store.jobs import followers
-from headrace.store.webhooks import outbox
+from headrace.store.cache import exact_cache
 from headrace.tables import jobs
 from tests.web import ApiClient, Web
 
-EXAMPLES, STEPS = 20, 20
+EXAMPLES, STEPS, ROUNDS = 20, 20, 5
 NAMES = ("one", "two")
 PROMPTS = ("Why is the sky blue?", "And the sea?")
 #: The same text for both apps.
@@ -164,7 +162,7 @@ class House:
     def sweep(self) -> None:
         """Settle followers, and queue those that lead now."""
         with self.store.begin() as db:
-            followers.settle(db, followers.of_ended_leaders(db))
+            exact_cache.settle_followers(db, exact_cache.of_ended_leaders(db))
             stored_jobs.enqueue_due(db)
 
 
@@ -290,7 +288,7 @@ class TwoApps(RuleBasedStateMachine):
         """A webhook worker posts what is due: to the receiver that an app has named, under that app's secret."""
         owners = {client.app_id: name for name, client in self._clients.items()}
         with self._house.store.begin() as db:
-            for each in outbox.pull(db, TERMS).deliveries:
+            for each in deliveries.pull(db, TERMS).deliveries:
                 assert each.app_id in owners
                 client = self._clients[owners[each.app_id]]
                 assert each.url == f"https://hooks.example.com/{client.mark}"
@@ -373,12 +371,15 @@ def house(
 
 def test_no_byte_of_one_app_reaches_the_other_by_any_route(house: House) -> None:
     TwoApps.house = house
-    run_state_machine_as_test(
-        TwoApps,
-        settings=effort(
-            max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
-    # Each of these did happen: else the test would say nothing.
     wanted = ("hit", "shared", "miss", "replays", "answers", "strange ids", "webhooks", "own secrets", "own vectors")
+    # Each of these must happen: else the test would say nothing. The examples are random, so a rare one may need more.
+    for _ in range(ROUNDS):
+        run_state_machine_as_test(
+            TwoApps,
+            settings=effort(
+                max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
+            ),
+        )
+        if all(house.seen[name] for name in wanted):
+            break
     assert [name for name in wanted if not house.seen[name]] == [], house.seen

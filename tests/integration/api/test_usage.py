@@ -1,4 +1,4 @@
-"""`/v1/usage`: what the calling app used and was charged, and nobody else's; and what an answer cost, in its header."""
+"""`/v1/usage`: what the calling app used and was charged, and no other app; and what an answer cost, in its header."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -9,11 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from api.app import USAGE_SLOTS
-from api.schemas import usage as schema
+from api.schemas import reports as schema
+from headrace.config import CostSettings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, parse_id
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.tables import ledger
 from tests.web import ApiClient, Web
 
@@ -116,18 +116,74 @@ def test_a_finished_job_is_in_it_with_its_lane(client: ApiClient, finish: Callab
     assert (row["lane"], row["end_user"], row["model"], row["usd"]) == ("low", "u-42", "served", "0.000001230")
 
 
+def test_usage_is_split_by_metadata_that_the_operator_has_chosen(
+    build_web: Callable[..., Web], key: str, finish: Callable[..., None]
+) -> None:
+    client = ApiClient(build_web(costs=CostSettings(label_keys=("feature", "team"))), key)
+    for metadata in ({"feature": "chat", "team": "a"}, {"feature": "x" * 100}, {"feature": "chat"}, {}):
+        made = client.post("/v1/jobs", json={"prompt": "Hi", "metadata": metadata}).get_json()
+        finish(parse_id(made["id"]))
+
+    body = usage(client, group_by="metadata.feature,lane")
+    assert body["group_by"] == ["lane", "metadata.feature"]
+    rows = [(row["lane"], row["metadata"], row["requests"]) for row in body["data"]]
+    assert rows == [
+        ("normal", {"feature": "chat"}, 2),
+        ("normal", {"feature": "x" * 64}, 1),
+        ("normal", {"feature": None}, 1),
+    ]
+    both = usage(client, group_by="metadata.team,metadata.feature")["data"]
+    assert {"team": "a", "feature": "chat"} in [row["metadata"] for row in both]
+    assert usage(client)["data"][0]["metadata"] == {}
+
+
+@pytest.mark.parametrize("keys", [(), ("feature",)], ids=["none", "another"])
+def test_usage_by_another_key_of_metadata_is_refused(
+    build_web: Callable[..., Web], key: str, keys: tuple[str, ...]
+) -> None:
+    client = ApiClient(build_web(costs=CostSettings(label_keys=keys)), key)
+    refused = client.get("/v1/usage", query_string={"group_by": "metadata.team"})
+    error = refused.get_json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "group_by")
+    assert ("feature" in error["message"]) == bool(keys)
+
+
 @pytest.mark.parametrize(
     ("asked", "param", "message"),
     [
-        ({"from": "yesterday"}, "from", "Invalid 'from': Input should be a day of UTC, such as 2026-11-27."),
-        ({"from": "2026-11-31"}, "from", "Invalid 'from': Input should be a day of UTC, such as 2026-11-27."),
-        ({"to": "1793000000"}, "to", "Invalid 'to': Input should be a day of UTC, such as 2026-11-27."),
-        ({"to": "2026-11-03T00:00:00Z"}, "to", "Invalid 'to': Input should be a day of UTC, such as 2026-11-27."),
+        (
+            {"from": "yesterday"},
+            "from",
+            "Invalid 'from': Input should be a day of UTC, such as 2026-11-27, not \"yesterday\".",
+        ),
+        (
+            {"from": "2026-11-31"},
+            "from",
+            "Invalid 'from': Input should be a day of UTC, such as 2026-11-27, not \"2026-11-31\".",
+        ),
+        (
+            {"to": "1793000000"},
+            "to",
+            "Invalid 'to': Input should be a day of UTC, such as 2026-11-27, not \"1793000000\".",
+        ),
+        (
+            {"to": "2026-11-03T00:00:00Z"},
+            "to",
+            "Invalid 'to': Input should be a day of UTC, such as 2026-11-27, not \"2026-11-03T00:00:00Z\".",
+        ),
         ({"to": "9999-12-31"}, "to", "Invalid 'to': The day is out of range."),
         ({"from": "2026-11-04", "to": "2026-11-03"}, "from", "is after 2026-11-03, the last day."),
         ({"from": "2026-08-03", "to": "2026-11-03"}, "from", "are 93 days. Ask for at most 92 at once."),
-        ({"group_by": "app"}, "group_by", "'app' is none of day, model, lane, end_user; separate several by commas."),
-        ({"group_by": ""}, "group_by", "'' is none of day, model, lane, end_user; separate several by commas."),
+        (
+            {"group_by": "app"},
+            "group_by",
+            "'app' is none of day, model, lane, end_user, metadata.KEY; separate several by commas.",
+        ),
+        (
+            {"group_by": ""},
+            "group_by",
+            "'' is none of day, model, lane, end_user, metadata.KEY; separate several by commas.",
+        ),
         ({"group_by": "day,day"}, "group_by", "Invalid 'group_by': it names a group twice."),
         ({"since": "2026-11-03"}, "since", "Unknown parameter: 'since'."),
     ],
@@ -147,7 +203,7 @@ def test_the_longest_range_is_answered(client: ApiClient) -> None:
 
 
 def test_too_many_rows_are_refused(client: ApiClient, charge: Charge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.handlers.usage.MOST_ROWS", 2)
+    monkeypatch.setattr("api.handlers.reports.MOST_ROWS", 2)
     for user in ("ann", "bob", "cat"):
         charge("2026-11-03", end_user=user)
     asked = {"from": "2026-11-03", "to": "2026-11-03", "group_by": "end_user"}

@@ -15,7 +15,7 @@ from redis import Redis
 from headrace import startup
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery
-from headrace.broker.pace import Pace
+from headrace.broker.rates import Pace
 from headrace.broker.streams import Streams
 from headrace.broker.transport import SentinelTransport, Transport
 from headrace.config import Settings

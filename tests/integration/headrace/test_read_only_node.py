@@ -14,7 +14,7 @@ WRITE = sa.text("UPDATE apps SET name = name")
 
 
 def pids(store: Store, number: int) -> set[int]:
-    """The backends of so many of the pool's connections."""
+    """The backends of this number of the pool's connections."""
     if not number:
         return set()
     with store.begin() as db:

@@ -15,27 +15,26 @@ import sqlalchemy as sa
 from headrace import startup
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable
+from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.stack.ports import free_port
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
 from headrace.tables import revisions
 
 DEADLINE_S = 60.0
 ABSENT = "redis://:secret@127.0.0.1:1/0"
-PROCESSES = ("web", "ops", "gpu", "overflow", "webhooks", "control", "beat", "flower")
+PROCESSES = ("web", "ops", "gpu", "overflow", "webhooks", "batches", "control", "beat", "flower")
 
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts a line of the Procfile on this Redis."""
-    lines, children = procfile.read(PROJECT_ROOT / "Procfile"), list[Child]()
+    lines, children = read_procfile(PROJECT_ROOT / "Procfile"), list[Child]()
 
     def run(name: str, redis_url: str, database_url: str = settings.database_url, **more: str) -> Child:
         env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "DATABASE_URL": database_url}
         env |= {"REDIS_URL": redis_url, "HEADRACE_ENGINE": "simulator", "OPENAI_API_KEY": "sk-test"}
         env |= {port: str(free_port()) for port in ("PORT", "OPS_PORT", "FLOWER_PORT")}
         env |= {"FLOWER_BASIC_AUTH": "u:p"} | more
-        command = Command(name, procfile.shell(lines[name]), env, PROJECT_ROOT)
+        command = Command(name, shell(lines[name]), env, PROJECT_ROOT)
         children.append(Child(command, tmp_path / f"{name}.log"))
         return children[-1]
 
@@ -119,7 +118,7 @@ def test_redis_is_asked_for_two_seconds_at_most(settings: Settings) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["web", "ops", "gpu", "overflow", "webhooks", "control"])
+@pytest.mark.parametrize("name", ["web", "ops", "gpu", "overflow", "webhooks", "batches", "control"])
 def test_database_without_migrations_ends_each_process_at_its_start_with_one_sentence(
     start: Callable[..., Child], settings: Settings, name: str
 ) -> None:

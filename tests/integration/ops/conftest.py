@@ -10,7 +10,7 @@ from redis import Redis
 
 from headrace.config import Settings
 from headrace.domain.apps import App
-from headrace.domain.operators.accounts import Operator, Role
+from headrace.domain.operators import Operator, Role
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane, Ticket
 from headrace.policies import passwords

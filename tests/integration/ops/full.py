@@ -1,6 +1,6 @@
 """Rows in every table that the pages read. Each text that a role may not see has a word of its own in it."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -10,12 +10,16 @@ from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Lane, queue_name
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts
+from headrace.store import Store
 from headrace.store.fleet import workers
 from headrace.tables import (
+    batch_lines,
+    batches,
+    bill_checks,
+    bills,
     budgets,
     cost_hours,
     decisions,
@@ -27,6 +31,7 @@ from headrace.tables import (
     own_prices,
     queue_samples,
 )
+from tests import one_attempt
 
 #: In prompts, answers, errors that quote a prompt, and all of a webhook's URL but its host.
 CANARY = "CANARY"
@@ -47,22 +52,42 @@ def fill(store: Store, app: App, job_ids: list[UUID]) -> None:
         _samples(db)
         _hosts(db)
         _money(db, app)
+        _batch(db, app, job_ids)
 
 
 def _end(store: Store, db: sa.Connection, worker_id: UUID, good: UUID, bad: UUID) -> None:
     cost, usage = Cost(Decimal("0.00000123"), "test-1"), Usage(9, 7, 2)
     for job_id, outcome in ((good, "succeeded"), (bad, "failed")):
-        claim = attempts.claim(db, job_id, 1, worker_id, "simulator")
+        claim = one_attempt.claim(db, job_id, 1, worker_id, "simulator")
         assert claim is not None
         end = AttemptEnd(
             outcome, 0.5, cost, "compute" if outcome == "succeeded" else "waste", usage, f"{CANARY} answer"
         )
-        attempts.finish(db, claim, JobState(outcome), end)
+        one_attempt.finish(db, claim, JobState(outcome), end)
     failure = {"error_code": "prompt_rejected", "error_message": f"{CANARY} is not allowed", "route": "overflow"}
     db.execute(sa.update(jobs).where(jobs.c.id == bad).values(**failure))
     db.execute(sa.update(job_texts).values(reasoning=f"{CANARY} thought"))
     row = {"job_id": bad, "event": "job.failed", "url": HOOK, "state": "failed", "tries": 3, "last_status": 500}
     db.execute(sa.insert(deliveries).values(id=new_id(), app_id=_owner(db, bad), **row))
+
+
+def _batch(db: sa.Connection, app: App, job_ids: list[UUID]) -> None:
+    """A batch of four lines, of which one is in each state that jobs of this app have."""
+    row = {
+        **{"id": new_id(), "app_id": app.id, "state": "in_progress", "endpoint": "/v1/responses", "model": "served"},
+        **{"input_file_id": new_id(), "completion_window": "24h", "overflow": "never", "metadata": {"note": CANARY}},
+        **{"webhook_url": HOOK, "total": 4, "completed": 1, "failed": 1, "usd": Decimal("0.5")},
+        **{"expires_at": sa.func.now() + HOUR, "in_progress_at": sa.func.now()},
+        "errors": [{"code": "invalid_body", "message": f"{CANARY} is wrong", "line": 7, "param": None}],
+    }
+    db.execute(sa.insert(batches).values(row))
+    for number, (job_id, state) in enumerate(
+        zip(job_ids, ("succeeded", "failed", "submitted", "waiting"), strict=True)
+    ):
+        line = {"batch_id": row["id"], "number": number, "custom_id": f"row-{number}", "state": state}
+        texts = {"prefix": f"{CANARY} prefix", "body": f'{{"input": "{CANARY}"}}'}
+        db.execute(sa.insert(batch_lines).values(**line, **texts, job_id=None if state == "waiting" else job_id))
+        db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(batch_id=row["id"], custom_id=f"row-{number}"))
 
 
 def _owner(db: sa.Connection, job_id: UUID) -> UUID:
@@ -105,6 +130,22 @@ def _hosts(db: sa.Connection) -> None:
         db.execute(sa.insert(hosts).values(id=name, **lease, **times, **more))
 
 
+def _bills(db: sa.Connection) -> None:
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    about = {"source": "hosts", "file": "bill.csv", "lines": 1, "first_day": day.date(), "last_day": day.date()}
+    bill = sa.insert(bills).values(**about, ledger_usd=Decimal("2.5"), billed_usd=Decimal("3.5"))
+    row = {
+        "source": "hosts",
+        "day": day,
+        "name": "gpu-1",
+        "pool": "chat",
+        "bill_id": db.scalar(bill.returning(bills.c.id)),
+    }
+    both = {"cause": "none", "ledger_usd": Decimal("2.5"), "billed_usd": Decimal("2.5"), "ledger_quantity": 10}
+    more = {"cause": "hours", "ledger_usd": 0, "billed_usd": 1, "ledger_quantity": 0, "billed_quantity": 4}
+    db.execute(sa.insert(bill_checks), [{**row, **both, "billed_quantity": 10}, {**row, **more}])
+
+
 def _money(db: sa.Connection, app: App) -> None:
     day = sa.func.date_trunc("day", sa.func.now(), "UTC")
     account = {"app_id": app.id, "period": "day", "starts_at": day, "spent_usd": Decimal("0.9")}
@@ -123,6 +164,7 @@ def _money(db: sa.Connection, app: App) -> None:
             pool="chat", hour=hour, **numbers, **shares, **rest, output_weight=4, closed_at=sa.func.now()
         )
     )
+    _bills(db)
     price = {"usd_per_hour": 2, "tokens_per_s": 400.0, "work_per_token": 2.0, "input_usd_per_mtok": 1}
     more = {"cached_input_usd_per_mtok": 1, "output_usd_per_mtok": 4, "instance_type": "big"}
     db.execute(sa.insert(own_prices).values(pool="chat", **price, **more))

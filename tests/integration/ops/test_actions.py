@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.domain.apps import UNLIMITED, App
-from headrace.domain.ids import show_id
-from headrace.domain.operators.accounts import Right, Role
+from headrace.domain.batches import BATCH_PREFIX
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.operators import Right, Role
 from headrace.domain.queues import Lane
-from headrace.store import Store, keys
-from headrace.store.clients import apps
-from headrace.tables import api_keys, budget_limits, deliveries, hosts, jobs
+from headrace.store import Store, apps, keys
+from headrace.tables import api_keys, batches, budget_limits, deliveries, hosts, jobs
 from tests.integration.ops.browser import Browser
 
 
@@ -23,10 +23,17 @@ def actions(store: Store, job_ids: list[UUID], app: App) -> list[tuple[Right, st
     with store.begin() as db:
         keys.make(db, app.id, "of-the-tests")
         key_id, delivery_id = db.scalar(sa.select(api_keys.c.id)), db.scalar(sa.select(deliveries.c.id))
+        batch_id = db.scalar(sa.select(batches.c.id))
+        # A second one that can be retried.
+        db.execute(sa.update(jobs).where(jobs.c.id == job_ids[0]).values(state="failed", error_code="engine_crash"))
     assert delivery_id is not None
+    assert batch_id is not None
     return [
         (Right.ACT, f"/jobs/{show_id(job_ids[1])}/retry", {}),
         (Right.ACT, f"/jobs/{show_id(job_ids[2])}/cancel", {}),
+        (Right.ACT, "/jobs/retry", {"id": show_id(job_ids[0])}),
+        (Right.ACT, "/jobs/cancel", {"id": show_id(job_ids[3])}),
+        (Right.ACT, f"/batches/{show_id(batch_id, BATCH_PREFIX)}/cancel", {}),
         (Right.ACT, "/deliveries/retry", {"id": f"evt_{delivery_id.hex}"}),
         (Right.ACT, "/hosts/drain", {"host": "host-2"}),
         (Right.ACT, "/hosts/resume", {"host": "host-3"}),
@@ -43,6 +50,7 @@ def changed(store: Store) -> list[Any]:
     read = [
         sa.select(jobs.c.id, jobs.c.state).order_by(jobs.c.id),
         sa.select(deliveries.c.id, deliveries.c.state),
+        sa.select(batches.c.id, batches.c.state),
         sa.select(hosts.c.id, hosts.c.drain_at).order_by(hosts.c.id),
         sa.select(api_keys.c.id, api_keys.c.revoked_at).order_by(api_keys.c.id),
         sa.select(budget_limits.c.day_usd),
@@ -76,7 +84,8 @@ def test_a_page_has_the_forms_that_its_reader_may_send(
     forms = actions(store, full, app)
     browser.post("/budgets", {"day_usd": "5"})
     pages = [f"/jobs/{show_id(job_id)}" for job_id in full]
-    pages += ["/deliveries", "/hosts", "/app?name=test", "/budgets"]
+    pages += [next(path.removesuffix("/cancel") for _, path, _ in forms if path.startswith("/batches/"))]
+    pages += ["/jobs", "/deliveries", "/hosts", "/app?name=test", "/budgets"]
     text = "".join(browser.get(page).text for page in pages)
     for right, path, _ in forms:
         action = 'method="post" class="stack">' if path == "/budgets" else f'action="/ops{path}"'
@@ -100,6 +109,25 @@ def test_a_cancel_ends_a_job_that_waits(clerk: Browser, store: Store, full: list
     assert clerk.post(f"/jobs/{show_id(full[2])}/cancel").status_code == 303
     with store.begin() as db:
         assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == full[2])) == "cancelled"
+
+
+def test_a_batch_is_asked_to_end_once_and_stays_as_it_is_afterwards(
+    clerk: Browser, store: Store, full: list[UUID]
+) -> None:
+    with store.begin() as db:
+        batch_id = db.execute(sa.select(batches.c.id)).scalar_one()
+    path = f"/batches/{show_id(batch_id, BATCH_PREFIX)}"
+    assert clerk.post(f"{path}/cancel").headers["Location"] == f"/ops{path}"
+    page = clerk.get(path).text
+    assert "No line starts any more; those that run are asked to stop." in page
+    assert f'action="/ops{path}/cancel"' not in page
+    with store.begin() as db:
+        assert db.scalar(sa.select(batches.c.state)) == "cancelling"
+        db.execute(sa.update(batches).values(state="completed"))
+
+    assert clerk.post(f"{path}/cancel").status_code == 303
+    assert "It is completed." in clerk.get(path).text
+    assert clerk.post(f"/batches/{show_id(new_id(), BATCH_PREFIX)}/cancel").status_code == 404
 
 
 def test_limits_are_replaced_and_an_empty_field_lifts_one(admin: Browser, store: Store, full: list[UUID]) -> None:
@@ -148,3 +176,27 @@ def test_what_an_operator_does_is_logged(clerk: Browser, full: list[UUID], caplo
     clerk.post("/hosts/drain", {"host": "host-2"})
     [record] = [each for each in caplog.records if each.message == "operator_acted"]
     assert (record.__dict__["operator"], record.__dict__["action"]) == ("the-operator", "host.drain")
+
+
+def test_chosen_jobs_are_retried_together_or_with_an_error_none(
+    clerk: Browser, full: list[UUID], store: Store, query: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    good, bad, *_ = full
+    assert clerk.post("/jobs/retry").status_code == 400
+    assert clerk.post("/jobs/retry", {"id": [show_id(bad), show_id(good)]}).status_code in (400, 409)
+    assert query("SELECT count(*) FROM job_retries") == [(0,)]
+    done = clerk.post("/jobs/retry", {"id": [show_id(bad)]})
+    assert (done.status_code, done.headers["Location"]) == (303, "/ops/jobs")
+    assert query("SELECT job_id FROM job_retries") == [(bad,)]
+    assert "1 job is retried, as new jobs." in clerk.get("/jobs").text
+
+
+def test_chosen_jobs_are_cancelled_and_those_that_have_ended_stay(
+    clerk: Browser, full: list[UUID], query: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    good, _, low, batch = full
+    done = clerk.post("/jobs/cancel", {"id": [show_id(each) for each in (low, good, batch)]})
+    assert done.status_code == 303
+    states = dict(query("SELECT id, state FROM jobs"))
+    assert [states[each] for each in (good, low, batch)] == ["succeeded", "cancelled", "cancelled"]
+    assert "3 jobs are cancelled, or asked to stop" in clerk.get("/jobs").text

@@ -12,8 +12,7 @@ from flask import Flask
 from headrace.config import PROJECT_ROOT
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.operators.accounts import Role
-from headrace.domain.operators.actions import Action, Actor, Source
+from headrace.domain.operators import Action, Actor, Role, Source
 from headrace.store import Store
 from headrace.store.audit import Audit, acting
 from headrace.tables import audit_log
@@ -25,6 +24,9 @@ from tests.integration.ops.test_actions import actions, changed
 FORMS = {
     "/jobs/<job_id>/retry": Action.JOB_RETRY,
     "/jobs/<job_id>/cancel": Action.JOB_CANCEL,
+    "/jobs/retry": Action.JOB_RETRY,
+    "/jobs/cancel": Action.JOB_CANCEL,
+    "/batches/<batch_id>/cancel": Action.BATCH_CANCEL,
     "/deliveries/retry": Action.DELIVERY_RETRY,
     "/hosts/drain": Action.HOST_DRAIN,
     "/hosts/resume": Action.HOST_RESUME,
@@ -45,7 +47,7 @@ def rows(store: Store) -> list[Any]:
 
 
 def route_of(path: str) -> str:
-    return re.sub("job_[0-9a-f]+", "<job_id>", path)
+    return re.sub("(job|batch)_[0-9a-f]+", r"<\1_id>", path)
 
 
 def test_every_form_records_something_or_changes_nothing(
@@ -65,7 +67,7 @@ def test_what_an_operator_does_at_the_pages_is_recorded(
         assert admin.post(path, fields).status_code in (200, 303), path
         [row] = rows(store)[before:]
         assert (row.actor, row.source, row.action) == ("the-admin", "pages", FORMS[route_of(path)]), path
-        assert row.app_id == (app.id if path.startswith(("/jobs", "/deliveries", "/app")) else None), path
+        assert row.app_id == (app.id if path.startswith(("/jobs", "/batches", "/deliveries", "/app")) else None), path
         assert CANARY not in str(row)
         assert app.webhook_secret not in str(row)
 
@@ -128,7 +130,7 @@ def test_no_page_opens_a_transaction_in_which_something_could_change_without_a_r
 def test_the_audit_log_is_shown_newest_first_and_filtered(
     viewer: Browser, store: Store, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.pages.audit.PAGE_ROWS", 3)
+    monkeypatch.setattr("ops.audit.PAGE_ROWS", 3)
     for number in range(4):
         with acting(store, Actor(f"user-{number}@host", Source.CLI)) as audit:
             audit.record(Action.APP_LIMIT, "test", app.id, before={"day_usd": None}, after={"day_usd": f"{number}"})

@@ -17,12 +17,10 @@ import pytest
 from redis import Redis
 
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.domain.operators.accounts import Operator, Role
+from headrace.domain.operators import Operator, Role
+from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.stack.ports import free_port
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
-from headrace.store import Store
-from headrace.store.clients import apps, keys
+from headrace.store import Store, apps, keys
 from tests.integration.ops.browser import PASSWORD, TOKEN
 
 DEADLINE_S = 60.0
@@ -76,11 +74,11 @@ def servers(settings: Settings, redis: Redis, store: Store, tmp_path: Path) -> I
         "HEADRACE_ENGINE": "simulator",
         "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
     }
-    lines = procfile.read(PROJECT_ROOT / "Procfile")
+    lines = read_procfile(PROJECT_ROOT / "Procfile")
     with ExitStack() as exits:
 
         def start(name: str, port: int) -> Child:
-            child = Child(Command(name, procfile.shell(lines[name]), env, PROJECT_ROOT), tmp_path / f"{name}.log")
+            child = Child(Command(name, shell(lines[name]), env, PROJECT_ROOT), tmp_path / f"{name}.log")
             exits.callback(child.stop)
             child.wait_until(lambda: _is_well(port), DEADLINE_S)
             return child

@@ -9,8 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.domain.ids import show_id
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.tables import metadata
 from tests.integration.ops.browser import Browser
 
@@ -30,12 +29,26 @@ HOSTILE = (
     *("true", "[]", "job_" + "0" * 32, "evt_" + "0" * 32, "hr-", "hr-aaaaaaaa", "00000000", "💥" * 50),
 )
 GETS = {
-    "/jobs": ("id", "state", "lane", "app", "model", "end_user", "error_code", "since", "until", "before"),
-    "/deliveries": ("app", "failed"),
+    "/jobs": (
+        "id",
+        "state",
+        "lane",
+        "app",
+        "model",
+        "end_user",
+        "error_code",
+        "queue",
+        "metadata",
+        "since",
+        "until",
+        "before",
+    ),
+    "/deliveries": ("app", "state"),
     "/queues": ("hours", "pool"),
     "/app": ("name",),
     "/caches": ("hours", "pool"),
     "/cost": ("month",),
+    "/bills": ("month",),
     "/audit": ("actor", "action", "app", "day", "before"),
     "/charts/depth.svg": ("pool", "hours"),
     "/charts/routes.svg": ("month",),
@@ -50,6 +63,8 @@ FORMS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "/app/keys": ({"name": "test"}, ("name", "scopes", "days")),
     "/app/keys/revoke": ({"name": "test"}, ("name", "key")),
     "/budgets": ({}, ("day_usd", "month_usd")),
+    "/jobs/retry": ({}, ("id",)),
+    "/jobs/cancel": ({}, ("id",)),
     "/deliveries/retry": ({}, ("id",)),
     "/hosts/drain": ({}, ("host",)),
     "/hosts/resume": ({}, ("host",)),

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from headrace.domain.operators.accounts import Operator, Role
+from headrace.domain.operators import Operator, Role
 from headrace.policies import passwords
 from headrace.store import Store, operators
 from headrace.tables import failed_logins
@@ -49,7 +49,7 @@ def test_there_is_no_operator_before_one_is_made(stranger: Browser, store: Store
 def test_a_login_begins_a_session_and_a_logout_ends_it(stranger: Browser, make_operator: Make) -> None:
     make_operator("ada", Role.VIEWER)
     response = stranger.log_in("ada")
-    assert (response.status_code, response.headers["Location"]) == (303, "/ops/jobs")
+    assert (response.status_code, response.headers["Location"]) == (303, "/ops/")
     assert "ada (viewer)" in stranger.get("/jobs").text
 
     assert stranger.post("/logout").status_code == 303
@@ -144,7 +144,7 @@ def test_a_session_ends_with_its_operator_with_a_new_password_and_after_hours(
     assert deleted.get("/jobs").status_code == 302
     assert changed.get("/jobs").status_code == 302
     assert old.get("/jobs").status_code == 200
-    monkeypatch.setattr("ops.sessions.SESSION_S", 0)
+    monkeypatch.setattr("ops.gate.SESSION_S", 0)
     assert old.get("/jobs").status_code == 302
 
 
@@ -190,7 +190,7 @@ def test_a_login_leads_to_no_other_site(stranger: Browser, make_operator: Make, 
     make_operator("ada", Role.VIEWER)
     response = stranger.log_in("ada", back=back)
     assert response.status_code == 303
-    assert response.headers["Location"] == "/ops/jobs"
+    assert response.headers["Location"] == "/ops/"
 
 
 def test_every_answer_forbids_scripts_frames_and_caches(viewer: Browser, stranger: Browser) -> None:

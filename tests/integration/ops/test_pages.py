@@ -13,24 +13,27 @@ from flask import Flask
 
 from headrace.broker.admission import Admission
 from headrace.config import Settings
+from headrace.domain.answers import Choice
 from headrace.domain.apps import App
-from headrace.domain.choices import Choice
+from headrace.domain.batches import BATCH_PREFIX, parse_batch_id
 from headrace.domain.ids import new_id, show_id
-from headrace.domain.operators.accounts import Operator, Role
+from headrace.domain.operators import Operator, Role
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
-from headrace.store import Store, apps
-from headrace.store.clients import keys
+from headrace.store import Store, apps, keys
 from headrace.tables import (
     api_keys,
+    batches,
     cache_entries,
     cache_matches,
     decisions,
+    deliveries,
     hosts,
     job_texts,
     jobs,
     ledger,
     operators,
+    provider_batches,
     workers,
 )
 from tests.integration.ops.browser import Browser
@@ -43,6 +46,7 @@ CHARTS = (
 )
 PAGES = (
     "/jobs",
+    "/batches",
     "/queues",
     "/hosts",
     "/deliveries",
@@ -51,12 +55,19 @@ PAGES = (
     "/budgets",
     "/caches",
     "/cost",
+    f"/bills?month={MONTH}",
     "/audit",
 )
 
 
-def all_pages(job_ids: list[UUID]) -> list[str]:
-    return [*PAGES, *CHARTS, "/jobs?state=dead", *(f"/jobs/{show_id(job_id)}" for job_id in job_ids)]
+def all_pages(store: Store, job_ids: list[UUID]) -> list[str]:
+    of_jobs = [f"/jobs/{show_id(job_id)}" for job_id in job_ids]
+    return [*PAGES, *CHARTS, "/jobs?state=dead", *of_jobs, *(f"/batches/{each}" for each in batch_ids(store))]
+
+
+def batch_ids(store: Store) -> list[str]:
+    with store.begin() as db:
+        return [show_id(each, BATCH_PREFIX) for each in db.scalars(sa.select(batches.c.id).order_by(batches.c.id))]
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -71,7 +82,7 @@ def test_every_role_sees_every_page_and_none_shows_a_prompt_or_a_secret_to_two_o
     assert digest is not None
     secrets = [app.webhook_secret, key, key[10:], digest.hex(), password_hash, "of-the-tests"]
     seen = []
-    for path in all_pages(full):
+    for path in all_pages(store, full):
         response = browser.get(path)
         assert response.status_code == 200, path
         assert not [secret for secret in secrets if secret in response.text], path
@@ -134,6 +145,9 @@ def test_the_jobs_are_filtered(viewer: Browser, full: list[UUID]) -> None:
         ("app=test&state=queued", {low, batch}),
         ("model=another", set()),
         ("end_user=nobody", set()),
+        ("queue=chat.batch", {batch}),
+        (f"metadata=note={CANARY}", {good, bad, low, batch}),
+        ("metadata=note=other", set()),
         ("since=1h", {good, bad, low, batch}),
         ("until=1h", set()),
     ):
@@ -142,10 +156,57 @@ def test_the_jobs_are_filtered(viewer: Browser, full: list[UUID]) -> None:
         assert ("There are no such jobs." in text) is not bool(wanted)
 
 
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("since=banana&lane=high", "Since: "),
+        ("metadata=order&lane=high", "Metadata: it is no key=value, such as order=17."),
+        ("app=nobody&lane=high", "nobody"),
+        ("state=odd&lane=high", "State: "),
+    ],
+)
+def test_a_wrong_value_of_a_filter_is_named_and_the_others_stay(
+    viewer: Browser, full: list[UUID], query: str, problem: str
+) -> None:
+    response = viewer.get(f"/jobs?{query}")
+    assert response.status_code == 400
+    alert = re.search(r'role="alert">(.*?)</p>', response.text)
+    assert alert is not None
+    assert problem in alert[1]
+    assert 'value="high" selected' in response.text.replace('selected value="high"', 'value="high" selected')
+    assert query.partition("&")[0].partition("=")[2] in response.text or "state=" in query
+
+
+def test_the_jobs_of_the_list_are_added_up_by_their_states(viewer: Browser, full: list[UUID]) -> None:
+    text = viewer.get("/jobs").text
+    assert "2 queued, 0.00 USD; 1 succeeded, 0.000001 USD; 1 failed" in text
+    assert "1 succeeded" not in viewer.get("/jobs?state=dead").text
+
+
+def test_deliveries_that_failed_and_are_tried_again_are_told_from_others(
+    viewer: Browser, app: App, store: Store
+) -> None:
+    row = {"app_id": app.id, "event": "batch.completed", "url": "https://a.example/", "data": {"id": "batch_1"}}
+    ids = {}
+    with store.begin() as db:
+        for state, values in (
+            ("retrying", {"state": "pending", "tries": 2, "last_error": "It refused."}),
+            ("pending", {"state": "pending"}),
+            ("failed", {"state": "failed", "last_status": 500}),
+            ("delivered", {"state": "delivered", "last_status": 204}),
+        ):
+            ids[state] = new_id()
+            db.execute(sa.insert(deliveries).values(id=ids[state], **row, **values))
+    for state, wanted in ids.items():
+        text = viewer.get(f"/deliveries?state={state}").text
+        assert [each.hex in text for each in ids.values()] == [each == wanted for each in ids.values()], state
+        assert f'class="state {state}">{state}<' in text
+
+
 def test_a_long_list_of_jobs_has_more_pages(
     viewer: Browser, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.pages.jobs.PAGE_ROWS", 2)
+    monkeypatch.setattr("ops.jobs.PAGE_ROWS", 2)
     job_ids = [show_id(queued().job_id) for _ in range(5)]
     path, seen = "/jobs?lane=normal", []
     for _ in range(3):
@@ -154,6 +215,75 @@ def test_a_long_list_of_jobs_has_more_pages(
         if 'rel="next"' in text:
             path = text.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&").removeprefix("/ops")
     assert seen == [job_ids[3:], job_ids[1:3], job_ids[:1]]
+
+
+def test_the_batches_are_filtered_and_have_more_pages(
+    viewer: Browser, full: list[UUID], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.begin() as db:
+        other = apps.ensure(db, "other").id
+        row = {"app_id": other, "state": "completed", "endpoint": "/v1/embeddings", "input_file_id": new_id()}
+        more = {"completion_window": "1h", "overflow": "never", "expires_at": sa.func.now()}
+        for _ in range(3):
+            db.execute(sa.insert(batches).values(id=new_id(), **row, **more))
+    first, *others = batch_ids(store)
+    for query, wanted in (
+        ("", {first, *others}),
+        ("state=in_progress", {first}),
+        ("state=completed&app=other", set(others)),
+        ("app=test", {first}),
+        ("state=failed", set()),
+    ):
+        text = viewer.get(f"/batches?{query}").text
+        assert {each for each in (first, *others) if each in text} == wanted, query
+        assert ("There are no such batches." in text) is not bool(wanted)
+    assert viewer.get("/batches?app=none").status_code == 404
+    assert viewer.get("/batches?before=nonsense").status_code == 400
+
+    monkeypatch.setattr("ops.batches.PAGE_ROWS", 2)
+    text = viewer.get("/batches?app=other").text
+    path = text.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&").removeprefix("/ops")
+    assert [each for each in others if each in text] == others[1:]
+    assert [each for each in others if each in viewer.get(path).text.split("<tbody>")[1]] == others[:1]
+
+
+def test_a_batch_s_page_has_what_the_provider_says_of_its_lines_and_its_errors_for_those_who_may_see_texts(
+    viewer: Browser, admin: Browser, full: list[UUID], store: Store
+) -> None:
+    [batch_id] = batch_ids(store)
+    assert "At the provider" not in viewer.get(f"/batches/{batch_id}").text
+    row = {"provider_id": "batch_67", "status": "expired", "lines": 40, "answered": 31, "unreturned_usd": "0.25"}
+    with store.begin() as db:
+        of_it = {"id": new_id(), "batch_id": parse_batch_id(batch_id), "model": "m", "state": "ended"}
+        db.execute(sa.insert(provider_batches).values(**of_it, **row, error="it quotes a prompt"))
+    text = viewer.get(f"/batches/{batch_id}").text
+    for said in ("At the provider", "batch_67", "expired", '<td class="n">31', "0.25"):
+        assert said in text, said
+    assert "it quotes a prompt" not in text
+    assert "it quotes a prompt" in admin.get(f"/batches/{batch_id}").text
+
+
+def test_a_batch_s_id_leads_to_its_page_and_its_jobs(viewer: Browser, full: list[UUID], store: Store) -> None:
+    [batch_id] = batch_ids(store)
+    page = f"/ops/batches/{batch_id}"
+    assert viewer.get(f"/batches?id={batch_id}").headers["Location"] == page
+    for wrong in ("/batches?id=nonsense", "/batches/nonsense", f"/batches/batch_{'0' * 32}"):
+        assert viewer.get(wrong).status_code == 404, wrong
+
+    text = viewer.get(f"/batches/{batch_id}").text
+    assert "50% of 4 lines have ended: 1 with an answer, 1 without. 0.50 USD." in text
+    heads, cells = re.findall("<th[^>]*>([a-z_]+)", text), re.findall('<td class="n">([0-9]+)', text)
+    assert dict(zip(heads, cells[1:], strict=False)) == {
+        **{"waiting": "1", "submitted": "1", "succeeded": "1"},
+        **{"failed": "1", "expired": "0", "cancelled": "0"},
+    }
+    assert "https://hooks.example.com/…" in text
+    assert "<code>invalid_body</code>" in text
+
+    jobs_path = re.findall(r'href="/ops(/jobs\?batch=[^"]+)"', text)
+    assert [len(re.findall("<tr><td><a", viewer.get(path.replace("&amp;", "&")).text)) for path in jobs_path] == [4, 1]
+    assert f'href="{page}"' in viewer.get(f"/jobs/{show_id(full[0])}").text
+    assert viewer.get("/jobs?batch=nonsense").status_code == 400
 
 
 def test_an_id_in_any_spelling_leads_to_its_job(viewer: Browser, full: list[UUID]) -> None:
@@ -289,3 +419,17 @@ def test_the_caches_are_counted_by_app_and_pool(
     assert ["test", "chat", "2", "1", "1", "6", "40%", "1.00"] in rows
     assert ["test", "chat", "1", "0", "4", "0", "5", "1", "20.0%"] in rows
     assert ["chat", "-", "no", "-", "-"] in rows
+
+
+@pytest.mark.parametrize("path", ["/queues", "/hosts"])
+def test_pages_say_since_when_no_control_process_was_seen(viewer: Browser, store: Store, path: str) -> None:
+    def decide(age: str) -> None:
+        with store.begin() as db:
+            at = sa.func.now() - sa.text(f"interval '{age}'")
+            row = {"pool": "chat", "mode": "active", "hosts": 1, "target": 1, "reason": "hold", "inputs": {}}
+            db.execute(sa.insert(decisions).values(at=at, **row))
+
+    decide("1 hour")
+    assert "No control process was seen since 20" in viewer.get(path).text
+    decide("5 seconds")
+    assert "No control process" not in viewer.get(path).text

@@ -12,17 +12,18 @@ from redis import Redis
 
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, list_key, make_celery, named_in
-from headrace.broker.pace import Pace
+from headrace.broker.rates import Pace
 from headrace.config import Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.attempts import Claim
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, oldest_id
 from headrace.domain.queues import Ticket
-from headrace.store import Store, attempts, locks
+from headrace.store import Store, locks
 from headrace.store.fleet import workers
 from headrace.tables import jobs
 from scheduler.deps import ControlDeps
+from tests import one_attempt
 
 #: Nothing listens there.
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -55,20 +56,8 @@ def row_of(store: Store) -> Callable[[UUID], sa.Row[Any]]:
 
 
 @pytest.fixture
-def query(store: Store) -> Callable[..., Any]:
-    """Runs a statement; returns its rows as tuples, none for a change."""
-
-    def run(sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        with store.begin() as db:
-            result = db.execute(sa.text(sql), values)
-            return [tuple(row) for row in result] if result.returns_rows else []
-
-    return run
-
-
-@pytest.fixture
 def made_days_ago(queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None]) -> Callable[..., Ticket]:
-    """Inserts a job that was accepted so many days ago, as its id says too, and may yet start."""
+    """Inserts a job that was accepted this number of days ago, as its id says too, and may yet start."""
 
     def insert(days: int, **changes: Any) -> Ticket:
         by = timedelta(days=days)
@@ -82,7 +71,7 @@ def made_days_ago(queued: Callable[..., Ticket], age: Callable[[UUID, timedelta]
 
 @pytest.fixture
 def ended(made_days_ago: Callable[..., Ticket], query: Callable[..., Any]) -> Callable[..., Ticket]:
-    """Inserts a job that has ended so many days ago, soon after it was accepted."""
+    """Inserts a job that has ended this number of days ago, soon after it was accepted."""
 
     def insert(days: int, state: str = "succeeded") -> Ticket:
         ticket = made_days_ago(days)
@@ -113,7 +102,7 @@ def running_under(store: Store) -> Callable[..., UUID]:
         with store.begin() as db:
             workers.register(db, worker, LEASE_S)
             for ticket in tickets:
-                assert attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
+                assert one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
         return worker.id
 
     return claim_all
@@ -126,7 +115,7 @@ def claim(store: Store, running_under: Callable[..., UUID]) -> Callable[[UUID, i
     def take(job_id: UUID, enqueue_no: int) -> Claim | None:
         worker_id = running_under()
         with store.begin() as db:
-            return attempts.claim(db, job_id, enqueue_no, worker_id, "simulator")
+            return one_attempt.claim(db, job_id, enqueue_no, worker_id, "simulator")
 
     return take
 

@@ -14,7 +14,7 @@ from headrace.config import ScalingSettings
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.errors import LockHeld
-from headrace.policies import scaling
+from headrace.policies.scaling.decisions import VERSION
 from headrace.store import Store
 from headrace.store.fleet import workers
 from scheduler.autoscale import autoscale
@@ -28,7 +28,7 @@ STATES = (
 
 @pytest.fixture
 def want(deps: ControlDeps, query: Any) -> Callable[..., ControlDeps]:
-    """The pool `chat` shall have so many hosts; a tick comes at once."""
+    """The pool `chat` shall have this number of hosts; a tick comes at once."""
 
     def fix(count: int, mode: str = "active", max_hosts: int = 6) -> ControlDeps:
         query("UPDATE decisions SET at = at - interval '1 minute'")
@@ -72,7 +72,7 @@ def test_a_decision_writes_leases_and_its_row_says_all(want: Any, states: Any, q
     autoscale(want(3))
     assert states() == {"wanted": 3}
     [(decision_id, *row)] = query("SELECT id, mode, hosts, target, action, policy, version, applied_at FROM decisions")
-    assert row == ["active", 0, 3, "up", "fixed", scaling.VERSION, None]
+    assert row == ["active", 0, 3, "up", "fixed", VERSION, None]
     assert query("SELECT DISTINCT decision_id FROM hosts") == [(decision_id,)]
     assert autoscale(want(3))["chat"].target == 3
     assert states() == {"wanted": 3}

@@ -37,7 +37,7 @@ Queued = Callable[..., Ticket]
 
 @pytest.fixture
 def backlog(queued: Queued, age: Any, query: Any) -> Callable[[int], None]:
-    """Puts so many jobs into `jobs`, accepted long ago, none of them due."""
+    """Puts this number of jobs into `jobs`, accepted long ago, none of them due."""
     ticket = queued(id=id_at(datetime.now(UTC) - timedelta(hours=1)), max_wait_s=7200.0)
     age(ticket.job_id, timedelta(hours=1))
     columns = [each.name for each in jobs.jobs.columns if each.name not in ("id", "queued_at")]

@@ -14,14 +14,14 @@ from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
-from headrace.store import reservations
 from headrace.store.bad_rows import RETRY_S, BadRows
-from headrace.store.money.reservations import PaidCall
+from headrace.store.money import budgets
+from headrace.store.money.budgets import PaidCall
+from headrace.sweeper import Sweep
 from scheduler import sweep
 from scheduler.app import make_sweeper
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
-from scheduler.sweeper import Sweep
 
 HOOK = "https://receiver.example/hook"
 PAST_START_BY = timedelta(seconds=31)
@@ -75,7 +75,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> Errors:
 
 @pytest.fixture
 def late(queued: Queued, age: Callable[[UUID, timedelta], None]) -> Callable[[int], list[Ticket]]:
-    """Inserts so many jobs whose `start_by` has passed, the first late first."""
+    """Inserts this number of jobs whose `start_by` has passed, the first late first."""
 
     def insert(number: int) -> list[Ticket]:
         tickets = [queued(webhook_url=HOOK) for _ in range(number)]
@@ -94,7 +94,7 @@ def lost(
     query: Any,
     deps: ControlDeps,
 ) -> Callable[[int], list[Ticket]]:
-    """Inserts so many jobs that a dead worker ran with a call to the paid API, and that their callers cancelled."""
+    """Inserts jobs that a dead worker ran with a call to the paid API, and that their callers cancelled."""
 
     def insert(number: int) -> list[Ticket]:
         tickets = [queued(webhook_url=HOOK) for _ in range(number)]
@@ -102,7 +102,7 @@ def lost(
         worker_id = running_under(*tickets)
         with deps.store.begin() as db:
             calls = [PaidCall(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
-            assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
+            assert not budgets.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
         query("UPDATE jobs SET cancel_requested_at = now()")
         end_lease(worker_id)
         return tickets

@@ -13,7 +13,7 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.queues import Ticket
-from headrace.stack.processes.child import Child, Command
+from headrace.stack.child import Child, Command
 
 QUEUE = "chat.normal"
 START_TIMEOUT_S = 60.0

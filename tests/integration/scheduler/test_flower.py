@@ -12,12 +12,12 @@ from headrace.broker.messages import list_key
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.queues import CONTROL
+from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.stack.ports import LOOPBACK, free_port
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
 from tests.chaos import certificates
 from tests.chaos.redis_group import RedisGroup
 from tests.chaos.tls_proxy import TlsProxy
+from tests.waiting import until
 
 DEADLINE_S = 60.0
 
@@ -31,7 +31,7 @@ def flower(redis_url: str, log: Path) -> Iterator[httpx2.Client]:
     port = str(free_port())
     env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "FLOWER_BASIC_AUTH": "u:p"}
     env |= {"REDIS_URL": redis_url, "FLOWER_PORT": port}
-    line = procfile.shell(procfile.read(PROJECT_ROOT / "Procfile")["flower"])
+    line = shell(read_procfile(PROJECT_ROOT / "Procfile")["flower"])
     child = Child(Command("flower", line, env, PROJECT_ROOT), log)
     try:
         with httpx2.Client(base_url=f"http://{LOOPBACK}:{port}", auth=("u", "p"), timeout=DEADLINE_S) as client:
@@ -48,7 +48,10 @@ def serves(client: httpx2.Client) -> bool:
 
 
 def shows_three(client: httpx2.Client) -> bool:
-    found = client.get("/api/queues/length").raise_for_status().json()["active_queues"]
+    answer = client.get("/api/queues/length")
+    if answer.status_code == 500:
+        return False  # So Flower says that Redis did not answer in time.
+    found = answer.raise_for_status().json()["active_queues"]
     assert "No queue data" not in client.get("/broker").text
     return {each["name"]: each["messages"] for each in found}[CONTROL] == 3
 
@@ -56,7 +59,7 @@ def shows_three(client: httpx2.Client) -> bool:
 def test_lengths_of_queues_are_shown_while_the_first_sentinel_is_down(tmp_path: Path) -> None:
     with RedisGroup(tmp_path / "group", sentinels=2) as group, flower(group.url, tmp_path / "log") as client:
         group.kill_first_sentinel()
-        assert shows_three(client)
+        until(lambda: shows_three(client), "the lengths are shown")
 
 
 def test_lengths_of_queues_are_those_of_the_database_that_the_url_names(tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_lengths_of_queues_are_those_of_the_database_that_the_url_names(tmp_path
         RedisGroup(tmp_path / "group") as group,
         flower(group.url.replace("/0?", "/3?"), tmp_path / "log") as client,
     ):
-        assert shows_three(client)
+        until(lambda: shows_three(client), "the lengths are shown")
 
 
 def test_lengths_of_queues_are_shown_by_an_authority_that_the_url_names(settings: Settings, tmp_path: Path) -> None:
@@ -75,5 +78,5 @@ def test_lengths_of_queues_are_shown_by_an_authority_that_the_url_names(settings
     with TlsProxy(int(port), made) as proxy:
         url = f"{scheme}s://{login}@{LOOPBACK}:{proxy.port}/{db}?ssl_ca_certs={made.authority}"
         with flower(url, tmp_path / "log") as client:
-            assert shows_three(client)
+            until(lambda: shows_three(client), "the lengths are shown")
         assert proxy.plain == 0

@@ -13,11 +13,11 @@ from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import oldest_id
 from headrace.domain.queues import Ticket
 from headrace.store import deliveries
+from headrace.sweeper import Sweep, Sweeper
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.app import make_sweeper
 from scheduler.deps import ControlDeps
-from scheduler.sweeper import Sweep, Sweeper
 from tests.waiting import until
 
 DEADLINE_S = 60.0

@@ -9,20 +9,20 @@ from uuid import UUID
 import pytest
 
 from headrace.config import Settings
+from headrace.domain.answers import Alternative, TokenLogprob
 from headrace.domain.attempts import AttemptEnd, Usage
 from headrace.domain.deliveries import Terms
-from headrace.domain.limits.budgets import Cost
-from headrace.domain.logprobs import Alternative, TokenLogprob
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import NotFound
-from headrace.store import attempts, jobs
-from headrace.store.jobs import retries
-from headrace.store.webhooks import outbox
+from headrace.store import deliveries, jobs
+from headrace.store.jobs import overview
 from headrace.tables import metadata
 from scheduler import sweep
 from scheduler.deps import ControlDeps
+from tests import one_attempt
 
 KEEP_DAYS = 30
 CANARY = "canary-7f3a"
@@ -71,7 +71,7 @@ def run(deps: ControlDeps, claim: Any, made_days_ago: Any, query: Any) -> Callab
             webhook_url=HOOK,
         )
         with deps.store.begin() as db:
-            assert attempts.finish(db, claim(ticket.job_id, 1), target, end)
+            assert one_attempt.finish(db, claim(ticket.job_id, 1), target, end)
         query("UPDATE jobs SET ended_at = ended_at - make_interval(days => :days)", days=KEEP_DAYS + 1)
         return ticket.job_id
 
@@ -111,7 +111,7 @@ def test_a_webhook_that_is_still_on_its_way_is_sent(deps: ControlDeps, run: Any,
     job_id = run(JobState.SUCCEEDED, ANSWERED)
     assert sweep.forget_texts(deps) == 1
     with deps.store.begin() as db:
-        [delivery] = outbox.pull(db, Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
+        [delivery] = deliveries.pull(db, Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
     assert (delivery.event, delivery.data["job_id"]) == ("response.completed", f"job_{job_id.hex}")
 
 
@@ -175,7 +175,7 @@ def test_what_an_operator_is_retrying_is_left_until_the_next_time(
     held = ended(KEEP_DAYS, state="failed")
     ended(KEEP_DAYS)
     with deps.store.begin() as db:
-        [new] = retries.retry(db, [held.job_id]).values()
+        [new] = overview.retry(db, [held.job_id]).values()
         assert sweep.forget_texts(deps) == 1
     assert with_texts() == {held.job_id, new}
     assert sweep.forget_texts(deps) == 1

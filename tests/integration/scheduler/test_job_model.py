@@ -35,7 +35,7 @@ from headrace.domain.attempts import AttemptEnd, Claim, HandBack, HeldAttempt, R
 from headrace.domain.fleet import NO_WORKER, WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Route
 from headrace.domain.states import TERMINAL, JobState
@@ -53,6 +53,7 @@ from headrace.tables import workers as workers_table
 from scheduler import sweep
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
+from tests import one_attempt
 from tests.integration.conftest import empty
 
 EXAMPLES, STEPS = 50, 50
@@ -85,7 +86,7 @@ BROKEN = {
         SELECT id FROM jobs LEFT JOIN attempts ON job_id = id
         GROUP BY id HAVING count(number) <> attempt OR count(number) <> coalesce(max(number), 0)
     """,
-    "an attempt that nobody runs and that is not over": """
+    "an attempt that no worker runs and that is not over": """
         SELECT job_id FROM attempts JOIN jobs ON id = job_id
         WHERE (outcome IS NULL) <> (state = 'running' AND number = attempt)
     """,
@@ -275,7 +276,7 @@ class Model:
         for life in lost:
             is_over = life.is_overdue or life.attempt >= MAX_ATTEMPTS
             target = JobState.FAILED if is_over else JobState.WAITING
-            # A reservation counts as spent whole; without one, nobody knows of a call.
+            # A reservation counts as spent whole; without one, no call is known.
             usd = life.reserved if life.is_paid else LOST_USD
             life.leave(JobState.CANCELLED if life.is_unwanted else target, "lost", "waste", usd)
         return len(lost)
@@ -320,18 +321,18 @@ class Actors:
 
     def claim(self, job: UUID, number: int, worker: UUID) -> Claim | None:
         with self.store.autocommit() as db:
-            return attempts.claim(db, job, number, worker, "simulator")
+            return one_attempt.claim(db, job, number, worker, "simulator")
 
     def reserve(self, claim: Claim) -> bool:
         with self.store.begin() as db:
-            outcome = attempts.reserve(db, claim, CEILING_USD, BudgetSettings(month_usd=Decimal(1_000_000)))
+            outcome = one_attempt.reserve(db, claim, CEILING_USD, BudgetSettings(month_usd=Decimal(1_000_000)))
         assert outcome is None or isinstance(outcome, Claim)
         return outcome is not None
 
     def finish(self, claim: Claim, target: JobState, end: AttemptEnd) -> bool:
         is_several = claim.has_webhook or claim.route is Route.OVERFLOW
         with self.store.begin() if is_several else self.store.autocommit() as db:
-            return attempts.finish(db, claim, target, end)
+            return one_attempt.finish(db, claim, target, end)
 
     def retry(self, claim: Claim, end: AttemptEnd) -> bool:
         with self.store.begin() as db:

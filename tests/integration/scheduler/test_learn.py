@@ -7,19 +7,20 @@ from uuid import UUID
 
 import pytest
 
-from headrace.config.caches import SemanticCacheSettings
+from headrace.config.pools import SemanticCacheSettings
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.ids import new_id
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts
+from headrace.store import Store
+from headrace.store.cache import semantic_cache, semantic_matches
+from headrace.store.cache.semantic_matches import MatchKind, Noted
 from headrace.store.jobs import texts
-from headrace.store.reuse import entries, matches
-from headrace.store.reuse.matches import MatchKind, Noted
 from scheduler.deps import ControlDeps
 from scheduler.learn import forget_entries, judge_matches
+from tests import one_attempt
 
 Query = Callable[..., Any]
 
@@ -40,7 +41,7 @@ def finish(store: Store, claim: Callable[..., Claim]) -> Callable[..., None]:
             reason if is_good else None,
         )
         with store.begin() as db:
-            assert attempts.finish(db, claim(ticket.job_id, ticket.enqueue_no), state, ended)
+            assert one_attempt.finish(db, claim(ticket.job_id, ticket.enqueue_no), state, ended)
 
     return end
 
@@ -73,7 +74,7 @@ def tried(
         for each in (entry, asked):
             make_entry(each.job_id)
         with store.begin() as db:
-            matches.note(db, [Noted(asked.job_id, app.id, "chat", entry.job_id, 0.9, kind)])
+            semantic_matches.note(db, [Noted(asked.job_id, app.id, "chat", entry.job_id, 0.9, kind)])
         return entry, asked
 
     return make
@@ -180,7 +181,7 @@ def test_of_too_many_entries_those_that_were_unused_for_longest_go(
     tickets = [queued() for _ in range(4)]
     for age, ticket in zip((3, 9, 1, 5), tickets, strict=True):
         make_entry(ticket.job_id, used_s_ago=age)
-    monkeypatch.setattr(entries, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(semantic_cache, "MOST_ENTRIES", 2)
     assert forget_entries(with_cache) == 2
     assert {row[0] for row in query("SELECT job_id FROM cache_entries")} == {tickets[0].job_id, tickets[2].job_id}
 

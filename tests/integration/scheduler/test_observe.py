@@ -14,13 +14,13 @@ from api.door.refusals import RefusalCounts
 from headrace.broker.admission import Admission
 from headrace.domain.apps import UNLIMITED, App
 from headrace.domain.ids import new_id, oldest_id
-from headrace.domain.places import Ask, RefusalCount
+from headrace.domain.places import Ask, RefusalCount, RefusalKey
 from headrace.domain.queues import Candidate, Lane, Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.policies.answers import BOUNDS, ExpectedOutput, to_fields
 from headrace.policies.forecasting import LaneRates, PoolRates, from_json
-from headrace.policies.scaling.replay import from_json as inputs_from_json
-from headrace.policies.scaling.replay import replay
+from headrace.policies.scaling.decisions import from_json as inputs_from_json
+from headrace.policies.scaling.decisions import replay
 from headrace.store import Store
 from headrace.store.fleet import history, observations
 from scheduler.autoscale import autoscale
@@ -97,11 +97,11 @@ def test_a_job_that_a_host_with_a_wrong_clock_named_counts_as_an_arrival_whereve
 def test_each_refusal_is_counted_in_one_sample_however_late_it_was_written(
     deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
-    first, second = RefusalCounts(store), RefusalCounts(store)
+    first, second = (RefusalCounts(store, deps.admission) for _ in range(2))
 
     def refuse(process: RefusalCounts, times: int) -> None:
         for _ in range(times):
-            process.add((app.id, QUEUE, "depth"), RefusalCount(1, 100, 60))
+            process.add(RefusalKey(app.id, QUEUE, "depth"), RefusalCount(1, 100, 60))
 
     def sample() -> None:
         query("UPDATE queue_samples SET at = at - interval '5 s'")
@@ -136,7 +136,7 @@ def test_a_count_that_is_just_being_written_is_in_the_next_sample(
     deps: ControlDeps, query: Any, app: App, store: Store
 ) -> None:
     def refuse(db: Any, num_jobs: int) -> None:
-        observations.add_refusals(db, {(app.id, QUEUE, "depth"): RefusalCount(num_jobs, 100, 60)})
+        observations.add_refusals(db, {RefusalKey(app.id, QUEUE, "depth"): RefusalCount(num_jobs, 100, 60)})
 
     with store.begin() as db:
         refuse(db, 5)

@@ -5,23 +5,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim
+from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
-from headrace.domain.limits.budgets import Cost
-from headrace.domain.places import ROOM_REASONS, RefusalCount
+from headrace.domain.limits import Cost
+from headrace.domain.places import ROOM_REASONS, RefusalCount, RefusalKey
 from headrace.domain.queues import Candidate, Overflow, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts
+from headrace.store.cache import exact_cache
+from headrace.store.cache.exact_cache import Hit, Question
 from headrace.store.fleet import observations
-from headrace.store.jobs import cached_answers, retries, spills
-from headrace.store.jobs.cached_answers import Hit, Question
+from headrace.store.jobs import overview
+from headrace.store.jobs import queued as spills
 from headrace.store.jobs.insertion import insert_batch
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
+from tests import one_attempt
 
 QUEUE = "chat.normal"
 #: 8 prompt tokens and at most 16 of the answer: nothing was learned, so that the most is expected.
@@ -63,7 +68,7 @@ def test_what_was_accepted_refused_for_room_or_spilled_at_the_door_is_offered_on
     refused = 2 * len(ROOM_REASONS)
     with store.begin() as db:
         of_each = RefusalCount(2, 100, 60)
-        observations.add_refusals(db, {(app.id, QUEUE, reason): of_each for reason in ROOM_REASONS})
+        observations.add_refusals(db, {RefusalKey(app.id, QUEUE, reason): of_each for reason in ROOM_REASONS})
     queued()
     at_the_door()
     columns = "arrivals, refused, spilled, offered, offered_tokens"
@@ -84,7 +89,7 @@ def test_what_an_apps_own_limits_refuse_is_not_offered(
     store: Store, app: App, sampled: Sampled, query: Any, reason: str
 ) -> None:
     with store.begin() as db:
-        observations.add_refusals(db, {(app.id, QUEUE, reason): RefusalCount(3, 100, 60)})
+        observations.add_refusals(db, {RefusalKey(app.id, QUEUE, reason): RefusalCount(3, 100, 60)})
     assert sampled("offered, offered_tokens, refused") == (0, 0, 0)
     assert query("SELECT sampled_jobs FROM refusals") == [(0,)]
 
@@ -124,7 +129,7 @@ def test_an_attempt_that_is_repeated_is_neither_offered_again_nor_finished(
     query("UPDATE jobs SET state = 'queued', enqueue_no = 2, queued_at = now(), not_before = NULL")
     assert sampled("offered, started, finished") == (0, 1, 0)
     with store.begin() as db:
-        assert attempts.finish(db, claim(ticket.job_id, 2), JobState.FAILED, NOTHING)
+        assert one_attempt.finish(db, claim(ticket.job_id, 2), JobState.FAILED, NOTHING)
     assert sampled("offered, started, finished") == (0, 0, 1)
     assert sampled("finished") == (0,)
 
@@ -136,7 +141,7 @@ def test_a_job_whose_insert_commits_after_a_sample_is_in_the_next_one(
     query("UPDATE jobs SET state = 'failed', ended_at = now()")
     assert sampled("offered") == (1,)
     with store.begin() as late:
-        retries.retry(late, [ticket.job_id])
+        overview.retry(late, [ticket.job_id])
         assert sampled("offered") == (0,)
     assert sampled("offered, arrivals") == (1, 1)
 
@@ -165,10 +170,55 @@ def test_a_job_that_the_cache_serves_is_no_demand_and_no_work_done(
     ticket = queued(cache_key=b"key")
     end = AttemptEnd("succeeded", 0.1, Cost(Decimal(1), "v1"), "compute", text="Water.", finish_reason="stop")
     with store.begin() as db:
-        assert attempts.finish(db, claim(ticket.job_id, 1), JobState.SUCCEEDED, end)
+        assert one_attempt.finish(db, claim(ticket.job_id, 1), JobState.SUCCEEDED, end)
     assert sampled("offered, arrivals, started, finished") == (1, 1, 1, 1)
 
     question = Question(make_spec(cache_key=b"key"), 60.0, datetime.now(UTC))
-    assert cached_answers.serve(store, [Hit(question, ticket.job_id, QUEUE)])
+    assert exact_cache.serve(store, [Hit(question, ticket.job_id, QUEUE)])
 
     assert sampled("offered, arrivals, started, finished") == (0, 0, 0, 0)
+
+
+def refuse(store: Store, app_id: UUID, tokens: int, jobs: int = 1, *, is_repeat: bool = False) -> None:
+    with store.begin() as db:
+        observations.add_refusals(
+            db, {RefusalKey(app_id, QUEUE, "depth", is_repeat): RefusalCount(jobs, tokens, tokens)}
+        )
+
+
+def test_a_request_that_is_repeated_is_discounted(store: Store, app: App, sampled: Sampled) -> None:
+    refuse(store, app.id, 24)
+    refuse(store, app.id, 4800, 200, is_repeat=True)
+    columns = "offered, offered_tokens, refused, discounted, discounted_tokens"
+    assert sampled(columns) == (1, 24, 1, 200, 4800)
+    assert sampled(columns) == (0, 0, 0, 0, 0)
+
+
+def test_beside_others_an_app_counts_for_a_multiple_of_what_it_was_served(
+    store: Store, app: App, sampled: Sampled, query: Any
+) -> None:
+    other = new_id()
+
+    def serve(app_id: UUID, tokens: int) -> None:
+        query(
+            "INSERT INTO ledger (app_id, job_id, kind, pool, prompt_tokens, usd, at) "
+            "VALUES (:app_id, :job_id, 'compute', 'chat', :tokens, 0, now() - interval '59 minutes')",
+            app_id=app_id,
+            job_id=new_id(),
+            tokens=tokens,
+        )
+
+    columns = "offered_tokens, discounted_tokens"
+    refuse(store, app.id, 1_000_000, 100)
+    assert sampled(columns) == (1_000_000, 0), "alone, it counts in full"
+
+    serve(app.id, 3540)
+    serve(other, 3540)
+    refuse(store, app.id, 1_000_000, 100)
+    # Each was served a token a second: ten times that, for the 3 s of which refusals are written in one go.
+    offered, discounted = sampled(columns)
+    assert offered == pytest.approx(30, abs=1)
+    assert offered + discounted == 1_000_000
+
+    refuse(store, app.id, 25)
+    assert sampled(columns) == (25, 0)

@@ -16,7 +16,7 @@ from headrace.domain.scaling import PoolHosts
 from headrace.store import Store, clock
 from headrace.store.fleet import workers
 from headrace.store.money import budgets
-from headrace.store.scaling import spill
+from headrace.store.scaling import capacity
 from headrace.tables import decisions, hosts, ledger
 from scheduler.autoscale import pool_hosts
 
@@ -54,7 +54,7 @@ def start(store: Store) -> Callable[..., None]:
 
 @pytest.fixture
 def book(store: Store) -> Callable[..., None]:
-    """Books so many jobs of the pool, each with 1,000 prompt tokens and 500 tokens of an answer."""
+    """Books this number of jobs of the pool, each with 1,000 prompt tokens and 500 tokens of an answer."""
 
     def write(count: int, kind: str = "compute", usd: str = "0.0001", **columns: Any) -> None:
         row = {
@@ -151,12 +151,12 @@ def test_old_jobs_do_not_count(
     found: Callable[..., PoolHosts], book: Callable[..., None], monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
     with store.begin() as db:
-        old = clock.now(db) - spill.SINCE
+        old = clock.now(db) - capacity.ENTRIES_SINCE
     book(30, "api", "0.5", at=old)
     assert found().spill_usd is None
     book(1)
     assert found().spill_usd == pytest.approx(0.003)
-    monkeypatch.setattr(spill, "ENTRIES", 10)
+    monkeypatch.setattr(capacity, "ENTRIES", 10)
     book(10, pool="other")
     assert found().spill_usd is None, "no more entries than that are read"
 
@@ -171,7 +171,7 @@ def test_without_key_price_worker_or_money_no_job_goes_to_the_paid_api(
     missing: dict[str, dict[str, Any]] = {"key": {"openai_api_key": None}, "price": {"prices": {}}}
     with store.begin() as db:
         if lacks == "worker":
-            long_ago = sa.func.now() - spill.AWAY
+            long_ago = sa.func.now() - capacity.AWAY
             db.execute(sa.update(workers.workers).values(lease_until=long_ago))
         elif lacks == "budget":
             assert budgets.clear_limits(db)

@@ -15,7 +15,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.scaling import Action
-from headrace.policies.scaling.replay import from_json, replay
+from headrace.policies.scaling.decisions import from_json, replay
 from headrace.store import Store
 from headrace.store.fleet import workers
 from headrace.store.money import budgets, tariffs

@@ -15,8 +15,8 @@ from headrace.config import BudgetSettings, Price
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.store import Store
-from headrace.store.money import reservations
-from headrace.store.money.reservations import PaidCall
+from headrace.store.money import budgets
+from headrace.store.money.budgets import PaidCall
 from scheduler import sweep
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
@@ -233,7 +233,7 @@ def test_rescue_holds_the_budgets_for_one_statement_however_many_calls_are_lost(
     worker_id = running_under(*tickets)
     with deps.store.begin() as db:
         calls = [PaidCall(ticket.job_id, 1, ticket.app_id, Decimal(1)) for ticket in tickets]
-        assert not reservations.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
+        assert not budgets.reserve(db, calls, BudgetSettings(day_usd=Decimal(1000)))
     query("UPDATE jobs SET cancel_requested_at = now() WHERE id = :id", id=tickets[0].job_id)
     end_lease(worker_id)
     seen: list[str] = []
@@ -267,7 +267,7 @@ def test_budgets_that_stay_locked_keep_no_job_from_its_rescue(
     query("UPDATE jobs SET route = 'overflow', queue = 'overflow.normal' WHERE id = :id", id=paid.job_id)
     worker_id = running_under(paid, own)
     with deps.store.begin() as db:
-        assert not reservations.reserve(
+        assert not budgets.reserve(
             db, [PaidCall(paid.job_id, 1, paid.app_id, Decimal(1))], BudgetSettings(day_usd=Decimal(9))
         )
     end_lease(worker_id)

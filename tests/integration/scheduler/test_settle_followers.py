@@ -11,15 +11,17 @@ from redis import Redis
 
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.jobs import JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import KEY_PREFIX, Lane, Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, jobs
-from headrace.store.jobs import followers, texts
-from headrace.store.jobs.followers import Follower
+from headrace.store import Store, jobs
+from headrace.store.cache import exact_cache
+from headrace.store.cache.exact_cache import Follower
+from headrace.store.jobs import texts
 from scheduler.deps import ControlDeps
 from scheduler.rescue import Patience, rescue
 from scheduler.sweep import cancel, expire, publish_due, settle_followers
+from tests import one_attempt
 
 TEXT = "Because of Rayleigh scattering."
 KEY = b"key"
@@ -40,7 +42,7 @@ def follow(store: Store, make_spec: Callable[..., JobSpec], leader: Ticket) -> F
     def insert(**changes: Any) -> UUID:
         spec = make_spec(**changes)
         queue = f"chat.{spec.lane}"
-        assert followers.follow(store, [Follower(spec, leader.job_id, queue)]).keys() == {spec.id}
+        assert exact_cache.follow(store, [Follower(spec, leader.job_id, queue)]).keys() == {spec.id}
         return spec.id
 
     return insert
@@ -56,7 +58,7 @@ def finish(store: Store, claim: Callable[..., Claim]) -> Callable[..., None]:
         kind = "compute" if state is JobState.SUCCEEDED else "waste"
         with store.begin() as db:
             held = claim(job_id, enqueue_no)
-            assert attempts.finish(
+            assert one_attempt.finish(
                 db, held, state, AttemptEnd(outcome, 0.1, Cost(Decimal("0.5"), "v1"), kind, **values)
             )
 
@@ -272,7 +274,7 @@ def test_a_reader_s_own_job_is_given_the_answer_and_no_other(
     with store.begin() as db:
         assert jobs.find(db, leader.app_id, first).is_leader_ended
         assert jobs.ended_among(db, [first, second]) == [first, second]
-        assert followers.serve(db, followers.with_ended_leader(db, first)) == [first]
+        assert exact_cache.serve_followers(db, exact_cache.with_ended_leader(db, first)) == [first]
     assert states(row_of, first, second) == ["succeeded", "waiting"]
 
 
@@ -284,6 +286,6 @@ def test_nobody_follows_a_job_that_has_ended_or_follows_itself_or_is_another_app
     make_spec: Callable[..., JobSpec],
 ) -> None:
     first = follow()
-    assert followers.follow(store, [Follower(make_spec(), first, "chat.normal")]) == {}
+    assert exact_cache.follow(store, [Follower(make_spec(), first, "chat.normal")]) == {}
     finish(leader.job_id)
-    assert followers.follow(store, [Follower(make_spec(), leader.job_id, "chat.normal")]) == {}
+    assert exact_cache.follow(store, [Follower(make_spec(), leader.job_id, "chat.normal")]) == {}

@@ -17,21 +17,20 @@ from headrace.config import BudgetSettings, Price, Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id
-from headrace.domain.limits.rates import ProviderRate, ProviderRates
+from headrace.domain.limits import ProviderRate, ProviderRates
 from headrace.domain.places import Ask, Place
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Overflow, Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.policies.pricing import ceiling
-from headrace.store import Store, attempts
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.store.fleet import workers
-from headrace.store.jobs import ticket_of
-from headrace.store.jobs.spills import TURNED_AWAY
+from headrace.store.jobs.queued import TURNED_AWAY
 from headrace.tables import jobs
 from scheduler import sweep
 from scheduler.deps import ControlDeps
 from scheduler.spill import spill
+from tests import one_attempt
 
 OWN, PAID = "chat.normal", "overflow.normal"
 PRICE = Price(input_usd_per_mtok=Decimal(10), output_usd_per_mtok=Decimal(100), source="test", version="v1")
@@ -57,7 +56,7 @@ def with_settings(deps: ControlDeps, **changes: Any) -> ControlDeps:
 
 @pytest.fixture
 def calls(store: Store, settings: Settings) -> Callable[[int], UUID]:
-    """An overflow worker that makes so many calls at once."""
+    """An overflow worker that makes this number of calls at once."""
 
     def make(number: int, *, ready: bool = True) -> UUID:
         info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", "openai", "gpt-4o-mini", number)
@@ -81,7 +80,7 @@ def inserted(
         [place] = admission.reserve([Ask(ticket.job_id, ticket.app_id, ticket.kv_tokens, candidates)])
         assert isinstance(place, Place)
         age(ticket.job_id, by)
-        return ticket_of(row_of(ticket.job_id))
+        return Ticket.of(row_of(ticket.job_id))
 
     return make
 
@@ -114,8 +113,8 @@ def test_a_job_that_would_expire_goes_to_the_paid_api_and_its_old_message_is_voi
     loads = admission.loads([OWN, PAID])
     assert (loads[OWN].jobs, loads[OWN].tokens, loads[PAID].jobs) == (0, 0, 1)
     with store.autocommit() as db:
-        assert attempts.claim(db, ticket.job_id, 1, worker_id, "vllm") is None, "a worker that had it in its hands"
-        assert attempts.claim(db, ticket.job_id, 2, worker_id, "openai") is not None
+        assert one_attempt.claim(db, ticket.job_id, 1, worker_id, "vllm") is None, "a worker that had it in its hands"
+        assert one_attempt.claim(db, ticket.job_id, 2, worker_id, "openai") is not None
     assert spill(deps) == 0, "safe to repeat"
 
 

@@ -18,7 +18,7 @@ from headrace.domain.prompts import Message
 from headrace.domain.queues import WEBHOOKS, Candidate, Ticket, bell_key
 from headrace.errors import BrokerUnavailable
 from headrace.logging import NAMED_JOBS
-from headrace.store.jobs import retries
+from headrace.store.jobs import overview
 from scheduler import sweep
 from scheduler.deps import ControlDeps
 from tests.integration.listening import next_message
@@ -61,7 +61,7 @@ def test_a_job_that_an_operator_retries_gets_its_message_and_runs(
     failed = queued()
     query("UPDATE jobs SET state = 'failed', ended_at = now()")
     with deps.store.begin() as db:
-        [new] = retries.retry(db, [failed.job_id]).values()
+        [new] = overview.retry(db, [failed.job_id]).values()
     age(new, LONG)
     assert sweep.publish_due(deps) == 1
     assert in_list(QUEUE) == [(new, 1)]
@@ -304,7 +304,7 @@ def test_only_idempotency_keys_that_have_expired_are_forgotten(deps: ControlDeps
 
 @pytest.fixture
 def observed(query: Any) -> Callable[[int, int], None]:
-    """Puts so many rows of so many days ago into each table of samples, refusals and decisions."""
+    """Puts rows of an age in days into each table of samples, refusals and decisions."""
     insert = {
         "worker_samples": "(taken_at, worker_id, pool, interval_s, running, waiting, steps, prompt_tokens,"
         " output_tokens, preemptions) SELECT {at}, gen_random_uuid(), 'chat', 5, 0, 0, 0, 0, 0, 0",

@@ -19,12 +19,12 @@ from headrace.domain.queues import WEBHOOKS, Ticket, bell_key
 from headrace.errors import LockHeld
 from headrace.store import Store
 from headrace.store.fleet import history
+from headrace.sweeper import Sweep, Sweeper
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
 from scheduler.rescue import Patience, rescue
-from scheduler.sweeper import Sweep, Sweeper
 from tests.waiting import until
 
 JOBS = 20
@@ -107,12 +107,12 @@ def test_old_texts_are_erased_once(
 
 def test_a_sweep_whose_lock_is_held_is_counted_as_skipped_and_not_as_done(deps: ControlDeps, holding: Any) -> None:
     registry = CollectorRegistry()
-    registry.register(deps.tallies)
+    registry.register(deps.sweeps)
 
     def runs(outcome: str) -> float:
         return registry.get_sample_value("headrace_sweep_runs_total", {"sweep": "expire", "outcome": outcome}) or 0
 
-    sweeper = Sweeper([Sweep("expire", 0.01, partial(sweep.expire, deps))], deps.tallies.note_sweep)
+    sweeper = Sweeper([Sweep("expire", 0.01, partial(sweep.expire, deps))], deps.sweeps.note)
     with holding("expire"):
         sweeper.start()
         until(lambda: runs("skipped") >= 3)

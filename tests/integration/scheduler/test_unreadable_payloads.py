@@ -20,17 +20,19 @@ from headrace.config.rules import RuleSettings
 from headrace.domain.attempts import AttemptEnd, Claim, Escalation, Usage
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import new_id, show_id
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, escalations
+from headrace.store import Store, escalations
 from headrace.store.bad_rows import BadRows
 from headrace.store.fleet import workers
 from scheduler import sweep
 from scheduler.deps import ControlDeps
+from scheduler.learn import compare_shadows, start_shadows
 from scheduler.rescue import Patience, rescue
-from scheduler.routing import compare_shadows, give_kept, start_shadows
 from scheduler.spill import MOST_JOBS, spill
+from scheduler.sweep import give_kept
+from tests import one_attempt
 
 #: What makes a payload unreadable, and what is said of it.
 MALFORMED = "UPDATE job_texts SET sampling = '[]' WHERE job_id = :id"
@@ -64,7 +66,7 @@ def paid(deps: ControlDeps, store: Store) -> ControlDeps:
 
 @pytest.fixture
 def late(queued: Callable[..., Ticket], age: Callable[[UUID, timedelta], None]) -> Callable[[int], list[Ticket]]:
-    """Inserts so many jobs that have 2 s left to start, the first one the least."""
+    """Inserts this number of jobs that have 2 s left to start, the first one the least."""
 
     def insert(number: int) -> list[Ticket]:
         tickets = [queued() for _ in range(number)]
@@ -146,7 +148,7 @@ def test_rescue_skips_and_names_it_and_rescues_the_others(
     sweep.publish_due(deps)
     worker_id = running_under()
     with store.begin() as db:
-        assert all(attempts.claim(db, job_id, 2, worker_id, "simulator") for job_id in (bad, good))
+        assert all(one_attempt.claim(db, job_id, 2, worker_id, "simulator") for job_id in (bad, good))
     end_lease(worker_id)
     deps = replace(deps, settings=deps.settings.model_copy(update={"max_attempts": 2}))
 
@@ -167,7 +169,7 @@ def test_compare_shadows_compares_the_others_and_one_with_a_malformed_format_as_
     for end in ends:
         ticket = queued(rule="short", pool="fast", model="small", is_shadowed=True)
         with store.begin() as db:
-            assert attempts.finish(db, claim(ticket.job_id, 1), JobState.SUCCEEDED, end)
+            assert one_attempt.finish(db, claim(ticket.job_id, 1), JobState.SUCCEEDED, end)
     formats = ['"json"', "7", '{"type": "json_object"}']
     for (job_id,), stored in zip(query("SELECT id FROM jobs ORDER BY id"), formats, strict=True):
         change = "UPDATE job_texts SET sampling = sampling || jsonb_build_object('response_format', CAST(:f AS jsonb))"
@@ -181,7 +183,7 @@ def test_compare_shadows_compares_the_others_and_one_with_a_malformed_format_as_
             else ANSWERED
         )
         with store.begin() as db:
-            assert attempts.finish(db, held, JobState.SUCCEEDED, replace(end, kind="waste", reason="shadow"))
+            assert one_attempt.finish(db, held, JobState.SUCCEEDED, replace(end, kind="waste", reason="shadow"))
 
     assert compare_shadows(deps) == 3
 

@@ -13,18 +13,19 @@ from headrace.broker import compressions
 from headrace.broker.admission import Admission
 from headrace.broker.compressions import Answered, Compressions
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.domain.compression import Compression
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts.compression import Compression
 from headrace.domain.queues import OVERFLOW, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import EngineCrash, EngineFault
 from headrace.policies.compression import plain
 from headrace.policies.tokens import EstimatingTokenizer
-from headrace.store import Store, attempts, jobs
-from headrace.store.jobs import retries, texts
+from headrace.store import Store, jobs
+from headrace.store.jobs import overview, texts
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
+from tests import one_attempt
 from tests.waiting import until
 from workers import compressing
 from workers.compressing import Compressor
@@ -156,7 +157,7 @@ def test_a_job_for_the_paid_api_is_measured_by_its_pool_s_choice(
     ticket = queued(messages=TALK, sampling=sampling)
     with store.begin() as db:
         worker_id = measures.execute.state.id
-        claim = attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker_id, "openai")
+        claim = one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker_id, "openai")
     assert claim is not None
     pools = {"chat": PoolSettings(engine="openai", compress_by="fast")}
     shrunk = list[int]()
@@ -203,7 +204,7 @@ def test_an_engine_that_cannot_measure_fails_no_job(start: Start, run: Run, monk
     def fail(*_: Any) -> None:
         raise EngineFault("broken")
 
-    monkeypatch.setattr(worker.execute.generating.engine, "surprise", fail)
+    monkeypatch.setattr(worker.execute.engine, "surprise", fail)
 
     assert was_sent(run(worker, SURPRISE), SHORTER)
 
@@ -216,7 +217,7 @@ def test_an_engine_that_dies_as_it_measures_leaves_a_suspect(
     def die(*_: Any) -> None:
         raise EngineCrash("died", made_tokens=0)
 
-    monkeypatch.setattr(worker.execute.generating.engine, "surprise", die)
+    monkeypatch.setattr(worker.execute.engine, "surprise", die)
 
     job = run(worker, SURPRISE)
 
@@ -227,7 +228,7 @@ def test_a_retry_reserves_the_whole_prompt_again(start: Start, run: Run, store: 
     job = run(start(), PLAIN)
     with store.begin() as db:
         db.execute(sa.update(jobs_table).values(state=JobState.FAILED))
-        [new] = retries.retry(db, [job.id]).values()
+        [new] = overview.retry(db, [job.id]).values()
         again = jobs.find(db, job.app_id, new)
 
     assert (again.prompt_tokens, again.original_tokens) == (tokens(TALK), None)

@@ -14,8 +14,7 @@ from headrace.broker.admission import Admission
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Ticket
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
+from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.store import Store
 from tests.waiting import until
 
@@ -100,7 +99,7 @@ def bed(
 ) -> Iterator[Bed]:
     config = tmp_path / "headrace.toml"
     config.write_text(CONFIG)
-    line = procfile.shell(procfile.read(PROJECT_ROOT / "Procfile")["gpu"])
+    line = shell(read_procfile(PROJECT_ROOT / "Procfile")["gpu"])
     common = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HEADRACE_CONFIG": str(config)}
     common |= {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     bed = Bed(store, celery, lambda count: admission.commit([queued(**JOB) for _ in range(count)]))

@@ -11,8 +11,7 @@ import pytest
 from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.stack import readiness
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
+from headrace.stack.child import Child, Command, read_procfile, shell
 
 DEADLINE_S = 90.0
 NAMES = ("gpu", "webhooks", "control")
@@ -20,11 +19,11 @@ NAMES = ("gpu", "webhooks", "control")
 
 @pytest.fixture
 def workers(settings: Settings, tmp_path: Path, store: object, redis: object) -> Iterator[dict[str, Child]]:
-    lines, children = procfile.read(PROJECT_ROOT / "Procfile"), dict[str, Child]()
+    lines, children = read_procfile(PROJECT_ROOT / "Procfile"), dict[str, Child]()
     env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "DATABASE_URL": settings.database_url}
     env |= {"REDIS_URL": settings.redis_url, "HEADRACE_ENGINE": "simulator", "HEADRACE_PEPPER": "a" * 32}
     for name in NAMES:
-        command = Command(name, procfile.shell(lines[name]), env, PROJECT_ROOT)
+        command = Command(name, shell(lines[name]), env, PROJECT_ROOT)
         children[name] = Child(command, tmp_path / f"{name}.log")
     yield children
     for child in children.values():

@@ -18,8 +18,8 @@ from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
-from headrace.endpoint import Endpoint
 from headrace.errors import ConfigError, StoreUnavailable
+from headrace.metrics import Endpoint
 from headrace.stack.ports import free_port
 from headrace.store import Store
 from headrace.store.fleet import workers

@@ -20,10 +20,9 @@ from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.ids import new_id
 from headrace.domain.queues import WEBHOOKS, bell_key
 from headrace.policies.webhooks import new_secret
+from headrace.stack.child import Child, Command
 from headrace.stack.ports import free_port
-from headrace.stack.processes.child import Child, Command
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from tests.integration import receivers
 
 START_TIMEOUT_S = 90.0
@@ -72,15 +71,6 @@ def due(store: Store) -> Callable[..., list[UUID]]:
         return ids
 
     return write
-
-
-@pytest.fixture
-def query(store: Store) -> Callable[[str], list[tuple[Any, ...]]]:
-    def run(sql: str) -> list[tuple[Any, ...]]:
-        with store.begin() as db:
-            return [tuple(row) for row in db.execute(sa.text(sql))]
-
-    return run
 
 
 def is_ready(worker: Child) -> bool:

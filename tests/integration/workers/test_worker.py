@@ -17,8 +17,8 @@ from headrace.domain.queues import Lane, Route, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from headrace.store.money import list_prices
-from headrace.store.money.list_prices import ListPrice
+from headrace.store.money import tariffs
+from headrace.store.money.tariffs import ListPrice
 from headrace.tables import hosts, jobs, own_prices, workers
 from tests.chaos.proxy import Mode, Proxy
 from tests.waiting import until
@@ -127,7 +127,7 @@ def test_its_calls_are_priced_by_the_list_price_in_force(
 ) -> None:
     def price(usd: str) -> None:
         with store.begin() as db:
-            list_prices.take(db, [ListPrice("gpt-4o-mini", Decimal(usd), Decimal(usd), Decimal(usd), {}, "a list")])
+            tariffs.take_list(db, [ListPrice("gpt-4o-mini", Decimal(usd), Decimal(usd), Decimal(usd), {}, "a list")])
 
     unpriced = settings.model_copy(
         update={"prices": {}, "openai_api_key": SecretStr("sk"), "sample_every_s": 3600.0, "drain_s": 0.0}
@@ -186,8 +186,8 @@ def test_but_not_for_ever(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_pool_shares_its_prefix_cache_among_apps_only_if_it_says_so(
     worker: Worker, store: Store, settings: Settings, admission: Admission
 ) -> None:
-    assert not worker.execute.generating.shares_prefixes
+    assert not worker.execute.shares_prefixes
     pool = settings.served_pool.model_copy(update={"shared_prefix_cache": True})
     shared = settings.model_copy(update={"pools": {settings.pool: pool}})
     made = Worker(shared, Route.POOL, store, admission, Hooks(lambda: None, lambda: None))
-    assert made.execute.generating.shares_prefixes
+    assert made.execute.shares_prefixes

@@ -173,3 +173,36 @@ FROM (VALUES
     (interval '2 hours', 'grace', 'pages', 'host.drain', 'host-eccbc87e', NULL, '{"pool": "chat", "state_before": "ready"}'),
     (interval '20 minutes', 'ada', 'pages', 'job.read_texts', 'job_019b2f64a3c17d20b6f1c2d3e4f50618', 'shop', '{"is_erased": false}')
 ) AS deeds (ago, actor, source, action, subject, app, details);
+
+INSERT INTO batches (id, app_id, state, endpoint, model, input_file_id, output_file_id, error_file_id, completion_window,
+                     overflow, webhook_url, retry_of, errors, total, completed, failed, prompt_tokens, output_tokens, usd,
+                     created_at, expires_at, in_progress_at, finalizing_at, completed_at, failed_at, expired_at)
+SELECT id::uuid, (SELECT apps.id FROM apps WHERE name = app), state, endpoint, CASE WHEN total > 0 THEN model END,
+       gen_random_uuid(), CASE WHEN completed > 0 AND state IN ('completed', 'expired') THEN gen_random_uuid() END,
+       CASE WHEN failed > 0 AND state IN ('completed', 'expired') THEN gen_random_uuid() END, '24h', 'never',
+       CASE WHEN state = 'in_progress' THEN 'https://hooks.example.com/batches' END,
+       CASE WHEN id LIKE '%0002' THEN '019b2f64a3c17d20b6f1c2d3e4f50003'::uuid END,
+       CASE WHEN state = 'failed' THEN '[{"code": "duplicate_custom_id", "line": 17, "param": "custom_id",
+            "message": "The custom_id ''row-16'' is that of an earlier line."}]'::jsonb END,
+       total, completed, failed, completed * 220, completed * 140, completed * 0.00012, now() - ago,
+       now() - ago + interval '24 hours', CASE WHEN total > 0 THEN now() - ago + interval '9 s' END,
+       CASE WHEN state IN ('completed', 'expired') THEN now() - ago + interval '5 hours' END,
+       CASE WHEN state = 'completed' THEN now() - ago + interval '302 minutes' END,
+       CASE WHEN state = 'failed' THEN now() - ago + interval '4 s' END,
+       CASE WHEN state = 'expired' THEN now() - ago + interval '24 hours' END
+FROM (VALUES
+    ('019b2f64a3c17d20b6f1c2d3e4f50006', 'shop', 'validating', '/v1/responses', 'SmolLM2', 0, 0, 0, interval '3 s'),
+    ('019b2f64a3c17d20b6f1c2d3e4f50005', 'search', 'failed', '/v1/embeddings', 'words', 0, 0, 0, interval '40 minutes'),
+    ('019b2f64a3c17d20b6f1c2d3e4f50004', 'search', 'in_progress', '/v1/embeddings', 'words', 50000, 45200, 0, interval '50 minutes'),
+    ('019b2f64a3c17d20b6f1c2d3e4f50003', 'shop', 'expired', '/v1/chat/completions', 'SmolLM2', 20000, 17500, 2500, interval '3 days'),
+    ('019b2f64a3c17d20b6f1c2d3e4f50002', 'shop', 'completed', '/v1/chat/completions', 'SmolLM2', 2500, 2500, 0, interval '2 days'),
+    ('019b2f64a3c17d20b6f1c2d3e4f50001', 'shop', 'in_progress', '/v1/chat/completions', 'SmolLM2', 12000, 4310, 12, interval '2 hours')
+) AS made (id, app, state, endpoint, model, total, completed, failed, ago);
+
+-- Of the batch that runs, as many lines as its counts say.
+INSERT INTO batch_lines (batch_id, number, custom_id, state, prefix, body, job_id, submitted_at)
+SELECT '019b2f64a3c17d20b6f1c2d3e4f50001', n, 'row-' || n,
+       CASE WHEN n <= 4310 THEN 'succeeded' WHEN n <= 4322 THEN 'failed' WHEN n <= 4450 THEN 'submitted' ELSE 'waiting' END,
+       'Summarise:', '{"messages": []}', CASE WHEN n <= 4450 THEN gen_random_uuid() END,
+       CASE WHEN n <= 4450 THEN now() END
+FROM generate_series(1, 12000) n;

@@ -17,17 +17,20 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.domain.ids import show_id
-from headrace.domain.operators.accounts import Role
+from headrace.domain.fleet import ProcessInfo, ProcessKind
+from headrace.domain.ids import new_id, show_id
+from headrace.domain.operators import Role
 from headrace.policies import passwords
 from headrace.stack import readiness
+from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.stack.ports import free_port
-from headrace.stack.processes import procfile
-from headrace.stack.processes.child import Child, Command
 from headrace.store import Store, operators
+from headrace.store.fleet import processes
 
 PASSWORD = "correct horse battery"
 START_S = 60.0
+#: The batch of month.sql that runs.
+BATCH = "batch_019b2f64a3c17d20b6f1c2d3e4f50001"
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 380, "height": 800}
 
 
@@ -80,6 +83,11 @@ def url(
     with store.begin() as db:
         for role in Role:
             operators.create(db, str(role), role, passwords.hashed(PASSWORD))
+        # The first page sees them live as long as the tests run.
+        for kind in ProcessKind:
+            pool = "chat" if kind is ProcessKind.GPU else None
+            processes.beat(db, ProcessInfo(new_id(), kind, f"{kind}@host-1", "host-1", 7, "0.1.0", pool, None), {})
+        db.execute(sa.text("UPDATE processes SET seen_at = now() + interval '1 day'"))
     port = free_port()
     env = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
@@ -89,7 +97,7 @@ def url(
         "HEADRACE_CONFIG": str(settings_file),
         "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
     }
-    line = procfile.shell(procfile.read(PROJECT_ROOT / "Procfile")["ops"])
+    line = shell(read_procfile(PROJECT_ROOT / "Procfile")["ops"])
     child = Child(Command("ops", line, env, PROJECT_ROOT), tmp_path_factory.mktemp("logs") / "ops.log")
     try:
         child.wait_until(lambda: readiness.answers(port, "/healthz"), START_S)
@@ -133,7 +141,7 @@ class Visit:
         self.page.fill("input[name=name]", str(role))
         self.page.fill("input[name=password]", PASSWORD)
         self.page.click("button")
-        self.page.wait_for_url(f"{self.url}/jobs")
+        self.page.wait_for_url(f"{self.url}/")
         return self.page
 
     def show(self, path: str) -> None:
@@ -160,10 +168,15 @@ def long_names(store: Store) -> None:
 
 def paths(job_ids: dict[str, str]) -> dict[str, str]:
     return {
+        # It stands still, so that the keyboard can walk through it.
+        "overview": "/?still=1",
         "jobs": "/jobs",
         "job": f"/jobs/{job_ids['queued']}",
         "job-failed": f"/jobs/{job_ids['failed']}",
         "texts": f"/jobs/{job_ids['succeeded']}/texts",
+        "batches": "/batches",
+        "batch": f"/batches/{BATCH}",
+        "batch-jobs": f"/jobs?batch={BATCH}",
         "queues": "/queues",
         "hosts": "/hosts",
         "deliveries": "/deliveries",
@@ -211,13 +224,13 @@ def test_no_page_is_wider_than_a_narrow_screen(
 
 
 @pytest.mark.parametrize("width", [1200, 800])
-def test_the_tables_of_jobs_deliveries_and_the_audit_log_fit_a_small_window(
+def test_the_tables_of_jobs_batches_deliveries_and_the_audit_log_fit_a_small_window(
     chromium: Browser, url: str, long_names: None, tmp_path: Path, width: int
 ) -> None:
     with chromium.new_context(viewport={"width": width, "height": 800}) as context:
         visit = Visit(context, url)
         visit.log_in(Role.ADMIN)
-        for name in ("jobs", "deliveries", "audit"):
+        for name in ("jobs", "batches", "deliveries", "audit"):
             visit.show(f"/{name}")
             visit.page.screenshot(path=tmp_path / f"{name}-{width}.png")
             hidden = visit.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))")

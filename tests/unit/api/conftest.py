@@ -4,32 +4,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from api.door.cached.confined_apps import ConfinedApps
-from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
+from api.door.confinement import ConfinedApps, Poison
 from api.door.intake import Intake
+from api.door.paid import SharedWallet, SpillSwitch
 from api.door.refusals import RefusalCounts, Refusals
-from api.door.sharing.exact_cache import ExactCache
-from api.door.sharing.single_flight import SingleFlight
-from api.door.spill_switch import SpillSwitch
+from api.door.sharing import ExactCache
 from api.door.submit import Submitter
-from api.door.wallet import SharedWallet
-from headrace.broker.admission import Admission
-from headrace.broker.app_rates import AppRates
+from headrace.broker.admission import Admission, Standing
 from headrace.broker.forecast import Forecast
-from headrace.broker.standing import Standing
+from headrace.broker.rates import AppRates
+from headrace.broker.reuse import Flights
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
-from headrace.domain.limits.budgets import Account, Balances, SpendingLimits
-from headrace.domain.limits.rates import NO_RATES
+from headrace.domain.limits import NO_RATES, Account, Balances, SpendingLimits
 from headrace.domain.places import Ask, Load, Place, Refusal, RefusalCount, RefusalKey
 from headrace.domain.queues import Candidate, Ticket
 from headrace.errors import HeadraceError
@@ -62,9 +59,10 @@ class FakeDoor:
         self.inserted: list[tuple[JobSpec, Candidate]] = []
         self.committed: list[Ticket] = []
         self.lookups: dict[UUID, str] = {}
-        self.left: list[tuple[UUID, int]] = []
+        self.given_back: list[UUID] = []
         self.knocks: list[tuple[UUID, str, float]] = []
         self.refused: list[tuple[UUID, str, str, int, int]] = []
+        self.marks: list[bytes | None] = []
         self.start_by = datetime.now(UTC) + timedelta(seconds=30)
         self.backlog: dict[str, Load] = {}
         self.rates: str | None = None
@@ -94,12 +92,12 @@ class FakeDoor:
             self.committed += tickets
             self.lookups |= lookups
 
-    def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
-        left = list(stays)
-        if left:
-            self._step("leave")
-            self.left += left
-        return len(left)
+    def give_back(self, job_ids: Iterable[UUID]) -> int:
+        given = list(job_ids)
+        if given:
+            self._step("give_back")
+            self.given_back += given
+        return len(given)
 
     def knock(self, app_id: UUID, queue: str, tokens: int, for_s: float) -> None:
         assert tokens > 0
@@ -117,9 +115,10 @@ class FakeDoor:
     def outlook(self) -> str | None:
         return self.rates
 
-    def add(self, key: RefusalKey, count: RefusalCount) -> None:
+    def add(self, key: RefusalKey, count: RefusalCount, mark: bytes | None) -> None:
         assert count.jobs == 1
-        self.refused.append((*key, count.tokens, count.expected_tokens))
+        self.refused.append((key.app_id, key.queue, key.reason, count.tokens, count.expected_tokens))
+        self.marks.append(mark)
 
     def fail_at(self, name: str) -> None:
         self._step(name)
@@ -183,7 +182,7 @@ def intake(door: FakeDoor) -> Intake:
 @pytest.fixture
 def accounts(monkeypatch: pytest.MonkeyPatch) -> list[Account]:
     """What was spent, as Postgres would tell at any moment."""
-    monkeypatch.setattr("api.door.wallet.ACCOUNTS_TTL_S", -1)
+    monkeypatch.setattr("api.door.paid.ACCOUNTS_TTL_S", -1)
     return []
 
 
@@ -193,9 +192,7 @@ def submitter(
 ) -> Submitter:
     forecast = Forecast(cast(Admission, door), catalogue.read_fleets, settings)
     together = SpendingLimits(None, Decimal(1_000_000))
-    cache = ExactCache(
-        settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(SingleFlight, None)
-    )
+    cache = ExactCache(settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(Flights, None))
     return Submitter(
         settings=settings,
         store=cast(Store, FakeStore()),
@@ -210,3 +207,12 @@ def submitter(
         wallet=SharedWallet(lambda _: Balances(together, list(accounts)), forecast.spilled, lambda *_: None),
         cache=cache,
     )
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time as the door and its memory see it; a test moves it by setting `now_s`."""
+    clock = SimpleNamespace(now_s=1000.0)
+    for module in ("api.door.intake", "api.door.refusals"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    return clock

@@ -1,4 +1,4 @@
-"""What is believed of an Authorization header, for how long, and what a key may be used for."""
+"""For how long an API key is believed, what it may be used for, and how many calls its app may make."""
 
 import threading
 from collections.abc import Collection, Iterator
@@ -11,11 +11,24 @@ from typing import Any, cast
 import pytest
 
 from api import auth
-from api.auth import BAD_KEY_TTL_S, FRESH_SHARE, KEY_TTL_S, Authenticator, check_scope
+from api.auth import (
+    BAD_KEY_TTL_S,
+    CALL_BYTES,
+    FRESH_SHARE,
+    HOLDS_S,
+    KEY_TTL_S,
+    Authenticator,
+    Callers,
+    CallRates,
+    calls_of,
+    check_scope,
+)
+from api.call import Call
 from headrace.domain.apps import App, AppLimits, Scope
-from headrace.errors import HeadraceError, PermissionDenied, StoreUnavailable, Unauthenticated
-from headrace.store import Store
-from headrace.store.clients import keys
+from headrace.domain.ids import new_id
+from headrace.domain.limits import RateLeft, RatesLeft
+from headrace.errors import AppLimited, HeadraceError, PermissionDenied, StoreUnavailable, Unauthenticated
+from headrace.store import Store, keys
 
 PEPPER = "pepper"
 
@@ -79,7 +92,7 @@ class Clock:
 def asked(app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     asked = Asked(app)
     asked.know(GOOD, "good")
-    monkeypatch.setattr("headrace.store.clients.keys.authenticate_all", asked)
+    monkeypatch.setattr("headrace.store.keys.authenticate_all", asked)
     yield asked
     asked.may_answer.set()
 
@@ -285,3 +298,72 @@ def until(condition: Any) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("It never came to hold.")
+
+
+#: A call a second, and a bucket of ten.
+LIMIT = 60
+SHOP, OTHER = (App(new_id(), name, "whsec_test") for name in ("shop", "other"))
+
+
+@pytest.fixture
+def rates(clock: Clock) -> CallRates:
+    return CallRates(LIMIT, clock)
+
+
+def use(rates: CallRates, app: App, number: int) -> None:
+    for _ in range(number):
+        rates.use(app)
+
+
+def test_an_app_that_used_its_calls_up_is_refused_and_no_other(rates: CallRates, clock: Clock) -> None:
+    use(rates, SHOP, 10)
+    with pytest.raises(AppLimited, match="60 calls a minute") as refused:
+        rates.use(SHOP)
+    assert (refused.value.reason, refused.value.retry_after_s) == ("calls_per_minute", 1)
+    assert RatesLeft.of(refused.value.rates_left) == RatesLeft(calls=RateLeft(LIMIT, 0, HOLDS_S))
+    use(rates, OTHER, 10)
+    clock.now_s += 3
+    use(rates, SHOP, 3)
+    with pytest.raises(AppLimited):
+        rates.use(SHOP)
+
+
+def test_an_apps_own_limit_replaces_that_of_all(rates: CallRates) -> None:
+    more = App(new_id(), "more", "whsec_test", AppLimits(calls_per_minute=600))
+    use(rates, more, 100)
+    less = App(new_id(), "less", "whsec_test", AppLimits(calls_per_minute=1))
+    rates.use(less)
+    with pytest.raises(AppLimited) as refused:
+        rates.use(less)
+    assert refused.value.retry_after_s == 60
+
+
+def test_polls_keep_no_submit_out_and_refused_submits_do(rates: CallRates, clock: Clock) -> None:
+    use(rates, SHOP, 10)
+    rates.check(SHOP)
+    rates.charge(SHOP, 2)
+    with pytest.raises(AppLimited) as refused:
+        rates.check(SHOP)
+    assert refused.value.retry_after_s == 2
+    clock.now_s += 2
+    rates.check(SHOP)
+
+
+def test_the_largest_body_keeps_an_app_out_for_a_minute_at_most(rates: CallRates, clock: Clock) -> None:
+    assert (calls_of(100), calls_of(CALL_BYTES), calls_of(2**23)) == (0, 1, 2048)
+    rates.charge(SHOP, calls_of(2**23))
+    with pytest.raises(AppLimited) as refused:
+        rates.check(SHOP)
+    assert refused.value.retry_after_s == 60
+    clock.now_s += 60
+    rates.check(SHOP)
+
+
+def test_a_key_that_may_not_submit_uses_a_call(rates: CallRates) -> None:
+    reader = App(SHOP.id, "shop", "whsec_test", scopes=frozenset({Scope.READ}))
+    callers, call = Callers(cast(Authenticator, None), rates), Call("POST", "/v1/jobs", "", {})
+    for _ in range(10):
+        with pytest.raises(PermissionDenied):
+            callers.admit(call, reader, submits=True)
+    with pytest.raises(AppLimited):
+        callers.admit(call, reader, submits=True)

@@ -1,12 +1,13 @@
-"""Slots of a process: an app alone may have them all, several share them, and one that comes back finds its own."""
+"""What apps share of a process: an app alone has all slots, several share them, and turns go from app to app."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
-from api.slots import KNOCK_S, Slot, Slots
+from api.slots import KNOCK_S, FairSemaphore, Slot, Slots
 from headrace.domain.ids import new_id
 
 FIRST, SECOND, THIRD = (new_id() for _ in range(3))
@@ -100,3 +101,60 @@ def test_no_more_slots_are_held_than_there_are_by_many_threads_at_once(clock: Si
     # A slot is kept for an app that one of the threads asked for in vain.
     clock.now_s += KNOCK_S
     taken(slots, *[apps[0]] * 5)
+
+
+GREEDY, MODEST = new_id(), new_id()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ticks = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        ticks.wait(0.01)
+    raise AssertionError("it never came true")
+
+
+def test_no_more_callers_than_slots_are_at_it_at_once() -> None:
+    semaphore, lock, now, most = FairSemaphore(2), threading.Lock(), 0, 0
+
+    def work(number: int) -> None:
+        nonlocal now, most
+        with semaphore.hold(GREEDY if number % 2 else MODEST):
+            with lock:
+                now += 1
+                most = max(most, now)
+            until(lambda: now == 2 or done.is_set())
+            with lock:
+                now -= 1
+
+    done = threading.Event()
+    with ThreadPoolExecutor(10) as threads:
+        works = [threads.submit(work, number) for number in range(20)]
+        until(lambda: most == 2)
+        done.set()
+        for each in works:
+            each.result(20)
+    assert most == 2
+
+
+def test_one_app_waits_for_one_turn_of_another_however_many_callers_that_has() -> None:
+    semaphore, order, may_go = FairSemaphore(1), list[str](), threading.Event()
+
+    def work(name: str) -> None:
+        with semaphore.hold(MODEST if name == "modest" else GREEDY):
+            order.append(name)
+            assert may_go.wait(20)
+
+    with ThreadPoolExecutor(8) as threads:
+        works = [threads.submit(work, "greedy") for _ in range(6)]
+        until(lambda: len(semaphore._waiting.get(GREEDY, ())) == 5)
+        works.append(threads.submit(work, "modest"))
+        until(lambda: MODEST in semaphore._waiting)
+        may_go.set()
+        for each in works:
+            each.result(20)
+    assert order.index("modest") == 2
+    assert not semaphore._waiting
+    with semaphore.hold(GREEDY):
+        pass

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CollectorRegistry, generate_latest
 
-from headrace.http.request_metrics import RequestMetrics
+from headrace.http import RequestMetrics
 from ops import asgi
 from ops.asgi import Server
 from ops.deps import EXTENSION

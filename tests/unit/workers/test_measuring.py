@@ -36,7 +36,10 @@ class Bench:
         self.kv_budget.open(limits)
         self.state = WorkerState()
         self.registry = CollectorRegistry(auto_describe=True)
-        self.registry.register(WorkerMetrics("chat", self.engine, self.kv_budget, self.state))
+        self.unseen_s: float | None = None
+        self.registry.register(
+            WorkerMetrics("chat", self.engine, self.kv_budget, self.state, control_unseen_s=lambda: self.unseen_s)
+        )
 
     def value(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"headrace_{name}", {"pool": "chat"})
@@ -85,6 +88,12 @@ def test_what_runs_and_whether_it_takes_work(bench: Bench) -> None:
     bench.state.ready.set()
     with bench.state.attempts.running("a"):
         assert (bench.value("worker_running"), bench.value("worker_ready")) == (1, 1)
+
+
+def test_how_long_control_was_not_seen(bench: Bench) -> None:
+    assert bench.value("control_unseen_seconds") is None
+    bench.unseen_s = 90.0
+    assert bench.value("control_unseen_seconds") == 90.0
 
 
 def test_how_many_apps_are_confined(bench: Bench) -> None:

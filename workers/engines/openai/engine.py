@@ -17,8 +17,9 @@ import httpx2
 import openai
 
 from headrace.config import OverflowSettings, PoolSettings, Settings
-from headrace.domain.limits.rates import ProviderRates
-from headrace.domain.prompts import storable
+from headrace.domain.limits import ProviderRates
+from headrace.domain.prompts import Message, Sampling, extra_for_paid, storable
+from headrace.domain.prompts.tools import Tools
 from headrace.errors import (
     ConfigError,
     EngineBusy,
@@ -29,9 +30,38 @@ from headrace.errors import (
     PromptRejected,
 )
 from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.openai import headers as openai_headers
-from workers.engines.openai.body import decoding, message_fields
-from workers.engines.openai.stream import ChatCall, billed
+from workers.engines.openai.stream import ChatCall, billed, rates, retry_after_s
+
+
+def decoding(sampling: Sampling) -> dict[str, Any]:
+    """How to decode, and the tools, by the API's names. What the request does not set is left out."""
+    given = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop) or None,
+        "seed": sampling.seed,
+        "response_format": sampling.response_format,
+        "logprobs": None if sampling.top_logprobs is None else True,
+        # Some compatible servers refuse a zero.
+        "top_logprobs": sampling.top_logprobs or None,
+        "reasoning_effort": sampling.reasoning_effort,
+        "n": sampling.n if sampling.n > 1 else None,
+        **(_tools(sampling.tools) if sampling.tools else {}),
+        **extra_for_paid(sampling.extra),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def message_fields(message: Message) -> dict[str, Any]:
+    """A turn as the API reads it: one of calls alone has no text."""
+    return message.to_fields() | ({"content": None} if message.tool_calls and not message.content else {})
+
+
+def _tools(tools: Tools) -> dict[str, Any]:
+    """The tools as they were given. Some models refuse `parallel_tool_calls`, so it is sent only where it says no."""
+    given: dict[str, Any] = {"tools": tools.specs, "tool_choice": tools.spelled_choice}
+    return given | ({} if tools.parallel else {"parallel_tool_calls": False})
+
 
 #: Statuses by meaning: the request can never succeed; the account or key is refused (402: it is out of money); the
 #: model is unknown, or refused to this account; the call comes too early.
@@ -171,15 +201,15 @@ class OpenAIEngine:
             async with asyncio.timeout(max(silence_s, _LONGEST * self._overflow.timeout_s)):
                 await self._read(client, call, silence_s)
         except openai.APIStatusError as error:
-            call.rates = openai_headers.rates(error.response.headers) or ProviderRates(time.monotonic())
-            raise _from_status(error) from error
+            call.rates = rates(error.response.headers) or ProviderRates(time.monotonic())
+            raise from_status(error) from error
         except EngineError:
             raise
         except asyncio.CancelledError as error:
             raise billed(EngineFault("This worker left before the paid API had answered.")) from error
         # The SDK passes on errors of broken connections, and errors that its transport does not know.
         except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise _from_failure(error) from error
+            raise from_failure(error) from error
         # A chunk may hold anything: invalid JSON, invalid numbers, endlessly nested lists.
         except Exception as error:
             raise billed(EngineFault("The paid API's answer is malformed.")) from error
@@ -196,7 +226,7 @@ class OpenAIEngine:
             stream=True,
         )
         async with aclosing(response):
-            call.rates = openai_headers.rates(response.headers)
+            call.rates = rates(response.headers)
             async for data in _pieces(response):
                 call.read(data)
         call.read(b"\n")
@@ -223,18 +253,27 @@ class OpenAIEngine:
         )
 
     def _body(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> dict[str, Any]:
-        asked, sampling = request.model or "", request.sampling
-        if not self._overflow.has_effort(asked):
-            sampling = replace(sampling, reasoning_effort=None)
         return {
-            "model": self._overflow.paid_model(asked),
-            "messages": list(map(message_fields, request.messages)),
-            **decoding(sampling),
-            _limit_name(client): request.sampling.max_tokens,
+            **request_body(self._overflow, client.base_url.host, request),
             "stream": True,
             "stream_options": {"include_usage": True},
             **({} if request.tier is None else {"service_tier": request.tier}),
         }
+
+
+def request_body(overflow: OverflowSettings, host: str, request: GenerationRequest) -> dict[str, Any]:
+    """The body of one chat completion. Args: host: the API's."""
+    asked, sampling = request.model or "", request.sampling
+    if not overflow.has_effort(asked):
+        sampling = replace(sampling, reasoning_effort=None)
+    # OpenAI's newer models refuse `max_tokens`; many compatible servers know only that name.
+    limit = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
+    return {
+        "model": overflow.paid_model(asked),
+        "messages": list(map(message_fields, request.messages)),
+        **decoding(sampling),
+        limit: request.sampling.max_tokens,
+    }
 
 
 def _pieces(response: httpx2.Response) -> AsyncIterable[bytes]:
@@ -248,7 +287,7 @@ def _cut_short(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
 
 
-def _from_status(error: openai.APIStatusError) -> EngineError:
+def from_status(error: openai.APIStatusError) -> EngineError:
     """The error for an answer without success. If the API itself answered, it generated nothing."""
     status, code = error.status_code, storable(error.code or "")[:_LONGEST_CODE]
     if status in _REJECTED:
@@ -261,11 +300,11 @@ def _from_status(error: openai.APIStatusError) -> EngineError:
         return ModelUnavailable(what)
     found = EngineBusy(what) if status == _TOO_MANY else EngineFault(what)
     found.may_be_billed = status in _OF_A_GATEWAY
-    found.retry_after_s = openai_headers.retry_after_s(error.response.headers)
+    found.retry_after_s = retry_after_s(error.response.headers)
     return found
 
 
-def _from_failure(error: Exception) -> EngineError:
+def from_failure(error: Exception) -> EngineError:
     what = f"The paid API did not answer: {type(error).__name__}."
     return EngineFault(what) if any(isinstance(each, _UNSENT) for each in _causes(error)) else billed(EngineFault(what))
 
@@ -276,8 +315,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while found is not None:
         yield found
         found = found.__cause__
-
-
-def _limit_name(client: openai.AsyncOpenAI) -> str:
-    """OpenAI's newer models refuse `max_tokens`; many compatible servers know only that name."""
-    return "max_completion_tokens" if client.base_url.host.endswith("openai.com") else "max_tokens"

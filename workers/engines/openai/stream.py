@@ -1,19 +1,72 @@
-"""Reads a paid API's stream: chat completions in chunks without any validation. Knows no SDK."""
+"""Reads what a paid API sends: its rates, from headers, and chat completions in chunks. Pure: knows no SDK."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
+from math import isfinite
 from typing import Any, cast
 
+from headrace.domain.answers import Alternative, Choice, TokenLogprob, alternative
 from headrace.domain.attempts import Usage
-from headrace.domain.choices import Choice
-from headrace.domain.limits.rates import ProviderRates
-from headrace.domain.logprobs import Alternative, TokenLogprob, alternative
+from headrace.domain.limits import ProviderRate, ProviderRates
 from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import CallPlaces, ToolCallPiece, joined
 from headrace.errors import EngineError, EngineFault, PromptRejected, TooFewAnswers
+from headrace.policies.retries import asked_wait_s
 from workers.engines.base import Delta, FinishReason, Generation, GenerationRequest, OnDelta
+
+#: The longest pause that the API can ask for, in seconds: Headrace's own clients honour as much.
+PATIENCE_S = 120.0
+#: The longest time until a rate is full again, in seconds, and the largest rate. Rates are by the minute or the day; a
+#: longer time is a date, or nonsense.
+_LONGEST_S, _MOST = 86_400.0, 10**12
+#: As OpenAI writes them, for example `1m26.4s` or `20ms`. Others write seconds alone.
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_UNITS_S = (86_400, 3600, 60, 1, 0.001)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The pause that the API asks for, in seconds, 0 to `PATIENCE_S`; None when it asks for none.
+
+    Source: RFC 9110, section 10.2.3: seconds or a date; OpenAI's SDK: a value in milliseconds wins.
+    """
+    with suppress(KeyError, ValueError):
+        if isfinite(seconds := float(headers["retry-after-ms"]) / 1000):
+            return min(max(0.0, seconds), PATIENCE_S)
+    asked_s = asked_wait_s(headers.get("retry-after", ""))
+    return None if asked_s is None else min(asked_s, PATIENCE_S)
+
+
+def rates(headers: Mapping[str, str]) -> ProviderRates | None:
+    """The account's remaining rates, as OpenAI's headers report them; None without a report.
+
+    Source: OpenAI's guide "Rate limits", section "Rate limits in headers".
+    """
+    requests, tokens = _rate(headers, "requests"), _rate(headers, "tokens")
+    return None if requests is tokens is None else ProviderRates(time.monotonic(), requests, tokens)
+
+
+def _rate(headers: Mapping[str, str], kind: str) -> ProviderRate | None:
+    try:
+        limit, left = (int(headers[f"x-ratelimit-{what}-{kind}"]) for what in ("limit", "remaining"))
+        full_in_s = _seconds(headers[f"x-ratelimit-reset-{kind}"])
+    except (KeyError, ValueError):
+        return None
+    return ProviderRate(limit, min(max(left, 0), limit), min(full_in_s, _LONGEST_S)) if 0 < limit <= _MOST else None
+
+
+def _seconds(text: str) -> float:
+    """Raises: ValueError."""
+    if text and (found := _DURATION.fullmatch(text)):
+        return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS_S, strict=True) if part)
+    seconds = float(text)
+    if not isfinite(seconds) or seconds < 0:
+        raise ValueError(f"'{text}' is no time to come")
+    return seconds
+
 
 #: The beginning of a stream's line, and the marker that ends the stream in place of a chunk.
 _DATA, _DONE = b"data:", b"[DONE]"
@@ -92,6 +145,11 @@ class ChatCall:
             if line.startswith(_DATA) and (chunk := line.removeprefix(_DATA).strip()) != _DONE:
                 self.add(json.loads(str(chunk, "utf-8", "replace")))
 
+    def add_whole(self, completion: Mapping[str, Any]) -> None:
+        """Read a completion that was not streamed, as one chunk. Raises: as `add`."""
+        choices = [{**choice, "delta": _as_delta(choice["message"])} for choice in completion["choices"]]
+        self.add({**completion, "choices": choices})
+
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Read a chunk. Raises: EngineFault: it reports an error. KeyError or a similar error: it is malformed."""
         if chunk.get("error"):
@@ -99,7 +157,7 @@ class ChatCall:
         self.model = _text(chunk, "model") or self.model
         self.tier = _text(chunk, "service_tier") or self.tier
         if counts := chunk.get("usage"):
-            self.usage = _usage(counts)
+            self.usage = usage_of(counts)
         for choice in chunk["choices"]:
             # An API that makes one answer at a time may leave its number out.
             number = int(choice.get("index") or 0)
@@ -170,6 +228,12 @@ def billed(error: EngineError) -> EngineError:
     return error
 
 
+def _as_delta(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole message as a piece of a stream, in which each call of a tool has its number."""
+    calls = [{**call, "index": number} for number, call in enumerate(message.get("tool_calls") or ())]
+    return {**message, "tool_calls": calls}
+
+
 def _call_piece(said: Mapping[str, Any]) -> ToolCallPiece:
     """Raises: KeyError or a similar error: it is malformed."""
     function = said.get("function") or {}
@@ -184,8 +248,11 @@ def _text(chunk: Mapping[str, Any], name: str) -> str | None:
     return storable(found) if isinstance(found, str) else None
 
 
-def _usage(counts: Mapping[str, Any]) -> Usage:
-    """Raises: ValueError: the numbers are impossible. KeyError or a similar error: the counts are malformed."""
+def usage_of(counts: Mapping[str, Any]) -> Usage:
+    """What a completion says that it used.
+
+    Raises: ValueError: the numbers are impossible. KeyError or a similar error: the counts are malformed.
+    """
     prompt_tokens, output_tokens = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
     if not (0 <= prompt_tokens <= _MOST_TOKENS and 0 <= output_tokens <= _MOST_TOKENS):
         raise ValueError(f"{prompt_tokens} and {output_tokens} tokens are no usage")

@@ -1,23 +1,75 @@
-"""The simulator's output. Reasoning is words; an answer is a label, the prompt's fingerprint, and words. Pure.
+"""The simulator's output: answers, calls of tools, vectors and measures of surprise. Pure.
 
-An answer with a `response_format` is JSON of that format. With tools it may be calls instead.
+An answer is a label, the prompt's fingerprint, and words. With a `response_format` it is JSON of that format, with
+tools it may be calls. Reasoning is words.
 """
 
 import bisect
 import hashlib
 import itertools
 import json
+import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
-from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.prompts.tools import ToolCallPiece
+from headrace.domain.prompts.compression import TokenSurprise
+from headrace.domain.prompts.embeddings import pack_floats, to_answer
+from headrace.domain.prompts.tools import ToolCallPiece, Tools
+from headrace.errors import PromptRejected
 from headrace.policies.tokens import PromptTokenizer
 from workers.engines.base import GenerationRequest
-from workers.engines.simulator.calls import calls, functions_to_call
 from workers.engines.simulator.constrained import BYTES_A_TOKEN, WORDS, in_tokens, write
+
+
+def functions_to_call(tools: Tools | None, messages: Sequence[Message]) -> Sequence[Mapping[str, Any]]:
+    """The functions that the answer calls; none if it is a text.
+
+    After a user's turn, those that the turn names, or else the first one. After outputs of tools none, unless the
+    choice is `required`: then the first one that was not called since the user's turn, or else the last.
+    """
+    if tools is None or tools.choice == "none" or not tools.functions:
+        return ()
+    if tools.choice == "function":
+        return [each for each in tools.functions if each["name"] == tools.name][:1]
+    turn = max((at for at, message in enumerate(messages) if message.role == "user"), default=-1)
+    since = messages[turn + 1 :]
+    if not any(message.role == "tool" for message in since):
+        asked = messages[turn].content
+        named = [each for each in tools.functions if each["name"] in asked] or tools.functions[:1]
+        return named if tools.parallel else named[:1]
+    if tools.choice == "auto":
+        return ()
+    called = {call.name for message in since for call in message.tool_calls}
+    return [each for each in tools.functions if each["name"] not in called][:1] or tools.functions[-1:]
+
+
+def calls(
+    request: GenerationRequest, functions: Sequence[Mapping[str, Any]], seed: str, tokenizer: PromptTokenizer
+) -> tuple[list[ToolCallPiece], bool]:
+    """Calls of these functions.
+
+    Returns: one piece that begins each call, one for each token of its arguments, and whether all arguments are whole.
+
+    Raises: PromptRejected for parameters that cannot guide the arguments.
+    """
+    made, are_whole = list[ToolCallPiece](), True
+    for index, function in enumerate(functions):
+        digest = hashlib.sha256(f"{seed} {len(request.messages)} {index}".encode()).hexdigest()
+        made.append(ToolCallPiece(index, f"call_{digest[:24]}", function["name"]))
+        parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+        try:
+            text, is_whole = write(parameters, digest, BYTES_A_TOKEN * request.sampling.max_tokens)
+        except PromptRejected as error:
+            raise PromptRejected(f"The parameters of {function['name']}: {error}", param="tools") from error
+        made += (ToolCallPiece(index, arguments=token) for token in in_tokens(text, tokenizer))
+        are_whole &= is_whole
+    return made, are_whole
+
 
 LABEL = "[simulated] "
 #: What a simulated model says that declines.
@@ -28,7 +80,7 @@ SURE, UNSURE = -1.0, -4.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request is answered. Attributes: pieces: its text, a piece for each token; calls: after it, likewise."""
+    """What a request is answered. Attributes: pieces: its text by token; calls: what follows the text, by token."""
 
     pieces: list[str]
     finish_reason: Literal["stop", "length", "tool_calls"]
@@ -51,7 +103,7 @@ def answer(
     """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token.
 
     With a `response_format` it is JSON in the model's own tokens, of any length up to `max_tokens`. With tools it may
-    be calls of them, likewise.
+    be calls of them.
 
     Args:
         declines: the answer is the label and a refusal, whatever the request asks for.
@@ -141,3 +193,50 @@ def logprob(piece: str, top_logprobs: int, best: float = SURE) -> TokenLogprob:
     others = [f" {word}" for word in WORDS if f" {word}" != piece]
     likeliest = [alternative(token, best * rank) for rank, token in enumerate((piece, *others), start=1)]
     return {**likeliest[0], "top_logprobs": likeliest[:top_logprobs]}
+
+
+# Vectors are bags of tokens, of length 1. Texts that share tokens are alike, whatever their order.
+
+#: The numbers of a vector: as many as all-MiniLM-L6-v2 makes.
+DIMENSIONS = 384
+#: The numbers that one token changes.
+_PLACES = 8
+
+
+def vectors(inputs: Sequence[Sequence[int]], dimensions: int | None) -> str:
+    """The answer to these inputs, given as token ids. Raises: PromptRejected for more dimensions than a vector has."""
+    if dimensions is not None and dimensions > DIMENSIONS:
+        message = f"A vector has {DIMENSIONS} dimensions here: ask for fewer."
+        raise PromptRejected(message, param="dimensions")
+    return to_answer(pack_floats(_vector(each, dimensions or DIMENSIONS)) for each in inputs)
+
+
+def _vector(tokens: Sequence[int], dimensions: int) -> list[float]:
+    # Tokens may cancel each other out. This little keeps a length.
+    numbers = [0.01] * DIMENSIONS
+    for token in tokens:
+        for place, sign in _places(token):
+            numbers[place] += sign
+    numbers = numbers[:dimensions]
+    length = math.hypot(*numbers)
+    return [number / length for number in numbers]
+
+
+@lru_cache(maxsize=65_536)
+def _places(token: int) -> tuple[tuple[int, float], ...]:
+    """Where a token adds to the vector, and what: a few places, so that two tokens seldom share one."""
+    raw = hashlib.shake_256(str(token).encode()).digest(3 * _PLACES)
+    return tuple(
+        (int.from_bytes(raw[at : at + 2]) % DIMENSIONS, 1.0 if raw[at + 2] % 2 else -1.0)
+        for at in range(0, len(raw), 3)
+    )
+
+
+def made_up(text: str, tokenizer: PromptTokenizer) -> list[TokenSurprise]:
+    """A measure of surprise for each token, by its characters: the same text always has the same."""
+    _, ends = tokenizer.encode_ends(text)
+    starts = [0, *ends]
+    return [
+        TokenSurprise(end, zlib.crc32(text[start:end].encode()) % 1000 / 100)
+        for start, end in zip(starts, ends, strict=False)
+    ]

@@ -1,16 +1,15 @@
-"""One request in the simulator: its planned answer, and its progress."""
+"""One request in the simulator, its planned answer and its progress; and the totals of all requests. Pure."""
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from headrace.domain.choices import Choice
-from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.answers import Choice, TokenLogprob
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, joined
 from headrace.errors import EngineError
-from workers.engines.base import Delta, GenerationRequest
+from workers.engines.base import Delta, EngineStats, GenerationRequest
 from workers.engines.simulator.answer import SURE, logprob
 
 
@@ -27,9 +26,7 @@ class Call:
         woken: set on each change that its thread must see.
         admitted_at: when it got its blocks (monotonic seconds); None while it waits for them.
         delivered: tokens of its answer that its listener has got; None without a listener.
-        error: the error that ends it early, if any.
         vectors: the answer of an embedding, which has no pieces; None for a prompt.
-        calls: the pieces of its calls.
         calls_at: the number of pieces before the calls.
         best_logprob: the log probability of each token.
     """
@@ -56,7 +53,6 @@ class Call:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest answer."""
         return max(len(each.pieces) for each in (self, *self.others))
 
     def tokens(self, upto: int) -> int:
@@ -87,7 +83,7 @@ class Call:
         )
 
     def deltas(self, token: int) -> Iterator[Delta]:
-        """The piece that this token adds to each answer that has so many. Counts tokens from 1."""
+        """The piece that this token adds to each answer that is long enough. Counts tokens from 1."""
         for choice, each in enumerate((self, *self.others)):
             if token <= len(each.pieces):
                 yield replace(each.delta(token), choice=choice, tokens=token)
@@ -115,3 +111,56 @@ class Call:
             return None
         made = self.pieces[max(after, self.thoughts) : min(upto, self.calls_at)]
         return tuple(logprob(piece, wanted, self.best_logprob) for piece in made)
+
+
+class Totals:
+    """Adds up `EngineStats`. Not safe for many threads.
+
+    A step is the time that a token of an answer takes. Steps pass while a request runs. Only whole steps count.
+    """
+
+    def __init__(self, step_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start at zero. Args: step_s: how long a step takes."""
+        self._step_s, self._clock = step_s, clock
+        self._step_ended = clock()
+        self._steps = self._running_sum = 0
+        self._kv_use_sum = 0.0
+        self._prompt_tokens = self._output_tokens = self._first_tokens = 0
+        self._first_token_s = 0.0
+
+    def pass_time(self, running: int, kv_use: float) -> None:
+        """Count the steps since the last call, with this load. Call it before the load changes."""
+        if running:
+            steps = int((self._clock() - self._step_ended) / self._step_s)
+            self._step_ended += steps * self._step_s
+            self._steps += steps
+            self._running_sum += steps * running
+            self._kv_use_sum += steps * kv_use
+        else:
+            self._step_ended = self._clock()
+
+    def read(self, tokens: int) -> None:
+        """Count the tokens of a prompt, or of an answer's prefix, that were read."""
+        self._prompt_tokens += tokens
+
+    def made(self, tokens: int, first_token_s: float | None) -> None:
+        """Count tokens that were made. Args: first_token_s: the wait for an answer's first token, if among them."""
+        self._output_tokens += tokens
+        if first_token_s is not None:
+            self._first_tokens += 1
+            self._first_token_s += first_token_s
+
+    def stats(self, running: int, waiting: int, kv_use: float) -> EngineStats:
+        """The totals, together with the present load."""
+        return EngineStats(
+            running,
+            waiting,
+            kv_use,
+            self._steps,
+            self._kv_use_sum,
+            self._running_sum,
+            self._prompt_tokens,
+            self._output_tokens,
+            first_tokens=self._first_tokens,
+            first_token_s=self._first_token_s,
+        )

@@ -213,7 +213,7 @@ def _matcher(schema: Mapping[str, Any]) -> LLMatcher:
 def stricter(schema: Any) -> Any:
     """A schema that allows nothing more: no unnamed properties, unless it allows or composes them, and closed bounds.
 
-    So optional properties are told from unnamed ones. llguidance admits 0 as a number between 0 and 0.1, exclusive.
+    This tells optional properties from unnamed ones. llguidance admits 0 as a number between 0 and 0.1, exclusive.
     """
     if isinstance(schema, list):
         return [stricter(each) for each in schema]

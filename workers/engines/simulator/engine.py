@@ -13,20 +13,23 @@ from collections.abc import Sequence
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
-from headrace.domain.compression import TokenSurprise
-from headrace.domain.embeddings.inputs import MOST_TOKENS
-from headrace.domain.prompts.plain import is_plain
+from headrace.domain.prompts import is_plain
+from headrace.domain.prompts.compression import TokenSurprise
+from headrace.domain.prompts.embeddings import MOST_TOKENS
 from headrace.errors import EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from headrace.policies.tokens.chat_template import template_arguments
-from workers.engines.adapters import no_such_adapter
-from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.kinds import check_kind
-from workers.engines.simulator.answer import SURE, UNSURE, answer, skip, thoughts
-from workers.engines.simulator.call import Call
-from workers.engines.simulator.embedding import vectors
-from workers.engines.simulator.stats import Totals
-from workers.engines.simulator.surprise import made_up
+from workers.engines.base import (
+    EngineLimits,
+    EngineStats,
+    Generation,
+    GenerationRequest,
+    OnDelta,
+    Progress,
+    check_answerable,
+)
+from workers.engines.simulator.answer import SURE, UNSURE, answer, made_up, skip, thoughts, vectors
+from workers.engines.simulator.call import Call, Totals
 
 
 def build(settings: Settings, pool: PoolSettings) -> "SimulatorEngine":
@@ -124,11 +127,9 @@ class SimulatorEngine:
     def _plan(self, request: GenerationRequest) -> Call:
         """Decide on the whole answer. Raises: PromptRejected for one that can never fit."""
         tokenizer = self._tokenizer
-        check_kind(request, is_embedding=isinstance(tokenizer, InputTokenizer))
+        check_answerable(request, adapters=self._pool.adapters, is_embedding=isinstance(tokenizer, InputTokenizer))
         if isinstance(tokenizer, InputTokenizer):
             return self._plan_embedding(request, tokenizer)
-        if request.adapter is not None and request.adapter not in self._pool.adapters:
-            raise no_such_adapter(request.adapter)
         try:
             how = request.sampling
             prompt_tokens = tokenizer.count(request.messages, how.reasoning_effort, how.template_variables)
@@ -286,7 +287,6 @@ class SimulatorEngine:
         return admitted_at + (call.prompt_tokens + call.given) / self._settings.prefill_tokens_per_s
 
     def _made(self, call: Call) -> int:
-        """Tokens of the answer by now."""
         if call.admitted_at is None:
             return call.given
         if call.delivered is not None:

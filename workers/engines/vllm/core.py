@@ -7,21 +7,121 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from headrace import hops
-from headrace.domain.embeddings.inputs import MOST_TOKENS
-from headrace.domain.prompts.plain import is_plain
+from headrace.domain.attempts import Usage
+from headrace.domain.prompts import is_plain
+from headrace.domain.prompts.embeddings import MOST_TOKENS, pack, to_answer
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
-from workers.engines.adapters import Adapter
-from workers.engines.base import EngineLimits, Generation, Progress
-from workers.engines.vllm.answer import GrowingAnswers
-from workers.engines.vllm.call import CoreCall, sampling_params
-from workers.engines.vllm.embedding import embed
-from workers.engines.vllm.reading import NO_PARSERS, Parsers, Reading
+from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
+from workers.engines.schemas import check_sampling
+from workers.engines.vllm.answer import NO_PARSERS, GrowingAnswers, Parsers, Reading
+from workers.engines.vllm.options import constraint, decoding
+from workers.engines.vllm.settings import Adapter
 from workers.engines.vllm.surprise import Nats, measure
+
+
+@dataclass(eq=False, slots=True)
+class CoreCall:
+    """One request in the core.
+
+    Attributes:
+        inputs: the token ids of each input of an embedding, which has no prompt; None for a prompt.
+        answers: as they grow, once the core has it.
+    """
+
+    request: GenerationRequest
+    prompt: list[int]
+    prefix: list[int]
+    on_delta: OnDelta | None
+    model: str
+    inputs: list[list[int]] | None = None
+    began: float = field(default_factory=time.monotonic)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    future: "Future[Generation] | None" = None
+    answers: GrowingAnswers | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """True if its tokens are needed as they come: by a listener, or to count those of several answers."""
+        return self.on_delta is not None or self.request.sampling.n > 1
+
+    @property
+    def tokens_left(self) -> int:
+        return self.request.sampling.max_tokens - len(self.prefix)
+
+
+def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
+    """The request's `SamplingParams`. Raises: PromptRejected: its grammar would take too much memory, or too long.
+
+    Args: defaults: the model's own, for what the request does not set.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    sampling = call.request.sampling
+    structure = reading.structure if reading else None
+    if reading is None and (constrained := constraint(sampling.response_format)):
+        structure = StructuredOutputsParams(**constrained)
+    if structure is not None:
+        check_sampling(sampling)
+    asked = {"skip_special_tokens": True, **defaults, **decoding(sampling), "max_tokens": call.tokens_left}
+    if reading is not None and not reading.skips_special_tokens:
+        asked["skip_special_tokens"] = False
+    # A prefix has some of the tokens that the answer must have.
+    asked["min_tokens"] = max(0, asked.get("min_tokens", 0) - len(call.prefix))
+    return SamplingParams(
+        **asked,
+        structured_outputs=structure,
+        # A parser must read the text as it grows.
+        output_kind=RequestOutputKind.DELTA if call.is_live or reading else RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,  # Only this request uses these parameters, so vLLM need not copy them.
+    )
+
+
+# Embeddings: each input is a request of vLLM's own, so that all share its batches.
+
+
+async def embed(llm: Any, request: GenerationRequest, inputs: list[list[int]], model: str) -> Generation:
+    """Embed the inputs, given as token ids. Raises: vLLM's errors; then no input is left in the engine."""
+    from vllm import PoolingParams
+
+    params = PoolingParams(task="embed", dimensions=request.sampling.dimensions)
+    tasks = [asyncio.ensure_future(_embed_one(llm, request, params, each)) for each in inputs]
+    try:
+        made = await asyncio.gather(*tasks)
+    except BaseException:
+        # The others would go on, for an answer that cannot be whole any more.
+        for task in tasks:
+            task.cancel()
+        raise
+    done = [tokens for tokens, (vector, _) in zip(inputs, made, strict=True) if vector]
+    is_whole = len(done) == len(inputs)
+    return Generation(
+        text=to_answer(pack(vector) for vector, _ in made) if is_whole else "",
+        usage=Usage(sum(map(len, done)), cached_tokens=sum(cached for _, cached in made)),
+        finish_reason="stop" if is_whole else "abort",
+        model_served=model,
+    )
+
+
+async def _embed_one(llm: Any, request: GenerationRequest, params: Any, tokens: list[int]) -> tuple[bytes, int]:
+    """The bytes of one input's vector, none if the input was aborted, and how many of its tokens were in the cache.
+
+    All inputs have the request's id: one `abort` ends them all.
+    """
+    from vllm.inputs.engine import tokens_input
+
+    vector, cached_tokens = b"", 0
+    given = tokens_input(tokens, cache_salt=request.cache_salt)
+    async for output in llm.encode(given, params, request.request_id, priority=request.priority):
+        vector = output.outputs.data.float().numpy().astype("<f4").tobytes()
+        cached_tokens = (output.num_cached_tokens or 0) if vector else 0
+    return vector, cached_tokens
+
 
 #: Seconds that a core gets to exit after it is found dead, before it is killed.
 DEAD_EXIT_S = 2.0

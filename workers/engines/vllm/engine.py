@@ -12,18 +12,22 @@ from concurrent.futures import CancelledError
 from headrace.config import PoolSettings, Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
-from headrace.domain.compression import TokenSurprise
+from headrace.domain.prompts.compression import TokenSurprise
 from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
-from workers.engines.adapters import find_adapters, no_such_adapter
-from workers.engines.base import EngineLimits, EngineStats, Generation, GenerationRequest, OnDelta, Progress
-from workers.engines.kinds import check_kind
-from workers.engines.vllm.call import CoreCall
-from workers.engines.vllm.core import DEAD_EXIT_S, Core
-from workers.engines.vllm.load import DRAIN_S, import_vllm, load
-from workers.engines.vllm.reading import Parsers
-from workers.engines.vllm.scratch import Scratch
-from workers.engines.vllm.stats import Tally
+from workers.engines.base import (
+    EngineLimits,
+    EngineStats,
+    Generation,
+    GenerationRequest,
+    OnDelta,
+    Progress,
+    check_answerable,
+)
+from workers.engines.vllm.answer import Parsers
+from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
+from workers.engines.vllm.load import DRAIN_S, Scratch, Tally, import_vllm, load
+from workers.engines.vllm.settings import find_adapters
 from workers.engines.vllm.surprise import WINDOW_TOKENS, joined, windows
 
 log = logging.getLogger(__name__)
@@ -87,8 +91,6 @@ class VllmEngine:
 
     def generate(self, request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
         core = self._serving()
-        if request.adapter is not None and request.adapter not in self._pool.adapters:
-            raise no_such_adapter(request.adapter)
         call = self._call(request, on_delta)
         if call.inputs is None and call.tokens_left < 1:
             usage = Usage(len(call.prompt), request.sampling.max_tokens)
@@ -106,7 +108,7 @@ class VllmEngine:
     def _call(self, request: GenerationRequest, on_delta: OnDelta | None) -> CoreCall:
         """Encode the request. Runs in the task's thread to spare the event loop. Raises: PromptRejected."""
         tokenizer, model = self._tokenizer, request.adapter or self._pool.model
-        check_kind(request, is_embedding=isinstance(tokenizer, InputTokenizer))
+        check_answerable(request, adapters=self._pool.adapters, is_embedding=isinstance(tokenizer, InputTokenizer))
         with self._encodings:
             try:
                 if isinstance(tokenizer, InputTokenizer):

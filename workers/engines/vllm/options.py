@@ -1,11 +1,8 @@
-"""Checks an operator's `engine_options` before vLLM loads anything. Pure: does not import vllm.
-
-The caller passes the names and types of vLLM's engine arguments, as dataclass fields.
-"""
+"""Values as vLLM takes them: an operator's `engine_options` and a request's sampling. Pure: does not import vllm."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -13,7 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from headrace.errors import ConfigError
+from headrace.domain.answers import TokenLogprob, alternative
+from headrace.domain.prompts import ExtraSampling, Sampling
+from headrace.errors import ConfigError, PromptRejected
 
 _PLAIN = {bool, int, float, str, dict, list, set, NoneType}
 
@@ -24,11 +23,10 @@ def checked(options: Mapping[str, Any], known: Iterable[Field[Any]], where: str)
     Does not check an option whose type is a class of vLLM's, because vLLM checks it at its start.
 
     Args:
-        known: the fields of vLLM's engine arguments.
+        known: the fields of vLLM's engine arguments, which are a dataclass.
         where: the dotted path of the options.
 
-    Raises:
-        ConfigError: vLLM does not have the option, or refuses its value. `param` is its dotted path.
+    Raises: ConfigError: vLLM does not have the option, or refuses its value. `param` is its dotted path.
     """
     types = {field.name: field.type for field in known if not field.name.startswith("_")}
     return {name: _value(name, value, types, where) for name, value in options.items()}
@@ -76,3 +74,53 @@ def _is_plain(kind: Any) -> bool:
     if origin in (Union, UnionType):
         return all(map(_is_plain, get_args(kind)))
     return origin is Literal or (origin or kind) in _PLAIN
+
+
+def decoding(sampling: Sampling) -> dict[str, Any]:
+    """The arguments of SamplingParams that the request sets. The model's defaults apply to the others."""
+    given = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "logprobs": sampling.top_logprobs,
+    }
+    set_here = {name: value for name, value in given.items() if value is not None}
+    several = {"n": sampling.n} if sampling.n > 1 else {}
+    return {**set_here, **several, **_extra(sampling.extra or {}), "stop": list(sampling.stop)}
+
+
+def _extra(extra: ExtraSampling) -> dict[str, Any]:
+    given = {name: value for name, value in extra.items() if name != "chat_template_kwargs"}
+    if biases := given.get("logit_bias"):
+        given["logit_bias"] = {int(token_id): bias for token_id, bias in biases.items()}
+    return given
+
+
+def constraint(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of StructuredOutputsParams, from a `response_format` of chat completions; none for plain text.
+
+    Raises: PromptRejected.
+    """
+    match response_format:
+        case None | {"type": "text"}:
+            return {}
+        case {"type": "json_object"}:
+            return {"json_object": True}
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return {"json": schema}
+    raise PromptRejected("This response_format is not supported.", param="response_format")
+
+
+def token_logprobs(
+    token_ids: Sequence[int], places: Sequence[Mapping[int, Any]], top_logprobs: int
+) -> Iterator[TokenLogprob]:
+    """Convert vLLM's log probabilities to the format of chat completions.
+
+    Args: places: for each place, vLLM's `Logprob` by token id: first the token's own, then those of the likeliest
+        tokens, best first. The token may be one of these.
+    """
+    for token_id, place in zip(token_ids, places, strict=True):
+        by_rank = sorted(place.values(), key=lambda each: each.rank)
+        top = [alternative(each.decoded_token or "", each.logprob) for each in by_rank[:top_logprobs]]
+        made = place[token_id]
+        yield {**alternative(made.decoded_token or "", made.logprob), "top_logprobs": top}

@@ -22,7 +22,7 @@ def windows(tokens: Sequence[int], most_tokens: int) -> list[list[int]]:
 
 
 def joined(measured: Sequence[Nats], tokens: int, most_tokens: int) -> Nats:
-    """The measures of a text of so many tokens, from those of its windows."""
+    """The measures of a text, from those of its windows."""
     nats: Nats = []
     for each, (start, _) in zip(measured, _bounds(tokens, most_tokens), strict=True):
         nats += each[len(nats) - start :]

@@ -1,7 +1,7 @@
 """Takes a mechanism away, for a counter-proof: `SOAK_OFF` names it, and this folder is on PYTHONPATH, and nowhere else.
 
-Python runs this at its start. `fence`: what a worker writes holds whoever has the job, so an end is written over
-another. `followers`: neither the sweep nor a reader finds the jobs whose leader has ended.
+Python runs this at its start. `fence`: what a worker writes holds, even if another has the job, so an end is written
+over another. `followers`: neither the sweep nor a reader finds the jobs whose leader has ended.
 """
 
 import os
@@ -26,10 +26,10 @@ if os.environ.get("SOAK_OFF") == "fence":  # noqa: TID251 - no setting: the prod
 if os.environ.get("SOAK_OFF") == "followers":  # noqa: TID251 - as above.
     from typing import Any
 
-    from headrace.store.jobs import followers
+    from headrace.store.cache import exact_cache
 
     def none(db: Any, *conditions: Any) -> list[Any]:
         """No follower."""
         return []
 
-    followers.of_ended_leaders = none
+    exact_cache.of_ended_leaders = none

@@ -17,7 +17,7 @@ if "encoding" in OFF:
 
     import tokenizers
 
-    from api.bodies import fair_semaphore
+    from api import slots
     from headrace.policies import tokens
 
     def encoded(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
@@ -25,13 +25,13 @@ if "encoding" in OFF:
         return tokenizer.encode(text, add_special_tokens=False)
 
     tokens._encoded = encoded
-    fair_semaphore.FairSemaphore.hold = lambda self, app_id: nullcontext()  # type: ignore[method-assign]
+    slots.FairSemaphore.hold = lambda self, app_id: nullcontext()  # type: ignore[method-assign]
 if "values" in OFF:
     from api.schemas import body
 
     body._values = lambda raw: 0
 if "checksum" in OFF:
-    from headrace.store.clients import keys
+    from headrace.store import keys
 
     keys.may_exist = lambda key, pepper: True
 if "waits" in OFF:
@@ -68,15 +68,15 @@ if "judge" in OFF:
 
     cascade.verdict = verdict  # type: ignore[assignment]
 if "checking" in OFF:
-    from api.bodies import in_flight
+    from api import bodies
 
-    class Many(in_flight.FairSemaphore):
+    class Many(bodies.FairSemaphore):
         """With a slot for each body."""
 
         def __init__(self, slots: int) -> None:
             super().__init__(slots * 10_000)
 
-    in_flight.FairSemaphore = Many  # type: ignore[misc]
+    bodies.FairSemaphore = Many  # type: ignore[misc]
 if "process" in OFF:
     from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
@@ -96,7 +96,7 @@ if "process" in OFF:
 
     api.app.create_app = together
 if "logins" in OFF:
-    from headrace.domain.operators.accounts import Operator
+    from headrace.domain.operators import Operator
     from ops import logins
 
     def check(self: logins.Logins, name: str, password: str, address: str | None) -> Operator | None:
@@ -105,7 +105,7 @@ if "logins" in OFF:
 
     logins.Logins.check = check  # type: ignore[method-assign]
 if "readiness" in OFF:
-    from api import readiness
+    from api import health
 
-    readiness.revisions.newest = readiness.revisions.newest.__wrapped__  # type: ignore[assignment]
-    readiness.Readiness.report = readiness.Readiness.check  # type: ignore[method-assign]
+    health.revisions.newest = health.revisions.newest.__wrapped__  # type: ignore[assignment]
+    health.Readiness.report = health.Readiness.check  # type: ignore[method-assign]

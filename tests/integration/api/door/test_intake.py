@@ -17,8 +17,9 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.places import Place
 from headrace.domain.queues import Candidate
-from headrace.store import Store, attempts
+from headrace.store import Store
 from headrace.store.fleet import workers
+from tests import one_attempt
 from tests.integration.conftest import waiting_for_disk
 from tests.waiting import until
 
@@ -64,7 +65,7 @@ def test_a_worker_claims_such_a_job_and_its_claim_waits_for_the_disk_too(
 
     def claim() -> bool:
         with store.autocommit() as db:
-            return attempts.claim(db, spec.id, 1, worker.id, "simulator") is not None
+            return one_attempt.claim(db, spec.id, 1, worker.id, "simulator") is not None
 
     with ThreadPoolExecutor(2) as threads:
         with disk_is_away():

@@ -14,14 +14,13 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from api.call import Call, Reply
-from api.door.plain_jobs import PlainJobs
+from api.door.submit import PlainJobs
 from api.handlers.jobs import PLAIN_FIELDS
 from headrace.broker.messages import list_key
 from headrace.domain.apps import App
 from headrace.domain.ids import parse_id
 from headrace.errors import StoreUnavailable
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.tables import job_texts, jobs
 from tests.web import ApiClient, Web
 
@@ -86,9 +85,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each submit, whether it was answered in a share."""
     takes, serve, told = PlainJobs.takes, PlainJobs._serve, list[bool]()
 
-    def noted(self: PlainJobs[Reply], call: Call) -> bool:
+    def noted(self: PlainJobs[Reply], app: App, size: int) -> bool:
         told.append(False)
-        return takes(self, call)
+        return takes(self, app, size)
 
     def served(self: PlainJobs[Reply], calls: Sequence[Call]) -> Any:
         outcomes = serve(self, calls)
@@ -99,7 +98,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(PlainJobs, "takes", noted)
     monkeypatch.setattr(PlainJobs, "_serve", served)
     # On a busy machine a step may take long: not for a server's sake.
-    monkeypatch.setattr("api.door.plain_jobs.SLOW_S", 60.0)
+    monkeypatch.setattr("api.door.submit.SLOW_S", 60.0)
     return told
 
 

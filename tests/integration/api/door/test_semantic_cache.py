@@ -1,4 +1,4 @@
-"""The semantic cache as a caller sees it: jobs are accepted and queued as ever; their ends say what they were given."""
+"""The semantic cache for its callers: jobs are queued as without it, and their ends say which answer they have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from redis import Redis
 
 from headrace.broker.admission import Admission
-from headrace.broker.lookups import Lookups
+from headrace.broker.reuse import Lookups
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.store import Store
 from tests.integration.matching import ANSWER, ASKED, SAME, WordEngine, engine_of, with_semantic_cache
 from tests.web import ApiClient, Web
-from workers.matching.matcher import Matcher
+from workers.matching import Matcher
 
 CACHE = "x-headrace-cache"
 

@@ -13,8 +13,7 @@ from headrace.config import Settings
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import parse_id
 from headrace.domain.states import JobState
-from headrace.store import Store
-from headrace.store.clients import apps, keys
+from headrace.store import Store, apps, keys
 from headrace.tables import jobs
 from tests.web import Web
 
@@ -102,11 +101,9 @@ def test_a_lane_that_is_not_open_to_the_app_is_refused(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda sdk: sdk.files.list(),
-        lambda sdk: sdk.files.create(file=b"{}", purpose="batch"),
-        lambda sdk: sdk.files.content("file-1"),
-        lambda sdk: sdk.batches.create(input_file_id="f", endpoint="/v1/responses", completion_window="24h"),
-        lambda sdk: sdk.batches.retrieve("batch_1"),
+        lambda sdk: sdk.vector_stores.list(),
+        lambda sdk: sdk.uploads.create(bytes=1, filename="f", mime_type="text/plain", purpose="batch"),
+        lambda sdk: sdk.uploads.cancel("upload_1"),
         lambda sdk: sdk.moderations.create(input="x"),
         lambda sdk: sdk.responses.compact(model="m", input="x"),
         lambda sdk: sdk.responses.input_tokens.count(model="m", input="x"),

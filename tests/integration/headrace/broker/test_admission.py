@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from headrace.config import Settings
 from headrace.connections.redis import DroppedConnection, redis_client
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id, show_id
-from headrace.domain.limits.rates import RateLeft
+from headrace.domain.limits import RateLeft
 from headrace.domain.places import Ask, Load, Place, Refusal
 from headrace.domain.queues import EXECUTE, KEY_PREFIX, Candidate, Lane, Ticket, bell_key
 from headrace.errors import BrokerUnavailable
@@ -250,7 +251,7 @@ class TestShares:
         assert isinstance(back, Refusal)
         assert (back.reason, back.cap_jobs) == ("share", 2)
         assert isinstance(got, Place)
-        assert redis.exists(books_key("knocks", QUEUE)) == 0, "whoever is in has knocked enough"
+        assert redis.exists(books_key("knocks", QUEUE)) == 0, "an app that is in knocks no more"
 
     def test_a_knock_counts_for_nothing_once_its_time_is_over(self, admission: Admission, redis: Redis) -> None:
         app = new_id()
@@ -817,3 +818,17 @@ def test_redis_may_forget_the_scripts_and_close_connections(
     accept(admission, ask())
 
     assert admission.loads([QUEUE])[QUEUE].jobs == 3
+
+
+def test_a_refused_request_is_new_to_one_process_alone_in_a_minute(
+    admission: Admission, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now_s=6000.0)
+    monkeypatch.setattr("headrace.broker.admission.time", SimpleNamespace(time=lambda: clock.now_s))
+    first, second = bytes(8), b"\xff\xfe\x00binary"
+    assert admission.note_refused([]) == set()
+    assert admission.note_refused([first, second]) == {first, second}
+    assert admission.note_refused([first]) == set()
+    clock.now_s += 60
+    assert admission.note_refused([first]) == {first}
+    assert 0 < redis.ttl(f"{KEY_PREFIX}refused:100") <= 120

@@ -18,7 +18,7 @@ from headrace.broker.admission import Admission, books_key
 from headrace.broker.messages import list_key, named_in
 from headrace.domain.apps import UNLIMITED, AppLimits
 from headrace.domain.ids import new_id
-from headrace.domain.limits.rates import RateLeft, RatesLeft
+from headrace.domain.limits import RateLeft, RatesLeft
 from headrace.domain.places import Ask, Place, Refusal, bound_of
 from headrace.domain.queues import KEY_PREFIX, Candidate, Lane, Ticket
 
@@ -39,7 +39,7 @@ START_BY = datetime.now(UTC) + timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Entry:
-    """A job that waits. `likely`: fewer tokens than it may take, if so many were expected when it took its place."""
+    """A job that waits. `likely`: fewer tokens than it may take, if as many were expected when it took its place."""
 
     queue: str
     app: UUID
@@ -330,7 +330,17 @@ class Door(RuleBasedStateMachine):
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(sorted(self.books.reserved)))
-        assert self.door.leave([(job, 1)]) == self.books.leave(job) == 1
+        assert self.door.give_back([job]) == self.books.leave(job) == 1
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data())
+    def a_second_submit_changes_nothing(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.queued())))
+        entry = self.books.entries[job]
+        limits = AppLimits(queued_jobs=0, requests_per_minute=1, tokens_per_minute=1)
+        ask = Ask(job, entry.app, entry.tokens, (Candidate(entry.queue, 0, 0, 0, "test"),), limits)
+        assert isinstance(self.door.reserve([ask])[0], Place)
+        assert self.door.give_back([job]) == 0
 
     @precondition(lambda self: self.books.reserved)
     @rule(data=st.data(), is_inserted=st.booleans())

@@ -11,8 +11,8 @@ from headrace.broker import compressions as module
 from headrace.broker.compressions import Answered, Compressions
 from headrace.config import Settings
 from headrace.connections.redis import redis_client as connect
-from headrace.domain.compression import Cut
 from headrace.domain.ids import new_id
+from headrace.domain.prompts.compression import Cut
 from headrace.errors import BrokerUnavailable
 
 FOUND = Answered("digest", (Cut(0, 3, 5), Cut(2, 0, 1)))
@@ -25,7 +25,7 @@ def compressions(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Compressions:
 
 
 def serve(compressions: Compressions, found: Answered | None, jobs: int = 1) -> None:
-    """Answer so many requests."""
+    """Answer this number of requests."""
     while jobs:
         if job_id := compressions.take("fast"):
             compressions.answer(job_id, found)

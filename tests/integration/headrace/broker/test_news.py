@@ -3,6 +3,7 @@
 from redis import Redis
 from redis.client import PubSub
 
+from headrace.broker.admission import Admission
 from headrace.broker.news import LISTENS_S, News, Word, channel_of, listeners_key, word_of
 from headrace.domain.ids import new_id
 from headrace.domain.queues import MOVED, WEBHOOKS, bell_key
@@ -16,7 +17,7 @@ def listening_to(redis: Redis, channel: str) -> PubSub:
     return listener
 
 
-def test_each_listener_hears_of_its_own_jobs_once(redis: Redis) -> None:
+def test_each_listener_hears_of_its_own_jobs_once(redis: Redis, admission: Admission) -> None:
     news, mine, both = News(redis), new_id(), new_id()
     channels = [channel_of(new_id()) for _ in range(2)]
     listeners = [listening_to(redis, channel) for channel in channels]
@@ -24,8 +25,8 @@ def test_each_listener_hears_of_its_own_jobs_once(redis: Redis) -> None:
     news.listen([both], channels[1])
     news.listen([both], channels[1])
 
-    news.ended([new_id(), mine, both])
-    news.ended([both])
+    admission.announce_ended([new_id(), mine, both])
+    admission.announce_ended([both])
 
     heard = [[next_message(listeners[0])["data"] for _ in range(2)], [next_message(listeners[1])["data"]]]
     assert heard == [[f"ended {mine.hex}", f"ended {both.hex}"], [f"ended {both.hex}"]]
@@ -42,14 +43,14 @@ def test_redis_forgets_the_listeners_of_a_process_that_died(redis: Redis) -> Non
     assert 0 < redis.ttl(listeners_key(job_id)) <= LISTENS_S
 
 
-def test_the_bell_and_flower_hear_with_and_without_listeners(redis: Redis) -> None:
-    news, job_ids = News(redis), [new_id(), new_id()]
+def test_the_bell_and_flower_hear_with_and_without_listeners(redis: Redis, admission: Admission) -> None:
+    job_ids = [new_id(), new_id()]
     flower = listening_to(redis, MOVED)
 
-    news.ended([])
+    admission.announce_ended([])
     assert not redis.exists(bell_key(WEBHOOKS))
-    news.ended([job_ids[0]], has_webhooks=True, moved=job_ids)
-    news.ended([], has_webhooks=True)
+    admission.announce_ended([job_ids[0]], has_webhooks=True, moved=job_ids)
+    admission.announce_ended([], has_webhooks=True)
 
     assert next_message(flower)["data"] == " ".join(job_id.hex for job_id in job_ids)
     assert redis.xlen(bell_key(WEBHOOKS)) == 1

@@ -6,8 +6,7 @@ from dataclasses import asdict
 import pytest
 from redis import Redis
 
-from headrace.broker.admission import Admission
-from headrace.broker.standing import STANDING, TTL_MS, Standing
+from headrace.broker.admission import STANDING, STANDING_TTL_MS, Admission, Standing
 from headrace.domain.fleet import Fleet
 from headrace.domain.queues import KEY_PREFIX
 from headrace.errors import StoreUnavailable
@@ -27,7 +26,7 @@ def test_one_process_reads_for_all_until_it_is_too_old(admission: Admission, red
     assert (first.departed, first.fleets) == ({"chat": 7}, {"chat": CHAT})
     assert admission.standing(read) == first
     assert len(reads) == 1
-    assert 0 < redis.pttl(STANDING) <= TTL_MS  # type: ignore[operator]
+    assert 0 < redis.pttl(STANDING) <= STANDING_TTL_MS  # type: ignore[operator]
 
     redis.delete(STANDING)
     redis.hset(KEY_PREFIX + "departed", "chat", "8")

@@ -10,9 +10,7 @@ from click.testing import Result
 
 from headrace.domain.deliveries import Terms
 from headrace.domain.ids import new_id
-from headrace.store import Store
-from headrace.store.clients import apps
-from headrace.store.webhooks import outbox
+from headrace.store import Store, apps, deliveries
 
 Run = Callable[..., Result]
 URL = "https://receiver.example/hook?token=1"
@@ -58,6 +56,17 @@ def test_deliveries_are_listed_with_url_tries_and_last_answer_and_the_failed_one
     assert "There is no app 'nobody'" in run("deliveries", "--app", "nobody").stderr
 
 
+def test_a_delivery_says_what_it_is_about(run: Run, store: Store) -> None:
+    with store.begin() as db:
+        deliveries.add(db, "batch.completed", URL, {"id": "batch_1"}, apps.ensure(db, "shop").id)
+        deliveries.add(db, "budget.threshold_reached", URL, {"id": "x"})
+    told = json.loads(run("deliveries", "--json").stdout)
+    assert [(each["app"], each["job_id"], each["batch_id"]) for each in told] == [
+        (None, None, None),
+        ("shop", None, "batch_1"),
+    ]
+
+
 def test_a_url_stays_whole_where_a_pipe_gets_80_characters_a_line(run: Run, write: Callable[..., UUID]) -> None:
     write("failed", error="The webhook's receiver did not answer within 15 s. It may be busy.")
 
@@ -69,7 +78,7 @@ def test_a_url_stays_whole_where_a_pipe_gets_80_characters_a_line(run: Run, writ
 
 def test_nothing_to_list_is_said(run: Run) -> None:
     assert run("deliveries").stdout == "There are no deliveries.\n"
-    assert run("deliveries", "--failed").stdout == "No delivery has failed.\n"
+    assert run("deliveries", "--failed").stdout == "No delivery has failed for good.\n"
 
 
 @pytest.mark.parametrize("state", ["failed", "delivered", "pending"])
@@ -79,7 +88,7 @@ def test_a_delivery_is_tried_again_at_once_with_the_whole_schedule_before_it(
     delivery_id = write(state)
     assert run("deliveries", "retry", f"evt_{delivery_id.hex}").stdout == f"evt_{delivery_id.hex} is tried again\n"
     with store.begin() as db:
-        [delivery] = outbox.pull(db, Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
+        [delivery] = deliveries.pull(db, Terms(1, per_app=1, per_receiver=1, max_tries=1, lease_s=60)).deliveries
     assert (delivery.id, delivery.tries, delivery.tries_before) == (delivery_id, 4, 3)
 
 

@@ -12,8 +12,10 @@ from click.testing import Result
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
-from headrace.store import Store, attempts, workers
+from headrace.store import Store
+from headrace.store.fleet import workers
 from headrace.tables import decisions, hosts
+from tests import one_attempt
 
 Run = Callable[..., Result]
 ACTIVE = {"HEADRACE_SCALING__MODE": "active", "HEADRACE_SCALING__ACTUATOR": "local"}
@@ -68,7 +70,7 @@ def test_hosts_are_listed_with_their_work_their_cost_and_the_decision_behind_the
     ticket = queued()
     with store.begin() as db:
         workers.register(db, worker, 60)
-        attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
+        one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
 
     assert columns(run("hosts")) == [
         ["host-1", "chat", "i-0abc", "ready", "50", "m", "1", "1", "4.00", "4.00", "ordered", str(up)],

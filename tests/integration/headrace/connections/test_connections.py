@@ -20,12 +20,10 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace import connections
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.connections import sessions
+from headrace.connections import Sessions
 from headrace.connections.redis import REDIS_TIMEOUT_S, DroppedSentinelConnection, redis_client
-from headrace.connections.sessions import Sessions
 from headrace.errors import StoreUnavailable
-from headrace.store import Store
-from headrace.store.session import sqlstate
+from headrace.store import Store, sqlstate
 from tests.chaos.proxy import Mode, Proxy
 
 
@@ -199,7 +197,7 @@ def test_a_single_statement_fails_as_any_other(closed_by_postgres: Store, monkey
 def test_postgres_that_hangs_is_given_up_and_what_it_says_late_is_nobodys_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
     port = sa.make_url(settings.database_url).port
     assert port is not None
     with Proxy(port) as proxy:

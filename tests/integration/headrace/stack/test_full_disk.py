@@ -18,7 +18,7 @@ def test_a_report_that_a_full_disk_refuses_stops_no_stack_and_is_written_once_th
     with Stack(tmp_path / "state", options, {"OPENAI_API_KEY": ""}) as stack:
         log = stack.state_dir / "logs" / "up.log"
         before = stack.report.pids["beat"]
-        # What is written first of a report: each write of it fails for want of room.
+        # What is written first of a report: each write of it fails: there is no room.
         draft = stack.state_dir / "ready.json.new"
         refusing = stack.state_dir / "stack.json.new"
         for path in (draft, refusing):

@@ -13,9 +13,8 @@ import redis
 
 from headrace.errors import StackError
 from headrace.stack.ports import free_port
-from headrace.stack.servers import rootless
-from headrace.stack.servers.postgres import Postgres
-from headrace.stack.servers.valkey import Valkey
+from headrace.stack.postgres import Postgres
+from headrace.stack.valkey import Valkey
 
 
 def connect(postgres: Postgres) -> psycopg.Connection:
@@ -67,7 +66,7 @@ def test_a_lock_file_whose_pid_is_now_another_program_does_not_stop_postgres(tmp
 def test_root_gets_its_data_back_home_when_nobody_cannot_reach_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rootless, "can_map", lambda: False)
+    monkeypatch.setattr("headrace.stack.postgres.can_map", lambda: False)
     tmp_path.chmod(0o700)
     postgres = Postgres(tmp_path / "postgres", free_port())
     for expected in (0, 1):

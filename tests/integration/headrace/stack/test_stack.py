@@ -17,15 +17,15 @@ from click.testing import CliRunner
 
 from headrace.cli import main
 from headrace.errors import StackError
-from headrace.stack.processes.watchdog import GRACE_S
-from headrace.stack.report import Report
 from headrace.stack.stack import Stack
+from headrace.stack.state_folder import Report
+from headrace.stack.watchdog import GRACE_S
 from scheduler.actuators.base import HostMachine, HostOrder
 from scheduler.actuators.local import LocalActuator
 from tests.waiting import until
 
 DEADLINE_S = 60.0
-PROCESSES = {"postgres", "valkey", "web", "ops", "gpu", "webhooks", "control", "beat", "flower"}
+PROCESSES = {"postgres", "valkey", "web", "ops", "gpu", "webhooks", "batches", "control", "beat", "flower"}
 
 
 def get(url: str, auth: str | None = None) -> int:
@@ -51,7 +51,7 @@ def tree(root: int) -> set[int]:
 
 
 def is_running(pid: int) -> bool:
-    """True for a process that has not ended; one that nobody has collected yet has ended."""
+    """True for a process that has not ended; one that was not collected yet has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -4,10 +4,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from headrace.domain.operators.actions import Action, Actor, Source
-from headrace.store import Store
+from headrace.domain.operators import Action, Actor, Source
+from headrace.store import Store, apps
 from headrace.store.audit import NotRecorded, WantedEntries, acting, newest
-from headrace.store.clients import apps
 
 ADA = Actor("ada", Source.PAGES)
 

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.deliveries import Delivery, Terms
-from headrace.domain.fleet import WorkerInfo, WorkerReport
+from headrace.domain.fleet import WorkerReport
 from headrace.domain.ids import new_id
-from headrace.store import Store
+from headrace.store import Store, deliveries
 from headrace.store.fleet import decisions, hosts, workers
-from headrace.store.webhooks import deliveries, outbox
+from tests import one_attempt
 from tests.integration.months_of_jobs import with_whole_indexes
 
 #: Rows that the partial indexes leave out, so that another index costs more.
@@ -32,9 +32,7 @@ OTHERS = (
 
 
 def renew(db: Connection) -> None:
-    info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", 4)
-    workers.register(db, info, 60)
-    workers.renew(db, info.id, 60, WorkerReport(0, ready=True))
+    workers.renew(db, one_attempt.add_worker(db), 60, WorkerReport(0, ready=True))
 
 
 def record_gone(db: Connection) -> None:
@@ -49,10 +47,10 @@ CALLS: dict[str, tuple[Callable[[Connection], Any], str]] = {
     "read the fleets": (workers.fleets, "ix_jobs_running"),
     "read the hosts": (lambda db: hosts.work(db, "chat"), "ix_jobs_running"),
     "close decisions": (lambda db: decisions.apply_ordered(db, "chat"), "ix_decisions_open"),
-    "pull deliveries": (lambda db: outbox.pull(db, Terms(1, 1, 1, max_tries=3, lease_s=60)), IS_PENDING),
+    "pull deliveries": (lambda db: deliveries.pull(db, Terms(1, 1, 1, max_tries=3, lease_s=60)), IS_PENDING),
     "count due deliveries": (lambda db: deliveries.oldest_due(db, 10), IS_PENDING),
     "list failed deliveries": (
-        lambda db: deliveries.newest(db, is_failed=True, app_id=None, limit=10),
+        lambda db: deliveries.newest(db, state="failed", app_id=None, limit=10),
         "ix_deliveries_failed",
     ),
     "give up a receiver": (record_gone, IS_PENDING),

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.ids import month_of, new_id
 from headrace.domain.queues import Ticket
-from headrace.stack.servers.postgres import bin_folder
+from headrace.stack.postgres import bin_folder
 from headrace.store import Store
 from headrace.store.sql import text_of
 
@@ -62,7 +62,7 @@ def prepare(db: sa.Connection, statement: str, ids: list[UUID]) -> str:
 
 
 def scans(store: Store, statement: str, count: int) -> set[Scan]:
-    """How each table is read, if so many jobs are asked for."""
+    """How each table is read for this number of jobs."""
     with store.begin() as db:
         # As a plan that is kept for any parameter, which is what a worker has after a few of them.
         db.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
@@ -165,7 +165,7 @@ VALUES = {
     ),
     **dict.fromkeys(("most", "per_app", "per_receiver", "groups", "running", "lease_s"), 1),
     **{"state": "succeeded", "key_ttl": "24 hours", "until": "now", "after_receiver": ""},
-    **dict.fromkeys(("worker_id", "after_app"), UUID(int=0)),
+    **dict.fromkeys(("worker_id", "after_app", "batch_id"), UUID(int=0)),
 }
 
 

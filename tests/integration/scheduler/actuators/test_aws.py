@@ -1,9 +1,11 @@
 """The actuator `aws` on moto's server. The rules of AWS that moto does not know are checked by what was called."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from headrace.config import PoolSettings, ScalingSettings, Settings
 from headrace.errors import ActuatorUnavailable, ConfigError
@@ -72,6 +74,59 @@ def test_a_release_lowers_the_desired_capacity_only_through_the_instances(cloud:
     assert cloud.group("chat")["DesiredCapacity"] == 1
 
 
+class Group:
+    """A group that lacks instances, as boto3's client shows it: moto starts them at once."""
+
+    def __init__(self, instances: int, desired: int, least: int = 0) -> None:
+        live = [{"InstanceId": f"i-{number}", "LifecycleState": "InService"} for number in range(instances)]
+        ending = {"InstanceId": "i-ending", "LifecycleState": "Terminating"}
+        sizes = {"DesiredCapacity": desired, "MinSize": least, "MaxSize": 20}
+        self._group = {"AutoScalingGroupName": "group", "Instances": [*live, ending], **sizes}
+        self.capacities: list[int] = []
+
+    def describe_auto_scaling_groups(self, **_: Any) -> Any:
+        return {"AutoScalingGroups": [self._group]}
+
+    def set_desired_capacity(self, **arguments: Any) -> None:
+        self.capacities.append(arguments["DesiredCapacity"])
+
+
+@pytest.mark.parametrize(
+    ("group", "awaited", "capacities"),
+    [
+        pytest.param(Group(2, desired=5), 0, [2], id="written off"),
+        pytest.param(Group(2, desired=5), 1, [3], id="one is awaited"),
+        pytest.param(Group(2, desired=3), 1, [], id="nothing is missing"),
+        pytest.param(Group(2, desired=2), 1, [], id="never raised"),
+        pytest.param(Group(2, desired=5, least=4), 0, [4], id="not below MinSize"),
+        pytest.param(Group(4, desired=5), 0, [4], id="two came meanwhile"),
+    ],
+)
+def test_the_desired_capacity_follows_the_leases(group: Group, awaited: int, capacities: list[int]) -> None:
+    present = [HostMachine("i-0"), HostMachine("i-1"), HostMachine("i-ending", is_ending=True)]
+    AwsActuator({"chat": "group"}, group, None, patience_s=1.0).withdraw("chat", awaited, present)
+    assert group.capacities == capacities
+
+
+def test_ec2_says_when_instances_were_launched(cloud: AutoScaling) -> None:
+    actuator = cloud.actuator()
+    actuator.order("chat", orders(2), [])
+    machines = actuator.machines("chat")
+    times = actuator.launch_times("chat", [*machines, HostMachine("i-0123456789abcdef0")])
+    assert times.keys() == {machine.provider_id for machine in machines}
+
+
+@pytest.mark.parametrize(("code", "raised"), [("UnauthorizedOperation", False), ("RequestLimitExceeded", True)])
+def test_without_the_right_no_launch_time_is_known(code: str, raised: bool) -> None:
+    class Ec2:
+        def describe_instances(self, **_: Any) -> Any:
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "DescribeInstances")
+
+    actuator = AwsActuator({"chat": "group"}, None, Ec2(), patience_s=1.0)
+    with pytest.raises(ActuatorUnavailable) if raised else nullcontext():
+        assert actuator.launch_times("chat", [HostMachine("i-1")]) == {}
+
+
 def test_what_the_cloud_says_reaches_the_operator(cloud: AutoScaling) -> None:
     cloud.client.delete_auto_scaling_group(AutoScalingGroupName=cloud.groups["chat"])
     with pytest.raises(ActuatorUnavailable, match=rf"'{cloud.groups['chat']}' of pool 'chat' does not exist"):
@@ -101,7 +156,7 @@ def test_an_instances_state_says_whether_it_serves(state: str, machines: list[Ho
         def describe_auto_scaling_groups(self, **_: Any) -> Any:
             return {"AutoScalingGroups": [{"Instances": [{"InstanceId": "i-1", "LifecycleState": state}]}]}
 
-    assert AwsActuator({"chat": "group"}, Client(), patience_s=1.0).machines("chat") == machines
+    assert AwsActuator({"chat": "group"}, Client(), None, patience_s=1.0).machines("chat") == machines
 
 
 def test_each_pool_needs_a_group(cloud: AutoScaling) -> None:

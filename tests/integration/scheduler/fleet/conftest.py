@@ -16,7 +16,7 @@ from headrace.store.fleet import decisions, hosts, workers
 from headrace.store.fleet.hosts import HostPrice
 from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover
-from scheduler.fleet.pace import Timing
+from scheduler.fleet.plan import Timing
 from tests.contracts.providers.cloud import Cloud
 
 LEASE_S = 10.0
@@ -47,7 +47,7 @@ def mover(active: ControlDeps, cloud: Cloud) -> HostMover:
 
 @pytest.fixture
 def want(active: ControlDeps) -> Callable[[int], list[str]]:
-    """A decision orders so many hosts; returns their ids."""
+    """A decision orders this number of hosts; returns their ids."""
 
     def decide(count: int) -> list[str]:
         with active.store.begin() as db:

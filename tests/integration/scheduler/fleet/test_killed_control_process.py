@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.config import PROJECT_ROOT, Settings
-from headrace.stack.processes.child import Child, Command
+from headrace.stack.child import Child, Command
 from headrace.startup import KILLED
 from scheduler.fleet.move_hosts import FAILPOINT_INTENDED, FAILPOINT_ORDERED
 from tests.contracts.providers.programs import MinimalProgram

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from headrace import connections
+from headrace.domain.fleet import WorkerInfo
 from headrace.domain.hosts import HostEnd
+from headrace.domain.ids import new_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store
-from headrace.store.fleet import hosts
+from headrace.store.fleet import hosts, workers
 from scheduler.actuators.base import HostMachine
 from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import FAILPOINT_INTENDED, FAILPOINT_ORDERED, HostMover
-from scheduler.fleet.pace import Timing
+from scheduler.fleet.plan import Timing
 from tests.contracts.providers.cloud import Cloud
 from tests.integration.scheduler.fleet.conftest import AT_ONCE
 
@@ -165,7 +167,8 @@ def test_a_failed_call_is_on_the_decision_and_repeated_after_a_pause(
     assert (len(cloud.calls), states()) == (num_calls, {"wanted": 2})
     assert HostMover(active, cloud, "chat", AT_ONCE)() == 2
     assert query("SELECT tries, error, applied_at IS NOT NULL FROM decisions") == [(2, f"no {call} today", True)]
-    answered = {"machines": 2, "order": 3}[call]
+    # A provider that names machines is also told how many are awaited.
+    answered = {"machines": (2, 3), "order": (3, 5)}[call][not cloud.names_hosts]
     assert active.tallies.calls.snapshot() == {("chat", "failed"): 1, ("chat", "answered"): answered}
 
 
@@ -495,3 +498,115 @@ def test_a_machine_whose_lease_has_ended_is_ended(
         hosts.end(db, [host_id], HostEnd.GONE)
     mover()
     assert (states(), cloud.existing) == ({"gone": 1}, {})
+
+
+@pytest.fixture
+def its_cloud() -> Cloud:
+    """A provider that names machines itself, and that has none for now."""
+    cloud = Cloud(names_hosts=False)
+    cloud.is_short = True
+    return cloud
+
+
+@pytest.fixture
+def unfilled(active: ControlDeps, its_cloud: Cloud, want: Any, states: Any, query: Any) -> HostMover:
+    """The mover of a pool of which one order was written off 1,000 s ago, without a machine."""
+    mover = HostMover(active, its_cloud, "chat", AT_ONCE)
+    want(1)
+    mover()
+    assert (states(), its_cloud.pending) == ({"ordered": 1}, {"chat": 1})
+    later(query, 1000)
+    mover()
+    mover()
+    assert states() == {"written_off": 1}
+    return mover
+
+
+def launched(cloud: Cloud, age_s: float | None) -> str:
+    """A machine that the provider starts unasked; None: it does not say when."""
+    machine = cloud._start("chat", None)
+    assert machine is not None
+    if age_s is not None:
+        cloud.launched_at[machine.provider_id] = datetime.now(UTC) - timedelta(seconds=age_s)
+    return machine.provider_id
+
+
+@pytest.mark.usefixtures("unfilled")
+def test_an_order_that_is_written_off_is_taken_back(its_cloud: Cloud) -> None:
+    assert its_cloud.deliver("chat") == []
+
+
+def test_what_was_not_taken_back_when_its_order_was_written_off_is_later(
+    active: ControlDeps, its_cloud: Cloud, want: Any, states: Any, query: Any
+) -> None:
+    mover = HostMover(active, its_cloud, "chat", AT_ONCE)
+    want(1)
+    mover()
+    later(query, 1000)
+    its_cloud.failing = {"withdraw"}
+    for _ in range(3):
+        mover()
+    assert (states(), its_cloud.pending) == ({"written_off": 1}, {"chat": 1})
+    its_cloud.failing = set()
+    # Another process, which knows nothing of the first one.
+    HostMover(active, its_cloud, "chat", AT_ONCE)()
+    assert its_cloud.deliver("chat") == []
+
+
+def test_orders_that_are_awaited_are_not_taken_back(active: ControlDeps, its_cloud: Cloud, want: Any) -> None:
+    mover = HostMover(active, its_cloud, "chat", AT_ONCE)
+    want(2)
+    for _ in range(3):
+        mover()
+    assert len(its_cloud.deliver("chat")) == 2
+
+
+def test_a_machine_that_came_too_late_and_has_no_worker_is_ended(
+    unfilled: HostMover, its_cloud: Cloud, query: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = launched(its_cloud, 200)
+    unfilled()
+    unfilled()
+    # Orders of which no host came double the patience of 150 s.
+    assert its_cloud.existing.keys() == {late}, "its worker may still come"
+    its_cloud.launched_at[late] -= timedelta(seconds=150)
+    other = launched(its_cloud, 350)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            unfilled()
+    assert its_cloud.existing.keys() == {other}, "there was one order, so that only one of them is ours"
+    assert query("SELECT provider_id FROM hosts") == [(late,)]
+    assert caplog.messages.count("host_came_late") == 1
+
+
+def test_a_late_machine_whose_worker_lives_is_adopted(
+    unfilled: HostMover, active: ControlDeps, its_cloud: Cloud, states: Any
+) -> None:
+    late = launched(its_cloud, 350)
+    worker = WorkerInfo(new_id(), f"gpu@{late}", late, "chat", "simulator", "m", max_running=8)
+    with active.store.begin() as db:
+        workers.register(db, worker, 10.0)
+    for _ in range(3):
+        unfilled()
+    assert (its_cloud.existing.keys(), states()) == ({late}, {"ready": 1, "written_off": 1})
+
+
+@pytest.mark.parametrize("age_s", [None, 2000, 90_000], ids=["unknown", "before our order", "long ago"])
+def test_a_machine_that_was_not_launched_for_an_order_is_named_and_never_touched(
+    unfilled: HostMover, its_cloud: Cloud, query: Any, age_s: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = launched(its_cloud, age_s)
+    for _ in range(3):
+        unfilled()
+    assert "scaling_machine_unclaimed" not in caplog.messages, "its worker may still come"
+    query("UPDATE scaling_alerts SET began_at = began_at - interval '10 minutes'")
+    for _ in range(3):
+        unfilled()
+    assert its_cloud.existing.keys() == {strange}
+    [alert] = [each for each in caplog.records if each.message == "scaling_machine_unclaimed"]
+    assert (alert.host, alert.pool, alert.state) == (strange, "chat", "began")  # type: ignore[attr-defined]
+    its_cloud.existing.clear()
+    with caplog.at_level(logging.INFO):
+        unfilled()
+    assert caplog.messages.count("scaling_machine_unclaimed") == 2, "it has ended"
+    assert query("SELECT count(*) FROM scaling_alerts") == [(0,)]

@@ -16,7 +16,7 @@ from headrace.store.fleet import workers
 from headrace.tables import hosts
 from headrace.tables import workers as worker_rows
 from scheduler.deps import ControlDeps
-from scheduler.fleet.note_hosts import SILENT, note_hosts
+from scheduler.fleet.move_hosts import SILENT, note_hosts
 
 
 @pytest.fixture

@@ -15,9 +15,7 @@ from headrace.domain.ids import new_id
 from headrace.store.fleet import decisions, workers
 from scheduler.app import host_sweeps
 from scheduler.deps import ControlDeps
-from scheduler.fleet.move_hosts import HostMover
-from scheduler.fleet.note_hosts import note_hosts
-from scheduler.fleet.retire_pools import UNSERVED_INTERVALS, PoolRetirer
+from scheduler.fleet.move_hosts import UNSERVED_INTERVALS, HostMover, PoolRetirer, note_hosts
 from tests.contracts.providers.cloud import Cloud
 from tests.contracts.providers.programs import MinimalProgram
 from tests.integration.scheduler.fleet.conftest import AT_ONCE, LEASE_S

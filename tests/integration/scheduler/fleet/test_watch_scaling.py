@@ -142,7 +142,7 @@ def test_refusals_below_the_maximum_or_interrupted_ones_are_not_told_of(
     query(AT_MAXIMUM)
     observe(refused=3)
     watch_scaling(watched)
-    # No sweep ran meanwhile: nobody knows whether it lasted.
+    # No sweep ran meanwhile: it is not known whether it lasted.
     query("UPDATE scaling_alerts SET began_at = began_at - interval '1 hour', seen_at = seen_at - interval '2 minutes'")
     assert watch_scaling(watched) == 0
     query("UPDATE decisions SET hosts = 5")

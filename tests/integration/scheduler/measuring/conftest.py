@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from headrace.endpoint import Endpoint
+from headrace.metrics import Endpoint
 from headrace.stack.ports import LOOPBACK, free_port
 
 

@@ -13,12 +13,11 @@ from headrace.config import BudgetSettings
 from headrace.connections import postgres
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.tables import budgets
 from scheduler import measuring
 from scheduler.deps import ControlDeps
-from scheduler.measuring import BudgetMetrics
+from scheduler.measuring import StoreMetrics
 
 Serve = Callable[..., Callable[[], list[str]]]
 
@@ -43,7 +42,7 @@ def used(page: list[str]) -> set[str]:
 
 
 def test_the_used_share_of_each_budget_with_a_limit(limited: ControlDeps, serve: Serve, app: App) -> None:
-    scrape = serve(BudgetMetrics(limited))
+    scrape = serve(StoreMetrics(limited))
     before = used(scrape())
     with limited.store.begin() as db:
         apps.set_limits(db, app.name, {"day_usd": Decimal(5)})
@@ -65,7 +64,7 @@ def test_of_thousands_of_apps_those_with_the_fullest_budgets_are_told(
         spend(limited.store, app, "day", number)
     spend(limited.store, None, "month", 0)
 
-    found = used(serve(BudgetMetrics(limited))())
+    found = used(serve(StoreMetrics(limited))())
 
     assert found == {
         '{app="",period="month"} 0.125',
@@ -79,7 +78,7 @@ def test_without_postgres_the_other_metrics_are_served(limited: ControlDeps) -> 
     away: Any = Store(postgres(limited.settings.model_copy(update={"database_url": url})))
     registry = CollectorRegistry(auto_describe=True)
     Gauge("other", "Of somebody else.", registry=registry)
-    registry.register(BudgetMetrics(replace(limited, store=away)))
+    registry.register(StoreMetrics(replace(limited, store=away)))
 
     text = generate_latest(registry).decode()
 

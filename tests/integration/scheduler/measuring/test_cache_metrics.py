@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from headrace.config import PoolSettings
-from headrace.config.caches import SemanticCacheSettings
+from headrace.config.pools import SemanticCacheSettings
 from headrace.domain.queues import Ticket
 from scheduler.deps import ControlDeps
 from scheduler.learn import judge_matches
-from scheduler.measuring import CacheMetrics
+from scheduler.measuring import StoreMetrics
 from scheduler.observe import observe
 
 Serve = Callable[..., Callable[[], list[str]]]
@@ -58,7 +58,7 @@ def test_a_served_job_and_what_it_saved_are_counted_once(
 
 
 def test_entries_by_pool(cached: ControlDeps, serve: Serve, query: Query, queued: Callable[..., Ticket]) -> None:
-    scrape = serve(CacheMetrics(cached))
+    scrape = serve(StoreMetrics(cached))
     assert of(scrape, "headrace_cache_entries{") == ['headrace_cache_entries{pool="chat"} 0.0']
     for pool in ("chat", "chat", "gone"):
         insert = "INSERT INTO cache_entries (job_id, app_id, pool, scope, digest, embedding)"
@@ -68,7 +68,7 @@ def test_entries_by_pool(cached: ControlDeps, serve: Serve, query: Query, queued
 
 
 def test_without_a_semantic_cache_there_are_no_entries(deps: ControlDeps, serve: Serve) -> None:
-    assert of(serve(CacheMetrics(deps)), "headrace_cache_entries{") == []
+    assert of(serve(StoreMetrics(deps)), "headrace_cache_entries{") == []
 
 
 def test_comparisons_by_kind_and_outcome(

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from headrace.domain.attempts import AttemptEnd, Claim
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import JobState
 from headrace.store import Store, attempts, jobs
-from scheduler.deps import ControlDeps
+from scheduler.deps import BOUNDS_S, ControlDeps
 from scheduler.observe import observe
 from scheduler.sweep import expire
-from scheduler.tallies import BOUNDS_S
+from tests import one_attempt
 
 END = AttemptEnd("succeeded", 0.1, Cost(Decimal(0), "v1"), "compute")
 FAULT = AttemptEnd("failed", 0.1, Cost(Decimal(0), "v1"), "waste", error_code="engine_fault")
@@ -85,8 +85,8 @@ def test_jobs_are_counted_by_their_end_and_runs_by_their_length(
         claims = {state: claim(job.job_id, 1) for state, job in (("succeeded", good), ("failed", bad))}
     query("UPDATE jobs SET started_at = now() - interval '15 seconds' WHERE state = 'running'")
     with store.begin() as db:
-        assert attempts.finish(db, claims["succeeded"], JobState.SUCCEEDED, END)
-        assert attempts.finish(db, claims["failed"], JobState.FAILED, FAULT)
+        assert one_attempt.finish(db, claims["succeeded"], JobState.SUCCEEDED, END)
+        assert one_attempt.finish(db, claims["failed"], JobState.FAILED, FAULT)
         jobs.cancel(db, None, cancelled.job_id)
     age(late.job_id, timedelta(hours=1))
     assert expire(deps) == 1
@@ -121,7 +121,7 @@ def test_jobs_that_end_between_two_attempts_are_counted_once(
     with store.begin() as db:
         jobs.cancel(db, None, cancelled.job_id)
         # It has an entry in the ledger, as the others have of their first attempt.
-        assert attempts.finish(db, running, JobState.CANCELLED, replace(END, outcome="aborted"))
+        assert one_attempt.finish(db, running, JobState.CANCELLED, replace(END, outcome="aborted"))
     assert expire(deps) == 1
 
     ended = [

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from headrace.store.fleet import alerts
-from headrace.store.fleet.alerts import AlertKey
+from headrace.store.fleet import decisions
+from headrace.store.fleet.decisions import AlertKey
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
-from scheduler.measuring import ScalingMetrics
+from scheduler.measuring import StoreMetrics
 
 Serve = Callable[..., Callable[[], list[str]]]
 
@@ -21,7 +21,7 @@ def test_hosts_by_state_and_what_is_wanted(deps: ControlDeps, serve: Serve, quer
             target=target,
         )
 
-    page = serve(ScalingMetrics(deps))()
+    page = serve(StoreMetrics(deps))()
 
     assert 'headrace_hosts{pool="chat",state="requested"} 2.0' in page
     assert 'headrace_hosts{pool="chat",state="ready"} 0.0' in page
@@ -29,15 +29,15 @@ def test_hosts_by_state_and_what_is_wanted(deps: ControlDeps, serve: Serve, quer
 
 
 def test_what_the_operator_was_alerted_to_until_it_ends(deps: ControlDeps, serve: Serve) -> None:
-    scrape, key, other = serve(ScalingMetrics(deps)), AlertKey("at_maximum", "chat"), AlertKey("unobserved", "chat")
+    scrape, key, other = serve(StoreMetrics(deps)), AlertKey("at_maximum", "chat"), AlertKey("unobserved", "chat")
     with deps.store.begin() as db:
         for each in (key, other):
-            alerts.note_seen(db, each)
-        alerts.tell(db, key)
+            decisions.note_alert(db, each)
+        decisions.tell_alert(db, key)
 
     lasting = [line for line in scrape() if line.startswith("headrace_scaling_alerts{")]
     with deps.store.begin() as db:
-        alerts.end(db, key)
+        decisions.end_alert(db, key)
 
     assert lasting == ['headrace_scaling_alerts{kind="at_maximum",pool="chat"} 1.0']
     assert not any(line.startswith("headrace_scaling_alerts{") for line in scrape())

@@ -11,7 +11,7 @@ from headrace.config import CostSettings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
-from headrace.store.money import cost_days, cost_hours
+from headrace.store.money import cost_hours
 from headrace.tables import closed_days, hosts, ledger
 from scheduler.deps import ControlDeps
 from scheduler.money import close_days
@@ -117,14 +117,14 @@ def test_a_day_is_closed_again_when_an_hour_of_it_has_no_bill_any_more(
 def test_no_day_is_closed_before_one_that_fails(
     deps: ControlDeps, views: Read, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, close_day = views(), cost_days.close_day
+    before, close_day = views(), cost_hours.close_day
 
     def fail(db: sa.Connection, day: datetime) -> None:
         if day == DAY + timedelta(days=1):
             raise RuntimeError
         close_day(db, day)
 
-    monkeypatch.setattr(cost_days, "close_day", fail)
+    monkeypatch.setattr(cost_hours, "close_day", fail)
 
     assert close_days(deps) == 1
     with deps.store.begin() as db:

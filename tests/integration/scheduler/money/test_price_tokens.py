@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from headrace.config import HostTypeSettings, Price, ScalingSettings
 from headrace.domain.ids import new_id
-from headrace.store.money import own_prices
-from headrace.store.money.own_prices import ENOUGH
+from headrace.store.money import tariffs
+from headrace.store.money.tariffs import ENOUGH
 from headrace.tables import ledger
 from scheduler.deps import ControlDeps
 from scheduler.money import price_tokens
@@ -34,7 +34,7 @@ def priced(deps: ControlDeps) -> ControlDeps:
 
 @pytest.fixture
 def charge(deps: ControlDeps) -> Iterator[Charge]:
-    """Writes so many charges of 300 tokens of a prompt and 100 of an answer: 1.75 work for each token."""
+    """Writes this number of charges of 300 tokens of a prompt and 100 of an answer: 1.75 work for each token."""
 
     def insert(count: int = ENOUGH, **changes: Any) -> None:
         usual = {"kind": "compute", "pool": "chat", "usd": 1, "prompt_tokens": 300, "output_tokens": 100}
@@ -46,7 +46,7 @@ def charge(deps: ControlDeps) -> Iterator[Charge]:
 
 def current(deps: ControlDeps) -> dict[str, Price]:
     with deps.store.begin() as db:
-        return own_prices.current(db, deps.settings)
+        return tariffs.current_own(db, deps.settings)
 
 
 def test_tokens_cost_what_a_saturated_host_costs_over_what_it_serves(priced: ControlDeps, charge: Charge) -> None:

@@ -17,8 +17,7 @@ from headrace.config import BudgetSettings
 from headrace.domain.apps import App
 from headrace.errors import LockHeld
 from headrace.policies.webhooks import new_secret
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.store.money import budgets
 from scheduler.deps import ControlDeps
 from scheduler.money import watch_budgets

@@ -16,15 +16,15 @@ from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import NotFound
-from headrace.store import Store, attempts, jobs
+from headrace.store import Store, attempts, deliveries, jobs
 from headrace.store.attempts import claim_of
 from headrace.store.fleet import workers
-from headrace.store.jobs import retries
-from headrace.store.webhooks import deliveries, outbox
+from headrace.store.jobs import overview
+from tests import one_attempt
 from tests.integration.months_of_jobs import id_at
 
 HOOK = "https://receiver.example/hook"
@@ -52,7 +52,7 @@ def end(store: Store) -> Callable[[Ticket, JobState], None]:
         with store.autocommit() as db:
             [row] = attempts.claim_all(db, {ticket.job_id: ticket.enqueue_no}, worker.id, "simulator").values()
         with store.begin() as db:
-            assert attempts.finish(db, claim_of(row), state, DONE)
+            assert one_attempt.finish(db, claim_of(row), state, DONE)
 
     return run
 
@@ -69,7 +69,7 @@ def test_a_job_lives_its_life_in_any_month(
     ticket = queued_in(edge + timedelta(days=days), webhook_url=HOOK)
     end(ticket)
     with store.begin() as db:
-        [delivery] = outbox.pull(db, TERMS).deliveries
+        [delivery] = deliveries.pull(db, TERMS).deliveries
         deliveries.record_success(db, delivery, 204)
         found = jobs.find(db, ticket.app_id, ticket.job_id)
     assert (found.state, found.answer, found.price_version) == (JobState.SUCCEEDED, "Done.", "v1")
@@ -166,9 +166,9 @@ def test_an_operator_is_told_of_the_retry_in_another_month(
     failed = queued_in(edge + timedelta(days=1))
     end(failed, JobState.FAILED)
     with store.begin() as db:
-        [new] = retries.retry(db, [failed.job_id]).values()
+        [new] = overview.retry(db, [failed.job_id]).values()
     with store.begin() as db, pytest.raises(Exception, match=f"retried already, as 'job_{new.hex}'"):
-        retries.retry(db, [failed.job_id])
+        overview.retry(db, [failed.job_id])
 
 
 def test_an_idempotency_key_stands_for_one_job_over_the_turn_of_a_month(

@@ -20,19 +20,18 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from headrace.config import WebhookSettings
+from headrace.domain.apps import App
 from headrace.domain.deliveries import Pulled
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.errors import DeliveryFailed
 from headrace.policies.webhooks import BUDGET_EVENT, new_secret
-from headrace.store import Store, jobs
-from headrace.store.clients import apps
-from headrace.store.webhooks import outbox
-from headrace.store.webhooks.deliveries import add, forget_gone, retry
+from headrace.store import Store, apps, jobs
+from headrace.store import deliveries as outbox
+from headrace.store.deliveries import add, forget_gone, retry
 from headrace.tables import deliveries, gone_receivers
-from workers.delivering.deliver import Deliver
+from workers.delivering.deliver import Deliver, DeliverySlots
 from workers.delivering.posting import make_session
-from workers.delivering.slots import DeliverySlots
 
 
 class Receiver(ThreadingHTTPServer):
@@ -229,10 +228,41 @@ def test_410_ends_a_receivers_deliveries_for_good(
     assert row(store, comes_later).state == "delivered", "an operator knows better"
 
 
-def test_while_a_secret_is_rotated_each_try_has_two_signatures_and_either_secret_verifies(
-    store: Store, due: Callable[..., tuple[Ticket, UUID]], receiver: Receiver
+@pytest.fixture
+def of_a_batch(store: Store, app: App, receiver: Receiver) -> Callable[[], tuple[None, UUID]]:
+    """A delivery about a batch of the app `test`."""
+
+    def add_one() -> tuple[None, UUID]:
+        with store.begin() as db:
+            add(db, "batch.completed", receiver.url, {"id": "batch_1"}, app.id)
+            return None, db.scalars(sa.select(deliveries.c.id).order_by(deliveries.c.id.desc()).limit(1)).one()
+
+    return add_one
+
+
+def test_a_batchs_end_verifies_with_the_openai_sdk(
+    store: Store, of_a_batch: Callable[[], tuple[None, UUID]], receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ids = [due()[1] for _ in range(3)]
+    _, delivery_id = of_a_batch()
+    with caplog.at_level("INFO", "workers.delivering.deliver"):
+        deliver(store, SecretStr(SECRET)).run(delivery_id)
+
+    ((headers, body),) = receiver.got
+    with store.begin() as db:
+        secret = apps.find_app(db, "test").webhook_secret
+    event = OpenAI(api_key="unused").webhooks.unwrap(body, headers, secret=secret)
+    assert (event.type, event.data.id) == ("batch.completed", "batch_1")
+    assert not verifies(SECRET, receiver.got[0]), "the operator's secret is not the app's"
+    [told] = [record for record in caplog.records if record.message == "delivered"]
+    assert (told.__dict__["batch_id"], told.__dict__["job_id"]) == ("batch_1", None)
+
+
+@pytest.mark.parametrize("about", ["due", "of_a_batch"])
+def test_while_a_secret_is_rotated_each_try_has_two_signatures_and_either_secret_verifies(
+    store: Store, receiver: Receiver, about: str, request: pytest.FixtureRequest
+) -> None:
+    make = request.getfixturevalue(about)
+    ids = [make()[1] for _ in range(3)]
     with store.begin() as db:
         old = apps.find_app(db, "test").webhook_secret
     deliver(store, max_running_per_receiver=1).run(min(ids))

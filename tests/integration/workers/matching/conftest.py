@@ -7,24 +7,24 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 from redis import Redis
 
 from headrace.broker.admission import Admission
-from headrace.broker.lookups import Lookups
+from headrace.broker.reuse import Lookups
 from headrace.config import Settings
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, jobs
+from headrace.store import Store, jobs
 from headrace.store.fleet import workers
+from tests import one_attempt
 from tests.integration.matching import ANSWER, ASKED, WordEngine, engine_of, with_semantic_cache
-from workers.matching.matcher import Matcher
+from workers.matching import Matcher
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def claim(store: Store) -> Callable[[Ticket], Claim | None]:
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 30)
-            return attempts.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
+            return one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker.id, "simulator")
 
     return take
 
@@ -102,25 +102,15 @@ def answer(store: Store, admission: Admission, claim: Callable[[Ticket], Claim |
         cost = Cost(Decimal("0.5"), "v1")
         done = AttemptEnd("succeeded", 0.5, cost, "compute", Usage(9, 7, 2), text, finish_reason, "served")
         with store.begin() as db:
-            assert attempts.finish(db, held, JobState.SUCCEEDED, done)
+            assert one_attempt.finish(db, held, JobState.SUCCEEDED, done)
         admission.leave([(ticket.job_id, ticket.enqueue_no)])
 
     return end
 
 
 @pytest.fixture
-def query(store: Store) -> Callable[..., list[tuple[Any, ...]]]:
-    def run(sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        with store.begin() as db:
-            result = db.execute(sa.text(sql), values)
-            return [tuple(row) for row in result] if result.returns_rows else []
-
-    return run
-
-
-@pytest.fixture
 def trust(query: Callable[..., Any]) -> Callable[..., None]:
-    """Lets an entry have passed so many tries."""
+    """Lets an entry have passed this number of tries."""
 
     def learn(entry_id: UUID, tries: int = 60, *, right: bool = True) -> None:
         query(

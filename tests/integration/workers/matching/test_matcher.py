@@ -9,11 +9,11 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from headrace.broker import lookups as lookups_module
+from headrace.broker import reuse as lookups_module
 from headrace.broker.admission import Admission
-from headrace.broker.lookups import Lookups
 from headrace.broker.messages import list_key
 from headrace.broker.news import News, channel_of
+from headrace.broker.reuse import Lookups
 from headrace.domain.apps import App, Changes
 from headrace.domain.attempts import Claim
 from headrace.domain.ids import new_id, show_id
@@ -21,14 +21,13 @@ from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import KEY_PREFIX, Overflow, Ticket
 from headrace.errors import EngineUnavailable
-from headrace.store import Store
-from headrace.store.clients import apps
-from headrace.store.jobs import followers, texts
-from headrace.store.jobs.followers import Follower
-from headrace.store.reuse import entries
+from headrace.store import Store, apps
+from headrace.store.cache import exact_cache, semantic_cache
+from headrace.store.cache.exact_cache import Follower
+from headrace.store.jobs import texts
 from tests.integration.matching import ANSWER, ASKED, OPPOSITE, SAME, WordEngine
 from tests.waiting import until
-from workers.matching.matcher import SIMULATED_ANSWERS, SIMULATED_VECTORS, Matcher
+from workers.matching import SIMULATED_ANSWERS, SIMULATED_VECTORS, Matcher
 
 Ask = Callable[..., Ticket]
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -180,14 +179,14 @@ def test_a_job_that_was_answered_before_its_look_up_becomes_an_entry_too(
 
 def during_the_search(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do this between the search and what follows from it."""
-    search = entries.nearest
+    search = semantic_cache.nearest
 
     def nearest(*arguments: Any) -> Any:
         found = search(*arguments)
         act()
         return found
 
-    monkeypatch.setattr(entries, "nearest", nearest)
+    monkeypatch.setattr(semantic_cache, "nearest", nearest)
 
 
 def test_a_claim_between_search_and_hit_wins_and_becomes_a_test(
@@ -291,10 +290,10 @@ def test_jobs_that_follow_a_served_one_get_its_answer(
     entry()
     leader = ask(SAME)
     spec = make_spec()
-    followers.follow(store, [Follower(spec, leader.job_id, "chat.normal")])
+    exact_cache.follow(store, [Follower(spec, leader.job_id, "chat.normal")])
     matcher.look_up()
     with store.begin() as db:
-        followers.settle(db, followers.of_ended_leaders(db))
+        exact_cache.settle_followers(db, exact_cache.of_ended_leaders(db))
     assert query("SELECT state, cache FROM jobs WHERE id = :id", id=spec.id) == [("succeeded", "shared")]
     assert query("SELECT answer FROM job_texts WHERE job_id = :id", id=spec.id) == [(ANSWER,)]
     bill = "SELECT usd, saved_usd FROM ledger WHERE job_id = :id"
@@ -378,7 +377,7 @@ def test_without_pgvector_it_says_so_once_and_stays_off(
         assert "CREATE EXTENSION vector" in record.__dict__["reason"]
         lookups.close()
         ticket = ask()
-        assert not lookups.is_pending(ticket.job_id), "nothing is entered that nobody looks up"
+        assert not lookups.is_pending(ticket.job_id), "nothing is entered that is not looked up"
         assert not redis.exists(f"{KEY_PREFIX}lookups:embed")
         assert state(query, ticket)[0] == "queued"
     finally:
@@ -422,7 +421,7 @@ def test_the_right_entry_is_found_among_many_that_look_more_alike(
 ) -> None:
     """An embedding sees a question in the words that most others have, and about other things."""
     right = entry("Tell me how to open the door.")
-    numbers = range(2, 2 + entries.NEAREST)
+    numbers = range(2, 2 + semantic_cache.NEAREST)
     others = [ask(f"Please tell me how to open the {number} door.") for number in numbers]
     while matcher.look_up():
         pass

@@ -7,10 +7,9 @@ import pytest
 
 from headrace.domain.apps import App
 from headrace.domain.queues import Ticket
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from tests.integration.matching import SAME
-from workers.matching.matcher import KEEP_S, Matcher, Records
+from workers.matching import KEEP_S, Matcher, Records
 
 Ask = Callable[..., Ticket]
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -22,7 +21,7 @@ def state(query: Query, ticket: Ticket) -> str:
 
 
 def good_record(query: Query, app: App, entries: int = 100, **changes: Any) -> None:
-    """Let so many entries of an app have passed eight tries each."""
+    """Let this number of entries of an app have passed eight tries each."""
     values = {"app": app.id, "pool": "chat", "right": True, "kind": "try", **changes}
     query(
         "INSERT INTO cache_matches (job_id, app_id, pool, entry_id, similarity, kind, is_right, at)"

@@ -14,18 +14,17 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
 from headrace.domain.attempts import Outcome, Usage
-from headrace.domain.jobs import Job
-from headrace.domain.queues import Ticket
+from headrace.domain.queues import KEY_PREFIX, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import EngineFault, StoreUnavailable
 from headrace.store import Store, jobs
 from headrace.tables import attempts, ledger
 from headrace.tables import jobs as jobs_table
-from tests.integration.workers.running.conftest import Make
+from tests.integration.workers.conftest import Make, job
 from workers.engines.base import Delta, EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.running.execute import Execute
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.notices import Notices
+from workers.running.publisher import Notices
 
 DEADLINE_S = 20
 ANSWER = "An answer."
@@ -155,18 +154,13 @@ def bench(bare_worker: Make, store: Store, settings: Settings, monkeypatch: pyte
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0.01)
     engine, heard = QuickEngine(), Heard()
     slow = SlowDisk(postgres(settings))
-    execute, state = bare_worker(engine, heard, slow)
-    lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), lambda: None)
+    execute = bare_worker(engine, heard, slow)
+    lease = Lease(execute.state, store, engine, LeaseTimes(settings.lease_s, 0.02), lambda: None)
     yield Bench(execute, lease, engine, heard, slow)
     slow.writes.set()
     engine.aborted.set()
     execute.recorder.close()
     slow.close()
-
-
-def job(store: Store, ticket: Ticket) -> Job:
-    with store.begin() as db:
-        return jobs.find(db, ticket.app_id, ticket.job_id)
 
 
 def bills(store: Store) -> list[str]:
@@ -178,8 +172,12 @@ def heard_text(redis: Redis, ticket: Ticket) -> str:
     return "".join(event.text for event in Streams(redis).read(ticket.job_id) if event.kind == "delta")
 
 
+def has_stream(redis: Redis, ticket: Ticket) -> bool:
+    return bool(redis.exists(f"{KEY_PREFIX}stream:{ticket.job_id.hex}"))
+
+
 def assert_nothing_left(bench: Bench, store: Store, redis: Redis, ticket: Ticket, attempt: int) -> None:
-    found: Any = (bench.heard.places, bench.heard.announced, Streams(redis).exists(ticket.job_id), bills(store))
+    found: Any = (bench.heard.places, bench.heard.announced, has_stream(redis, ticket), bills(store))
     assert found == ([], [], False, [])
     assert job(store, ticket).attempt == attempt
     assert job(store, ticket).state is (JobState.RUNNING if attempt else JobState.QUEUED)
@@ -245,7 +243,7 @@ def test_a_job_whose_claim_is_on_disk_unknown_to_its_worker_is_given_up(
     bench.run(ticket)
     bench.end()
     assert (job(store, ticket).state, bench.heard.places, bills(store)) == (JobState.RUNNING, [], [])
-    assert not Streams(redis).exists(ticket.job_id)
+    assert not has_stream(redis, ticket)
 
     bench.lease.begin()
     orphans: list[UUID] = []

@@ -16,8 +16,8 @@ from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, attempts
-from tests.integration.workers.running.conftest import Make
-from tests.integration.workers.running.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills, job
+from tests.integration.workers.conftest import Make, job
+from tests.integration.workers.running.test_early_claims import DEADLINE_S, Heard, QuickEngine, bills
 from tests.waiting import until
 from workers.engines.base import Generation
 from workers.running.bill import Answered
@@ -61,7 +61,7 @@ def bench(bare_worker: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 100)
     engine, heard = QuickEngine(), Heard()
     slow = SlowToWrite(postgres(settings))
-    execute, _ = bare_worker(engine, heard, slow)
+    execute = bare_worker(engine, heard, slow)
     yield Bench(execute, heard, slow)
     slow.open.set()
     execute.recorder.close()

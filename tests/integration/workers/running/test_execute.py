@@ -17,25 +17,24 @@ from headrace.config import Settings
 from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerReport
 from headrace.domain.ids import new_id
-from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, Sampling, prompt_digest
 from headrace.domain.queues import Ticket
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.store import Store, jobs
-from headrace.store import attempts as store_attempts
 from headrace.store.fleet import workers
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
+from tests import one_attempt
 from tests.chaos.proxy import Mode, Proxy
-from tests.integration.workers.running.conftest import Make, run_job
+from tests.integration.workers.conftest import Make, job, run_job
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
-from workers.matching.lookup_hold import LookupHold
-from workers.running.crashes import MOST_CRASHES
+from workers.matching import LookupHold
 from workers.running.execute import Execute
 from workers.running.lease import Lease, LeaseTimes
-from workers.running.notices import Notices
+from workers.running.publisher import Notices
 from workers.running.recorder import ELSEWHERE
+from workers.running.worker_state import MOST_CRASHES
 
 
 @dataclass
@@ -115,15 +114,12 @@ class Bench:
 @pytest.fixture
 def bench(bare_worker: Make, store: Store, settings: Settings) -> Bench:
     engine, heard = ScriptedEngine(), Heard()
-    execute, state = bare_worker(engine, heard, store)
+    execute = bare_worker(engine, heard)
     gave_up, called_back = threading.Event(), threading.Event()
-    lease = Lease(state, store, engine, LeaseTimes(settings.lease_s, 0.02), gave_up.set, called_back=called_back.set)
+    lease = Lease(
+        execute.state, store, engine, LeaseTimes(settings.lease_s, 0.02), gave_up.set, called_back=called_back.set
+    )
     return Bench(execute, lease, engine, heard, gave_up, called_back)
-
-
-def job(store: Store, ticket: Ticket) -> Job:
-    with store.begin() as db:
-        return jobs.find(db, ticket.app_id, ticket.job_id)
 
 
 def entries(store: Store) -> list[tuple[str, Decimal]]:
@@ -165,7 +161,7 @@ def test_each_attempt_has_the_prefix_cache_of_its_app_alone(
 
 
 def test_apps_of_a_pool_that_shares_its_prefix_cache_have_no_salt(bench: Bench, queued: Callable[..., Ticket]) -> None:
-    ticket, bench.execute.generating = queued(), replace(bench.execute.generating, shares_prefixes=True)
+    ticket, bench.execute.shares_prefixes = queued(), True
     bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
     assert bench.engine.salts == [None]
 
@@ -455,11 +451,12 @@ def test_a_worker_whose_engine_dies_again_and_again_takes_itself_out_and_says_wh
     assert (row.stopped_at is None, row.ready) == (False, False)
 
 
-def test_an_engine_that_does_not_come_up_has_died_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = iter([*[EngineUnavailable("out of memory")] * 2 * MOST_CRASHES, None])
+def die(bench: Bench, monkeypatch: pytest.MonkeyPatch, *starts: Exception | None) -> None:
+    """The engine dies. Args: starts: how each later start fails; None: it succeeds."""
+    left = iter(starts)
 
     def start(engine: ScriptedEngine) -> EngineLimits:
-        if error := next(starts):
+        if error := next(left):
             raise error
         engine.dead = False
         return EngineLimits(2048, 4)
@@ -467,6 +464,10 @@ def test_an_engine_that_does_not_come_up_has_died_once(bench: Bench, monkeypatch
     monkeypatch.setattr(ScriptedEngine, "start", start)
     bench.engine.dead = True
     bench.execute.state.ready.clear()
+
+
+def test_an_engine_that_does_not_come_up_has_died_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    die(bench, monkeypatch, *[EngineUnavailable("out of memory")] * 2 * MOST_CRASHES, None)
     bench.lease.begin()
     assert bench.execute.state.ready.wait(10)
     bench.lease.end()
@@ -643,7 +644,7 @@ def test_attempt_that_nobody_runs_is_given_up_by_its_living_worker(
 ) -> None:
     ticket = queued()
     with store.begin() as db:  # A claim whose reply was lost.
-        store_attempts.claim(db, ticket.job_id, ticket.enqueue_no, bench.execute.state.id, "scripted")
+        one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, bench.execute.state.id, "scripted")
 
     bench.lease.begin()
     orphans: list[UUID] = []
@@ -675,18 +676,7 @@ def test_attempt_that_was_taken_from_a_living_worker_is_stopped(
 
 
 def test_engine_minder_goes_on_after_a_start_that_cannot_succeed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = iter([ConfigError("no such folder"), RuntimeError("a bug"), None])
-
-    def start(engine: ScriptedEngine) -> EngineLimits:
-        if error := next(starts):
-            raise error
-        engine.dead = False
-        return EngineLimits(2048, 4)
-
-    monkeypatch.setattr(ScriptedEngine, "start", start)
-    bench.engine.dead = True
-    bench.execute.state.ready.clear()
-
+    die(bench, monkeypatch, ConfigError("no such folder"), RuntimeError("a bug"), None)
     bench.lease.begin()
     assert bench.execute.state.ready.wait(10)
     bench.lease.end()
@@ -697,9 +687,9 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
 ) -> None:
     ticket = queued(webhook_url="https://receiver.example")
     bench.engine.waits_for_abort = True
-    bench.execute.generating.kv_budget.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
-    assert bench.execute.generating.kv_budget.hold(ticket.job_id, ticket.lane, 8, 2000, False)
-    assert not bench.execute.generating.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
+    bench.execute.kv_budget.open(EngineLimits(2048, 4, kv_tokens=2048, kv_block_tokens=16), [])
+    assert bench.execute.kv_budget.hold(ticket.job_id, ticket.lane, 8, 2000, False)
+    assert not bench.execute.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
     bench.lease.times = replace(bench.lease.times, max_run_s=0.2)
     bench.lease.begin()
 
@@ -712,7 +702,7 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
     assert entries(store) == [("compute", USD)], "it pays for what it produced"
     assert bench.heard.announced == [ticket.job_id]
     assert len(bench.execute.state.attempts) == 0
-    assert bench.execute.generating.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
+    assert bench.execute.kv_budget.hold(new_id(), ticket.lane, 8, 2000, False)
     assert not bench.gave_up.is_set()
 
 

@@ -1,41 +1,30 @@
 """A worker's part of a cascade, on a real Postgres: what it asks the engine, sends on, and gives after all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from redis import Redis
 
-from headrace.broker.streams import Streams
 from headrace.config import PoolSettings, Settings
 from headrace.config.rules import RuleSettings
+from headrace.domain.answers import TokenLogprob
 from headrace.domain.attempts import Claim, Outcome, Usage
-from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
-from headrace.domain.jobs import Job
-from headrace.domain.logprobs import TokenLogprob
 from headrace.domain.prompts import Sampling
 from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
 from headrace.errors import EngineCrash, EngineFault, PromptRejected
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
-from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
-from headrace.store.fleet import workers
 from headrace.tables import attempts, ledger
+from tests.integration.workers.conftest import Make, job
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta
 from workers.running.bill import Bill
 from workers.running.cascading import Cascading
 from workers.running.execute import Execute
-from workers.running.generating import Generating
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.recorder import Recorder
-from workers.running.worker_state import WorkerState
-from workers.taking.kv_budget import KvBudget
+from workers.running.publisher import Notices
 
 TOKEN: TokenLogprob = {"token": "a", "logprob": -3.0, "bytes": [97], "top_logprobs": []}
 GOOD = Generation("An answer.", Usage(8, 3), "stop", "m")
@@ -97,22 +86,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, settings: Settings, redis: Redis) -> Iterator[Bench]:
+def bench(bare_worker: Make, settings: Settings) -> Bench:
     engine, notices = ScriptedEngine(), Deaf()
-    info = WorkerInfo(new_id(), "gpu@test", "host", "fast", engine.name, "small", 4)
-    with store.begin() as db:
-        workers.register(db, info, settings.lease_s)
-    state, publisher = WorkerState(info.id), Publisher(Streams(redis))
-    execute = Execute(
-        state,
-        Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),  # type: ignore[arg-type]
-        Recorder(store, state.id, engine.name, notices, publisher),
-        Bill(Tariff.of(settings.model_copy(update={"pools": POOLS})), Route.POOL, "host"),
-        RetryRules(2),
-    )
-    state.ready.set()
-    yield Bench(execute, engine, notices)
-    execute.recorder.close()
+    tariff = Tariff.of(settings.model_copy(update={"pools": POOLS}))
+    execute = bare_worker(engine, notices, pool="fast", bill=Bill(tariff, Route.POOL, "host"))
+    return Bench(execute, engine, notices)
 
 
 @pytest.fixture
@@ -133,11 +111,6 @@ def again(store: Store, bench: Bench) -> Callable[[], Outcome]:
         return bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
 
     return run
-
-
-def job(store: Store, ticket: Ticket) -> Job:
-    with store.begin() as db:
-        return jobs.find(db, ticket.app_id, ticket.job_id)
 
 
 def entries(store: Store) -> list[tuple[str, str | None]]:
@@ -267,4 +240,4 @@ def test_an_answer_whose_schema_cannot_be_checked_is_given_and_counted(
     bench.engine.outcome = replace(CUT, text='"b"', finish_reason="stop")
 
     assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
-    assert (job(store, ticket).answer, bench.execute.state.unchecked.total) == ('"b"', 1)
+    assert (job(store, ticket).answer, bench.execute.state.unchecked.snapshot()) == ('"b"', {(): 1})

@@ -18,8 +18,9 @@ from headrace.domain.states import JobState
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
 from headrace.tables import jobs as jobs_table
-from tests.integration.workers.running.conftest import Bare, Make
+from tests.integration.workers.conftest import Make
 from tests.integration.workers.running.test_execute import Heard, ScriptedEngine
+from workers.running.execute import Execute
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -30,18 +31,8 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def worker(bare_worker: Make, store: Store, heard: Heard) -> Bare:
-    return bare_worker(ScriptedEngine(), heard, store)
-
-
-@pytest.fixture
-def query(store: Store) -> Query:
-    def run(sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        with store.begin() as db:
-            result = db.execute(sa.text(sql), values)
-            return [tuple(row) for row in result] if result.returns_rows else []
-
-    return run
+def worker(bare_worker: Make, heard: Heard) -> Execute:
+    return bare_worker(ScriptedEngine(), heard)
 
 
 @pytest.fixture
@@ -77,21 +68,21 @@ def register(store: Store, payload_version: int, pool: str = "chat") -> UUID:
 
 
 def test_an_unknown_field_that_needs_no_version_changes_nothing(
-    worker: Bare, written: Callable[..., Ticket], store: Store
+    worker: Execute, written: Callable[..., Ticket], store: Store
 ) -> None:
     ticket = written(later={"x": 1})
 
-    worker.execute.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1).result(20)
 
     assert (row_of(store, ticket.job_id).state, row_of(store, ticket.job_id).attempt) == ("succeeded", 1)
 
 
 def test_a_job_of_a_newer_release_is_handed_back_uncounted(
-    worker: Bare, written: Callable[..., Ticket], store: Store, query: Query, heard: Heard, caplog: Any
+    worker: Execute, written: Callable[..., Ticket], store: Store, query: Query, heard: Heard, caplog: Any
 ) -> None:
     ticket = written(version=2, style="terse")
 
-    outcome = worker.execute.run(ticket.job_id, 1).result(20)
+    outcome = worker.run(ticket.job_id, 1).result(20)
 
     assert outcome == Outcome(JobState.WAITING, "payload_too_new")
     row = row_of(store, ticket.job_id)
@@ -105,11 +96,11 @@ def test_a_job_of_a_newer_release_is_handed_back_uncounted(
 
 
 def test_it_stays_in_postgres_until_a_worker_that_reads_it_is_alive(
-    worker: Bare, written: Callable[..., Ticket], store: Store, query: Query
+    worker: Execute, written: Callable[..., Ticket], store: Store, query: Query
 ) -> None:
     """So that workers that are too old do not take it again and again."""
     ticket = written(version=2)
-    worker.execute.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1).result(20)
 
     assert due(store, query) == []
     other_pool = register(store, 2, "overflow")
@@ -118,7 +109,7 @@ def test_it_stays_in_postgres_until_a_worker_that_reads_it_is_alive(
     assert [each.job_id for each in due(store, query)] == [ticket.job_id]
 
     # It meets the old worker again: until there is none, each time costs a longer pause.
-    worker.execute.run(ticket.job_id, 2).result(20)
+    worker.run(ticket.job_id, 2).result(20)
     assert query("SELECT not_before - now() > interval '1 s' FROM jobs") == [(True,)]
     with store.begin() as db:
         workers.retire(db, newer)
@@ -126,10 +117,10 @@ def test_it_stays_in_postgres_until_a_worker_that_reads_it_is_alive(
 
 
 def test_it_expires_in_time_and_costs_nothing_if_no_worker_ever_reads_it(
-    worker: Bare, written: Callable[..., Ticket], store: Store, age: Callable[[UUID, timedelta], None]
+    worker: Execute, written: Callable[..., Ticket], store: Store, age: Callable[[UUID, timedelta], None]
 ) -> None:
     ticket = written(version=2)
-    worker.execute.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1).result(20)
     age(ticket.job_id, timedelta(seconds=31))
 
     with store.begin() as db:
@@ -140,13 +131,13 @@ def test_it_expires_in_time_and_costs_nothing_if_no_worker_ever_reads_it(
 
 
 def test_after_a_counted_attempt_it_waits_for_a_newer_worker_for_a_bounded_time(
-    worker: Bare, written: Callable[..., Ticket], store: Store, query: Query, age: Callable[[UUID, timedelta], None]
+    worker: Execute, written: Callable[..., Ticket], store: Store, query: Query, age: Callable[[UUID, timedelta], None]
 ) -> None:
     """Its `start_by` no longer bounds the wait."""
     ticket = written(version=2)
     query("UPDATE jobs SET attempt = 1, started_at = now()")
     age(ticket.job_id, timedelta(seconds=60))
-    worker.execute.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1).result(20)
     row = row_of(store, ticket.job_id)
     assert (row.state, row.attempt) == ("waiting", 1)
     assert row.started_at is not None
@@ -154,18 +145,18 @@ def test_after_a_counted_attempt_it_waits_for_a_newer_worker_for_a_bounded_time(
     register(store, 2)
     [again] = due(store, query)
     age(ticket.job_id, timedelta(minutes=11))
-    assert worker.execute.run(ticket.job_id, again.enqueue_no).result(20) == Outcome(JobState.FAILED, "payload_too_new")
+    assert worker.run(ticket.job_id, again.enqueue_no).result(20) == Outcome(JobState.FAILED, "payload_too_new")
     assert row_of(store, ticket.job_id).error_code == "payload_too_new"
 
 
 def test_a_malformed_prompt_fails_its_job_with_the_reason_and_at_once(
-    worker: Bare, written: Callable[..., Ticket], store: Store, query: Query, heard: Heard
+    worker: Execute, written: Callable[..., Ticket], store: Store, query: Query, heard: Heard
 ) -> None:
     """Not after three attempts, as `worker_lost`."""
     ticket = written()
     query('UPDATE job_texts SET messages = \'[{"role": "user", "content": 5}]\'')
 
-    assert worker.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.FAILED, "payload_unreadable")
+    assert worker.run(ticket.job_id, 1).result(20) == Outcome(JobState.FAILED, "payload_unreadable")
 
     row = row_of(store, ticket.job_id)
     assert (row.state, row.error_code, row.attempt, row.usd) == ("failed", "payload_unreadable", 1, 0)
@@ -179,12 +170,12 @@ def test_a_defect_in_a_worker_that_lives_fails_the_job_by_its_own_name_after_the
     bare_worker: Make, written: Callable[..., Ticket], store: Store, query: Query, heard: Heard
 ) -> None:
     """Such as parameters that are malformed in a way that only the engine meets. Not as `worker_lost`."""
-    worker = bare_worker(ScriptedEngine(error=TypeError("temperature")), heard, store)
+    worker = bare_worker(ScriptedEngine(error=TypeError("temperature")), heard)
     ticket = written(temperature="hot")
 
-    assert worker.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.WAITING, "internal_error")
+    assert worker.run(ticket.job_id, 1).result(20) == Outcome(JobState.WAITING, "internal_error")
     [again] = due(store, query)
-    assert worker.execute.run(ticket.job_id, again.enqueue_no).result(20) == Outcome(JobState.FAILED, "internal_error")
+    assert worker.run(ticket.job_id, again.enqueue_no).result(20) == Outcome(JobState.FAILED, "internal_error")
 
     row = row_of(store, ticket.job_id)
     assert (row.state, row.error_code, row.attempt, row.usd) == ("failed", "internal_error", 2, 0)

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,31 +17,21 @@ from headrace.broker.admission import Admission
 from headrace.broker.streams import KEEP_S, RUN_S, Streams
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.redis import redis_client
+from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.attempts import Usage
-from headrace.domain.fleet import WorkerInfo
-from headrace.domain.ids import new_id
-from headrace.domain.jobs import Job, StreamEvent
-from headrace.domain.logprobs import TokenLogprob, alternative
+from headrace.domain.jobs import StreamEvent
 from headrace.domain.prompts import Sampling
-from headrace.domain.queues import Route, Ticket
+from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import EngineFault, HeadraceError
-from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store, jobs
-from headrace.store.fleet import workers
-from tests.integration.workers.running.conftest import run_job
+from tests.integration.workers.conftest import Make, job, run_job
 from workers.engines.base import Delta, EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta
 from workers.engines.simulator.engine import SimulatorEngine
-from workers.running.bill import Bill
 from workers.running.execute import Execute
-from workers.running.generating import Generating
-from workers.running.notices import Notices
-from workers.running.publisher import Publisher
-from workers.running.recorder import Recorder
-from workers.running.worker_state import WorkerState
-from workers.taking.kv_budget import KvBudget
+from workers.running.publisher import Notices
 
 ANSWER = "Water falls through the headrace."
 
@@ -109,37 +99,14 @@ def streams(redis: Redis) -> Streams:
 
 
 @pytest.fixture
-def make_worker(store: Store, settings: Settings, admission: Admission) -> Iterator[Callable[..., Execute]]:
+def make_worker(bare_worker: Make, settings: Settings, admission: Admission) -> Callable[..., Execute]:
     """Makes workers without Celery, each with a publisher of its own."""
-    made: list[Execute] = []
 
     def make(engine: Any, redis_url: str | None = None) -> Execute:
-        info = WorkerInfo(new_id(), "gpu@test", "host", "chat", engine.name, "m", 4)
-        with store.begin() as db:
-            workers.register(db, info, settings.lease_s)
         server = redis_client(settings.model_copy(update={"redis_url": redis_url or settings.redis_url}))
-        state, publisher = WorkerState(info.id), Publisher(Streams(server))
-        publisher.begin()
-        execute = Execute(
-            state,
-            Generating(engine, KvBudget(engine, "expected", 0.0, freed=lambda: None), publisher),
-            Recorder(store, state.id, engine.name, Notices(admission, ThreadPoolExecutor(1)), publisher),
-            Bill(Tariff.of(settings), Route.POOL, "host"),
-            RetryRules(3),
-        )
-        state.ready.set()
-        made.append(execute)
-        return execute
+        return bare_worker(engine, Notices(admission, ThreadPoolExecutor(1)), redis=server, rules=RetryRules(3))
 
-    yield make
-    for execute in made:
-        execute.recorder.close()
-        execute.generating.publisher.end()
-
-
-def job(store: Store, ticket: Ticket) -> Job:
-    with store.begin() as db:
-        return jobs.find(db, ticket.app_id, ticket.job_id)
+    return make
 
 
 def again(store: Store) -> Ticket:
@@ -171,7 +138,7 @@ def test_what_is_heard_is_what_is_stored(
 
     worker = make_worker(WordyEngine())
     worker.run(ticket.job_id, 1).result(20)
-    worker.generating.publisher.end()
+    worker.publisher.end()
 
     assert heard(streams.read(ticket.job_id)) == job(store, ticket).answer == ANSWER
     (key,) = redis.keys(f"*stream:{ticket.job_id.hex}")
@@ -179,7 +146,7 @@ def test_what_is_heard_is_what_is_stored(
 
 
 def test_job_that_is_not_streamed_has_no_listener_and_no_stream(
-    make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket]
+    make_worker: Callable[..., Execute], store: Store, redis: Redis, queued: Callable[..., Ticket]
 ) -> None:
     ticket, listeners = queued(), list[OnDelta | None]()
 
@@ -190,7 +157,7 @@ def test_job_that_is_not_streamed_has_no_listener_and_no_stream(
 
     make_worker(Listening()).run(ticket.job_id, 1).result(20)
 
-    assert (listeners, streams.exists(ticket.job_id)) == ([None], False)
+    assert (listeners, redis.keys(f"*stream:{ticket.job_id.hex}")) == ([None], [])
     assert job(store, ticket).answer == ANSWER
 
 
@@ -223,9 +190,9 @@ def test_attempt_that_was_handed_back_is_continued_under_the_same_number(
     first = make_worker(WordyEngine(words=3))
     thread = threading.Thread(target=run_job, args=(first, ticket.job_id, 1))
     thread.start()
-    assert first.generating.engine.said.wait(10)
+    assert first.engine.said.wait(10)
     first.state.attempts.stop(first.state.attempts.ids()[0], "draining")
-    first.generating.engine.abort("")
+    first.engine.abort("")
     thread.join(10)
     assert job(store, ticket).attempt == 0
 
@@ -342,10 +309,10 @@ def test_cancelled_job_keeps_the_text_that_was_heard(
     worker = make_worker(WordyEngine(words=3))
     thread = threading.Thread(target=run_job, args=(worker, ticket.job_id, 1))
     thread.start()
-    assert worker.generating.engine.said.wait(10)
+    assert worker.engine.said.wait(10)
 
     worker.state.attempts.stop(worker.state.attempts.ids()[0], "cancelled")
-    worker.generating.engine.abort("")
+    worker.engine.abort("")
     thread.join(10)
 
     done = job(store, ticket)

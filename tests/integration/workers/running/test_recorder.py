@@ -18,12 +18,11 @@ from sqlalchemy.exc import DBAPIError
 from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.connections import postgres
+from headrace.domain.answers import Choice, alternative
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.choices import Choice
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, show_id
-from headrace.domain.limits.budgets import Cost
-from headrace.domain.logprobs import alternative
+from headrace.domain.limits import Cost
 from headrace.domain.prompts.tools import ToolCall
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState

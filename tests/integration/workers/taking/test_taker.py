@@ -81,7 +81,7 @@ def worker(redis: Redis) -> Callable[[int], Worker]:
 
 @pytest.fixture
 def put(admission: Admission) -> Callable[..., UUID]:
-    """Queues a job that holds so many blocks, and not more later."""
+    """Queues a job that holds this number of blocks, and not more later."""
     app = new_id()
 
     def one(lane: Lane, blocks: int) -> UUID:

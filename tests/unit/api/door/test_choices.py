@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from pydantic import SecretStr
 
-from api.door.cached.poison import Poison
 from api.door.catalogue import Catalogue
 from api.door.choices import Chooser
+from api.door.confinement import Poison
 from api.door.drafts import Draft, Spelling
 from api.door.submit import Submitter
 from headrace.broker.admission import Admission
@@ -18,11 +18,11 @@ from headrace.broker.forecast import Forecast
 from headrace.config import PoolSettings, Price, Settings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
-from headrace.domain.embeddings.inputs import text_input
 from headrace.domain.fleet import Fleet
-from headrace.domain.limits.rates import NO_RATES
+from headrace.domain.limits import NO_RATES
 from headrace.domain.places import Load, Place, Refusal
 from headrace.domain.prompts import Message, Sampling, prompt_digest
+from headrace.domain.prompts.embeddings import text_input
 from headrace.domain.queues import Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound, PoisonPrompt, QueueFull
 from headrace.policies.pricing import Tariff

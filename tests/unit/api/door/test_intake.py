@@ -1,4 +1,4 @@
-"""Many accepts at once: each gets its own outcome, nobody waits for ever, and what went wrong is undone and told."""
+"""Many accepts at once: each gets its own outcome, no caller waits for ever, and what went wrong is undone and told."""
 
 import threading
 from collections import Counter
@@ -11,13 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from api.door.drafts import Bid, Draft, Spelling
+from api.door.drafts import Bid, Draft, Sent, Spelling
 from api.door.intake import FAILPOINT_INSERTED, FAILPOINT_PUBLISHED, Intake, Outcome
 from headrace.broker.admission import Admission
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, Inserted, JobSpec
-from headrace.domain.limits.rates import NO_RATES
+from headrace.domain.limits import NO_RATES
 from headrace.domain.places import Ask, Place, Refusal
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Ticket
@@ -49,7 +49,7 @@ class Servers:
         self.batches: list[list[UUID]] = []
         self.inserted: list[list[tuple[JobSpec, Candidate]]] = []
         self.committed: list[Ticket] = []
-        self.left: list[tuple[UUID, int]] = []
+        self.given_back: list[UUID] = []
         self.steps: list[str] = []
         self.most_running = 0
         self._running = 0
@@ -98,13 +98,13 @@ class Servers:
         with self._lock:
             self.committed += tickets
 
-    def leave(self, stays: Iterable[tuple[UUID, int]]) -> int:
-        left = list(stays)
-        if left:
-            self._step("leave")
+    def give_back(self, job_ids: Iterable[UUID]) -> int:
+        given = list(job_ids)
+        if given:
+            self._step("give_back")
         with self._lock:
-            self.left += left
-        return len(left)
+            self.given_back += given
+        return len(given)
 
 
 def start_by_of(job_id: UUID) -> datetime:
@@ -144,7 +144,7 @@ def accept(intake: Intake, spec: JobSpec) -> Outcome:
 def _bid(spec: JobSpec) -> Bid:
     draft, app = Draft(Spelling("prompt"), spec.messages), App(spec.app_id, "app", "whsec_test")
     needs = spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)
-    return Bid(*needs, spec=spec, draft=draft, app=app, request_id="req_1")
+    return Bid(*needs, spec=spec, draft=draft, app=app, sent=Sent("req_1"))
 
 
 def at_once(
@@ -214,7 +214,7 @@ def test_such_a_stream_is_not_accepted_where_the_disk_never_has_it(intake: Intak
     with pytest.raises(StoreUnavailable):
         accept(intake, replace(make_spec(), stream=True))
     # A worker may have its message already, and frees its place.
-    assert not servers.left
+    assert not servers.given_back
     assert is_idle(intake)
 
 
@@ -319,12 +319,12 @@ def test_the_places_are_given_back_when_the_insert_fails(intake: Intake, servers
     servers.failures["insert"] = StoreUnavailable("gone")
     specs = [make_spec() for _ in range(8)]
     pile_up(intake, servers, specs)
-    assert Counter(servers.left) == Counter((spec.id, 1) for spec in specs)
+    assert Counter(servers.given_back) == Counter(spec.id for spec in specs)
     assert servers.committed == []
 
 
 def test_the_inserts_own_error_is_told_when_the_place_cannot_be_given_back(intake: Intake, servers: Servers) -> None:
-    servers.failures = {"insert": StoreUnavailable("gone"), "leave": BrokerUnavailable("gone too")}
+    servers.failures = {"insert": StoreUnavailable("gone"), "give_back": BrokerUnavailable("gone too")}
     with pytest.raises(StoreUnavailable):
         accept(intake, make_spec())
 
@@ -348,7 +348,7 @@ def test_one_bad_request_does_not_fail_the_others(intake: Intake, servers: Serve
     others = {spec.id for spec in specs[4:]}
     assert all(isinstance(each.result(), Place) for each in outcomes[4:])
     assert {ticket.job_id for ticket in servers.committed} == others
-    assert {job for job, _ in servers.left} == {unstorable, in_progress, replay}, "a refused one has no place"
+    assert set(servers.given_back) == {unstorable, in_progress, replay}, "a refused one has no place"
     assert refused not in {spec.id for rows in servers.inserted for spec, _ in rows}
 
 
@@ -400,4 +400,4 @@ def test_a_refusal_holds_where_postgres_fails_the_others(intake: Intake, servers
     servers.answers = {refused.id: REFUSAL}
     error = servers.failures["insert"] = StoreUnavailable("It is down.")
     assert accept_all(intake, [good, refused]) == [error, REFUSAL]
-    assert servers.left == [(good.id, 1)]
+    assert servers.given_back == [good.id]

@@ -13,12 +13,11 @@ import pytest
 
 from api.call import Call, Reply
 from api.door.intake import FAILPOINT_INSERTED
-from api.door.plain_jobs import OFF_S, PLAIN_BYTES, REFUSED_S, SLOW_S, PlainJobs
-from api.door.submit import Submitter
+from api.door.submit import OFF_S, PLAIN_BYTES, REFUSED_S, SLOW_S, PlainJobs, Submitter
 from api.handlers.jobs import accepted_reply, plain_draft
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.domain.limits.rates import NO_RATES, RateLeft, RatesLeft
+from headrace.domain.limits import NO_RATES, RateLeft, RatesLeft
 from headrace.domain.places import Place, Refusal
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, PoisonPrompt, QueueFull, StoreUnavailable
 
@@ -41,7 +40,7 @@ def plain(submitter: Submitter, clock: SimpleNamespace) -> PlainJobs[Reply]:
 
 def submit_to(plain: PlainJobs[Reply], call: Call) -> Reply | None:
     """The answer to one job; None if it is not plain. Raises: its error."""
-    answer = plain.batching.call(call) if plain.takes(call) else None
+    answer = plain.batching.call(call) if plain.takes(call.app, len(call.body)) else None
     return answer() if isinstance(answer, partial) else answer
 
 
@@ -166,7 +165,7 @@ def test_a_poison_prompt_is_refused(submit: Submit, door: Any, monkeypatch: pyte
     def poison(*_: Any) -> None:
         raise PoisonPrompt("It is one.")
 
-    monkeypatch.setattr("api.door.cached.poison.Poison.check", poison)
+    monkeypatch.setattr("api.door.confinement.Poison.check", poison)
     with pytest.raises(PoisonPrompt):
         submit()
     assert door.steps == []

@@ -1,7 +1,7 @@
 """Refusals at the door: what is repeated for a moment and for whom, whose knocks are sent, and what is counted."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,38 +9,34 @@ from typing import Any, cast
 
 import pytest
 
-from api.door.drafts import Draft, Spelling
-from api.door.refusals import FRESH_S, KNOCK_EVERY_S, REMEMBER_S, REMEMBERED, RefusalCounts, RefusalMemory
+from api.door.drafts import Sent
+from api.door.refusals import (
+    FRESH_S,
+    HASHED_BYTES,
+    KNOCK_EVERY_S,
+    REMEMBER_S,
+    REMEMBERED,
+    RefusalCounts,
+    RefusalMemory,
+    mark_of,
+)
+from api.door.specify import specify
 from api.door.submit import Submitter
+from headrace.broker.admission import Admission
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.domain.limits.rates import NO_RATES
-from headrace.domain.places import Refusal, RefusalCount, bound_of
-from headrace.domain.prompts import Message
+from headrace.domain.jobs import Idempotency
+from headrace.domain.limits import NO_RATES
+from headrace.domain.places import Refusal, RefusalCount, RefusalKey, bound_of
 from headrace.domain.queues import Lane, Overflow
-from headrace.errors import QueueFull, StoreUnavailable
+from headrace.errors import BrokerUnavailable, QueueFull, StoreUnavailable
 from headrace.store import Store
+from tests.unit.api.door.test_submit import DRAFT, refused
 
-DRAFT = Draft(Spelling("prompt"), (Message("user", "Why is the sky blue?"),), max_tokens=256)
 FULL, NEWER = (Refusal("depth", depth, 150_000, 150_000, NO_RATES, cap_jobs=500) for depth in (500, 501))
 LIKE_IT: dict[str, Any] = {"prompt": "Another.", "max_tokens": "not even valid"}
 APP = new_id()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time; a test moves it by setting `now_s`."""
-    clock = SimpleNamespace(now_s=1000.0)
-    for module in ("api.door.intake", "api.door.refusals"):
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    return clock
-
-
-def refuse(submitter: Submitter, app: App, draft: Draft = DRAFT) -> QueueFull:
-    with pytest.raises(QueueFull) as raised:
-        submitter.submit(draft, app)
-    return raised.value
 
 
 def is_refused(submitter: Submitter, app: App, body: Any = LIKE_IT) -> bool:
@@ -51,7 +47,7 @@ def is_refused(submitter: Submitter, app: App, body: Any = LIKE_IT) -> bool:
 @pytest.mark.parametrize("reason", ["depth", "share", "app_jobs"])
 def test_it_says_what_the_last_examined_job_was_told(submitter: Submitter, door: Any, app: App, reason: Any) -> None:
     door.refusal = Refusal(reason, 500, 150_000, 150_000, NO_RATES, **bound_of(reason, 5))
-    examined = refuse(submitter, app)
+    examined = refused(submitter, app)
     assert submitter.refusals.early(app.id, json.dumps(LIKE_IT).encode()) is examined
     assert door.steps.count("reserve") == 1
     assert len(door.refused) == 2
@@ -62,7 +58,7 @@ def test_it_says_what_the_last_examined_job_was_told(submitter: Submitter, door:
 @pytest.mark.parametrize("reason", ["tokens", "wait", "token_share"])
 def test_what_depends_on_a_jobs_size_is_examined(submitter: Submitter, door: Any, app: App, reason: Any) -> None:
     door.refusal = Refusal(reason, 500, 150_000, 150_000, NO_RATES, **bound_of(reason, 5))
-    refuse(submitter, app)
+    refused(submitter, app)
     assert not is_refused(submitter, app)
 
 
@@ -85,7 +81,7 @@ def test_what_depends_on_a_jobs_size_is_examined(submitter: Submitter, door: Any
 )
 def test_what_does_not_look_alike_is_examined(submitter: Submitter, door: Any, app: App, body: Any) -> None:
     door.refusal = FULL
-    refuse(submitter, app)
+    refused(submitter, app)
     assert is_refused(submitter, app)
     assert not is_refused(submitter, app, body)
 
@@ -93,7 +89,7 @@ def test_what_does_not_look_alike_is_examined(submitter: Submitter, door: Any, a
 @pytest.mark.usefixtures("clock")
 def test_another_app_is_examined(submitter: Submitter, door: Any, app: App) -> None:
     door.refusal = FULL
-    refuse(submitter, app)
+    refused(submitter, app)
     assert not is_refused(submitter, replace(app, id=new_id()))
 
 
@@ -101,7 +97,7 @@ def test_one_request_is_examined_after_a_moment_and_all_are_soon(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
 ) -> None:
     door.refusal = FULL
-    refuse(submitter, app)
+    refused(submitter, app)
     clock.now_s += FRESH_S * 1.1
     assert [is_refused(submitter, app) for _ in range(3)] == [False, True, True]
     clock.now_s += REMEMBER_S
@@ -112,9 +108,9 @@ def test_a_refusal_from_memory_is_not_kept_for_longer_than_what_redis_said(
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
 ) -> None:
     door.refusal = FULL
-    refuse(submitter, app)
+    refused(submitter, app)
     clock.now_s += FRESH_S * 0.9
-    refuse(submitter, app)
+    refused(submitter, app)
     assert door.steps.count("reserve") == 1
     clock.now_s += REMEMBER_S - FRESH_S * 0.9
     assert not is_refused(submitter, app)
@@ -122,7 +118,7 @@ def test_a_refusal_from_memory_is_not_kept_for_longer_than_what_redis_said(
 
 def test_a_job_that_finds_room_ends_it(submitter: Submitter, door: Any, app: App, clock: SimpleNamespace) -> None:
     door.refusal = FULL
-    refuse(submitter, app)
+    refused(submitter, app)
     clock.now_s += FRESH_S
     door.refusal = None
     submitter.submit(DRAFT, app)
@@ -137,9 +133,9 @@ def test_a_job_that_may_find_room_elsewhere_is_examined(
     keyed = settings.model_copy(update={"openai_api_key": "sk"})
     with_key = replace(submitter, settings=keyed, refusals=replace(submitter.refusals, settings=keyed))
     door.refusal = FULL
-    refuse(with_key, app)
+    refused(with_key, app)
     assert not is_refused(submitter, app)
-    refuse(with_key, app, replace(DRAFT, overflow=Overflow.NEVER))
+    refused(with_key, app, replace(DRAFT, overflow=Overflow.NEVER))
     assert is_refused(submitter, app, {**LIKE_IT, "overflow": "never"})
 
 
@@ -152,7 +148,7 @@ def test_a_job_that_a_cache_may_serve_is_examined(
     pool = PoolSettings(**{**settings.pools["chat"].model_dump(exclude_unset=True), **caching})
     caches = settings.model_copy(update={"pools": {"chat": pool}})
     door.refusal = FULL
-    refuse(
+    refused(
         replace(submitter, refusals=replace(submitter.refusals, settings=caches)),
         replace(app, cache_s=60.0) if change == "app" else app,
     )
@@ -162,7 +158,7 @@ def test_a_job_that_a_cache_may_serve_is_examined(
 @pytest.mark.usefixtures("clock")
 def test_lanes_are_kept_apart(submitter: Submitter, door: Any, app: App) -> None:
     door.refusal = FULL
-    refuse(submitter, app, replace(DRAFT, lane=Lane.HIGH))
+    refused(submitter, app, replace(DRAFT, lane=Lane.HIGH))
     assert is_refused(submitter, app, {**LIKE_IT, "lane": "high"})
     assert not is_refused(submitter, app)
 
@@ -229,12 +225,13 @@ def test_the_memory_of_knocks_is_bounded(submitter: Submitter, app: App) -> None
     assert len(submitter.refusals._knocked_at) <= REMEMBERED
 
 
-class Written:
-    """A Store, and what was added through it."""
+class Servers:
+    """A Store and an Admission, and what was added through them. Attributes: known: another process noted these."""
 
     def __init__(self) -> None:
-        self.is_down = False
+        self.is_down = self.has_no_redis = False
         self.counts: list[dict[Any, Any]] = []
+        self.known: set[bytes] = set()
 
     @contextmanager
     def begin(self) -> Iterator[None]:
@@ -242,43 +239,110 @@ class Written:
             raise StoreUnavailable
         yield
 
+    def note_refused(self, marks: Collection[bytes]) -> set[bytes]:
+        if self.has_no_redis:
+            raise BrokerUnavailable
+        return set(marks) - self.known
+
+
+HIGH, LOW = (RefusalKey(APP, f"chat.{lane}", "depth") for lane in ("high", "low"))
+AGAIN = RefusalKey(APP, "chat.high", "depth", is_repeat=True)
+
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Written:
-    written = Written()
+def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
+    servers = Servers()
     monkeypatch.setattr(
-        "headrace.store.fleet.observations.add_refusals", lambda _, counts: written.counts.append(counts)
+        "headrace.store.fleet.observations.add_refusals", lambda _, counts: servers.counts.append(counts)
     )
-    return written
+    return servers
 
 
-def test_counts_are_summed_by_app_queue_and_reason(written: Written) -> None:
-    counts = RefusalCounts(cast(Store, written), flush_every_s=3600)
-    for tokens in (10, 5):
-        counts.add((APP, "chat.high", "queue_full"), RefusalCount(1, tokens, tokens // 5))
-    counts.add((APP, "chat.low", "queue_full"), RefusalCount(1, 1, 1))
-
-    counts.flush()
+@pytest.fixture
+def counts(servers: Servers) -> Iterator[RefusalCounts]:
+    counts = RefusalCounts(cast(Store, servers), cast(Admission, servers), flush_every_s=3600)
+    yield counts
     counts.close()
 
-    assert written.counts == [
-        {
-            (APP, "chat.high", "queue_full"): RefusalCount(2, 15, 3),
-            (APP, "chat.low", "queue_full"): RefusalCount(1, 1, 1),
-        }
+
+def test_counts_are_summed_by_app_queue_and_reason(counts: RefusalCounts, servers: Servers) -> None:
+    for tokens in (10, 5):
+        counts.add(HIGH, RefusalCount(1, tokens, tokens // 5))
+    counts.add(LOW, RefusalCount(1, 1, 1))
+    counts.flush()
+    assert servers.counts == [{HIGH: RefusalCount(2, 15, 3), LOW: RefusalCount(1, 1, 1)}]
+
+
+def test_nothing_is_forgotten_while_the_store_is_down(counts: RefusalCounts, servers: Servers) -> None:
+    counts.add(HIGH, RefusalCount(1, 10, 4), b"a")
+    servers.is_down = True
+    with pytest.raises(StoreUnavailable):
+        counts.flush()
+    servers.is_down = False
+    counts.add(HIGH, RefusalCount(1, 1, 1), b"b")
+    counts.flush()
+    assert servers.counts == [{HIGH: RefusalCount(2, 11, 5)}]
+
+
+def test_a_request_counts_once_in_a_minute(counts: RefusalCounts, servers: Servers) -> None:
+    clock = SimpleNamespace(now_s=6000.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("api.door.refusals.time", SimpleNamespace(time=lambda: clock.now_s))
+        for _ in range(20):
+            counts.add(HIGH, RefusalCount(1, 10, 4), b"loop")
+        counts.add(HIGH, RefusalCount(1, 10, 4), b"another")
+        counts.flush()
+        counts.add(HIGH, RefusalCount(1, 10, 4), b"loop")
+        counts.flush()
+        clock.now_s += 60
+        counts.add(HIGH, RefusalCount(1, 10, 4), b"loop")
+        counts.flush()
+    assert servers.counts == [
+        {HIGH: RefusalCount(2, 20, 8), AGAIN: RefusalCount(19, 190, 76)},
+        {AGAIN: RefusalCount(1, 10, 4)},
+        {HIGH: RefusalCount(1, 10, 4)},
     ]
 
 
-def test_nothing_is_forgotten_while_the_store_is_down(written: Written) -> None:
-    counts = RefusalCounts(cast(Store, written), flush_every_s=3600)
-    counts.add((APP, "chat.high", "queue_full"), RefusalCount(1, 10, 4))
-    written.is_down = True
-    with pytest.raises(StoreUnavailable):
-        counts.flush()
-    written.is_down = False
-    counts.add((APP, "chat.high", "queue_full"), RefusalCount(1, 1, 1))
-
+@pytest.mark.parametrize("has_no_redis", [False, True])
+def test_what_another_process_refused_is_a_repeat_too(
+    counts: RefusalCounts, servers: Servers, has_no_redis: bool
+) -> None:
+    servers.known, servers.has_no_redis = {b"loop"}, has_no_redis
+    counts.add(HIGH, RefusalCount(1, 10, 4), b"loop")
     counts.flush()
-    counts.close()
+    assert servers.counts == [{HIGH if has_no_redis else AGAIN: RefusalCount(1, 10, 4)}]
 
-    assert written.counts == [{(APP, "chat.high", "queue_full"): RefusalCount(2, 11, 5)}]
+
+def test_only_so_many_requests_are_recognised(
+    counts: RefusalCounts, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.door.refusals.RECOGNISED", 3)
+    for mark in (b"a", b"b", b"c", b"d", b"d", b"a"):
+        counts.add(HIGH, RefusalCount(1, 1, 1), mark)
+    counts.flush()
+    assert servers.counts == [{HIGH: RefusalCount(5, 5, 5), AGAIN: RefusalCount(1, 1, 1)}]
+
+
+def test_a_request_is_recognised_by_its_app_and_its_body_to_the_last_byte() -> None:
+    body = b"x" * (3 * HASHED_BYTES)
+    marks = {mark_of(APP, body), mark_of(APP, body[:-1] + b"y"), mark_of(new_id(), body), mark_of(APP, body[:-1])}
+    assert len(marks) == 4
+    assert mark_of(APP, bytes(body)) in marks
+
+
+def test_a_refused_job_has_the_mark_of_its_key_or_else_of_its_body(submitter: Submitter, door: Any, app: App) -> None:
+    plain = specify(DRAFT, app, submitter.catalogue, submitter.settings)
+    keyed = replace(plain, idempotency=Idempotency("retry-1", b"hash"))
+    for spec, body in ((plain, b"{}"), (keyed, b"{}"), (plain, b"")):
+        submitter.refusals.count(spec, "depth", body)
+    assert door.marks == [mark_of(app.id, b"{}"), mark_of(app.id, b"retry-1"), None]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_request_that_is_refused_early_has_the_same_mark(submitter: Submitter, door: Any, app: App) -> None:
+    door.refusal, body = FULL, json.dumps(LIKE_IT).encode()
+    with pytest.raises(QueueFull):
+        submitter.submit(DRAFT, app, sent=Sent("req_1", body))
+    assert is_refused(submitter, app, body)
+    assert door.marks == [mark_of(app.id, body)] * 2

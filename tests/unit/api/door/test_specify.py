@@ -17,11 +17,10 @@ from headrace.config import LaneSettings, OverflowSettings, PoolSettings, Settin
 from headrace.config.rules import RuleSettings
 from headrace.config.sections import PoolLaneSettings
 from headrace.domain.apps import App
-from headrace.domain.compression import CompressChoice
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
-from headrace.domain.prompts import Message, ReasoningEffort
-from headrace.domain.prompts.plain import plain_text
+from headrace.domain.prompts import Message, ReasoningEffort, plain_text
+from headrace.domain.prompts.compression import CompressChoice
 from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, PermissionDenied

@@ -10,9 +10,9 @@ from api.door.drafts import Draft, Spelling
 from api.door.specify import specify
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.domain.apps import App
-from headrace.domain.embeddings.inputs import MOST_TOKENS, text_input, token_input
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Message
+from headrace.domain.prompts.embeddings import MOST_TOKENS, text_input, token_input
 from headrace.domain.queues import Overflow
 from headrace.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer, PromptTokenizer

@@ -21,8 +21,7 @@ from headrace.domain.apps import App, AppLimits
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, Inserted
-from headrace.domain.limits.budgets import Account
-from headrace.domain.limits.rates import NO_RATES, RateLeft, RatesLeft
+from headrace.domain.limits import NO_RATES, Account, RateLeft, RatesLeft
 from headrace.domain.places import Load, Place, Refusal, bound_of
 from headrace.domain.prompts import Message
 from headrace.domain.queues import OVERFLOW, Lane, Overflow
@@ -57,15 +56,6 @@ def measured(door: Any, fleet: dict[str, Fleet]) -> None:
     fleet["chat"] = Fleet("chat", 1, 1, 10, 10, None, None)
     door.rates = '{"chat": {"drain_tokens_per_s_per_slot": 100.0, "lanes": {}}}'
     door.backlog["chat.normal"] = Load(500, 150_000, 1, 150_000)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time as the door and its memory see it; a test moves it by setting `now_s`."""
-    clock = SimpleNamespace(now_s=1000.0)
-    for module in ("api.door.intake", "api.door.refusals"):
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    return clock
 
 
 def refused(submitter: Submitter, app: App, draft: Draft = DRAFT) -> QueueFull:
@@ -132,7 +122,7 @@ def test_a_job_is_told_of_the_slots_that_are_free_when_it_takes_its_place(
     assert told[0] == 0.0
     assert told[1] is not None
     assert told[1] > 0
-    assert submitter._candidates(door.inserted[0][0], app, DRAFT, submitter.tariff())[0].free_until == 43
+    assert submitter._bid(DRAFT, app, door.inserted[0][0], "").candidates[0].free_until == 43
 
 
 def test_nothing_is_bounded_by_a_rate_that_is_only_believed(submitter: Submitter, door: Any, app: App) -> None:
@@ -354,8 +344,8 @@ def test_the_place_is_given_back_when_the_insert_fails(
     with pytest.raises(type(failure), match=str(failure)):
         submitter.submit(DRAFT, app)
 
-    assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "leave"]
-    assert door.left == [(door.inserted[0][0].id, 1)]
+    assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "give_back"]
+    assert door.given_back == [door.inserted[0][0].id]
 
 
 def test_a_job_is_accepted_when_only_its_publish_fails(submitter: Submitter, door: Any, app: App) -> None:
@@ -364,7 +354,7 @@ def test_a_job_is_accepted_when_only_its_publish_fails(submitter: Submitter, doo
     accepted = submitter.submit(DRAFT, app)
 
     assert accepted.job_id == door.inserted[0][0].id
-    assert "leave" not in door.steps
+    assert "give_back" not in door.steps
 
 
 def test_a_job_is_accepted_when_its_wait_cannot_be_told(
@@ -430,20 +420,20 @@ def test_a_replay_that_shows_only_at_the_insert_gives_its_place_back(
     accepted = submitter.submit(DRAFT, app, KEYED)
 
     assert (accepted.job_id, accepted.is_replay) == (stored, True)
-    assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "leave"]
+    assert door.steps == ["reserve", "insert", FAILPOINT_INSERTED, "give_back"]
 
 
 def test_a_key_that_another_request_holds_is_asked_for_again_until_it_is_settled(
     submitter: Submitter, door: Any, app: App, stored: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.store.jobs.idempotency.POLL_S", 0)
+    monkeypatch.setattr("headrace.store.jobs.insertion.POLL_S", 0)
     answers = iter([None, None, (stored, KEYED.request_hash)])
     monkeypatch.setattr("api.door.submit.find_replay", lambda *_: next(answers))
     door.outcome = IdempotencyInProgress()
 
     assert submitter.submit(DRAFT, app, KEYED).job_id == stored
 
-    assert door.steps.count("reserve") == door.steps.count("leave") == 2, "each try gives its place back"
+    assert door.steps.count("reserve") == door.steps.count("give_back") == 2, "each try gives its place back"
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])

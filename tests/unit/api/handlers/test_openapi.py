@@ -2,16 +2,31 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
+from api.handlers.descriptions import OPERATIONS
 from api.handlers.documentation import DESCRIBED
 from api.handlers.openapi import document as made_of
 from api.mounts.flask_app import REFUSING
 from headrace.config import Settings
-from headrace.http.shapes import SHAPES
+from headrace.domain.batches import BatchState
+from headrace.domain.ids import new_id
+from headrace.domain.states import TERMINAL
+from headrace.http import SHAPES
+from headrace.policies.webhooks import (
+    APP_EVENTS,
+    BATCH_EVENT,
+    event_of,
+    job_data,
+    new_secret,
+    payload,
+    signed_headers,
+)
 from tests.web import Web
 
 #: For people, not for programs.
@@ -66,10 +81,9 @@ def test_every_error_looks_as_its_class_is_answered() -> None:
     shapes = {(shape.status, shape.type) for shape in SHAPES.values()}
     for method, path, made in operations():
         for status, answer in made["responses"].items():
-            content = answer["content"]["application/json"]
             if int(status) < 400 or path == "/readyz":
                 continue
-            error = content["example"]["error"]
+            error = answer["content"]["application/json"]["example"]["error"]
             assert (int(status), error["type"]) in shapes, (method, path, status)
             assert {"x-request-id", "openai-processing-ms"} <= set(answer["headers"])
 
@@ -82,6 +96,33 @@ def test_every_status_that_an_error_can_have_is_described() -> None:
 def test_every_operation_has_a_name_of_its_own() -> None:
     names = [made["operationId"] for *_, made in operations()]
     assert len(set(names)) == len(names)
+
+
+def test_every_operation_is_described_in_words() -> None:
+    described = {f"{method.upper()} {path}": made["description"] for method, path, made in operations()}
+    assert described == OPERATIONS
+    for name, text in described.items():
+        assert text.endswith("."), name
+        assert len(text) > 20, name
+
+
+def test_every_webhook_that_the_code_sends_is_described_and_no_other() -> None:
+    assert document()["webhooks"].keys() == APP_EVENTS
+    job_id, now = new_id(), datetime.now(UTC)
+    sent = [
+        (event_of(state, reason), job_data(job_id, state)) for state in TERMINAL for reason in ("stop", "length", None)
+    ]
+    sent += [(f"{BATCH_EVENT}{state}", {"id": "batch_1"}) for state in BatchState if state.is_terminal]
+    assert {event for event, _ in sent} == APP_EVENTS
+    for event, data in sent:
+        made = document()["webhooks"][event]["post"]
+        schema = made["requestBody"]["content"]["application/json"]["schema"]
+        check = jsonschema_rs.validator_for({**schema, "components": document()["components"]})
+        body = payload(new_id(), event, data, now)
+        check.validate(json.loads(body))
+        assert not check.is_valid({**json.loads(body), "data": {}})
+        headers = signed_headers([new_secret()], new_id(), now, body)
+        assert {"content-type", *(each["name"] for each in made["parameters"])} == headers.keys()
 
 
 def test_a_query_has_no_null_for_there_is_none_in_a_url() -> None:
@@ -113,14 +154,40 @@ def test_what_its_name_does_not_say_of_a_field_is_described(schema: str, fields:
 
 
 def test_what_a_body_may_hold_has_examples() -> None:
-    with_body = [made for *_, made in operations() if "requestBody" in made]
-    assert len(with_body) == 7
-    for made in with_body:
-        content = made["requestBody"]["content"]["application/json"]
+    bodies = [made["requestBody"]["content"] for *_, made in operations() if "requestBody" in made]
+    with_json = [body["application/json"] for body in bodies if "application/json" in body]
+    assert len(with_json) == 9
+    for content in with_json:
         fields = resolved(content["schema"])["properties"]
         assert content["examples"]
         for example in content["examples"].values():
             assert set(example["value"]) <= set(fields)
+
+
+def test_an_upload_is_a_form_with_a_file() -> None:
+    (made,) = [made for method, path, made in operations() if (method, path) == ("post", "/v1/files")]
+    form = made["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["required"]) == {"purpose", "file"}
+    assert form["properties"].keys() == {"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"}
+
+
+def test_what_makes_a_job_or_a_batch_takes_an_idempotency_key() -> None:
+    taking = {
+        path for _, path, made in operations() if "Idempotency-Key" in {each["name"] for each in made["parameters"]}
+    }
+    assert {"/v1/jobs", "/v1/responses", "/v1/batches", "/v1/batches/{id}/retry"} <= taking
+    assert not taking & {"/v1/files", "/v1/batches/{id}/cancel", "/tokenize"}
+
+
+def test_a_reply_that_is_not_json_says_its_media_type() -> None:
+    kinds = {
+        path: set(made["responses"]["200"]["content"])
+        for method, path, made in operations()
+        if method == "get" and path.startswith(("/v1/files/", "/v1/batches/"))
+    }
+    assert kinds["/v1/batches/{id}/results"] == {"application/jsonl"}
+    assert kinds["/v1/files/{id}/content"] == {"application/octet-stream"}
+    assert kinds["/v1/batches/{id}"] == {"application/json"}
 
 
 def test_everything_under_v1_asks_for_a_key(flask_app: Web) -> None:

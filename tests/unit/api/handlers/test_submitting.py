@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from werkzeug.datastructures import Headers
 
-from api.call import Call
-from api.door.accepted import Accepted
-from api.handlers.submitting import headers_of, idempotency, preferred_wait_s, query
+from api.call import Call, Reply
+from api.door.drafts import Accepted
+from api.handlers.replies import with_job_headers
+from api.handlers.submitting import idempotency, preferred_wait_s, query
 from api.schemas.jobs import JobsQuery
 from headrace.domain.ids import new_id
-from headrace.domain.limits.rates import RateLeft, RatesLeft
+from headrace.domain.limits import RateLeft, RatesLeft
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest
@@ -85,6 +86,10 @@ def test_a_query_string_that_is_wrong_is_refused(text: str, param: str) -> None:
 
 def accepted(**changes: Any) -> Accepted:
     return Accepted(new_id(), JobState.QUEUED, Lane.NORMAL, "chat.normal", datetime.now(UTC), 64, 30.0, **changes)
+
+
+def headers_of(accepted: Accepted) -> dict[str, str]:
+    return with_job_headers(Reply(202, b"", {}), accepted).headers
 
 
 def test_an_accept_names_its_job_and_the_rates_that_are_limited() -> None:

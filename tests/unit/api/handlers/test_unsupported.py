@@ -10,7 +10,7 @@ from headrace.config import Settings
 from headrace.domain.apps import App
 from tests.web import Web
 
-SERVED = {"jobs", "responses", "chat/completions", "completions", "embeddings", "models", "queues"}
+SERVED = {"jobs", "responses", "chat/completions", "completions", "embeddings", "models", "queues", "files", "batches"}
 
 
 @pytest.fixture
@@ -49,6 +49,8 @@ def test_nothing_that_is_served_is_hidden(flask_app: Web) -> None:
         "/v1/queues",
         "/v1/responses/resp_1",
         "/v1/responses/resp_1/input_items",
+        "/v1/files/file-1/content",
+        "/v1/batches/batch_1/results",
     ):
         assert not adapter.match(path, method="GET")[0].startswith(REFUSING), path
 
@@ -60,7 +62,8 @@ def test_nothing_that_is_served_is_hidden(flask_app: Web) -> None:
         ("/v1/chat/completions/", "OPTIONS, POST"),
         ("/v1/models/a/b", "GET, HEAD, OPTIONS"),
         ("/v1/responses/resp_1", "DELETE, GET, HEAD, OPTIONS"),
-        ("/v1/files", "OPTIONS"),
+        ("/v1/batches", "GET, HEAD, OPTIONS, POST"),
+        ("/v1/uploads", "OPTIONS"),
     ],
 )
 def test_options_lists_what_answers(flask_app: Web, path: str, methods: str) -> None:
@@ -73,7 +76,7 @@ def test_options_lists_what_answers(flask_app: Web, path: str, methods: str) -> 
     [
         ("/v1/chat/completions", 405, "OPTIONS, POST"),
         ("/v1/embeddings/", 405, "OPTIONS, POST"),
-        ("/v1/files", 404, None),
+        ("/v1/uploads", 404, None),
         ("/v1/chat/completions/chatcmpl-1", 404, None),
     ],
 )

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple, cast
 import pytest
 from werkzeug.test import TestResponse
 
-from api.auth import Authenticator
-from api.bodies.in_flight import Bodies
+from api.auth import Authenticator, Callers, CallRates
+from api.bodies import Bodies
 from api.call import Call, Reply, Step
-from api.callers import Callers, CallRates
 from api.deps import WebDeps
 from api.mounts.flask_app import make_flask_app
 from api.mounts.mount import Mount
-from headrace.broker.app_rates import AppRates
+from headrace.broker.rates import AppRates
 from headrace.domain.apps import App, Scope
 from headrace.domain.ids import new_id
 from headrace.errors import QueueFull, Unauthenticated
@@ -73,7 +72,7 @@ class World:
             bodies=self.bodies,
             callers=Callers(cast(Authenticator, self), CallRates(CALLS_PER_MINUTE)),
             metrics=SimpleNamespace(note=self._note, note_refusal=self.noted_refusals.append),
-            plain_jobs=SimpleNamespace(batching=SimpleNamespace(post=self._submit), takes=lambda _: self.takes_plain),
+            plain_jobs=SimpleNamespace(batching=SimpleNamespace(post=self._submit), takes=lambda *_: self.takes_plain),
             reader=SimpleNamespace(batching=SimpleNamespace(post=self._find), job_of=self._job_of, read=self.read),
             settings=SimpleNamespace(
                 body_limit_bytes=BODY_LIMIT, wait_limit_s=LIMIT_S, cors=SimpleNamespace(origins=())

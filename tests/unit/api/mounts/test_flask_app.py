@@ -30,6 +30,27 @@ def test_unknown_paths_and_methods_answer_in_the_same_shape(client: ApiClient) -
         assert response.headers["x-request-id"].startswith("req_")
 
 
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/v1/v1/jobs", "/v1/jobs"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/jobs/job_1", "/v1/jobs/job_1"),
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/v1/respones", "/v1/responses"),
+    ],
+    ids=["twice", "without", "with-an-id", "singular", "misspelt"],
+)
+def test_an_unknown_path_comes_with_the_one_that_is_meant(client: ApiClient, path: str, near: str) -> None:
+    assert f" Did you mean {near}? " in client.post(path).get_json()["error"]["message"]
+
+
+def test_a_path_that_is_near_none_comes_without(client: ApiClient) -> None:
+    assert (
+        client.get("/nope").get_json()["error"]["message"] == "There is no path /nope. GET /docs shows what there is."
+    )
+
+
 def test_allow_lists_what_answers_and_not_what_is_only_refused(client: ApiClient) -> None:
     # GET is one of the calls that are only refused.
     wrong = client.delete("/v1/embeddings")

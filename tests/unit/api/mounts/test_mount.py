@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
+from uuid import UUID
 
 import pytest
 
@@ -12,13 +13,13 @@ from api.call import ClientGone, Reply
 from api.mounts.flask_app import WebApp
 from headrace.batching import Batching
 from headrace.domain.apps import App, Scope
-from headrace.domain.ids import new_id, show_id
+from headrace.domain.ids import show_id
 from headrace.errors import NotFound, StoreUnavailable
 from tests.waiting import until
 
 from .conftest import APP, BODY, FULL, LIMIT_S, World
 
-JOB_ID = new_id()
+JOB_ID = UUID("01a22e506c04752b8b2136f2787f0a19")
 PATH = f"/v1/jobs/{show_id(JOB_ID)}"
 
 
@@ -104,8 +105,8 @@ def test_accepted_jobs_use_no_calls(world: World) -> None:
 @pytest.mark.parametrize("is_known", [True, False])
 @pytest.mark.parametrize(
     ("app", "status"),
-    [(None, 401), (App(new_id(), "test", "whsec_test", scopes=frozenset({Scope.READ})), 403)],
-    ids=repr,
+    [(None, 401), (App(JOB_ID, "test", "whsec_test", scopes=frozenset({Scope.READ})), 403)],
+    ids=["no app", "an app that reads"],
 )
 def test_a_key_that_may_not_submit_is_refused_unread(
     world: World, app: App | None, status: int, is_known: bool

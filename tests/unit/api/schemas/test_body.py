@@ -6,15 +6,19 @@ import tracemalloc
 from typing import Any
 
 import hypothesis
-import hypothesis.strategies as st
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, _values, parse_object, validated
-from api.schemas.chat.request import ChatRequest
-from api.schemas.job_request import JobRequest
-from api.schemas.responses import ResponseRequest
-from headrace.errors import InvalidRequest
+from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, _values, parse_object, suggested, validated
+from api.schemas.chat import ChatRequest
+from api.schemas.completions import CompletionRequest
+from api.schemas.embeddings import EmbeddingRequest
+from api.schemas.jobs import JobRequest
+from api.schemas.response_request import ResponseRequest
+from api.schemas.tokens import DetokenizeRequest, TokenizeRequest
+from headrace.errors import HeadraceError, InvalidRequest
 
 
 def nested(levels: int) -> bytes:
@@ -64,6 +68,27 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest) as raised:
         parse_object(raw)
     assert raised.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b"prompt=Why%3F&lane=high", "name=value"),
+        (b"metadata[row]=%ff\xff", "name=value"),
+        (b'--x1\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xff', "multipart/form-data"),
+    ],
+)
+def test_a_form_is_named_as_one(raw: bytes, kind: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        parse_object(raw)
+    assert str(error.value).startswith(f"The body is a form ({kind}). Send one JSON object")
+    assert error.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("raw", [b"{'prompt': 1}", b"prompt", b"", b"--", b'{"prompt": "a=b"', b"=", b"a b=c"])
+def test_what_is_no_form_is_not_called_one(raw: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="The body is not valid JSON: "):
+        parse_object(raw)
 
 
 def test_nesting_is_bounded() -> None:
@@ -213,13 +238,53 @@ def test_a_wrong_value_is_named_by_its_path(values: dict[str, object], param: st
 
 
 @pytest.mark.parametrize(
+    ("schema", "name", "meant"),
+    [
+        (ChatRequest, "temprature", "Did you mean 'temperature'?"),
+        (ChatRequest, "max_output_tokens", "Did you mean 'max_completion_tokens'?"),
+        (ChatRequest, "max_wait", "Did you mean 'job.max_wait'?"),
+        (ChatRequest, "input", "Did you mean 'messages'?"),
+        (ResponseRequest, "lane", "Did you mean 'job.lane' or 'service_tier'?"),
+        (ResponseRequest, "messages", "Did you mean 'input'?"),
+        (ResponseRequest, "max_tokens", "Did you mean 'max_output_tokens'?"),
+        (JobRequest, "promt", "Did you mean 'prompt'?"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_an_unknown_field_comes_with_the_one_that_is_meant(schema: type[BaseModel], name: str, meant: str) -> None:
+    assert f"Did you mean {suggested(schema, [name])}?" == meant
+
+
+@pytest.mark.parametrize("name", ["colour", "x" * 1000, "a"], ids=["colour", "long", "short"])
+def test_a_name_that_is_near_no_field_comes_without(name: str) -> None:
+    assert suggested(ChatRequest, [name]) == ""
+
+
+def test_a_field_without_a_name_is_refused_like_any_other() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(ResponseRequest, {"input": "Hi", "": 1})
+    assert (raised.value.code, str(raised.value)) == ("unknown_parameter", "Unknown parameter: ''.")
+
+
+def test_a_misspelt_field_of_job_is_found_among_its_own() -> None:
+    with pytest.raises(InvalidRequest, match=r"Unknown parameter: 'job.max_waits'. Did you mean 'job.max_wait'\?"):
+        validated(ResponseRequest, {"input": "Hi", "job": {"max_waits": 1}})
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"many": []}, "Invalid 'many': it must not be empty."),
         ({"many": [{"number": 1}] * 3}, "Invalid 'many': it may have at most 2 items."),
-        ({"many": ["text"]}, "Invalid 'many.0': Input should be an object."),
-        ({"named": ["text"]}, "Invalid 'named': Input should be an object."),
-        ({"inner": {"number": 1.5}}, "Invalid 'inner.number': Input should be a valid integer."),
+        ({"many": ["text"]}, "Invalid 'many.0': Input should be an object, not \"text\"."),
+        ({"named": ["text"]}, "Invalid 'named': Input should be an object, not a list."),
+        ({"inner": {"number": 1.5}}, "Invalid 'inner.number': Input should be a valid integer, not 1.5."),
+        ({"inner": {"number": {}}}, "Invalid 'inner.number': Input should be a valid integer, not an object."),
+        ({"inner": {"number": None}}, "Invalid 'inner.number': Input should be a valid integer, not null."),
+        (
+            {"inner": {"number": "ä" * 41}},
+            f"Invalid 'inner.number': Input should be a valid integer, not \"{'ä' * 40}…\".",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_the_words_of_json(change: dict[str, object], message: str) -> None:
@@ -260,3 +325,93 @@ def test_nulls_in_many_items_cost_few_passes() -> None:
 
 def test_a_mark_at_the_beginning_of_utf_8_is_not_part_of_the_body() -> None:
     assert parse_object(b'\xef\xbb\xbf{"a": "b"}') == {"a": "b"}
+
+
+#: A body of each call that is right.
+PLAIN: dict[type[BaseModel], dict[str, Any]] = {
+    JobRequest: {"prompt": "Hi"},
+    ChatRequest: {"messages": [{"role": "user", "content": "Hi"}]},
+    ResponseRequest: {"input": "Hi"},
+    CompletionRequest: {"prompt": "Hi"},
+    EmbeddingRequest: {"input": "Hi"},
+    TokenizeRequest: {"prompt": "Hi"},
+    DetokenizeRequest: {"tokens": [1]},
+}
+#: Words that mean something somewhere: types, roles, choices.
+WORDS = (
+    *("user", "assistant", "system", "tool", "developer", "function", "text", "input_text", "output_text", "message"),
+    *(
+        "function_call",
+        "function_call_output",
+        "item_reference",
+        "reasoning",
+        "json_schema",
+        "json_object",
+        "image_url",
+    ),
+    *(
+        "auto",
+        "none",
+        "required",
+        "high",
+        "batch",
+        "never",
+        "priority",
+        "flex",
+        "type",
+        "role",
+        "content",
+        "name",
+        "id",
+    ),
+    *(
+        "parameters",
+        "schema",
+        "arguments",
+        "call_id",
+        "tool_calls",
+        "tool_call_id",
+        "strict",
+        "effort",
+        "include_usage",
+    ),
+)
+NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.integers(-3, 300)
+SCALARS = st.none() | st.booleans() | NUMBERS | st.text(max_size=12) | st.sampled_from(WORDS)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=5), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+def mutated(draw: st.DrawFn, schema: type[BaseModel]) -> bytes:
+    """A right body with some fields changed: by their own names, and sometimes inside."""
+    body = json.loads(json.dumps(PLAIN[schema]))
+    names = st.sampled_from([*schema.model_fields, "unknown"])
+    body |= draw(st.dictionaries(names, VALUES, max_size=4))
+    if draw(st.booleans()) and isinstance(turns := body.get("messages", body.get("input")), list):
+        turns.append(draw(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=5)))
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("schema", list(PLAIN))
+def test_a_hostile_body_is_refused_by_name_or_understood(schema: type[BaseModel]) -> None:
+    seen = {"drafts": 0, "refusals": 0}
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        raw = mutated(data.draw, schema)
+        try:
+            made = validated(schema, parse_object(raw))
+            if hasattr(made, "to_draft"):
+                made.to_draft()
+            seen["drafts"] += 1
+        except HeadraceError as error:
+            seen["refusals"] += bool(str(error))
+
+    check()
+    assert min(seen.values()) > 0, seen

@@ -10,8 +10,8 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from api.door.drafts import Draft
 from api.schemas.body import validated
-from api.schemas.chat.request import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
-from api.schemas.openai_request import ASKS_EMPTY
+from api.schemas.chat import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
+from api.schemas.openai import ASKS_EMPTY
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest

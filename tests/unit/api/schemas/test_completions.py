@@ -6,7 +6,7 @@ import pytest
 from openai.types.completion_create_params import CompletionCreateParamsBase
 
 from api.schemas.body import validated
-from api.schemas.completions.request import UNSUPPORTED, CompletionRequest
+from api.schemas.completions import UNSUPPORTED, CompletionRequest
 from headrace.domain.prompts import Message
 from headrace.errors import InvalidRequest
 

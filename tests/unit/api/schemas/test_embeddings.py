@@ -7,7 +7,7 @@ from openai.types import EmbeddingCreateParams
 
 from api.schemas.body import validated
 from api.schemas.embeddings import EmbeddingRequest
-from headrace.domain.embeddings.inputs import MOST_INPUTS, text_input
+from headrace.domain.prompts.embeddings import MOST_INPUTS, text_input
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
 

@@ -7,17 +7,16 @@ from typing import Any
 import pytest
 
 from api.schemas.body import validated
-from api.schemas.job_request import JobRequest
-from api.schemas.jobs import JobBody
-from headrace.domain.compression import CompressChoice
-from headrace.domain.embeddings.inputs import text_input, token_input
-from headrace.domain.prompts import Message
-from headrace.domain.prompts.extra_sampling import NEUTRAL
+from api.schemas.jobs import JobBody, JobRequest
+from headrace.domain.prompts import NEUTRAL_EXTRA, Message
+from headrace.domain.prompts.compression import CompressChoice
+from headrace.domain.prompts.embeddings import text_input, token_input
 from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
 from headrace.errors import InvalidRequest
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
+EARLIER = SOON - timedelta(days=1)
 
 WHOLE: dict[str, Any] = {
     "model": "m",
@@ -40,6 +39,7 @@ WHOLE: dict[str, Any] = {
     "webhook": "https://example.com/hook",
     "end_user": "u",
     "cache": "exact",
+    "not_before": EARLIER.isoformat(),
     "top_k": 5,
     "min_p": 0.1,
     "repetition_penalty": 1.1,
@@ -66,11 +66,12 @@ def test_every_field_arrives() -> None:
 
     assert draft.messages == (Message("system", "Be brief."), Message("user", "Hi"))
     assert (draft.model, draft.max_tokens, draft.lane, draft.max_wait_s) == ("m", 64, Lane.HIGH, 12.5)
-    assert (draft.deadline, draft.overflow, draft.max_cost_usd) == (SOON, Overflow.NEVER, Decimal("0.05"))
+    assert (draft.not_before, draft.deadline) == (EARLIER, SOON)
+    assert (draft.overflow, draft.max_cost_usd) == (Overflow.NEVER, Decimal("0.05"))
     assert (draft.temperature, draft.top_p, draft.stop, draft.seed, draft.n) == (0, 1, ("a", "b"), -1, 3)
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
     assert (draft.reasoning_effort, draft.cache, draft.quality) == ("xhigh", "exact", "high")
-    assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL}
+    assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL_EXTRA}
     assert draft.compress == CompressChoice("surprise", 0.4, ("system",))
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
     assert draft.tools == Tools(({"name": "f"},), "required", parallel=False)
@@ -98,7 +99,9 @@ def test_inputs_are_texts_or_token_ids(given: Any, messages: list[Message]) -> N
 
 
 @pytest.mark.parametrize(
-    "deadline", [SOON.timestamp(), int(SOON.timestamp()) + 1, SOON.isoformat(), "2099-01-01T00:00Z"]
+    "deadline",
+    [SOON.timestamp(), int(SOON.timestamp()) + 1, SOON.isoformat(), "2099-01-01T00:00Z"],
+    ids=["seconds", "whole seconds", "a text", "a text without seconds"],
 )
 def test_a_deadline_is_unix_seconds_or_iso_8601(deadline: object) -> None:
     made = validated(JobRequest, {"prompt": "Hi", "deadline": deadline}).to_draft().deadline
@@ -185,7 +188,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     *(({"input": "a", "dimensions": bad}, "dimensions") for bad in (0, -1, 65_537, "64", 64.0)),
     *(
         ({"input": "a", name: WHOLE[name]}, name)
-        for name in ("max_tokens", "temperature", "top_p", "stop", "seed", "response_format", "top_logprobs", *NEUTRAL)
+        for name in (
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "stop",
+            "seed",
+            "response_format",
+            "top_logprobs",
+            *NEUTRAL_EXTRA,
+        )
     ),
     ({"input": "a", "reasoning_effort": "low"}, "reasoning_effort"),
 ]

@@ -13,8 +13,8 @@ from openai.types.shared_params import FunctionDefinition as TheirDefinition
 
 from api.door.drafts import Draft
 from api.schemas.body import validated
-from api.schemas.chat.request import ChatRequest, ChatTurn
-from api.schemas.job_request import JobRequest
+from api.schemas.chat import ChatRequest, ChatTurn
+from api.schemas.jobs import JobRequest
 from api.schemas.tools import TOOLS_LIMIT, CalledFunction, CallRequest, FunctionDefinition, FunctionTool, ToolCallBody
 from headrace.domain.prompts import Message
 from headrace.domain.prompts.tools import ToolCall, Tools

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
-from api.schemas.chat.body import UsageIn
+from api.schemas.chat import UsageIn
 from api.streams.chunks import DONE, ChatChunks, CompletionChunks
 from api.streams.events import Event
-from headrace.domain.choices import Choice
+from headrace.domain.answers import Choice
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 from headrace.domain.states import JobState

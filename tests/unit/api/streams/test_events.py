@@ -14,9 +14,9 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from api.streams.events import FROM_ANSWER, Event, ResponseEvents
+from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job, StreamEvent
-from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -16,60 +15,22 @@ import pytest
 
 from api.call import Call, ClientGone, Reply, Wake
 from api.deps import WebDeps
-from api.door.accepted import Accepted
-from api.reading.watch import MOST_PIECES, Watch
+from api.door.drafts import Accepted
+from api.reading import MOST_PIECES, Watch
 from api.slots import Slot
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import BEFORE_ENTRIES, ResponseEvents
-from api.streams.sse import KEEP_ALIVE, JobStream, chat_stream, named, response_stream, unnamed
+from api.streams.sse import KEEP_ALIVE, JobStream, chunk_stream, named, response_stream, unnamed
 from headrace.broker.news import ToldPiece
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job, StreamEvent
-from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidRequest, NotFound, StoreUnavailable
+from tests.unit.api.streams.test_events import MADE, TEXT
+from tests.unit.api.streams.test_events import QUEUED as IN_BACKGROUND
 
-MADE = datetime(2026, 11, 25, 12, tzinfo=UTC)
-TEXT = "Because of Rayleigh scattering."
-QUEUED = Job(
-    id=new_id(),
-    app_id=new_id(),
-    state=JobState.QUEUED,
-    lane=Lane.NORMAL,
-    pool="chat",
-    queue="chat.normal",
-    route=Route.POOL,
-    route_reason="test",
-    overflow=Overflow.ALLOW,
-    model_requested="test-model",
-    model_served=None,
-    metadata={},
-    end_user=None,
-    background=False,
-    stream=True,
-    prompt_tokens=9,
-    max_tokens=64,
-    output_tokens=None,
-    cached_tokens=None,
-    finish_reason=None,
-    usd=Decimal(0),
-    error_code=None,
-    error_message=None,
-    enqueue_no=1,
-    attempt=0,
-    suspicion=0,
-    created_at=MADE,
-    start_by=MADE + timedelta(seconds=30),
-    finish_by=None,
-    started_at=None,
-    ended_at=None,
-    cancel_requested_at=None,
-    retry_of=None,
-    answer=None,
-    engine=None,
-    price_version=None,
-    is_over=False,
-)
+QUEUED = replace(IN_BACKGROUND, metadata={}, background=False)
 DONE_JOB = replace(
     QUEUED,
     state=JobState.SUCCEEDED,
@@ -186,7 +147,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr("api.abandoned.cancel", lambda store, admission, app_id, job_id: world.cancelled.append(job_id))
-    monkeypatch.setattr("api.abandoned.followers.has_followers", lambda _db, _job_id: world.is_followed)
+    monkeypatch.setattr("api.abandoned.exact_cache.has_followers", lambda _db, _job_id: world.is_followed)
     return world
 
 
@@ -368,7 +329,7 @@ def test_a_job_that_had_ended_is_told_at_once(world: World) -> None:
 
 
 def test_an_end_between_the_read_and_the_watch_is_not_missed(world: World) -> None:
-    # The stream has begun, so that the job may be over already, and nobody will say so again.
+    # The stream has begun, so that the job may be over already, and no news of that will follow.
     world.say("Because of Rayleigh scattering.")
     world.job = DONE_JOB
     told = b"".join(chunks_of(world.stream(), named))
@@ -561,7 +522,7 @@ def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(wo
     assert world.cancelled == [QUEUED.id]
 
 
-@pytest.mark.parametrize("make", [response_stream, chat_stream])
+@pytest.mark.parametrize("make", [response_stream, partial(chunk_stream, chunks=ChatChunks(QUEUED))])
 def test_a_job_that_was_not_made_as_a_stream_has_none(world: World, make: Any) -> None:
     with pytest.raises(InvalidRequest) as raised:
         make(world.deps, call(), replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from headrace.domain.limits.rates import RatesLeft
+from headrace.domain.limits import RatesLeft
 from headrace.domain.places import Refusal
 
 

@@ -7,9 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.broker.admission import Admission
+from headrace.broker.admission import Admission, Standing
 from headrace.broker.forecast import LIVE_TTL_S, OUTLOOK_TTL_S, Forecast
-from headrace.broker.standing import Standing
 from headrace.config import PoolSettings, Settings
 from headrace.domain.fleet import Fleet
 from headrace.domain.places import Load
@@ -190,3 +189,24 @@ def test_an_outage_is_told_and_not_remembered(forecast: Forecast, admission: Fak
         forecast.pool("chat")
     admission.failure = None
     assert asdict(forecast.pool("chat"))["is_measured"] is False
+
+
+@pytest.mark.parametrize(
+    ("lane", "jobs"),
+    [("high", 195), ("normal", 390), ("low", 585), ("batch", 780)],
+    ids=["high", "normal", "low", "batch"],
+)
+def test_a_queue_is_as_far_behind_as_it_and_the_lanes_above_it(
+    forecast: Forecast, admission: FakeAdmission, fleet: dict[str, Fleet], lane: str, jobs: int
+) -> None:
+    fleet["chat"] = alive(workers=1, slots=8, running=8)
+    admission.backlog = {f"chat.{each}": Load(195, 1000, 1, 1000) for each in Lane}
+    assert forecast.pressure(f"chat.{lane}").jobs == jobs
+
+
+def test_a_lane_full_of_batches_puts_no_other_job_behind(
+    forecast: Forecast, admission: FakeAdmission, fleet: dict[str, Fleet]
+) -> None:
+    fleet["chat"] = alive(workers=1, slots=8, running=8)
+    admission.backlog = {"chat.batch": Load(250, 1000, 1, 1000)}
+    assert forecast.pressure("chat.normal").behind == 0

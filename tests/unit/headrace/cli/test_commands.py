@@ -1,4 +1,4 @@
-"""What all commands have in common, and what is imported for them."""
+"""What all commands have in common, what is imported for them, and those that `bin/headrace` has besides."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_what_calls_no_command_imports_none(arguments: list[str], status: int) -
 
 def test_a_command_is_imported_when_it_is_called() -> None:
     modules = imported(["apps", "--help"], 0)
-    assert {"headrace.cli.apps", "sqlalchemy", "rich"} <= modules
+    assert {"headrace.cli.access.apps", "sqlalchemy", "rich"} <= modules
     assert modules & {"headrace.cli.up", "celery", "flask", "httpx2", "openai", "redis"} == set()
 
 
@@ -89,3 +89,29 @@ def test_the_shell_completes_the_commands_and_their_options() -> None:
     assert [item.value for item in shell.get_completions([], "co")] == ["costs"]
     assert [item.value for item in shell.get_completions(["apps"], "li")] == ["limit", "list"]
     assert "--max-error" in [item.value for item in shell.get_completions(["apps", "limit"], "--max")]
+
+
+def test_the_help_names_what_only_a_checkout_has() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert "bin/headrace install [--dev]" in shown
+    assert "bin/headrace python FILE" in shown
+
+
+@pytest.mark.parametrize(
+    "column", ["depth", "cap", "apps", "tokens", "tokens/s", "wait", "workers", "running", "slots"]
+)
+def test_the_help_for_queues_explains_each_column(column: str) -> None:
+    shown = CliRunner().invoke(main, ["queues", "--help"]).output
+    assert f"\n  {column:8}  " in shown
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("latin-1", b"host-018f2c\\u2026"), ("utf-8", "host-018f2c…".encode())]
+)
+def test_a_terminal_gets_what_it_does_not_know_escaped(
+    encoding: str, shown: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = subprocess.run([sys.executable, "-m", "headrace", "hosts", "--help"], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout

@@ -1,5 +1,6 @@
 """What operators type, as it is understood."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 import pytest
 
 from headrace.cli import parameters
-from headrace.cli.apps import apps
+from headrace.cli.access.apps import apps
 from headrace.domain.queues import Lane
 
 CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
@@ -36,6 +37,11 @@ CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
         (parameters.lanes, "normal, high,high", {Lane.HIGH, Lane.NORMAL}),
         (parameters.lanes, "none", "none"),
         (parameters.lanes, None, None),
+        (parameters.later, "2030-01-01T22:00", "2030-01-01T22:00:00+00:00"),
+        (parameters.later, "2030-01-01T22:00+02:00", "2030-01-01T20:00:00+00:00"),
+        (parameters.later, None, None),
+        (parameters.batch_id, f"batch_{'0a' * 16}", f"batch_{'0a' * 16}"),
+        (parameters.batch_id, None, None),
     ],
 )
 def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
@@ -55,9 +61,19 @@ def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
             for text in ("", "0", "-1", "1.5", "1e3", "2147483648", "9" * 5000, "1\n", "\u0661")
         ),
         *((parameters.share, text) for text in ("", "1", "-0.1", "nan", "inf", "1%", "0,5")),
+        *((parameters.later, text) for text in ("", "soon", "2x", "2030-13-01")),
+        *((parameters.batch_id, text) for text in ("", "batch_", "1/../jobs", f"batch_{'A' * 32}", f"job_{'0' * 32}")),
         *((parameters.lanes, text) for text in ("", "high,", "HIGH", "top", "high;normal", "none,high")),
     ],
 )
 def test_what_cannot_be_meant_is_refused(read: Any, text: str) -> None:
     with pytest.raises(click.BadParameter):
         read(CONTEXT, PARAMETER, text)
+
+
+@pytest.mark.parametrize(("text", "delay"), [("90m", timedelta(minutes=90)), ("2h", timedelta(hours=2))])
+def test_a_delay_counts_from_now(text: str, delay: timedelta) -> None:
+    before = datetime.now(UTC)
+    at = parameters.later(CONTEXT, PARAMETER, text)
+    assert at is not None
+    assert before + delay <= datetime.fromisoformat(at) <= datetime.now(UTC) + delay

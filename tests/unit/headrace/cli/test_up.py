@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from headrace.cli import main
 from headrace.cli.up import addresses, choose_engine
-from tests.unit.headrace.stack.test_report import REPORT
+from tests.unit.headrace.stack.test_state_folder import REPORT
 
 
 def set_installed(monkeypatch: pytest.MonkeyPatch, is_installed: bool) -> None:

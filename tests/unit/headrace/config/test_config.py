@@ -1,13 +1,19 @@
+"""Settings from the environment and the file, and what is said of wrong ones."""
+
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from headrace.config import PROJECT_ROOT, PoolSettings, Settings
+from headrace.config import PROJECT_ROOT, CostSettings, PoolSettings, Settings
 from headrace.config.pools import DEFAULT_MODEL
 from headrace.domain.queues import Lane
 from headrace.errors import ConfigError
+
+Load = Callable[[str], Settings]
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +30,19 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_laptop_needs_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, ""))
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Loads the settings from a file with this text."""
 
-    settings = Settings.load()
+    def from_file(text: str) -> Settings:
+        monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
+        return Settings.load()
+
+    return from_file
+
+
+def test_laptop_needs_no_setting(load: Load) -> None:
+    settings = load("")
 
     assert settings.lane(Lane.BATCH).max_wait_s == 24 * 3600
     assert settings.state_dir == PROJECT_ROOT / ".headrace"
@@ -48,17 +63,16 @@ def test_committed_file_is_valid() -> None:
     assert "gpt-4o-mini" in settings.prices
 
 
-def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, "lease_s = 7\nmax_attempts = 9"))
+def test_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     monkeypatch.setenv("HEADRACE_LEASE_S", "4")
 
-    settings = Settings.load()
+    settings = load("lease_s = 7\nmax_attempts = 9")
 
     assert (settings.lease_s, settings.max_attempts) == (4, 9)
 
 
 def test_options_of_an_engine_and_adapters_come_from_the_file_and_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
     text = """
         [pools.chat.adapters]
@@ -67,12 +81,11 @@ def test_options_of_an_engine_and_adapters_come_from_the_file_and_the_environmen
         tensor_parallel_size = 2
         speculative_config = { method = "ngram", num_speculative_tokens = 3 }
     """
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
     monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__SPECULATIVE_CONFIG__NUM_SPECULATIVE_TOKENS", "5")
     monkeypatch.setenv("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__DTYPE", "bfloat16")
     monkeypatch.setenv("HEADRACE_POOLS__CHAT__ADAPTERS__MAIL", "org/mail")
 
-    pool = Settings.load().served_pool
+    pool = load(text).served_pool
 
     assert pool.adapters == {"sql": "adapters/sql", "mail": "org/mail"}
     guesses = pool.engine_options["speculative_config"]
@@ -80,11 +93,9 @@ def test_options_of_an_engine_and_adapters_come_from_the_file_and_the_environmen
     assert (pool.engine_options["tensor_parallel_size"], pool.engine_options["dtype"]) == (2, "bfloat16")
 
 
-def test_an_adapter_has_another_name_than_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, '[pools.chat]\nmodel = "m"\nadapters = { m = "folder" }'))
-
+def test_an_adapter_has_another_name_than_its_model(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"pools\.chat.*an adapter has the name of its model, 'm'"):
-        Settings.load()
+        load('[pools.chat]\nmodel = "m"\nadapters = { m = "folder" }')
 
 
 def test_model_and_engine_of_the_first_pool_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,11 +148,9 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         ("lease_s =", "not valid TOML"),
     ],
 )
-def test_wrong_setting_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
-
+def test_wrong_setting_is_named(text: str, named: str, load: Load) -> None:
     with pytest.raises(ConfigError, match=named):
-        Settings.load()
+        load(text)
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,13 +160,10 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "canary" not in repr(Settings.load())
 
 
-def test_lane_that_is_set_in_part_keeps_the_rest_of_its_defaults(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, "[lanes.low]\ndepth_cap = 100"))
+def test_lane_that_is_set_in_part_keeps_the_rest_of_its_defaults(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     monkeypatch.setenv("HEADRACE_LANES__HIGH__MAX_WAIT_S", "10")
 
-    settings = Settings.load()
+    settings = load("[lanes.low]\ndepth_cap = 100")
 
     low, high = settings.lane(Lane.LOW), settings.lane(Lane.HIGH)
     assert (low.depth_cap, low.max_wait_s) == (100, 4 * 3600)
@@ -178,11 +184,10 @@ FAST = """
 """
 
 
-def test_a_pool_has_lanes_and_a_latency_goal_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, FAST))
+def test_a_pool_has_lanes_and_a_latency_goal_of_its_own(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     monkeypatch.setenv("HEADRACE_POOLS__FAST__LANES__HIGH__DEPTH_CAP", "7")
 
-    settings = Settings.load()
+    settings = load(FAST)
 
     high = settings.lane(Lane.HIGH, "fast")
     assert (high.depth_cap, high.takes, high.backlog_cap_tokens) == (7, 3, 1_000_000)
@@ -212,13 +217,9 @@ def test_a_goal_does_not_prolong_a_shorter_wait(monkeypatch: pytest.MonkeyPatch,
         ('engine = "openai"\nlanes = { high = { takes = 2 } }', r"pools\.fast.*remove 'lanes', or set \[lanes\]"),
     ],
 )
-def test_a_wrong_setting_of_a_fast_pool_is_named_with_what_is_right(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, named: str
-) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f"[pools.fast]\n{text}"))
-
+def test_a_wrong_setting_of_a_fast_pool_is_named_with_what_is_right(text: str, named: str, load: Load) -> None:
     with pytest.raises(ConfigError, match=named):
-        Settings.load()
+        load(f"[pools.fast]\n{text}")
 
 
 @pytest.mark.parametrize(
@@ -231,13 +232,9 @@ def test_a_wrong_setting_of_a_fast_pool_is_named_with_what_is_right(
         ("[lanes.high]\ndepthcap = 1", "lanes.high.depthcap"),
     ],
 )
-def test_setting_that_does_not_exist_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, named: str
-) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
-
+def test_setting_that_does_not_exist_is_named(text: str, named: str, load: Load) -> None:
     with pytest.raises(ConfigError, match=named):
-        Settings.load()
+        load(text)
 
 
 def test_wrong_value_is_reported_with_the_variable_that_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,13 +256,10 @@ PAID = """
 """
 
 
-def test_a_pool_of_the_paid_api_is_answered_by_its_own_model_and_knows_no_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_of_the_paid_api_is_answered_by_its_own_model_and_knows_no_limit(load: Load) -> None:
     second = '[pools.large]\nengine = "openai"\nmodel = "gpt-4o"\n[pools.own]\nmodel = "m"'
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID + second))
 
-    settings = Settings.load()
+    settings = load(PAID + second)
 
     assert (settings.own_pools, settings.paid_pools) == (("own",), ("chat", "large"))
     assert settings.overflow.models == {"gpt-4o-mini": "gpt-4o-mini", "gpt-4o": "gpt-4o"}
@@ -285,20 +279,18 @@ def test_only_a_model_that_answers_jobs_can_be_told_how_much_to_think() -> None:
     assert raised.value.param == "overflow.effort_models"
 
 
-def test_a_pool_of_the_paid_api_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID))
+def test_a_pool_of_the_paid_api_needs_a_key(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "")
 
     with pytest.raises(ConfigError, match=r"'chat'.*set OPENAI_API_KEY"):
-        Settings.load().check_paid_pools()
+        load(PAID).check_paid_pools()
 
 
-def test_a_pool_of_the_paid_api_with_a_key_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, PAID + '[overflow.models]\nsmall = "gpt-4o-mini"'))
+def test_a_pool_of_the_paid_api_with_a_key_is_sound(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     monkeypatch.setenv("HEADRACE_MODEL", "small")
     monkeypatch.setenv("OPENAI_API_KEY", "sk")
 
-    Settings.load().check_paid_pools()
+    load(PAID + '[overflow.models]\nsmall = "gpt-4o-mini"').check_paid_pools()
 
 
 @pytest.mark.parametrize(
@@ -308,14 +300,11 @@ def test_a_pool_of_the_paid_api_with_a_key_is_sound(tmp_path: Path, monkeypatch:
         *('tool_parser = "hermes"', 'tool_strict_level = "parameter"', 'chat_template = "/etc/t.jinja"'),
     ],
 )
-def test_a_pool_of_the_paid_api_has_none_of_vllms_options(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_of_the_paid_api_has_none_of_vllms_options(option: str, load: Load) -> None:
     text = f'[pools.chat]\nengine = "openai"\nmodel = "gpt-4o-mini"\n{option}'
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
 
     with pytest.raises(ConfigError, match=rf"pools\.chat.*'{option.split()[0]}' is for a pool with workers"):
-        Settings.load()
+        load(text)
 
 
 KEY = "whsec_" + "a" * 32
@@ -331,37 +320,31 @@ KEY = "whsec_" + "a" * 32
     ],
     ids=["no address", "no key", "no old key", "short key"],
 )
-def test_an_operators_webhook_has_an_address_and_a_secret_that_can_sign(
-    text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f"[budgets]\n{text}"))
-
+def test_an_operators_webhook_has_an_address_and_a_secret_that_can_sign(text: str, named: str, load: Load) -> None:
     with pytest.raises(ConfigError, match=named) as raised:
-        Settings.load()
+        load(f"[budgets]\n{text}")
 
     assert "YWJj" not in str(raised.value)
 
 
 def test_an_operators_webhook_comes_from_the_file_and_its_secret_from_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, '[budgets]\nwebhook_url = "https://a.example/hook"'))
     monkeypatch.setenv("HEADRACE_BUDGETS__WEBHOOK_SECRET", KEY)
 
-    settings = Settings.load()
+    settings = load('[budgets]\nwebhook_url = "https://a.example/hook"')
 
     assert settings.budgets.webhook_secret is not None
     assert settings.budgets.webhook_secret.get_secret_value() == KEY
     assert KEY not in repr(settings)
 
 
-def test_a_pool_that_the_environment_cannot_change_so_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_that_the_environment_cannot_change_so_is_named(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     text = '[pools.chat]\nmodel = "m"\nadapters = { sql = "folder" }'
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
     monkeypatch.setenv("HEADRACE_ENGINE", "openai")
 
     with pytest.raises(ConfigError, match=r"'chat'.*HEADRACE_.*ENGINE.*'adapters'") as raised:
-        Settings.load()
+        load(text)
 
     assert raised.value.param == "pools.chat"
 
@@ -424,18 +407,14 @@ def test_variables_that_mean_something_elsewhere_and_empty_ones_pass(
         *((name, "begins with a letter or a digit") for name in ("", "my pool", "a/b", "x{y}", "a$b", "-a", "a" * 64)),
     ],
 )
-def test_a_name_that_no_queue_can_have_is_no_pool_s(
-    name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools.chat]\n[pools."{name}"]\nmodel = "m"'))
+def test_a_name_that_no_queue_can_have_is_no_pool_s(name: str, why: str, load: Load) -> None:
     with pytest.raises(ConfigError, match=f"No pool can be named '{re.escape(name)}'.*{why}"):
-        Settings.load()
+        load(f'[pools.chat]\n[pools."{name}"]\nmodel = "m"')
 
 
 @pytest.mark.parametrize("name", ["Qwen2.5-0_5B", "llama3:8b", "tschüss"])
-def test_a_pool_can_be_named_after_its_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools."{name}"]\nmodel = "m"'))
-    assert Settings.load().own_pools == (name,)
+def test_a_pool_can_be_named_after_its_model(name: str, load: Load) -> None:
+    assert load(f'[pools."{name}"]\nmodel = "m"').own_pools == (name,)
 
 
 def test_a_host_has_the_machine_s_name_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,13 +431,10 @@ def test_an_embedding_model_knows_its_own_limit() -> None:
 
 
 @pytest.mark.parametrize("option", ['adapters = { a = "x" }', 'reasoning_parser = "qwen3"', 'engine = "openai"'])
-def test_a_pool_of_embeddings_has_nothing_that_makes_text(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_of_embeddings_has_nothing_that_makes_text(option: str, load: Load) -> None:
     text = f'[pools.embed]\nserves = "embeddings"\nmodel = "m"\n{option}'
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
     with pytest.raises(ConfigError, match="embeddings"):
-        Settings.load()
+        load(text)
 
 
 @pytest.mark.parametrize(
@@ -483,16 +459,50 @@ def test_a_shipped_template_is_for_its_model_alone(
     assert (pool.chat_template, pool.tool_parser) == kept
 
 
-def test_a_template_of_the_operator_s_stays_for_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_of_the_operator_s_stays_for_another_model(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     text = '[pools.chat]\nmodel = "a/b"\nchat_template = "/etc/t.jinja"\ntool_parser = "hermes"'
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, text))
     monkeypatch.setenv("HEADRACE_MODEL", "c/d")
-    pool = Settings.load().served_pool
+    pool = load(text).served_pool
     assert (pool.model, pool.chat_template, pool.tool_parser) == ("c/d", "/etc/t.jinja", "hermes")
 
 
 @pytest.mark.parametrize("option", ['tool_parser = "hermes"', 'chat_template = "/etc/t.jinja"'])
-def test_a_pool_of_embeddings_has_no_tools(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_CONFIG", write(tmp_path, f'[pools.chat]\nserves = "embeddings"\n{option}'))
+def test_a_pool_of_embeddings_has_no_tools(option: str, load: Load) -> None:
     with pytest.raises(ConfigError, match="no 'tool_parser', no 'chat_template'"):
+        load(f'[pools.chat]\nserves = "embeddings"\n{option}')
+
+
+@pytest.mark.parametrize(("given", "days"), [("", 30), ("7", 7), ("forever", None)])
+def test_texts_are_kept_for_ever_only_where_it_is_said(
+    given: str, days: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_KEEP_TEXTS_DAYS", given)
+    assert Settings.load().keep_texts_days == days
+
+
+def test_a_wrong_time_to_keep_texts_is_named_with_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KEEP_TEXTS_DAYS", "for ever")
+    with pytest.raises(
+        ConfigError, match=r"keep_texts_days \(HEADRACE_KEEP_TEXTS_DAYS\): .*'forever'.* Got 'for ever'"
+    ):
         Settings.load()
+
+
+def test_texts_that_are_kept_for_ever_exclude_detached_months(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KEEP_JOBS_MONTHS", "3")
+    assert (Settings.load().keep_texts_days, Settings.load().keep_jobs_months) == (30, 3)
+    monkeypatch.setenv("HEADRACE_KEEP_TEXTS_DAYS", "forever")
+    with pytest.raises(ConfigError, match=r"keep_texts_days .* keep_jobs_months .* Set keep_texts_days to") as raised:
+        Settings.load()
+    assert raised.value.param == "keep_jobs_months"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("a", "a"), ("a", "b", "c", "d", "e", "f"), ("with space",), ("dot.ted",), ("",), ("x" * 65,)],
+    ids=["twice", "six", "space", "dot", "empty", "long"],
+)
+def test_keys_that_split_costs_are_few_words(keys: tuple[str, ...]) -> None:
+    assert CostSettings(label_keys=("a", "b_c", "d-1", "e", "f")).label_keys
+    with pytest.raises(ValidationError):
+        CostSettings(label_keys=keys)

@@ -56,7 +56,7 @@ def test_several_hosts_may_be_named_in_either_form_and_the_one_that_takes_writes
         asked.update(parameters)
         raise OperationalError("refused")
 
-    monkeypatch.setattr("headrace.connections.sessions.Patient.connect", connect)
+    monkeypatch.setattr("headrace.connections.Patient.connect", connect)
     with pytest.raises(sa.exc.OperationalError):
         connections.postgres(Settings.load(database_url=url)).connect()
 

@@ -3,8 +3,8 @@ from uuid import UUID
 
 import pytest
 
+from headrace.domain.answers import LEAST_LOGPROB, alternative
 from headrace.domain.ids import new_id, parse_id, show_id
-from headrace.domain.logprobs import LEAST_LOGPROB, alternative
 from headrace.domain.prompts import storable
 from headrace.domain.queues import Lane
 from headrace.domain.states import TERMINAL, TRANSITIONS, JobState, check_transition

@@ -7,26 +7,10 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import normalizers
 
-from headrace.policies.byte_bound import byte_bound
-
-
-def byte_level(normalizer: normalizers.Normalizer | None = None) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    if normalizer:
-        tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["The quick brown fox jumps over the lazy dog."] * 20, trainer)
-    return tokenizer
-
+from headrace.policies.tokens import byte_bound
+from tests.unit.headrace.policies.test_tokens import byte_level
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(" \n\te", max_size=300)
 FULL = byte_level()

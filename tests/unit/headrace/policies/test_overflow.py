@@ -1,16 +1,18 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from headrace.config import Price, Settings
+from headrace.domain.apps import AppLimits
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
-from headrace.domain.limits.budgets import Lack, NoBudget
+from headrace.domain.limits import Account, Balances, Budget, Lack, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow
-from headrace.policies.overflow import Objection, Quote, quote
+from headrace.policies.overflow import Objection, Quote, Wallet, lines_for_provider, quote
 from headrace.policies.pricing import Tariff
 
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
@@ -64,3 +66,77 @@ def test_a_budget_is_asked_for_the_whole_price() -> None:
 
     assert quote(JOB, PRICED, lacking) == Quote(MOST_USD)
     assert asked == [MOST_USD]
+
+
+ONE = Decimal(1)
+OWN = AppLimits(day_usd=Decimal(5))
+NO_LIMITS = SpendingLimits(None, None)
+TOGETHER = SpendingLimits(Decimal(7), None)
+
+
+def balances(together: SpendingLimits, **spent: str) -> Balances:
+    return Balances(
+        together,
+        [Account(new_id(), app, "day", datetime.now(UTC), ONE, Decimal(usd), None) for app, usd in spent.items()],
+    )
+
+
+def test_what_is_used_and_what_was_promised_count_together() -> None:
+    wallet, held = Wallet(), balances(NO_LIMITS, shop="2")
+    wallet.promise("shop", ONE)
+    assert wallet.lacking(ONE, "shop", OWN, held) is None
+    wallet.promise("shop", ONE)
+    found = wallet.lacking(ONE, "shop", OWN, held)
+    assert isinstance(found, Shortfall)
+    assert (found.budget, found.left_usd) == (Budget(is_own=True, period="day"), Decimal(0))
+
+
+def test_another_app_s_promise_counts_for_all_apps_together_alone() -> None:
+    wallet = Wallet()
+    wallet.promise("other", Decimal(6))
+    assert wallet.lacking(ONE, "shop", OWN, balances(TOGETHER)) is None
+    wallet.promise("other", ONE)
+    found = wallet.lacking(ONE, "shop", OWN, balances(TOGETHER))
+    assert isinstance(found, Shortfall)
+    assert not found.budget.is_own
+
+
+def test_a_promise_ends_once_it_is_too_old() -> None:
+    now_s = 0.0
+    wallet = Wallet(2.0, lambda: now_s)
+    wallet.promise("shop", Decimal(5))
+    assert wallet.lacking(ONE, "shop", OWN, balances(NO_LIMITS)) is not None
+    now_s = 2.5
+    assert wallet.lacking(ONE, "shop", OWN, balances(NO_LIMITS)) is None
+
+
+def test_jobs_that_wait_count_at_the_mean_of_the_promises() -> None:
+    wallet = Wallet()
+    wallet.promise("other", Decimal(2))
+    assert wallet.lacking(ONE, "shop", OWN, balances(TOGETHER), waiting=3) is None
+    assert wallet.lacking(ONE, "shop", OWN, balances(TOGETHER), waiting=4) is not None
+
+
+def test_without_a_budget_nothing_is_paid() -> None:
+    assert Wallet().lacking(ONE, "shop", AppLimits(), balances(NO_LIMITS)) == NoBudget()
+
+
+@pytest.mark.parametrize(
+    ("left_h", "reached", "is_paid_alone", "lines"),
+    [
+        (30, None, True, 100),
+        (23, None, True, 100),
+        (22.9, None, True, 0),
+        (24.1, 0, False, 0),
+        (24, 0, False, 100),
+        (23, 40, False, 60),
+        (23, 100, False, 0),
+        (23, 200, False, 0),
+        (23.5, None, False, 0),
+        (22.9, 0, False, 0),
+    ],
+)
+def test_lines_go_to_the_provider_while_it_has_its_day_and_own_gpus_do_not_reach_them(
+    left_h: float, reached: int | None, is_paid_alone: bool, lines: int
+) -> None:
+    assert lines_for_provider(left_h * 3600, 100, reached, is_paid_alone=is_paid_alone) == lines

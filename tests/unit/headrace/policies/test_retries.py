@@ -5,7 +5,17 @@ import pytest
 from headrace.domain.prompts import Sampling
 from headrace.domain.prompts.tools import Tools
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected
-from headrace.policies.retries import GiveUp, RetryIn, decide, is_continuable, next_delivery_delay_s
+from headrace.policies.retries import (
+    FIRST_PAUSE_S,
+    WITHIN_S,
+    Confine,
+    GiveUp,
+    RetryIn,
+    confinement,
+    decide,
+    is_continuable,
+    next_delivery_delay_s,
+)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +101,36 @@ def test_a_webhooks_pause_is_lengthened_by_a_share_and_never_shortened() -> None
 def test_an_answer_with_tools_is_not_continued(choice: Any) -> None:
     assert is_continuable("The ", Sampling(9))
     assert not is_continuable("The ", Sampling(9, tools=Tools(({"name": "f"},), choice)))
+
+
+# When poison prompts confine their app, and how long it pauses then.
+
+
+def test_one_poison_prompt_is_an_accident_and_two_confinement() -> None:
+    assert confinement(1, 3600) is None
+    assert confinement(2, 3600) == Confine(3600, 0, "2 of its prompts killed engines within an hour")
+
+
+def test_each_further_strike_doubles_the_pause_up_to_the_whole_confinement() -> None:
+    pauses = [confine.pause_s for strikes in range(3, 8) if (confine := confinement(strikes, 600))]
+    assert pauses == [FIRST_PAUSE_S, 120, 240, 480, 600]
+    endless = confinement(10_000, 3600)
+    assert endless is not None
+    assert endless.pause_s == 3600
+
+
+@pytest.mark.parametrize("strikes", [2, 50])
+def test_an_operator_may_switch_it_off(strikes: int) -> None:
+    assert confinement(strikes, 0) is None
+
+
+def test_a_steady_attacker_kills_few_engines_an_hour() -> None:
+    """Each prompt kills at once, as soon as it may start. Strikes of more than an hour ago do not count."""
+    at, struck = 0.0, list[float]()
+    while at < 24 * 3600:
+        struck.append(at)
+        confine = confinement(sum(at - each < WITHIN_S for each in struck), 3600)
+        at += 1 + (confine.pause_s if confine else 0)
+    busiest = max(sum(0 <= each - first < WITHIN_S for each in struck) for first in struck)
+    assert busiest <= 8
+    assert len(struck) < 24 * 6

@@ -1,43 +1,27 @@
 """The bill of an attempt: charged is what was sent, what compression saved is told beside it, and what went wrong."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
 from headrace.config import PoolSettings, Price, Settings
 from headrace.domain.attempts import Claim, Usage
-from headrace.domain.ids import new_id
-from headrace.domain.prompts import Message, Sampling
-from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.prompts import Message
+from headrace.domain.queues import Route
 from headrace.errors import PromptRejected
 from headrace.policies.pricing import Tariff
+from tests.unit.workers.running import claims
 from workers.engines.base import Generation
 from workers.running.bill import Answered, Bill
 
 PRICE = Price(input_usd_per_mtok=Decimal(2), output_usd_per_mtok=Decimal(8), source="test", version="v1")
-CLAIM = Claim(
-    job_id=new_id(),
-    attempt=1,
-    enqueue_no=1,
-    worker_id=new_id(),
-    app_id=new_id(),
-    end_user=None,
-    lane=Lane.NORMAL,
+CLAIM = replace(
+    claims.CLAIM,
     pool="chat",
     model="m",
-    overflow=Overflow.ALLOW,
-    max_cost_usd=None,
     prompt_tokens=1000,
     messages=(Message("user", "x" * 900), Message("user", "why?")),
-    sampling=Sampling(16),
-    start_by=datetime(2100, 1, 1, tzinfo=UTC),
-    finish_by=None,
-    has_webhook=False,
-    stream=False,
-    suspicion=0,
-    route=Route.POOL,
 )
 COMPRESSED = replace(CLAIM, compressed=(Message("user", "x" * 448), Message("user", "why?")))
 

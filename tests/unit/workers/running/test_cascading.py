@@ -1,19 +1,18 @@
 """Which answers a worker judges, what it asks the engine for, and where a bad answer sends the job."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from headrace.config import PoolSettings
 from headrace.config.rules import RuleSettings
-from headrace.domain.attempts import Claim, Usage
-from headrace.domain.ids import new_id
-from headrace.domain.logprobs import TokenLogprob
-from headrace.domain.prompts import Message, Sampling
+from headrace.domain.answers import TokenLogprob
+from headrace.domain.attempts import Usage
+from headrace.domain.prompts import Sampling
 from headrace.domain.prompts.tools import ToolCall
-from headrace.domain.queues import Lane, Overflow, Route
+from headrace.domain.queues import Overflow, Route
+from tests.unit.workers.running import claims
 from workers.engines.base import Generation
 from workers.running.cascading import Cascading, Judged, without_judged
 
@@ -23,29 +22,7 @@ POOLS = {
     "paid": PoolSettings(model="gpt-4o", engine="openai"),
 }
 RULES = {"short": RuleSettings(pools=("fast", "chat", "paid"), cascade=True, escalation_wait_s=7)}
-CLAIM = Claim(
-    job_id=new_id(),
-    attempt=1,
-    enqueue_no=1,
-    worker_id=new_id(),
-    app_id=new_id(),
-    end_user=None,
-    lane=Lane.LOW,
-    pool="fast",
-    model="small",
-    overflow=Overflow.ALLOW,
-    max_cost_usd=None,
-    prompt_tokens=5,
-    messages=(Message("user", "hi"),),
-    sampling=Sampling(8),
-    start_by=datetime(2026, 11, 26, tzinfo=UTC),
-    finish_by=None,
-    has_webhook=False,
-    stream=False,
-    suspicion=0,
-    route=Route.POOL,
-    rule="short",
-)
+CLAIM = replace(claims.CLAIM, rule="short")
 CUT = Generation("An answer that", Usage(5, 8), "length", "small")
 TOKEN: TokenLogprob = {"token": "a", "logprob": -3.0, "bytes": [97], "top_logprobs": []}
 

@@ -9,7 +9,7 @@ import pytest
 from headrace.batching import CROWD, Gathering
 from headrace.domain.ids import new_id
 from headrace.errors import BrokerUnavailable
-from workers.running.notices import Notices
+from workers.running.publisher import Notices
 
 DEADLINE_S = 10
 FIRST, SECOND, THIRD = new_id(), new_id(), new_id()

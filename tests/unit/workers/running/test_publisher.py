@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
+from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamPiece
-from headrace.domain.logprobs import TokenLogprob, alternative
 from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from workers.engines.base import Delta

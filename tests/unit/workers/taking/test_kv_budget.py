@@ -44,7 +44,7 @@ class Bench:
         self.freed += 1
 
     def enter(self, blocks: int, lane: Lane = Lane.NORMAL, prompt_tokens: int = 16) -> Any:
-        """Let in a job that may come to hold so many blocks; its id, or None."""
+        """Let in a job that may come to hold this number of blocks; its id, or None."""
         job = new_id()
         return job if self.kv_budget.hold(job, lane, prompt_tokens, blocks * 16 - prompt_tokens) else None
 
@@ -312,7 +312,7 @@ SLOTS = EngineLimits(max_model_tokens=None, max_running=8, kv_tokens=16_000, kv_
 
 def test_slots_are_kept_for_the_lane_high_while_it_is_in_use() -> None:
     bench = Bench(SLOTS, high_share=0.2)
-    assert all(bench.enter(1) for _ in range(8)), "nobody uses the lane: all slots are for all"
+    assert all(bench.enter(1) for _ in range(8)), "no job uses the lane: all slots are for all"
     for job in list(bench.kv_budget._entries):
         bench.kv_budget.release(UUID(job))
 

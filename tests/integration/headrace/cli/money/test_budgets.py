@@ -10,8 +10,7 @@ from click.testing import Result
 
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.store import Store
-from headrace.store.clients import apps
+from headrace.store import Store, apps
 from headrace.tables import budgets
 
 Run = Callable[..., Result]

@@ -46,7 +46,7 @@ def test_a_month_begins_with_whether_it_adds_up(run: Run) -> None:
 
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1] == ["chat", "1.0", "4.0000", "25%", "25%", "4.0000", "0.000000000"]
+    assert lines[1] == ["chat", "1.0", "4.0000", "25%", "75%", "0%", "4.0000", "0.000000000"]
     assert lines[-1] == ["test", "own", "hosts", "1", "925", "1.0000", "4.0000", "6.0000", "4,000.0000"]
 
 

@@ -15,8 +15,8 @@ from click.testing import Result
 from headrace.cli.money import price_library
 from headrace.cli.money.price_library import Found
 from headrace.store import Store
-from headrace.store.money import list_prices
-from headrace.store.money.list_prices import ListPrice
+from headrace.store.money import tariffs
+from headrace.store.money.tariffs import ListPrice
 from headrace.tables import own_prices
 
 Run = Callable[..., Result]
@@ -89,7 +89,7 @@ def test_of_two_operators_at_once_one_takes_a_new_price(run: Run, store: Store) 
     assert isinstance(found, Found)
     with ThreadPoolExecutor(1) as other:
         with store.begin() as db:
-            list_prices.take(db, [found.price])
+            tariffs.take_list(db, [found.price])
             second = other.submit(run, "prices", "take", "gpt-5-mini", "--json")
             wait_until_held(store)
         assert changes(second.result()) == [("gpt-5-mini", "unchanged")]
@@ -116,7 +116,7 @@ def test_an_override_wins_and_the_list_price_beside_it_says_so(run: Run) -> None
 def test_what_changed_is_shown_beside_what_was_there(run: Run, store: Store) -> None:
     old = ListPrice("gpt-5-mini", Decimal("0.3"), Decimal("0.03"), Decimal(3), {}, "an old list")
     with store.begin() as db:
-        list_prices.take(db, [old])
+        tariffs.take_list(db, [old])
 
     result = run("prices", "diff", "gpt-5-mini")
 

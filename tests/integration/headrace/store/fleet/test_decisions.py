@@ -21,7 +21,7 @@ def ago(**units: float) -> sa.ColumnElement[Any]:
 
 @pytest.fixture
 def decide(store: Store) -> Callable[..., int]:
-    """Writes a decision that was made so many seconds ago; returns its id."""
+    """Writes a decision that was made this number of seconds ago; returns its id."""
 
     def insert(seconds: float, reason: str = "because", **columns: Any) -> int:
         usual = {"pool": "chat", "mode": "active", "reason": reason, "inputs": {"a": 1}, "at": ago(seconds=seconds)}

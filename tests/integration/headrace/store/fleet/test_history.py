@@ -17,8 +17,9 @@ SPAN = timedelta(minutes=10)
 
 @pytest.fixture
 def now(store: Store) -> datetime:
+    """The beginning of an hour, lately."""
     with store.begin() as db:
-        return clock.now(db)
+        return clock.now(db).replace(minute=0, second=0, microsecond=0)
 
 
 def sample(queue: str, at: datetime, depth: int, **more: object) -> dict[str, object]:
@@ -39,10 +40,22 @@ def test_a_pool_s_depth_is_the_sum_of_its_lanes_means(store: Store, now: datetim
         ):
             db.execute(sa.insert(queue_samples).values(**row))
         found = history.pool_trend(db, "chat", start, SPAN)
-    assert [(each.at - start, each.depth, each.hosts, each.kv_use) for each in found] == [
-        (timedelta(0), 13.0, 2.0, 0.6),
-        (SPAN, 7.0, 3.0, None),
+    assert [(each.at - start, each.depth, each.most, each.hosts, each.kv_use) for each in found] == [
+        (timedelta(0), 13.0, 12.0, 2.0, 0.6),
+        (SPAN, 7.0, 7.0, 3.0, None),
     ]
+
+
+def test_a_peak_is_the_same_whenever_it_is_looked_at(store: Store, now: datetime) -> None:
+    start = now - HOUR
+    with store.begin() as db:
+        for second in range(0, 600, 30):
+            db.execute(sa.insert(queue_samples).values(sample("chat.low", start + timedelta(seconds=second), 10)))
+        db.execute(sa.insert(queue_samples).values(sample("chat.low", start + timedelta(seconds=301), 503)))
+        seen = [history.pool_trend(db, "chat", start - timedelta(seconds=late), SPAN) for late in range(0, 500, 83)]
+    assert {tuple((each.at, each.depth, each.most) for each in found) for found in seen} == {
+        ((start, (20 * 10 + 503) / 21, 503.0),)
+    }
 
 
 def test_a_pool_s_trend_goes_on_into_the_rollups(store: Store, now: datetime) -> None:
@@ -52,7 +65,7 @@ def test_a_pool_s_trend_goes_on_into_the_rollups(store: Store, now: datetime) ->
         db.execute(sa.insert(queue_rollups).values(**sample("chat.low", start + HOUR, 5), **more))
         db.execute(sa.insert(queue_samples).values(**sample("chat.low", now - HOUR, 6)))
         found = history.pool_trend(db, "chat", start, HOUR)
-    assert [each.depth for each in found] == [5.0, 6.0]
+    assert [(each.depth, each.most) for each in found] == [(5.0, 9.0), (6.0, 6.0)]
 
 
 def test_waits_are_those_of_each_lane_until_the_first_start(

@@ -14,20 +14,20 @@ import sqlalchemy as sa
 
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, Reroute
-from headrace.domain.fleet import WorkerInfo, WorkerReport
-from headrace.domain.ids import new_id
+from headrace.domain.fleet import WorkerReport
 from headrace.domain.jobs import JobSpec
-from headrace.domain.limits.budgets import Cost
+from headrace.domain.limits import Cost
 from headrace.domain.queues import Lane, Route, Ticket
 from headrace.domain.states import JobState
-from headrace.policies.confinement import CONFINED
-from headrace.store import Store, attempts, confinements, jobs
-from headrace.store.clients import apps
+from headrace.policies.retries import CONFINED
+from headrace.store import Store, apps, attempts, jobs
 from headrace.store.fleet import workers
+from headrace.store.jobs import confinements
 from headrace.tables import confinements as table
 from headrace.tables import jobs as jobs_table
 from headrace.tables import poison_strikes
 from headrace.tables import workers as workers_table
+from tests import one_attempt
 
 LEASE_S = 60.0
 CONFINE_S = 600.0
@@ -44,10 +44,8 @@ class World:
         self.store, self.app = store, app
 
     def worker(self) -> UUID:
-        info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "m", 32)
         with self.store.begin() as db:
-            workers.register(db, info, LEASE_S)
-        return info.id
+            return one_attempt.add_worker(db, max_running=32, lease_s=LEASE_S)
 
     def claim(self, ticket: Ticket, worker: UUID) -> Claim:
         claim = self.claim_if_queued(ticket, worker)
@@ -57,7 +55,7 @@ class World:
     def claim_if_queued(self, ticket: Ticket, worker: UUID) -> Claim | None:
         with self.store.begin() as db:
             number = jobs.queued_numbers(db, [ticket.job_id]).get(ticket.job_id, 0)
-            return attempts.claim(db, ticket.job_id, number, worker, "simulator")
+            return one_attempt.claim(db, ticket.job_id, number, worker, "simulator")
 
     def enter(self, ticket: Ticket, worker: UUID) -> Claim | None:
         """Claim the job, and run it if it may; otherwise it is handed back, to wait for its turn."""
@@ -76,7 +74,7 @@ class World:
 
     def finish(self, claim: Claim) -> None:
         with self.store.begin() as db:
-            assert attempts.finish(db, claim, JobState.SUCCEEDED, DONE)
+            assert one_attempt.finish(db, claim, JobState.SUCCEEDED, DONE)
 
     def strike(self, claim: Claim) -> Any:
         with self.store.begin() as db:

@@ -12,22 +12,19 @@ import sqlalchemy as sa
 
 from headrace.config import BudgetSettings
 from headrace.domain.attempts import AttemptEnd, Claim, HandBack, Reroute
-from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
-from headrace.domain.limits.budgets import Budget, Cost, NoBudget, Shortfall, SpendingLimits
+from headrace.domain.limits import Budget, Cost, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
-from headrace.store import Store, attempts, jobs
-from headrace.store.attempts import losses
-from headrace.store.attempts.losses import Loss
-from headrace.store.clients import apps
-from headrace.store.fleet import workers
-from headrace.store.money import budgets, reservations
-from headrace.store.money.reservations import PaidCall
+from headrace.store import Store, apps, attempts, jobs
+from headrace.store.attempts import Loss
+from headrace.store.money import budgets
+from headrace.store.money.budgets import PaidCall
 from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
+from tests import one_attempt
 
 #: More than any test spends.
 UNLIMITED = BudgetSettings(month_usd=Decimal(1_000_000))
@@ -41,15 +38,14 @@ def end(usd: str, kind: Any = "api", *, estimated: bool = False) -> AttemptEnd:
 @pytest.fixture
 def claimed(store: Store, queued: Callable[..., Ticket]) -> Callable[..., Claim]:
     """Claims a new job, as an overflow worker."""
-    info = WorkerInfo(new_id(), "overflow@test", "host", "overflow", "openai", "gpt-4o-mini", 4)
     with store.begin() as db:
-        workers.register(db, info, 30)
+        worker = one_attempt.add_worker(db, "overflow", "openai")
 
     def make(**changes: Any) -> Claim:
         ticket = queued(**changes)
         with store.begin() as db:
             db.execute(sa.update(jobs_table).where(jobs_table.c.id == ticket.job_id).values(route=Route.OVERFLOW))
-            found = attempts.claim(db, ticket.job_id, ticket.enqueue_no, info.id, "openai")
+            found = one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker, "openai")
         assert found is not None
         return found
 
@@ -58,7 +54,7 @@ def claimed(store: Store, queued: Callable[..., Ticket]) -> Callable[..., Claim]
 
 def reserve(store: Store, claim: Claim, usd: Decimal = ONE, together: BudgetSettings = UNLIMITED) -> Claim:
     with store.begin() as db:
-        outcome = attempts.reserve(db, claim, usd, together)
+        outcome = one_attempt.reserve(db, claim, usd, together)
     assert isinstance(outcome, Claim), outcome
     return outcome
 
@@ -101,12 +97,12 @@ def test_what_is_reserved_is_spent_at_the_end_and_the_rest_is_free_again(
     assert accounts(store) == every("1", "0")
 
     with store.begin() as db:
-        assert attempts.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
+        assert one_attempt.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
 
     assert accounts(store) == every("0", "0.25")
     with store.begin() as db:
         call = PaidCall(paid.job_id, paid.attempt, paid.app_id, ONE)
-        assert reservations.settle(db, [call]) == {}, "it is settled once"
+        assert budgets.settle(db, [call]) == {}, "it is settled once"
     assert accounts(store) == every("0", "0.25")
 
 
@@ -139,11 +135,11 @@ def test_the_call_of_a_worker_that_died_counts_as_the_most_it_can_have_cost(
     paid = reserve(store, claimed())
     with store.begin() as db:
         row = db.execute(sa.select(jobs_table)).one()
-        assert reservations.settle(db, losses.lose(db, [Loss(row, JobState.WAITING, Cost(Decimal(0), "v1"))]))
+        assert budgets.settle(db, attempts.lose(db, [Loss(row, JobState.WAITING, Cost(Decimal(0), "v1"))]))
 
     assert accounts(store) == every("0", "1")
     with store.begin() as db:
-        assert not attempts.finish(db, paid, JobState.SUCCEEDED, end("0.25")), "it comes too late"
+        assert not one_attempt.finish(db, paid, JobState.SUCCEEDED, end("0.25")), "it comes too late"
     assert accounts(store) == every("0", "1")
     with store.begin() as db:
         charges = db.execute(sa.select(ledger.c.kind, ledger.c.usd, ledger.c.estimated)).all()
@@ -154,7 +150,7 @@ def test_a_worker_that_died_before_its_call_has_spent_nothing(store: Store, clai
     claimed()
     with store.begin() as db:
         row = db.execute(sa.select(jobs_table)).one()
-        reservations.settle(db, losses.lose(db, [Loss(row, JobState.WAITING, Cost(ONE, "v1"))]))
+        budgets.settle(db, attempts.lose(db, [Loss(row, JobState.WAITING, Cost(ONE, "v1"))]))
         assert db.scalar(sa.select(ledger.c.usd)) == 0
 
 
@@ -177,7 +173,7 @@ def test_what_does_not_fit_one_budget_is_reserved_in_none(
     before = accounts(store)
 
     with store.begin() as db:
-        lacking = attempts.reserve(db, second, ONE, together)
+        lacking = one_attempt.reserve(db, second, ONE, together)
 
     assert lacking == Shortfall(budget, Decimal("1.5"), Decimal("0.5"))
     assert accounts(store) == before
@@ -189,7 +185,7 @@ def test_what_does_not_fit_one_budget_is_reserved_in_none(
 def test_a_claim_that_holds_no_more_gets_no_money(store: Store, claimed: Callable[..., Claim]) -> None:
     claim = claimed()
     with store.begin() as db:
-        assert attempts.reserve(db, replace(claim, worker_id=new_id()), ONE, UNLIMITED) is None
+        assert one_attempt.reserve(db, replace(claim, worker_id=new_id()), ONE, UNLIMITED) is None
     assert accounts(store) == set()
 
 
@@ -202,7 +198,7 @@ def test_an_account_is_of_the_day_and_month_in_which_the_attempt_began(
         db.execute(sa.update(attempts_table).values(started_at=began))
     paid = reserve(store, claim)
     with store.begin() as db:
-        assert attempts.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
+        assert one_attempt.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
         found = db.execute(
             sa.select(budgets_table.c.period, budgets_table.c.starts_at, budgets_table.c.spent_usd)
         ).all()
@@ -218,11 +214,11 @@ def test_no_budget_is_overspent_however_many_ask_at_once(store: Store, claimed: 
 
     def one(claim: Claim) -> bool:
         with store.begin() as db:
-            outcome = attempts.reserve(db, claim, ONE, together)
+            outcome = one_attempt.reserve(db, claim, ONE, together)
         if not isinstance(outcome, Claim):
             return False
         with store.begin() as db:
-            return attempts.finish(db, outcome, JobState.SUCCEEDED, end("1"))
+            return one_attempt.finish(db, outcome, JobState.SUCCEEDED, end("1"))
 
     with ThreadPoolExecutor(16) as pool:
         paid = list(pool.map(one, claims))
@@ -301,7 +297,7 @@ def test_the_first_calls_of_a_day_do_not_wait_for_each_other_for_ever(
     def one(claim: Claim) -> None:
         paid = reserve(store, claim)
         with store.begin() as db:
-            assert attempts.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
+            assert one_attempt.finish(db, paid, JobState.SUCCEEDED, end("0.25"))
 
     def both(claims: tuple[Claim, ...]) -> None:
         with store.begin() as db:
@@ -329,7 +325,7 @@ def test_giving_a_job_back_twice_leaves_its_next_call_alone(store: Store, claime
         assert attempts.hand_back(db, first, nothing)
     with store.begin() as db:
         [ticket] = jobs.enqueue_due(db)
-        again = attempts.claim(db, ticket.job_id, ticket.enqueue_no, first.worker_id, "openai")
+        again = one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, first.worker_id, "openai")
     assert again is not None
     assert again.attempt == first.attempt
     second = reserve(store, again)
@@ -338,7 +334,7 @@ def test_giving_a_job_back_twice_leaves_its_next_call_alone(store: Store, claime
         assert not attempts.hand_back(db, first, nothing), "its reply was lost the first time"
     assert accounts(store) == every("1", "0")
     with store.begin() as db:
-        assert attempts.finish(db, second, JobState.SUCCEEDED, end("0.25"))
+        assert one_attempt.finish(db, second, JobState.SUCCEEDED, end("0.25"))
     assert accounts(store) == every("0", "0.25")
 
 
@@ -376,7 +372,7 @@ def test_a_call_that_finds_too_little_says_so_of_a_budget_that_is_nearly_used_up
     limit(store, late, day_usd=Decimal(limit_usd), month_usd=Decimal(1000))
     for _ in range(2):
         with store.begin() as db:
-            assert isinstance(attempts.reserve(db, late, Decimal(99), UNLIMITED), Shortfall)
+            assert isinstance(one_attempt.reserve(db, late, Decimal(99), UNLIMITED), Shortfall)
 
     with store.begin() as db:
         assert {each.period for each in budgets.balances(db, UNLIMITED).accounts if each.short} == short
@@ -387,10 +383,10 @@ def test_without_a_budget_no_call_gets_money_and_a_stored_one_opens_it(
 ) -> None:
     claim, none = claimed(), BudgetSettings()
     with store.begin() as db:
-        assert attempts.reserve(db, claim, ONE, none) == NoBudget()
+        assert one_attempt.reserve(db, claim, ONE, none) == NoBudget()
     with store.begin() as db:
         budgets.set_limits(db, {"day_usd": Decimal(5)}, none)
-        paid = attempts.reserve(db, claim, ONE, none)
+        paid = one_attempt.reserve(db, claim, ONE, none)
     assert isinstance(paid, Claim)
 
 
@@ -401,7 +397,7 @@ def test_stored_limits_win_over_the_settings_until_they_are_cleared(
     with store.begin() as db:
         budgets.set_limits(db, {"day_usd": None, "month_usd": Decimal("0.5")}, configured)
         assert budgets.limits(db, configured) == SpendingLimits(None, Decimal("0.5"), is_stored=True)
-        lack = attempts.reserve(db, claimed(), ONE, configured)
+        lack = one_attempt.reserve(db, claimed(), ONE, configured)
         assert isinstance(lack, Shortfall)
         assert (lack.budget, lack.limit_usd) == (Budget(is_own=False, period="month"), Decimal("0.5"))
         budgets.set_limits(db, {"day_usd": Decimal(3)}, configured)

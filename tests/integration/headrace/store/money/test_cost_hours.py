@@ -1,4 +1,9 @@
-"""Hours of own hosts on a real Postgres: their bills, and how requests share them."""
+"""Hours of own hosts on a real Postgres: their bills, and how requests share them.
+
+The ledger beside the bills, up to now, in an hour that is not over.
+
+Corrections and waste in the analysts' views of days, before and after a day is closed.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,10 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.config import CostSettings
+from headrace.domain.apps import App
 from headrace.domain.ids import new_id
-from headrace.policies.costing import HourRates
-from headrace.store import Store
+from headrace.domain.queues import Ticket
+from headrace.policies.pricing import HourRates
+from headrace.store import Store, clock
 from headrace.store.money import cost_hours as hours
+from headrace.store.money.cost_hours import Reconciliation, reconcile
+from headrace.store.money.host_hours import HostTerms
 from headrace.tables import attempts, cost_hours, hosts, jobs, ledger
 
 #: The start of an hour that is over.
@@ -272,7 +281,7 @@ def test_for_any_leases_and_requests_every_hour_adds_up_to_the_last_digit(
     store: Store, leases: list[Any], entries: list[Any], weigh_by: str
 ) -> None:
     with store.begin() as db:
-        db.execute(sa.text("TRUNCATE ledger, hosts, cost_hours"))
+        db.execute(sa.text("TRUNCATE ledger, hosts, cost_hours, host_hours"))
         for begin, length, price in leases:
             times = {"requested_at": at(begin), "ordered_at": at(begin), "ready_at": at(begin + length / 3)}
             row = {"id": new_id().hex, "pool": "chat", "usd_per_hour": price, "ended_at": at(begin + length)}
@@ -308,3 +317,81 @@ def test_jobs_and_their_states_are_not_touched(store: Store, add_host: AddHost, 
 
     with store.begin() as db:
         assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == job_id)) == "queued"
+
+
+@pytest.fixture
+def served(store: Store, queued: Callable[..., Ticket]) -> None:
+    """Two hosts since 90 minutes ago, one of them without a price, and what they and the paid API served."""
+    job_id = queued().job_id
+    with store.begin() as db:
+        now = clock.now(db)
+        began = {"requested_at": now, "ordered_at": now - timedelta(minutes=90)}
+        for number, usd in enumerate((Decimal("4.10"), None)):
+            db.execute(sa.insert(hosts).values(id=f"h{number}", pool=f"p{number}", usd_per_hour=usd, **began))
+        tries = {"job_id": job_id, "worker_id": new_id(), "started_at": now}
+        rows = [{**tries, "number": 1, "engine": "openai"}, {**tries, "number": 2, "engine": "vllm"}]
+        db.execute(sa.insert(attempts), rows)
+        usage = {"prompt_tokens": 90, "output_tokens": 30, "usd": 1, "attempt": None, "job_id": None, "at": now}
+        entries: list[dict[str, Any]] = [
+            {**usage, "kind": "compute", "pool": "p0", "at": now - timedelta(minutes=5)},
+            {**usage, "kind": "compute", "pool": "p0", "at": now - timedelta(minutes=80)},
+            {**usage, "kind": "compute", "pool": "p1"},
+            {**usage, "kind": "waste", "pool": "p0", "job_id": job_id, "attempt": 1, "usd": Decimal("0.25")},
+            {**usage, "kind": "waste", "pool": "p0", "job_id": job_id, "attempt": 2, "usd": Decimal("0.5")},
+            {**usage, "kind": "api", "pool": "p0", "usd": Decimal("0.125")},
+        ]
+        db.execute(sa.insert(ledger), [{**entry, "at": entry["at"] - timedelta(microseconds=1)} for entry in entries])
+
+
+@pytest.mark.usefixtures("served")
+def test_the_ledger_is_the_hosts_time_and_the_providers_bill(store: Store) -> None:
+    with store.begin() as db:
+        found = reconcile(db, HostTerms(), Decimal("0.375"))
+
+    assert abs(found.host_hours - Decimal("1.5")) < Decimal("0.01")
+    assert abs(found.hosts_usd - Decimal("6.15")) < Decimal("0.05")
+    assert found.platform_usd > 0
+    assert abs(found.difference_usd) < Decimal("1e-8")
+
+
+@pytest.mark.usefixtures("served")
+def test_a_call_that_the_ledger_does_not_have_is_a_difference(store: Store) -> None:
+    with store.begin() as db:
+        found = reconcile(db, HostTerms(), Decimal("0.500"))
+
+    assert abs(found.difference_usd + Decimal("0.125")) < Decimal("1e-8")
+    assert found.share > Decimal("0.01")
+
+
+@pytest.mark.usefixtures("served")
+def test_the_hour_that_is_not_over_stays_open(store: Store) -> None:
+    with store.begin() as db:
+        assert reconcile(db, HostTerms()).platform_usd > 0
+    with store.begin() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(cost_hours)) == 0
+
+
+def test_nothing_is_no_difference(store: Store) -> None:
+    with store.begin() as db:
+        assert reconcile(db, HostTerms()) == Reconciliation(*(Decimal(0) for _ in range(5)))
+
+
+DAY = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_correction_is_no_request_and_a_user_of_waste_alone_has_no_charge(
+    store: Store, app: App, is_closed: bool
+) -> None:
+    with store.begin() as db:
+        for kind, user, usd in (("api", "ann", "0.20"), ("adjustment", "ann", "-0.05"), ("waste", "bob", "0.30")):
+            row = {"app_id": app.id, "pool": "chat", "at": DAY, "kind": kind, "end_user": user, "usd": Decimal(usd)}
+            db.execute(sa.insert(ledger).values(row))
+        if is_closed:
+            hours.close_day(db, DAY)
+
+    with store.begin() as db:
+        days = db.execute(sa.text("SELECT requests, users, usd, waste_usd FROM cost_per_day")).all()
+        users = db.execute(sa.text("SELECT requests, users, full_usd FROM cost_per_user_day")).all()
+    assert [tuple(row) for row in days] == [(1, 1, Decimal("0.15"), Decimal("0.30"))]
+    assert [tuple(row) for row in users] == [(1, 1, Decimal("0.15"))]

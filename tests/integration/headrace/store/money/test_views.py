@@ -16,7 +16,7 @@ from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store
 from headrace.store.analyst import VIEWS
-from headrace.store.money import cost_days, cost_hours, costs, trends
+from headrace.store.money import cost_hours, costs
 from headrace.tables import apps, attempts, budgets, hosts, jobs, ledger, own_prices
 
 #: In two months that are over.
@@ -95,12 +95,12 @@ def test_a_day_has_its_charges_and_its_waste_apart(view: View) -> None:
 @pytest.mark.parametrize("is_closed", [False, True])
 def test_the_months_of_the_pages_have_the_figures_of_the_views(store: Store, view: View, is_closed: bool) -> None:
     with store.begin() as db:
-        for day in cost_days.open_days(db) if is_closed else ():
-            cost_days.close_day(db, day)
+        for day in cost_hours.open_days(db) if is_closed else ():
+            cost_hours.close_day(db, day)
     for since, until in ((month(9), month(10)), (month(10), month(11)), (month(11), month(12))):
         with store.begin() as db:
-            savings, points = costs.month(db, since, until).savings, trends.split_points(db, since, until)
-            routes = trends.routes_per_day(db, since, until)
+            savings, points = costs.month(db, since, until).savings, costs.split_points(db, since, until)
+            routes = costs.routes_per_day(db, since, until)
         time = {"since": since, "until": until}
         of_days = "FROM savings_per_day WHERE day >= :since AND day < :until GROUP BY pool"
         saved = f"SELECT pool, sum(requests), sum(full_usd), sum(platform_usd), sum(api_usd), sum(saved_usd) {of_days}"
@@ -113,7 +113,7 @@ def test_the_months_of_the_pages_have_the_figures_of_the_views(store: Store, vie
 
 
 @pytest.mark.usefixtures("charged")
-@pytest.mark.parametrize("statement", [costs._SUMS, trends._SPLITS])
+@pytest.mark.parametrize("statement", [costs._SUMS, costs._SPLITS])
 def test_a_month_of_the_pages_reads_no_other_entries(store: Store, statement: sa.TextClause) -> None:
     with store.begin() as db:
         # So that the plan does not depend on whether Postgres has looked at the rows by itself.
@@ -164,9 +164,9 @@ def test_a_huge_request_breaks_no_view(view: View, store: Store) -> None:
     with store.begin() as db:
         db.execute(sa.insert(ledger).values(huge))
 
-    # Without a budget, with two days, without a cache, compression, rules and operators, these have no row.
+    # Without a budget, with two days, without a cache, compression, rules, batches, bills, operators and keys: no row.
     empty = {"budget_run_rate", "cost_elasticity", "cache_per_day", "semantic_cache_per_day", "compression_per_day"}
-    empty |= {"operator_actions", "routing_per_day"}
+    empty |= {"batch_costs", "bill_differences", "cost_per_label_day", "operator_actions", "routing_per_day"}
     assert {name for name in VIEWS if not view(f"SELECT * FROM {name}")} == empty
 
 

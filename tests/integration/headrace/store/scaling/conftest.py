@@ -45,7 +45,7 @@ def sample(add: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def roll_up(add: Callable[..., None]) -> Callable[..., None]:
-    """Writes rolled-up spans from these times on, likewise."""
+    """Writes rolled-up spans from these times on, in the same way."""
 
     def write(starts: Iterable[datetime], span_s: int, pool: str = "chat", **columns: Any) -> None:
         span = {"span_s": span_s, "samples": span_s // 5, **columns}

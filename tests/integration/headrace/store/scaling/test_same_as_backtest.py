@@ -17,11 +17,11 @@ from headrace.cli.backtest.pilots import Memory
 from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.scaling import Decision, History, Moment, PoolHosts
-from headrace.policies.scaling import decide
-from headrace.policies.scaling.recent import tokens_per_job
+from headrace.policies.scaling.bounds import tokens_per_job
+from headrace.policies.scaling.decisions import decide
 from headrace.store import Store
 from headrace.store.fleet import decisions
-from headrace.store.scaling import history, outcomes
+from headrace.store.scaling import scaling_history
 from headrace.tables import decisions as decisions_table
 from headrace.tables import queue_rollups, queue_samples
 from tests.integration.headrace.store.scaling.conftest import lanes
@@ -147,12 +147,12 @@ def test_production_decides_as_the_backtest_does(
             db.execute(sa.insert(queue_samples), _sample(moment))
             # Every ten minutes, when the backtest makes its profiles again.
             if number % 20 == 0:
-                found = history.load(db, settings, "chat", HOSTS, now)
+                found = scaling_history.load(db, settings, "chat", HOSTS, now)
                 check(found, expected, policy, now)
                 checked += 1
                 kinds |= {made.forecast.why} if made.forecast else set()
             else:
-                outcomes.compare(db, "chat", policy.window_s, now)
+                scaling_history.compare_forecasts(db, "chat", policy.window_s, now)
             decision_id = decisions.add(db, record(policy, made))
             db.execute(sa.update(decisions_table).where(decisions_table.c.id == decision_id).values(at=now))
         memory.note(made, now)

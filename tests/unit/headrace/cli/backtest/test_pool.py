@@ -8,13 +8,10 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from headrace.cli.backtest.figures import RunFigures, busy_and_slots, figures
-from headrace.cli.backtest.load import OfferedLoad, Sizes, offered_load
+from headrace.cli.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load
 from headrace.cli.backtest.pilots import Pilot
-from headrace.cli.backtest.pool import Fate, SimulatedPool
-from headrace.cli.backtest.simulate import PoolRun, simulate
-from headrace.cli.backtest.trace import RateTrace
-from headrace.cli.backtest.world import World
+from headrace.cli.backtest.pool import Fate, SimulatedPool, World
+from headrace.cli.backtest.runs import PoolRun, RunFigures, busy_and_slots, figures, simulate
 from headrace.domain.scaling import Moment, PoolHosts
 
 #: A request of a mean size runs for 10 s in a slot, so that a host serves 2 a second.

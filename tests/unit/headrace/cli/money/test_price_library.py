@@ -45,11 +45,11 @@ def test_a_list_price_has_what_a_call_is_charged_and_its_source() -> None:
     assert price.source == f"genai-prices {version('genai-prices')}: openai/gpt-4o-mini"
 
 
-def test_flex_is_a_factor_where_it_is_the_same_share_of_each_price() -> None:
+def test_a_tier_is_a_factor_where_it_is_the_same_share_of_each_price() -> None:
     found = listed("gpt-5-mini")
 
-    assert found.price.tiers == {"flex": Decimal("0.5")}
-    assert not any("flex" in note for note in found.notes)
+    assert found.price.tiers == {"flex": Decimal("0.5"), "batch": Decimal("0.5")}
+    assert not any("left out" in note for note in found.notes)
 
 
 def test_flex_is_left_out_with_a_note_where_it_is_not() -> None:
@@ -59,7 +59,7 @@ def test_flex_is_left_out_with_a_note_where_it_is_not() -> None:
     assert any("flex prices are left out" in note for note in found.notes)
 
 
-def test_batch_prices_are_left_out_with_a_note() -> None:
+def test_batch_prices_are_left_out_with_a_note_where_cached_tokens_have_no_discount_in_them() -> None:
     assert any("batch prices are left out" in note for note in listed("gpt-4o-mini").notes)
 
 

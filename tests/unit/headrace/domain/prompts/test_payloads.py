@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from headrace.domain.compression import Compression
 from headrace.domain.prompts import Message, Sampling, payloads
+from headrace.domain.prompts.compression import Compression
 from headrace.domain.prompts.payloads import read_payload, stored_messages, stored_sampling
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, Tools
 from headrace.errors import PayloadTooNew, PayloadUnreadable

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import ErrorProfile, History, Moment, Season
-from headrace.policies.scaling import DayProfiles, error_profiles
-from headrace.policies.scaling.forecast import Demand, Offered, demand_of, expected, expected_in_burst, upper
+from headrace.policies.scaling.forecast import (
+    DayProfiles,
+    Demand,
+    Offered,
+    demand_of,
+    error_profiles,
+    expected,
+    expected_in_burst,
+    upper,
+)
 
 NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 JOB_TOKENS = 100
@@ -154,7 +162,7 @@ DAY = timedelta(days=1)
 
 
 def days(rate: Callable[[int, int], float], count: int, start: datetime = MONDAY, span_s: int = 600) -> list[Offered]:
-    """What was offered in each span of so many days, at a rate that depends on the day and the hour."""
+    """What was offered in each span of this number of days, at a rate that depends on the day and the hour."""
     spans = (start + timedelta(seconds=second) for second in range(0, count * 86_400, span_s))
     return [(at, span_s, span_s * rate((at - start).days, at.hour)) for at in spans]
 

@@ -9,9 +9,8 @@ import pytest
 
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import History, Moment, PoolHosts, Season
-from headrace.policies.scaling import decide
+from headrace.policies.scaling.decisions import DecisionInputs, decide
 from headrace.policies.scaling.horizon import REACH_S, STEP_S, Horizon, horizon
-from headrace.policies.scaling.replay import DecisionInputs
 
 NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 #: 100 tokens/s saturate one such host. It is ready 300 s after the decision before it: at the second point.
@@ -41,7 +40,7 @@ def ahead(history: History, policy: ScalingSettings = POLICY, hosts: PoolHosts =
 
 
 def rates(found: Horizon, *hours: float) -> list[float]:
-    """The expected load after so many hours, rounded."""
+    """The expected load after this number of hours, rounded."""
     by_time = {point.at: point.tokens_per_s for point in found.points}
     return [round(by_time[at(3600 * each)]) for each in hours]
 

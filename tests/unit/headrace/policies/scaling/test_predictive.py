@@ -9,7 +9,7 @@ import pytest
 
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import Action, History, Moment, PastNeed, PoolHosts, Season
-from headrace.policies.scaling import decide
+from headrace.policies.scaling.decisions import decide
 
 NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 #: 30 jobs of 100 tokens each 30 s are 100 tokens/s, which saturates one such host. Without prices, a host must be used

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import Action, Decision, ErrorProfile, History, Moment, PastNeed, PoolHosts, Season
-from headrace.policies.scaling import decide
+from headrace.policies.scaling.decisions import DecisionInputs, decide, from_json, replay, to_json
 from headrace.policies.scaling.predictive import AFTER_UP_SHARE, DOWN_SHARE, UP_SHARE
-from headrace.policies.scaling.replay import DecisionInputs, from_json, replay, to_json
 
 NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 POLICIES = ("predictive", "reactive", "schedule", "fixed")

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import Action, History, Moment, PoolHosts
-from headrace.policies.scaling import decide
+from headrace.policies.scaling.decisions import decide
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 POLICY = ScalingSettings(policy="reactive")

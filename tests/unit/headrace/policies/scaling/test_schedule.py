@@ -7,8 +7,8 @@ import pytest
 
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.scaling import Action, History, Moment, PoolHosts
-from headrace.policies.scaling import decide
-from headrace.policies.scaling.calendar import events_between
+from headrace.policies.scaling.decisions import decide
+from headrace.policies.scaling.schedule import events_between
 
 PEAK = {"name": "peak", "weekdays": ["mon"], "from": "09:00", "to": "11:00", "zone": "Europe/Berlin", "hosts": 6}
 LAUNCH = {"name": "launch", "starts_at": "2026-12-01T09:00:00+01:00", "ends_at": "2026-12-01T12:00:00Z", "hosts": 9}

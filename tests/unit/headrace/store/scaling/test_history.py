@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from headrace.domain.scaling import Moment
-from headrace.store.scaling.history import joined
+from headrace.store.scaling.scaling_history import joined
 
 NOW = datetime(2026, 11, 27, 9, 0, 2, tzinfo=UTC)
 

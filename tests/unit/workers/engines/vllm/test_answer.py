@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headrace.domain.logprobs import TokenLogprob
+from headrace.domain.answers import TokenLogprob
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, Tools, joined
 from workers.engines.base import Delta, GenerationRequest
@@ -28,7 +28,7 @@ class Reading:
 
 
 def answer(*sizes: int, reading: Any = None, on_delta: Any = None) -> GrowingAnswer:
-    """The answer after all tokens came, so many at once."""
+    """The answer after all tokens came, this number at once."""
     request = GenerationRequest("r", (Message("user", "So?"),), Sampling(16, top_logprobs=1))
     made, at = GrowingAnswer(request, on_delta, reading), 0
     for size in sizes:

@@ -5,8 +5,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
+from headrace.domain.prompts import Sampling
 from headrace.errors import ConfigError
-from workers.engines.vllm.options import blamed, checked
+from workers.engines.vllm.options import blamed, checked, decoding
 
 
 @validated
@@ -106,3 +107,18 @@ def test_vllm_s_own_complaint_names_the_option_it_is_about(
     with pytest.raises(ValidationError) as raised:
         TypeAdapter(kind).validate_python(value)
     assert blamed(raised.value, options) == option
+
+
+# What vLLM is given of a request's sampling: its own names, and nothing that the request does not say.
+
+
+def test_a_request_that_says_nothing_sets_nothing() -> None:
+    assert decoding(Sampling(5)) == {"stop": []}
+
+
+def test_extra_parameters_go_by_vllms_names() -> None:
+    extra = {"top_k": 5, "min_p": 0.1, "logit_bias": {"7": -1.5}, "chat_template_kwargs": {"a": 1}}
+    assert decoding(Sampling(5, temperature=0, extra=extra)) == {
+        **{"temperature": 0, "stop": [], "top_k": 5, "min_p": 0.1},
+        "logit_bias": {7: -1.5},
+    }

@@ -1,12 +1,13 @@
+import json
 from os import environ  # noqa: TID251 (what is tested is what it holds)
 from pathlib import Path
 
 import pytest
 
 from headrace.config import PoolSettings
-from workers.engines.adapters import Adapter
+from headrace.errors import ConfigError
 from workers.engines.vllm import settings as vllm_settings
-from workers.engines.vllm.settings import arguments, environment
+from workers.engines.vllm.settings import Adapter, arguments, environment, find_adapters, lora_arguments
 
 
 @pytest.fixture(params=[True, False], ids=["cpu", "gpu"])
@@ -131,3 +132,46 @@ def test_a_prompt_is_computed_whole_on_a_cpu(longest: int, batched: int, monkeyp
 
 def test_without_a_limit_of_its_own_a_pool_leaves_that_to_vllm(on_cpu: bool) -> None:
     assert "enable_chunked_prefill" not in arguments(PoolSettings(kv_cache_mib=64, max_model_tokens=None))
+
+
+WHERE = "pools.chat.adapters"
+
+
+def adapter(folder: Path, rank: object = 8) -> str:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    return str(folder)
+
+
+def test_adapters_are_numbered_as_they_are_set(tmp_path: Path) -> None:
+    found = find_adapters({"sql": adapter(tmp_path / "a", 8), "mail": adapter(tmp_path / "b", 64)}, WHERE)
+    assert [(each.name, each.number, each.rank) for each in found.values()] == [("sql", 1, 8), ("mail", 2, 64)]
+    assert lora_arguments(found.values(), on_cpu=False) == {
+        "enable_lora": True,
+        "max_loras": 2,
+        "max_cpu_loras": 2,
+        "max_lora_rank": 64,
+    }
+
+
+def test_a_batch_on_a_gpu_has_a_bounded_number_of_them(tmp_path: Path) -> None:
+    found = find_adapters({f"no-{i}": adapter(tmp_path / str(i)) for i in range(9)}, WHERE)
+    chosen = lora_arguments(found.values(), on_cpu=False)
+    assert (chosen["max_loras"], chosen["max_cpu_loras"]) == (8, 9)
+
+
+@pytest.mark.parametrize("rank", [0, 513, "many", None])
+def test_a_rank_that_vllm_does_not_take_is_named(tmp_path: Path, rank: object) -> None:
+    with pytest.raises(ConfigError) as raised:
+        find_adapters({"sql": adapter(tmp_path / "a", rank)}, WHERE)
+    assert raised.value.param == "pools.chat.adapters.sql"
+
+
+def test_a_folder_without_an_adapter_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pools\.chat\.adapters\.sql.*adapter_config\.json"):
+        find_adapters({"sql": str(tmp_path)}, WHERE)
+
+
+def test_what_is_neither_a_folder_nor_a_hub_id_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"pools\.chat\.adapters\.sql.*/no/such/folder"):
+        find_adapters({"sql": "/no/such/folder"}, WHERE)

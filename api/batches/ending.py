@@ -1,0 +1,148 @@
+"""Ends batches: notes the ends of their lines, and writes the files of their results."""
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from api.deps import WebDeps
+from api.handlers.batch_results import results
+from headrace.broker.ending import cancel
+from headrace.domain.batches import BATCH_PREFIX, Batch, BatchState, LineState, storage_key
+from headrace.domain.ids import show_id
+from headrace.errors import NotFound, StoreUnavailable
+from headrace.storage import Writer
+from headrace.store import batches, files
+
+log = logging.getLogger(__name__)
+
+
+def is_ending(batch: Batch, now: datetime) -> bool:
+    """Whether lines that have not started never will: the batch is being cancelled, or its window has ended."""
+    return batch.state is BatchState.CANCELLING or (batch.state is BatchState.IN_PROGRESS and batch.expires_at <= now)
+
+
+def settle(web: WebDeps, batch: Batch) -> int:
+    """Note what became of the batch's lines. Returns: how many ended. Raises: StoreUnavailable. BrokerUnavailable."""
+    is_cancelling = batch.state is BatchState.CANCELLING
+    with web.store.begin() as db:
+        if is_cancelling:
+            batches.drop_unread(db, batch.id)
+        ended = batches.settle(db, batch.id, is_cancelling=is_cancelling)
+        if is_ending(batch, datetime.now(UTC)):
+            ended += batches.end_waiting(db, batch.id, LineState.CANCELLED if is_cancelling else LineState.EXPIRED)
+        running = batches.submitted_jobs(db, batch.id) if is_cancelling else []
+    for job_id in running:
+        # One that has ended and was erased since is none to cancel.
+        with suppress(NotFound):
+            cancel(web.store, web.admission, batch.app_id, job_id)
+    return ended
+
+
+def give_back_lost(web: WebDeps, batch: Batch) -> int:
+    """Let lines whose submit was cut off be submitted again. Returns: how many."""
+    with web.store.begin() as db:
+        lost = batches.give_back_lost(db, batch.id)
+    if lost:
+        log.warning("lines_given_back", extra={"batch_id": show_id(batch.id, BATCH_PREFIX), "lines": lost})
+    return lost
+
+
+def end(web: WebDeps, batch: Batch) -> bool:
+    """Write the files of a batch whose lines have all ended, and end it. Returns: whether it has ended.
+
+    Safe to repeat, and in two processes at once: the files become visible in the transaction that ends the batch, and
+    those of a process that died before are swept. Raises: StoreUnavailable. StorageUnavailable.
+    """
+    with web.store.begin() as db:
+        batches.drop_unread(db, batch.id)
+        batches.begin_end(db, batch.id)
+        batch = batches.find(db, batch.app_id, batch.id)
+    if batch.state not in _ENDING or batch.completed + batch.failed < batch.total:
+        return False
+    output, errors = _ResultFile(web, batch, "output"), _ResultFile(web, batch, "error")
+    has_ended = False
+    try:
+        for page in results(web, batch):
+            for result in page:
+                (output if result.has_answer else errors).write(result.text)
+        has_ended = _end(web, batch, output, errors)
+    finally:
+        if not has_ended:
+            output.abandon()
+            errors.abandon()
+    if has_ended:
+        facts = {"batch_id": show_id(batch.id, BATCH_PREFIX), "completed": output.lines, "failed": errors.lines}
+        log.info("batch_ended", extra=facts)
+    return has_ended
+
+
+def _end(web: WebDeps, batch: Batch, output: "_ResultFile", errors: "_ResultFile") -> bool:
+    """End the batch with these files. Returns: False if another process has ended it meanwhile."""
+    output.close()
+    errors.close()
+    with web.store.begin() as db:
+        state = _last_state(batch, has_expired=batches.has_expired_lines(db, batch.id))
+        made = {"output_file_id": output.file_id, "error_file_id": errors.file_id}
+        has_ended = batches.end(db, batch, state, completed=output.lines, failed=errors.lines, **made)
+        if has_ended:
+            output.show(db)
+            errors.show(db)
+    return has_ended
+
+
+#: All lines of such a batch may have ended.
+_ENDING = (BatchState.FINALIZING, BatchState.CANCELLING)
+
+
+def _last_state(batch: Batch, *, has_expired: bool) -> BatchState:
+    if batch.state is BatchState.CANCELLING:
+        return BatchState.CANCELLED
+    return BatchState.EXPIRED if has_expired else BatchState.COMPLETED
+
+
+class _ResultFile:
+    """A file of results, which begins with its first line. Attributes: file_id: None without a line. lines: it has."""
+
+    def __init__(self, web: WebDeps, batch: Batch, name: str) -> None:
+        self._web, self._batch, self._name = web, batch, name
+        self.lines, self._size = 0, 0
+        self.file_id: UUID | None = None
+        self._writer: Writer | None = None
+
+    def write(self, text: bytes) -> None:
+        """Append a line. Raises: StoreUnavailable. StorageUnavailable."""
+        if self._writer is None:
+            self._writer = self._begin()
+        self._writer.write(text)
+        self.lines += 1
+        self._size += len(text)
+
+    def close(self) -> None:
+        """Bring the content to the storage. Raises: StorageUnavailable."""
+        if self._writer is not None:
+            self._writer.finish()
+
+    def show(self, db: Connection) -> None:
+        """Make the file visible. Raises: NotFound: a sweep has taken it for a dead upload."""
+        if self.file_id is not None:
+            keep_s = self._batch.output_keep_s or self._web.settings.files.keep_s
+            files.finish(db, self.file_id, "batch_output", self._size, keep_s)
+
+    def abandon(self) -> None:
+        """Drop the file. The sweep finds what cannot be dropped now."""
+        if self._writer is not None:
+            self._writer.abandon()
+        if self.file_id is not None:
+            with suppress(StoreUnavailable), self._web.store.begin() as db:
+                # The reply of the transaction that shows it may be lost: then it is the batch's.
+                files.give_up(db, self.file_id)
+
+    def _begin(self) -> Writer:
+        name = f"{show_id(self._batch.id, BATCH_PREFIX)}_{self._name}.jsonl"
+        with self._web.store.begin() as db:
+            self.file_id = files.begin(db, self._batch.app_id, "batch_output", name)
+        assert self._web.storage is not None
+        return self._web.storage.writer(storage_key(self._batch.app_id, self.file_id))

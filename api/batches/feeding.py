@@ -1,0 +1,211 @@
+"""Submits the lines of batches as room appears: apps in turn, and the batches of an app in turn."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from uuid import UUID
+
+from api.deps import WebDeps
+from api.door.drafts import Draft, Sent
+from api.handlers.formats import FORMATS
+from api.handlers.replies import problem
+from api.schemas.body import parse_object, validated
+from headrace.domain.apps import App
+from headrace.domain.batches import BATCH_PREFIX, LINE_PREFIX, Batch, BatchState, Line, LineOf
+from headrace.domain.ids import show_id
+from headrace.domain.queues import Lane, wanted_queue
+from headrace.errors import HeadraceError, InvalidRequest, ModelNotFound, Refused
+from headrace.http import shape_of
+from headrace.store import apps, batches
+
+log = logging.getLogger(__name__)
+
+#: Lines of one batch that are submitted before the next batch has its turn.
+TURN = 16
+#: Lines that are submitted at once. They share round trips, as requests do that come at once.
+AT_ONCE = 64
+#: Seconds for which a batch rests whose line found no room.
+REST_S = 0.5
+
+
+class Feeder:
+    """Keeps a share of each pool's `batch` lane filled from batches."""
+
+    def __init__(self, web: WebDeps, leaves: Callable[[Batch], bool] = lambda _: False) -> None:
+        """Submit nothing yet. Args: leaves: whether a batch's lines go elsewhere now."""
+        self._web, self._leaves = web, leaves
+        self._threads = ThreadPoolExecutor(AT_ONCE, "lines")
+        #: By batch, until when it rests, on the monotonic clock.
+        self._resting: dict[UUID, float] = {}
+        #: By app and by batch, the number of its last turn.
+        self._served: dict[UUID, int] = {}
+        self._turns_given = 0
+
+    def close(self) -> None:
+        """Stop; lines that are being submitted are submitted."""
+        self._threads.shutdown()
+
+    def feed(self, mine: Sequence[Batch]) -> int:
+        """Submit some lines of these batches. Returns: how many were accepted.
+
+        Raises: StoreUnavailable. BrokerUnavailable.
+        """
+        ready = self._ready(mine)
+        if not ready:
+            return 0
+        rooms = self._rooms(ready)
+        lines = self._take(ready, rooms)
+        if not lines:
+            return 0
+        with self._web.store.begin() as db:
+            owners = apps.by_id(db, {batch.app_id for batch, _ in lines})
+        outcomes = self._threads.map(lambda each: self._submit(owners[each[0].app_id], *each), lines)
+        return self._note(lines, list(outcomes))
+
+    def _ready(self, mine: Sequence[Batch]) -> list[Batch]:
+        now, clock = datetime.now(UTC), time.monotonic()
+        self._resting = {batch_id: until for batch_id, until in self._resting.items() if until > clock}
+        return [
+            batch
+            for batch in mine
+            if batch.state is BatchState.IN_PROGRESS
+            and batch.completed + batch.failed < batch.total
+            and (batch.not_before is None or batch.not_before <= now)
+            and batch.expires_at > now
+            and batch.id not in self._resting
+            and not self._leaves(batch)
+        ]
+
+    def _rooms(self, ready: Sequence[Batch]) -> dict[str, int]:
+        """By queue, how many lines may be submitted now."""
+        queues = {queue for batch in ready for queue in self._queues(batch)}
+        settings = self._web.settings
+        loads = self._web.admission.loads(sorted(queues))
+        rooms = {}
+        for queue in queues:
+            pool = queue.rpartition(".")[0]
+            most = max(1, int(settings.lane(Lane.BATCH, pool).depth_cap * settings.batches.queue_share))
+            rooms[queue] = most - loads[queue].jobs
+        return rooms
+
+    def _queues(self, batch: Batch) -> Sequence[str]:
+        """The queues that its lines may wait in: several where rules choose the pool."""
+        settings = self._web.settings
+        try:
+            pools = [self._web.catalogue.pool_of(batch.model, is_embedding=batch.endpoint == "/v1/embeddings")]
+        except ModelNotFound:
+            pools = sorted({pool for rule in settings.rules.values() for pool in rule.pools})
+        # Without a model any more, each line will be told: any queue serves for that.
+        pools = pools or list(settings.pools)[:1]
+        return [wanted_queue(pool, Lane.BATCH, batch.overflow, settings.paid_pools) for pool in pools]
+
+    def _take(self, ready: Sequence[Batch], rooms: dict[str, int]) -> list[tuple[Batch, Line]]:
+        """The next lines, as long as there is room: the app and the batch whose last turn is longest ago come first."""
+        self._served = {key: turn for key, turn in self._served.items() if key in _keys(ready)}
+        left, taken = list(ready), list[tuple[Batch, Line]]()
+        with self._web.store.begin() as db:
+            while left and len(taken) < AT_ONCE:
+                batch = min(left, key=lambda each: (self._turn(each.app_id), self._turn(each.id), each.id))
+                # Where rules choose, that of the most room: if the lines go to another one, it has its own bound.
+                queue = max(self._queues(batch), key=rooms.__getitem__)
+                limit = min(TURN, rooms[queue], AT_ONCE - len(taken))
+                found = batches.take_lines(db, batch.id, limit) if limit > 0 else []
+                if not found:
+                    left.remove(batch)
+                    continue
+                taken += [(batch, line) for line in found]
+                rooms[queue] -= len(found)
+                self._turns_given += 1
+                self._served[batch.app_id] = self._served[batch.id] = self._turns_given
+        return taken
+
+    def _turn(self, key: UUID) -> int:
+        """When this app or batch had its last turn."""
+        return self._served.get(key, 0)
+
+    def _submit(self, app: App, batch: Batch, line: Line) -> Exception | None:
+        """Submit one line. Returns: why it was not accepted; None if it was."""
+        try:
+            self._web.submitter.submit(draft_of(batch, line), unhurried(app), None, Sent(request_id(line)))
+        except Exception as error:  # Also a bug: it must not hold up the other lines.
+            return error
+        return None
+
+    def _note(self, lines: Sequence[tuple[Batch, Line]], outcomes: Sequence[Exception | None]) -> int:
+        """Note what became of submitted lines. Returns: how many were accepted."""
+        until = time.monotonic() + REST_S
+        for (batch, line), error in zip(lines, outcomes, strict=True):
+            if error is not None and not note(self._web, line, error):
+                self._resting[batch.id] = until
+        return sum(error is None for error in outcomes)
+
+
+def note(web: WebDeps, line: Line, error: Exception) -> bool:
+    """Note that a submitted line was not accepted. Returns: False if it may be later.
+
+    A line whose job may exist stays submitted: `give_back_lost` looks for it.
+    """
+    if isinstance(error, Refused):
+        with web.store.begin() as db:
+            batches.give_back(db, line.batch_id, [line.number])
+        return False
+    if _may_pass(error):
+        facts = {"batch_id": show_id(line.batch_id, BATCH_PREFIX), "line": line.number, "error": str(error)}
+        log.warning("line_not_submitted", extra=facts)
+        return False
+    reply = problem(error, request_id(line))
+    assert isinstance(reply.body, bytes)
+    with web.store.begin() as db:
+        batches.refuse(db, line, reply.status, reply.body.decode().strip())
+    return True
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same line may be accepted later, because a server is down now. A bug is not waited for."""
+    return isinstance(error, HeadraceError) and shape_of(error).status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def request_id(line: Line) -> str:
+    """For the log, as the results name the line."""
+    return f"{show_id(line.batch_id, LINE_PREFIX)}_{line.number}"
+
+
+def draft_of(batch: Batch, line: Line) -> Draft:
+    """The draft of a line, by the format of its batch's endpoint. Raises: InvalidRequest."""
+    assert line.job_id is not None
+    values = parse_object(line.body.encode())
+    if values.pop("stream", False):
+        raise InvalidRequest("The lines of a batch are not streamed: leave 'stream' out.", param="stream")
+    draft: Draft = validated(FORMATS[batch.endpoint].schema, values).to_draft()
+    left_s = (batch.expires_at - datetime.now(UTC)).total_seconds()
+    return replace(
+        draft,
+        lane=Lane.BATCH,
+        overflow=batch.overflow,
+        max_wait_s=max(1.0, left_s),
+        background=True,
+        not_before=None,
+        # The file of the results has the texts anyway.
+        is_stored=True,
+        line=LineOf(batch.id, line.custom_id, line.job_id),
+    )
+
+
+def unhurried(app: App) -> App:
+    """The app without its rates, which bound what it sends. Its lines are half of the jobs that it may have waiting."""
+    queued = app.limits.queued_jobs
+    limits = replace(
+        app.limits,
+        queued_jobs=None if queued is None else max(1, queued // 2),
+        requests_per_minute=None,
+        tokens_per_minute=None,
+    )
+    return replace(app, limits=limits)
+
+
+def _keys(ready: Sequence[Batch]) -> set[UUID]:
+    return {key for batch in ready for key in (batch.id, batch.app_id)}

@@ -1,1 +1,0 @@
-"""`/v1/completions`: its request and its answer."""

@@ -1,1 +1,0 @@
-"""`headrace calibrate`: labelled examples in, rules for the model `auto` out."""

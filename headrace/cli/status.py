@@ -1,0 +1,80 @@
+"""`headrace status`: what is wrong, what to do, and which processes run, as on the first page of /ops."""
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from headrace import connections
+from headrace.broker import overview
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
+from headrace.cli.database import local_stack, operator_settings
+from headrace.cli.output import json_option, out, plain, print_json, table
+from headrace.config import Settings
+from headrace.connections.redis import redis_client
+from headrace.policies.health import Process, problems, processes_of
+from headrace.store import Store
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Say what is wrong and what to do, and which processes run.
+
+    Reads Postgres and Redis, and needs no process of Headrace. The first page of /ops shows the same, and the queues.
+
+    \b
+    state      live: it gives a sign of life every 2 s; stopped: it said so; lost: it was killed, or hangs
+    last sign  seconds ago
+    lost       lives that ended without a word in the last hour
+
+    The status is 1 if a person must act.
+    """
+    found = _read(_settings())
+    wrong, processes = problems(found.facts), processes_of(found.facts.lives)
+    if as_json:
+        print_json({"problems": [asdict(each) for each in wrong], "processes": [_json(each) for each in processes]})
+    else:
+        for each in wrong:
+            style = "bold red" if each.severity == "act" else "yellow"
+            out.print(f"[{style}]{escape(each.text)}[/] {escape(each.remedy)}")
+        out.print("" if wrong else "Nothing is wrong.")
+        out.print(_table(processes))
+    sys.exit(any(each.severity == "act" for each in wrong))
+
+
+def _settings() -> Settings:
+    """The operator's, with the Redis of the same stack."""
+    stack, settings = local_stack(Settings.load()), operator_settings()
+    return settings if stack is None else settings.model_copy(update={"redis_url": stack.redis_url})
+
+
+def _read(settings: Settings) -> overview.Overview:
+    """Raises: StoreUnavailable."""
+    store, redis = Store(connections.postgres(settings, pool_size=2)), redis_client(settings)
+    message = ExecuteMessage(make_celery("headrace-status", settings))
+    admission = Admission(redis, message, reservation_ttl_s=settings.reservation_ttl_s)
+    try:
+        return overview.read(store, admission, settings, lambda _queue: None)
+    finally:
+        store.close()
+        redis.close()
+
+
+def _table(processes: list[Process]) -> Any:
+    rows = table("process", "state", "host", "pool", "version", numbers=("last sign", "lost"))
+    for each in processes:
+        life = each.newest
+        name = f"{life.name} ({each.alive})" if each.alive > 1 else life.name
+        state = f"[red]{each.state}[/]" if each.state == "lost" else each.state
+        cells = (escape(life.host_id), escape(life.pool or "-"), life.version)
+        rows.add_row(escape(name), state, *cells, f"{life.silent_s:.0f} s", str(len(each.lost_s)))
+    return rows
+
+
+def _json(process: Process) -> dict[str, Any]:
+    about = {"state": process.state, "alive": process.alive, "lost_last_hour": len(process.lost_s)}
+    return {**{name: plain(value) for name, value in asdict(process.newest).items()}, **about}

@@ -1,1 +1,0 @@
-"""Embeddings: what an embedding job embeds, and the vectors that it gets."""

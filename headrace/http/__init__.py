@@ -1,1 +1,0 @@
-"""What the HTTP processes `web` and `ops` share. Knows no framework."""

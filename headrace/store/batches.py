@@ -1,0 +1,479 @@
+"""Batches and their lines. `api/batches` moves them on: it reads files, submits lines, and writes the results.
+
+A line's job gets its id before it is submitted, and keeps it: however often the line is submitted, one job answers it.
+
+Only the process that holds a batch's lease reads its file. All other steps are safe in two processes at once: each line
+changes its state once, in the transaction that counts it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Connection, Row
+
+from headrace.domain.batches import BATCH_PREFIX, Batch, BatchError, BatchState, Line, LineState, Usage
+from headrace.domain.ids import new_id, oldest_id, show_id, time_of
+from headrace.domain.jobs import Idempotency
+from headrace.domain.queues import Overflow
+from headrace.domain.states import TERMINAL, JobState
+from headrace.errors import InvalidRequest, NotFound
+from headrace.policies.webhooks import BATCH_EVENT
+from headrace.store import clock, deliveries
+from headrace.store.jobs.insertion import find_replay, keep_key, key_reused
+from headrace.store.sql import Statement, is_one_of
+from headrace.tables import apps, batch_lines, batches, jobs
+
+#: Characters of a prompt by which lines are ordered: an engine keeps what prompts of one beginning have in common.
+PREFIX_CHARS = 128
+#: Lines that one statement moves to the end: it locks their rows.
+SETTLE_ROWS = 1000
+#: Batches whose lines one sweep deletes.
+FORGET_BATCHES = 10
+#: How long a submitted line without a job waits until it is submitted again. Its job's id stays the same, so that an
+#: insert that takes longer makes no second job.
+LOST_AFTER = timedelta(seconds=10)
+#: States in which a cancel begins to end it.
+CANCELLABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
+#: The clocks of Postgres and of the API, which write the ids of batches and of jobs, differ by less.
+_SKEW = timedelta(hours=1)
+_OPEN = (BatchState.VALIDATING, BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.CANCELLING)
+#: A literal, so that the partial index of open batches serves.
+_IS_OPEN = batches.c.state.in_([sa.literal(str(state), literal_execute=True) for state in _OPEN])
+_TIMES = tuple(state for state in BatchState if state is not BatchState.VALIDATING)
+_IS_WAITING = batch_lines.c.state == sa.literal("waiting", literal_execute=True)
+IS_SUBMITTED = batch_lines.c.state == sa.literal("submitted", literal_execute=True)
+#: A line that is given back has left the provider's batch that it was to go to.
+_WAITS = {"state": LineState.WAITING, "provider_batch_id": None}
+_TAKE = Statement("take_lines")
+_LINE_COLUMNS = (
+    *(batch_lines.c.batch_id, batch_lines.c.number, batch_lines.c.custom_id, batch_lines.c.state, batch_lines.c.body),
+    *(batch_lines.c.job_id, batch_lines.c.status_code, batch_lines.c.refusal),
+)
+#: What became of a job's line. A job that was cancelled by itself has failed as a line.
+_LINE_STATES: Mapping[str, LineState] = {
+    JobState.SUCCEEDED: LineState.SUCCEEDED,
+    JobState.FAILED: LineState.FAILED,
+    JobState.EXPIRED: LineState.EXPIRED,
+    JobState.CANCELLED: LineState.FAILED,
+}
+
+
+class NewLine(NamedTuple):
+    """A line of a file, as `COPY` writes it."""
+
+    number: int
+    custom_id: str
+    prefix: str
+    body: str
+
+
+def create(
+    db: Connection,
+    app_id: UUID,
+    *,
+    window_s: float,
+    most_open: int,
+    **values: Any,
+) -> Batch:
+    """Note a batch, which `api/batches` will read. Args: values: of its columns. most_open: batches of one app.
+
+    Raises: InvalidRequest, code `too_many_batches`.
+    """
+    _hold_app(db, app_id)
+    mine = sa.select(sa.func.count()).where(_IS_OPEN, batches.c.app_id == app_id)
+    if (held := db.scalar(mine) or 0) >= most_open:
+        raise InvalidRequest(
+            f"This app has {held} batches under way, the most that it may have: wait until one of them has ended.",
+            code="too_many_batches",
+        )
+    begins = sa.func.greatest(
+        sa.func.now(), sa.func.coalesce(sa.cast(values.get("not_before"), sa.TIMESTAMP(True)), sa.func.now())
+    )
+    row = {"id": new_id(), "app_id": app_id, "expires_at": begins + timedelta(seconds=window_s), **values}
+    return _read(db.execute(sa.insert(batches).values(row).returning(batches)).one())
+
+
+def once(
+    db: Connection, app_id: UUID, key: Idempotency | None, make: Callable[[Connection], Batch]
+) -> tuple[Batch, bool]:
+    """The batch that `make` makes, or that an earlier request with this key made, and whether it is that one.
+
+    Raises: IdempotencyKeyReused: the key stands for another request. What `make` raises.
+    """
+    if key is None:
+        return make(db), False
+    _hold_app(db, app_id)
+    if (found := find_replay(db, app_id, key.key)) is None:
+        batch = make(db)
+        keep_key(db, app_id, key, batch.id)
+        return batch, False
+    batch_id, request_hash = found
+    if request_hash != key.request_hash:
+        raise key_reused()
+    return find(db, app_id, batch_id), True
+
+
+def _hold_app(db: Connection, app_id: UUID) -> None:
+    """Let no other transaction make a batch of the app until this one ends: each sees those of the others."""
+    db.execute(sa.select(apps.c.id).where(apps.c.id == app_id).with_for_update(key_share=True))
+
+
+def find(db: Connection, app_id: UUID | None, batch_id: UUID) -> Batch:
+    """The app's batch. Args: app_id: None for an operator. Raises: NotFound."""
+    asked = sa.select(batches).where(batches.c.id == batch_id, *_of(app_id))
+    if (row := db.execute(asked).one_or_none()) is None:
+        raise _not_found(batch_id)
+    return _read(row)
+
+
+def newest(
+    db: Connection, app_id: UUID | None, *, limit: int, after: UUID | None = None, state: BatchState | None = None
+) -> list[Batch]:
+    """The app's batches, newest first. Args: app_id: None for all apps. after: the last of the page before."""
+    asked = sa.select(batches).where(*_of(app_id)).order_by(batches.c.id.desc()).limit(limit)
+    if after is not None:
+        asked = asked.where(batches.c.id < after)
+    if state is not None:
+        asked = asked.where(batches.c.state == state)
+    return [_read(row) for row in db.execute(asked)]
+
+
+def cancel(db: Connection, app_id: UUID | None, batch_id: UUID) -> Batch:
+    """Ask for the end of a batch: none of its lines starts any more. One that has ended stays as it is.
+
+    Safe to repeat. Args: app_id: None for an operator. Raises: NotFound.
+    """
+    _move(db, batch_id, CANCELLABLE, BatchState.CANCELLING, *_of(app_id))
+    return find(db, app_id, batch_id)
+
+
+def _of(app_id: UUID | None) -> list[ColumnElement[bool]]:
+    return [] if app_id is None else [batches.c.app_id == app_id]
+
+
+def retry(db: Connection, old: Batch, *, window_s: float, most_open: int, **values: Any) -> Batch:
+    """Note a batch of the lines of an ended one that have no answer. `api/batches` copies them.
+
+    Raises: InvalidRequest.
+    """
+    if not old.state.is_terminal:
+        raise InvalidRequest("This batch has not ended: wait for its end, or cancel it.", code="batch_not_ended")
+    if not unanswered(db, old.id, 0, 1):
+        raise InvalidRequest(
+            "No line of this batch is left to be run again: all have answers, or its lines are deleted.",
+            code="nothing_to_retry",
+        )
+    same = ("endpoint", "model", "input_file_id", "overflow", "webhook_url", "output_keep_s")
+    given = {name: getattr(old, name) for name in same}
+    given |= {"metadata": dict(old.metadata), "retry_of": old.id, **values}
+    return create(db, old.app_id, window_s=window_s, most_open=most_open, **given)
+
+
+def unanswered(db: Connection, batch_id: UUID, after: int, limit: int) -> list[NewLine]:
+    """The lines of an ended batch that have no answer, in the order of the file. Args: after: as in `lines`."""
+    asked = sa.select(*(batch_lines.c[name] for name in NewLine._fields)).where(
+        batch_lines.c.batch_id == batch_id,
+        batch_lines.c.number > after,
+        batch_lines.c.state != LineState.SUCCEEDED,
+    )
+    return [NewLine(*row) for row in db.execute(asked.order_by(batch_lines.c.number).limit(limit))]
+
+
+def lease(db: Connection, runner_id: UUID, lease_s: float) -> list[Batch]:
+    """Take over the batches that no other process moves on, and keep those of this one. The oldest come first."""
+    values = {"runner_id": runner_id, "lease_until": sa.func.now() + timedelta(seconds=lease_s)}
+    # Those of this process also while their lines are counted, which locks the row for a moment.
+    is_mine = sa.and_(_IS_OPEN, batches.c.runner_id == runner_id)
+    found = db.execute(sa.update(batches).where(is_mine).values(values).returning(batches)).all()
+    is_free = sa.or_(batches.c.runner_id.is_(None), batches.c.lease_until < sa.func.now())
+    free = sa.select(batches.c.id).where(_IS_OPEN, is_free).with_for_update(skip_locked=True)
+    taken = sa.update(batches).where(batches.c.id.in_(free)).values(values).returning(batches)
+    return sorted(map(_read, [*found, *db.execute(taken)]), key=lambda batch: batch.id)
+
+
+def release(db: Connection, runner_id: UUID) -> None:
+    """Give up all batches of a process that ends."""
+    db.execute(
+        sa.update(batches).where(_IS_OPEN, batches.c.runner_id == runner_id).values(lease_until=None, runner_id=None)
+    )
+
+
+def clear_lines(db: Connection, batch_id: UUID, runner_id: UUID) -> bool:
+    """Delete what an earlier reader wrote. Returns: False if another process reads it now, or it was cancelled."""
+    if not _is_mine(db, batch_id, runner_id):
+        return False
+    db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
+    return True
+
+
+def put_lines(db: Connection, batch_id: UUID, runner_id: UUID, lines: Iterable[NewLine]) -> bool:
+    """Write some lines of a batch by COPY. Returns: False if another process reads it now, or it was cancelled."""
+    if not _is_mine(db, batch_id, runner_id):
+        return False
+    cursor = db.connection.cursor()
+    with cursor.copy("COPY batch_lines (batch_id, number, custom_id, prefix, body) FROM STDIN") as copy:
+        for line in lines:
+            copy.write_row((batch_id, *line))
+    return True
+
+
+def _is_mine(db: Connection, batch_id: UUID, runner_id: UUID) -> bool:
+    """Whether this process reads the batch's file. Until the transaction ends, no other takes it over."""
+    mine = (batches.c.id == batch_id, batches.c.runner_id == runner_id, batches.c.state == BatchState.VALIDATING)
+    return db.execute(sa.select(batches.c.id).where(*mine).with_for_update()).one_or_none() is not None
+
+
+def begin(db: Connection, batch_id: UUID, runner_id: UUID, total: int, model: str | None) -> bool:
+    """Let the lines of a batch run, which are all written. Returns: as `put_lines`."""
+    is_mine = batches.c.runner_id == runner_id
+    return _move(db, batch_id, [BatchState.VALIDATING], BatchState.IN_PROGRESS, is_mine, total=total, model=model)
+
+
+def reject(db: Connection, batch_id: UUID, runner_id: UUID, errors: Sequence[BatchError]) -> bool:
+    """Fail a batch whose file is none, and delete its lines. Returns: as `put_lines`."""
+    values = {"errors": [asdict(error) for error in errors], "has_lines": False}
+    is_mine = batches.c.runner_id == runner_id
+    if not _move(db, batch_id, [BatchState.VALIDATING], BatchState.FAILED, is_mine, **values):
+        return False
+    db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
+    return True
+
+
+def take_lines(db: Connection, batch_id: UUID, limit: int) -> list[Line]:
+    """The next lines to run, each with a job's id, as submitted from now on.
+
+    A line whose job was inserted all the same, after it had been given back, is only noted as submitted.
+    """
+    rows = _TAKE.run(db, batch_id=batch_id, ids=[new_id() for _ in range(limit)])
+    again = [row.job_id for row in rows if row.is_again]
+    begun = set(db.scalars(sa.select(jobs.c.id).where(is_one_of(jobs.c.id, again)))) if again else set()
+    return [_line(row) for row in rows if row.job_id not in begun]
+
+
+def give_back(db: Connection, batch_id: UUID, numbers: Sequence[int]) -> None:
+    """Let lines that found no room wait again. They keep their jobs' ids."""
+    these = (batch_lines.c.batch_id == batch_id, batch_lines.c.number.in_(numbers), IS_SUBMITTED)
+    db.execute(sa.update(batch_lines).where(*these).values(_WAITS))
+
+
+def refuse(db: Connection, line: Line, status: int, body: str) -> bool:
+    """End a line whose request was refused for good. Args: body: of the refusal, as JSON.
+
+    Returns: False if it has a job, which answers it: an earlier submit of the line made it.
+    """
+    these = (batch_lines.c.batch_id == line.batch_id, batch_lines.c.number == line.number, IS_SUBMITTED)
+    values = {"state": LineState.FAILED, "status_code": status, "refusal": body, "job_id": None}
+    ended = sa.update(batch_lines).where(*these, ~_has_job(line.batch_id)).values(values)
+    if not db.execute(ended).rowcount:
+        return False
+    _count(db, line.batch_id, failed=1)
+    return True
+
+
+def give_back_lost(db: Connection, batch_id: UUID) -> int:
+    """Let submitted lines without a job wait again: their feeder died, or Postgres lost the jobs. Returns: how many."""
+    is_old = batch_lines.c.submitted_at < sa.func.now() - LOST_AFTER
+    these = (batch_lines.c.batch_id == batch_id, IS_SUBMITTED, is_old, ~_has_job(batch_id))
+    return db.execute(sa.update(batch_lines).where(*these).values(_WAITS)).rowcount
+
+
+def is_job_of(batch_id: UUID) -> ColumnElement[bool]:
+    """Whether a job is that of a line. No job is older than its batch, so older months are not looked into."""
+    return sa.and_(jobs.c.id == batch_lines.c.job_id, jobs.c.id >= oldest_id(time_of(batch_id) - _SKEW))
+
+
+def _has_job(batch_id: UUID) -> ColumnElement[bool]:
+    return sa.exists().where(is_job_of(batch_id))
+
+
+def with_ended_jobs(db: Connection, batch_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these batches, one at least, that have submitted lines whose jobs have ended."""
+    ended = sa.exists().where(
+        batch_lines.c.batch_id == batches.c.id,
+        IS_SUBMITTED,
+        is_job_of(min(batch_ids)),
+        (jobs.c.state + "").in_(TERMINAL),
+    )
+    return set(db.scalars(sa.select(batches.c.id).where(is_one_of(batches.c.id, batch_ids), ended)))
+
+
+def settle(db: Connection, batch_id: UUID, *, is_cancelling: bool) -> int:
+    """Note what became of submitted lines whose jobs have ended, `SETTLE_ROWS` at most. Returns: how many."""
+    facts = (jobs.c.state, jobs.c.prompt_tokens, jobs.c.cached_tokens, jobs.c.output_tokens, jobs.c.reasoning_tokens)
+    ended = (
+        sa.select(batch_lines.c.number, jobs.c.usd, *facts)
+        .join(jobs, is_job_of(batch_id))
+        .where(batch_lines.c.batch_id == batch_id, IS_SUBMITTED, (jobs.c.state + "").in_(TERMINAL))
+        .limit(SETTLE_ROWS)
+        .with_for_update(of=batch_lines, skip_locked=True)
+    )
+    rows = db.execute(ended).all()
+    states = dict(_LINE_STATES)
+    if is_cancelling:
+        states[JobState.CANCELLED] = LineState.CANCELLED
+    for state in set(map(states.__getitem__, (row.state for row in rows))):
+        numbers = [row.number for row in rows if states[row.state] is state]
+        these = (batch_lines.c.batch_id == batch_id, batch_lines.c.number.in_(numbers))
+        db.execute(sa.update(batch_lines).where(*these).values(state=state))
+    if rows:
+        answered = [row for row in rows if row.state == JobState.SUCCEEDED]
+        sums = {name: sum(getattr(row, name) or 0 for row in answered) for name in _USAGE}
+        usd = sum(row.usd for row in rows)
+        _count(db, batch_id, completed=len(answered), failed=len(rows) - len(answered), usd=usd, **sums)
+    return len(rows)
+
+
+def drop_unread(db: Connection, batch_id: UUID) -> None:
+    """Delete the lines of a cancelled batch whose file was not read to its end: none of them ever ran."""
+    unread = sa.exists().where(batches.c.id == batch_id, batches.c.in_progress_at.is_(None))
+    db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id, unread))
+
+
+def end_waiting(db: Connection, batch_id: UUID, state: LineState) -> int:
+    """End all lines that wait: they are expired or cancelled. Returns: how many.
+
+    A line whose job was inserted all the same, after it had been given back, ends as that job does.
+    """
+    these = (batch_lines.c.batch_id == batch_id, _IS_WAITING)
+    begun = sa.update(batch_lines).where(*these, batch_lines.c.job_id.is_not(None), _has_job(batch_id))
+    db.execute(begun.values(state=LineState.SUBMITTED))
+    ended = db.execute(sa.update(batch_lines).where(*these).values(state=state, job_id=None)).rowcount
+    if ended:
+        _count(db, batch_id, failed=ended)
+    return ended
+
+
+def submitted_jobs(db: Connection, batch_id: UUID) -> list[UUID]:
+    """The jobs of submitted lines that have not ended, and that no one has asked to end."""
+    theirs = sa.select(jobs.c.id).join(batch_lines, is_job_of(batch_id))
+    open_jobs = theirs.where(batch_lines.c.batch_id == batch_id, IS_SUBMITTED, (jobs.c.state + "").not_in(TERMINAL))
+    return list(db.scalars(open_jobs.where(jobs.c.cancel_requested_at.is_(None))))
+
+
+def with_all_ended(db: Connection, batch_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these batches of which no line is left to end."""
+    is_done = batches.c.completed + batches.c.failed >= batches.c.total
+    return set(db.scalars(sa.select(batches.c.id).where(is_one_of(batches.c.id, batch_ids), is_done)))
+
+
+def begin_end(db: Connection, batch_id: UUID) -> None:
+    """Note that the results are being written, if all lines have ended."""
+    is_done = batches.c.completed + batches.c.failed == batches.c.total
+    _move(db, batch_id, [BatchState.IN_PROGRESS], BatchState.FINALIZING, is_done)
+
+
+def lines(db: Connection, batch_id: UUID, after: int, limit: int) -> list[Line]:
+    """The lines that have ended, in the order of the file. Args: after: the number of the last line before."""
+    # An expression of which Postgres has no statistics: it reads lines in their order until a page is full. While few
+    # have ended, it would otherwise sort the whole batch for each page.
+    has_ended = (batch_lines.c.state + "").not_in([LineState.WAITING, LineState.SUBMITTED])
+    asked = sa.select(*_LINE_COLUMNS).where(batch_lines.c.batch_id == batch_id, batch_lines.c.number > after, has_ended)
+    return list(map(_line, db.execute(asked.order_by(batch_lines.c.number).limit(limit))))
+
+
+def has_expired_lines(db: Connection, batch_id: UUID) -> bool:
+    """Whether a line expired."""
+    expired = sa.exists().where(batch_lines.c.batch_id == batch_id, batch_lines.c.state == LineState.EXPIRED)
+    return bool(db.scalar(sa.select(expired)))
+
+
+def end(db: Connection, batch: Batch, state: BatchState, **values: Any) -> bool:
+    """End a batch. Args: values: its files, and how many lines they have. Returns: False if it has ended already."""
+    return _move(db, batch.id, [batch.state], state, **values)
+
+
+def forget_lines(db: Connection, keep_days: float) -> int:
+    """Delete the lines of batches that were made more than `keep_days` ago and have ended. Returns: batches."""
+    old = oldest_id(clock.now(db) - timedelta(days=keep_days))
+    ended = sa.select(batches.c.id).where(batches.c.has_lines, ~_IS_OPEN, batches.c.id < old)
+    chosen = db.scalars(ended.order_by(batches.c.id).limit(FORGET_BATCHES).with_for_update(skip_locked=True)).all()
+    if chosen:
+        db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id.in_(chosen)))
+        db.execute(sa.update(batches).where(batches.c.id.in_(chosen)).values(has_lines=False))
+    return len(chosen)
+
+
+def line_states(db: Connection, batch_id: UUID) -> dict[LineState, int]:
+    """Its lines by their state; empty once they are deleted. Reads all of them."""
+    counts = sa.select(batch_lines.c.state, sa.func.count()).where(batch_lines.c.batch_id == batch_id)
+    return {LineState(state): count for state, count in db.execute(counts.group_by(batch_lines.c.state))}
+
+
+class OpenBatches(NamedTuple):
+    """What is under way. Attributes: batches: by state. waiting and submitted: their lines."""
+
+    batches: Mapping[BatchState, int]
+    waiting: int
+    submitted: int
+
+
+def open_batches(db: Connection) -> OpenBatches:
+    """What is under way, in one statement that reads no waiting line: their number follows from the others."""
+    submitted = sa.select(sa.func.count()).where(batch_lines.c.batch_id == batches.c.id, IS_SUBMITTED)
+    left = (batches.c.total - batches.c.completed - batches.c.failed).label("left")
+    rows = db.execute(sa.select(batches.c.state, left, submitted.scalar_subquery().label("sent")).where(_IS_OPEN)).all()
+    sent = sum(row.sent for row in rows)
+    counts = {state: sum(row.state == state for row in rows) for state in _OPEN}
+    return OpenBatches(counts, max(0, sum(row.left for row in rows) - sent), sent)
+
+
+_USAGE = ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+
+
+def _count(db: Connection, batch_id: UUID, **more: Any) -> None:
+    values = {name: batches.c[name] + number for name, number in more.items() if number}
+    db.execute(sa.update(batches).where(batches.c.id == batch_id).values(values))
+
+
+def _move(
+    db: Connection,
+    batch_id: UUID,
+    sources: Sequence[BatchState],
+    state: BatchState,
+    *conditions: ColumnElement[bool],
+    **values: Any,
+) -> bool:
+    """Move a batch from one of these states to another, with its time, and with a webhook at its end."""
+    values |= {"state": state, f"{state}_at": sa.func.now()}
+    these = (batches.c.id == batch_id, batches.c.state.in_(sources), *conditions)
+    row = db.execute(sa.update(batches).where(*these).values(values).returning(batches)).one_or_none()
+    if row is not None and state.is_terminal and row.webhook_url is not None:
+        data = {"id": show_id(batch_id, BATCH_PREFIX)}
+        deliveries.add(db, f"{BATCH_EVENT}{state}", row.webhook_url, data, app_id=row.app_id)
+    return row is not None
+
+
+#: What a batch has as its row has it.
+_SAME = (
+    *("id", "app_id", "endpoint", "input_file_id", "completion_window", "created_at", "expires_at", "model"),
+    *("output_file_id", "error_file_id", "not_before", "webhook_url", "output_keep_s", "retry_of", "metadata"),
+    *("total", "completed", "failed", "has_lines"),
+)
+
+
+def _read(row: Row[Any]) -> Batch:
+    times: dict[BatchState, datetime] = {
+        state: at for state in _TIMES if (at := getattr(row, f"{state}_at")) is not None
+    }
+    usage = Usage(row.prompt_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens, row.usd)
+    return Batch(
+        **{name: getattr(row, name) for name in _SAME},
+        state=BatchState(row.state),
+        overflow=Overflow(row.overflow),
+        errors=tuple(BatchError(**error) for error in row.errors or ()),
+        times=times,
+        usage=usage,
+    )
+
+
+def _line(row: Row[*tuple[Any, ...]]) -> Line:
+    refusal = None if row.refusal is None else (row.status_code, row.refusal)
+    return Line(row.batch_id, row.number, row.custom_id, LineState(row.state), row.body, row.job_id, refusal)
+
+
+def _not_found(batch_id: UUID) -> NotFound:
+    return NotFound(f"No batch with id '{show_id(batch_id, BATCH_PREFIX)}'.")

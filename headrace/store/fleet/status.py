@@ -1,0 +1,88 @@
+"""What the operators' first page asks of Postgres, beyond what other parts ask too. Each query reads little."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from headrace.domain.deliveries import FailingReceiver
+from headrace.domain.fleet import Flow
+from headrace.policies.webhooks import origin
+from headrace.store.fleet.observations import oldest_entry
+from headrace.store.fleet.processes import LATELY
+from headrace.tables import apps, deliveries, hosts, ledger, queue_samples, worker_samples
+
+#: Deliveries that are looked at for receivers that fail: those whose next try is due first.
+LOOK_ROWS = 5_000
+_FLOW = ("arrivals", "refused", "started", "ended", "failed", "expired")
+#: A write: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse.
+#: Two probes do not wait for each other, and neither waits for a migration, which changes the row.
+_WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
+
+
+def check_writable(db: Connection) -> None:
+    """Return if Postgres takes writes. Raises: StoreUnavailable, by the connection's block."""
+    db.execute(_WRITE)
+
+
+def flows(db: Connection, queues: Sequence[str], since: datetime, until: datetime) -> dict[str, Flow]:
+    """What came and went in these queues, by their samples; a queue without samples is absent."""
+    row = queue_samples.c
+    sums = (sa.cast(sa.func.sum(row[name]), sa.BigInteger).label(name) for name in _FLOW)
+    within = (row.queue.in_(queues), row.at > since, row.at <= until)
+    found = db.execute(sa.select(row.queue, *sums).where(*within).group_by(row.queue)).mappings()
+    return {each["queue"]: Flow(**{name: each[name] for name in _FLOW}) for each in found}
+
+
+def preempted(db: Connection, within: timedelta) -> dict[str, int]:
+    """By pool, the requests whose KV blocks were taken away lately; a pool without any is absent."""
+    row = worker_samples.c
+    count = sa.cast(sa.func.sum(row.preemptions), sa.BigInteger)
+    lately = sa.select(row.pool, count.label("number")).where(row.taken_at > sa.func.now() - within).group_by(row.pool)
+    return {each.pool: each.number for each in db.execute(lately.having(count > 0))}
+
+
+def left_hosts(db: Connection) -> set[str]:
+    """The names of hosts that were drained or ended lately, as their workers call them."""
+    row = hosts.c
+    left = sa.func.greatest(row.drain_at, row.ended_at) > sa.func.now() - LATELY
+    rows = db.execute(sa.select(row.id, row.provider_id).where(left))
+    return {name for names in rows for name in names if name is not None}
+
+
+def oldest_orders_s(db: Connection) -> dict[str, float]:
+    """By pool, the seconds since its oldest order whose host has not come."""
+    row = hosts.c
+    age_s = sa.cast(sa.extract("epoch", sa.func.now() - sa.func.min(row.ordered_at)), sa.Float)
+    waiting = (row.ended_at.is_(None), row.drain_at.is_(None), row.ready_at.is_(None), row.ordered_at.is_not(None))
+    oldest = sa.select(row.pool, age_s.label("age_s")).where(*waiting).group_by(row.pool)
+    return {each.pool: each.age_s for each in db.execute(oldest)}
+
+
+def paid_usd(db: Connection, since: datetime) -> Decimal:
+    """What the answers of the paid API have cost since."""
+    new = (ledger.c.id > oldest_entry(db, since), ledger.c.at > since, ledger.c.kind == "api")
+    usd: Decimal = db.execute(sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(*new)).scalar_one()
+    return usd
+
+
+def failing_receivers(db: Connection) -> list[FailingReceiver]:
+    """The URLs whose deliveries have failed and wait for their next try, those with most deliveries first."""
+    row = deliveries.c
+    has_failed = sa.or_(row.last_error.is_not(None), row.last_status.is_not(None))
+    pending = row.state == sa.literal("pending", literal_execute=True)
+    look = sa.select(row.app_id, row.url, row.tries, row.last_error, row.last_status, row.next_at)
+    each = look.where(pending, has_failed).order_by(row.next_at).limit(LOOK_ROWS).subquery().c
+    said = sa.func.coalesce(each.last_error, sa.cast(each.last_status, sa.Text))
+    columns = (
+        *(each.app_id, each.url, sa.func.count().label("deliveries")),
+        sa.cast(sa.func.sum(each.tries), sa.BigInteger).label("tries"),
+        sa.func.max(said).label("last_error"),
+    )
+    by_url = sa.select(*columns).group_by(each.app_id, each.url).subquery().c
+    named = sa.select(apps.c.name, by_url.url, by_url.deliveries, by_url.tries, by_url.last_error)
+    named = named.outerjoin_from(by_url.app_id.table, apps, apps.c.id == by_url.app_id)
+    rows = db.execute(named.order_by(by_url.deliveries.desc(), by_url.url)).all()
+    return [FailingReceiver(app, origin(url), count, tries, said) for app, url, count, tries, said in rows]

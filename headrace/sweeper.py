@@ -1,0 +1,156 @@
+"""Runs sweeps, each on a timer of its own. Knows neither Celery nor what a sweep does."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from headrace.errors import LockHeld, Unavailable
+from headrace.metrics import Counts
+
+log = logging.getLogger(__name__)
+
+#: Seconds that `stop` waits for running sweeps. A sweep that is cut off is rolled back, and safe to repeat.
+STOP_TIMEOUT_S = 5.0
+#: A sweep that has not come to its end for longer than this and three of its intervals is a problem.
+LATE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Work that runs at an interval.
+
+    Attributes:
+        run: does one batch, and returns its size: the rows, jobs or messages that it dealt with.
+        batch: the size of a full batch. After a full batch more work may wait, so `run` is called again at once.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[], int]
+    batch: float = math.inf
+
+
+#: How a run of a sweep ended. `skipped`: another process held its lock.
+Outcome = Literal["done", "failed", "skipped"]
+
+
+class SweepCounts(Collector):
+    """The runs of a process's sweeps, for Prometheus."""
+
+    def __init__(self) -> None:
+        self._runs = Counts("headrace_sweep_runs", "Runs of sweeps.", ("sweep", "outcome"))
+        self._every_s: dict[str, float] = {}
+        self._swept_at: dict[str, float] = {}
+        self._began = time.time()
+
+    def note(self, sweep: Sweep, outcome: Outcome) -> None:
+        """Count a run."""
+        self._runs.add(sweep.name, outcome)
+        self._every_s[sweep.name] = sweep.every_s
+        if outcome == "done":
+            self._swept_at[sweep.name] = time.time()
+
+    def problems(self) -> dict[str, str]:
+        """The alert of sweeps that fail or hang: they have not come to their end for long."""
+        late = [name for name, every_s in dict(self._every_s).items() if self._silent_s(name) > LATE_S + 3 * every_s]
+        if not late:
+            return {}
+        silent_s = max(map(self._silent_s, late))
+        text = f"The sweeps {', '.join(sorted(late))} have not come to their end for {silent_s / 60:.0f} minutes."
+        return {"HeadraceSweepNotRunning": text}
+
+    def _silent_s(self, name: str) -> float:
+        return time.time() - self._swept_at.get(name, self._began)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._runs.collect()
+        about = "When the sweep last came to its end, since 1970."
+        yield _by_sweep("headrace_sweep_done_timestamp_seconds", about, self._swept_at)
+        yield _by_sweep("headrace_sweep_interval_seconds", "From one run of the sweep to the next.", self._every_s)
+
+
+def _by_sweep(name: str, about: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, about, labels=["sweep"])
+    for sweep, value in sorted(dict(values).items()):
+        family.add_metric([sweep], value)
+    return family
+
+
+class Sweeper:
+    """Runs each sweep in its own thread, so that one that fails or hangs does not delay the others."""
+
+    def __init__(self, sweeps: Sequence[Sweep], note: Callable[[Sweep, Outcome], None] = lambda *_: None) -> None:
+        """Args: note: called after each run of a sweep."""
+        self._note = note
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._keep_running, args=(sweep,), name=f"sweep-{sweep.name}", daemon=True)
+            for sweep in sweeps
+        ]
+
+    def start(self) -> None:
+        """Start the threads; each sweep first runs at once."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop the threads; returns when no sweep runs any more, or after `STOP_TIMEOUT_S`."""
+        self._stopping.set()
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _keep_running(self, sweep: Sweep) -> None:
+        failing = False
+        due = time.monotonic()
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            due = time.monotonic() + sweep.every_s
+            failing = self._run_once(sweep, failing)
+
+    def _run_once(self, sweep: Sweep, failing: bool) -> bool:
+        """Run a sweep; returns whether it failed. An outage is logged when it begins and when it ends, not between."""
+        try:
+            self._run_batches(sweep)
+        except LockHeld:
+            self._note(sweep, "skipped")
+            return failing
+        except Unavailable as error:
+            self._note(sweep, "failed")
+            if not failing:
+                log.warning("sweep_failing", extra={"sweep": sweep.name, "error": str(error)})
+            return True
+        except Exception:
+            self._note(sweep, "failed")
+            if not failing:
+                log.exception("sweep_failing", extra={"sweep": sweep.name})
+            return True
+        if failing:
+            log.info("sweep_recovered", extra={"sweep": sweep.name})
+        return False
+
+    def _run_batches(self, sweep: Sweep) -> None:
+        """Run until a batch is not full. Logs when the sweep is behind, and when it has caught up."""
+        done, began = self._run(sweep), time.monotonic()
+        if done < sweep.batch:
+            return
+        log.info("sweep_behind", extra={"sweep": sweep.name, "done": done})
+        total = done
+        while done >= sweep.batch:
+            if self._stopping.is_set():
+                return
+            done = self._run(sweep)
+            total += done
+        facts = {"sweep": sweep.name, "done": total, "took_s": round(time.monotonic() - began, 1)}
+        log.info("sweep_caught_up", extra=facts)
+
+    def _run(self, sweep: Sweep) -> int:
+        done = sweep.run()
+        self._note(sweep, "done")
+        return done

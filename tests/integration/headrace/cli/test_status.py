@@ -1,0 +1,51 @@
+"""`headrace status`: what is wrong, and which processes run."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from headrace.config import Settings
+from headrace.domain.fleet import ProcessInfo, ProcessKind
+from headrace.domain.ids import new_id
+from headrace.store import Store
+from headrace.store.fleet import processes
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def status(run: Run, settings: Settings) -> Run:
+    """Runs the command on the Redis of the tests."""
+    return lambda *arguments: run("status", *arguments, REDIS_URL=settings.redis_url)
+
+
+def beat(store: Store, *kinds: ProcessKind) -> None:
+    with store.begin() as db:
+        for kind in kinds:
+            processes.beat(db, ProcessInfo(new_id(), kind, f"{kind}@one", "one", 7, "0.1.0", None, None), {})
+
+
+def test_a_well_system_has_nothing_wrong(status: Run, store: Store) -> None:
+    beat(store, *ProcessKind)
+    told = status()
+    assert (told.exit_code, told.stdout.splitlines()[0]) == (0, "Nothing is wrong.")
+    assert "beat@one" in told.stdout
+
+
+def test_what_a_person_must_act_on_ends_with_a_status(status: Run, store: Store, query: Callable[..., object]) -> None:
+    beat(store, *ProcessKind)
+    query("UPDATE processes SET seen_at = now() - interval '30 s' WHERE kind = 'gpu'")
+    told = status()
+    assert (told.exit_code, "gpu@one has given no sign of life for 3" in told.stdout) == (1, True)
+    found = json.loads(status("--json").stdout)
+    assert [each["rule"] for each in found["problems"]] == ["HeadraceProcessDown"]
+    states = {each["name"]: each["state"] for each in found["processes"]}
+    assert (states["gpu@one"], states["web@one"]) == ("lost", "live")
+
+
+def test_without_redis_it_says_so(run: Run, store: Store) -> None:
+    beat(store, *ProcessKind)
+    told = run("status", REDIS_URL="redis://127.0.0.1:1/0")
+    assert (told.exit_code, "Redis does not answer." in told.stdout) == (1, True)

@@ -1,0 +1,142 @@
+"""The sweep of files: contents that no call finds any more are deleted, whichever process has left them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from headrace.domain.apps import App
+from headrace.domain.batches import storage_key
+from headrace.domain.ids import oldest_id
+from headrace.errors import StorageUnavailable
+from headrace.storage import Storage, Writer
+from headrace.storage.folder import FolderStorage
+from headrace.store import Store, clock, files
+from headrace.tables import files as table
+from scheduler.deps import ControlDeps
+from scheduler.sweep import forget_files
+
+Make = Callable[..., UUID]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return FolderStorage(tmp_path)
+
+
+@pytest.fixture
+def with_files(deps: ControlDeps, storage: Storage) -> ControlDeps:
+    return replace(deps, storage=storage)
+
+
+@pytest.fixture
+def make(store: Store, storage: Storage, app: App) -> Iterator[Make]:
+    """Makes a file of an age, whole or not."""
+    dead: list[Writer] = []
+
+    def make(age: timedelta = timedelta(0), *, is_whole: bool = True, expires_s: float | None = None) -> UUID:
+        with store.begin() as db:
+            file_id = files.begin(db, app.id, "batch", "x", 1, 1000)
+            if is_whole:
+                files.finish(db, file_id, "batch", 1, expires_s)
+            aged = oldest_id(clock.now(db) - age) if age else file_id
+            db.execute(sa.update(table).where(table.c.id == file_id).values(id=aged))
+        writer = storage.writer(storage_key(app.id, aged))
+        writer.write(b"x")
+        if is_whole:
+            writer.finish()
+        else:
+            dead.append(writer)
+        return aged
+
+    yield make
+    for writer in dead:
+        writer.abandon()
+
+
+@pytest.fixture
+def left(store: Store, tmp_path: Path) -> Callable[[], tuple[set[UUID], int]]:
+    """The files that have a row, and the number of contents."""
+
+    def look() -> tuple[set[UUID], int]:
+        with store.begin() as db:
+            rows = set(db.scalars(sa.select(table.c.id)))
+        return rows, sum(path.is_file() for path in tmp_path.rglob("*"))
+
+    return look
+
+
+def test_a_deleted_file_goes_and_others_stay(
+    with_files: ControlDeps, make: Make, left: Callable[[], object], store: Store, app: App
+) -> None:
+    kept, deleted = make(), make()
+    with store.begin() as db:
+        files.delete(db, app.id, deleted)
+    assert forget_files(with_files) == 1
+    assert left() == ({kept}, 1)
+    assert forget_files(with_files) == 0
+
+
+def test_expired_files_go(with_files: ControlDeps, make: Make, left: Callable[[], object], store: Store) -> None:
+    kept, expired = make(expires_s=3600), make(expires_s=3600)
+    with store.begin() as db:
+        db.execute(sa.update(table).where(table.c.id == expired).values(expires_at=sa.func.now()))
+    assert forget_files(with_files) == 1
+    assert left() == ({kept}, 1)
+
+
+def test_files_older_than_texts_go(with_files: ControlDeps, make: Make, left: Callable[[], object]) -> None:
+    kept = make(timedelta(days=29))
+    make(timedelta(days=31))
+    assert forget_files(with_files) == 1
+    assert left() == ({kept}, 1)
+
+
+def test_files_stay_where_texts_stay_for_ever(with_files: ControlDeps, make: Make, left: Callable[[], object]) -> None:
+    kept = make(timedelta(days=400))
+    forever = replace(with_files, settings=with_files.settings.model_copy(update={"keep_texts_days": None}))
+    assert forget_files(forever) == 0
+    assert left() == ({kept}, 1)
+
+
+def test_an_upload_whose_process_died_goes_after_the_longest_upload(
+    with_files: ControlDeps, make: Make, left: Callable[[], object]
+) -> None:
+    kept = make(files.LONGEST_UPLOAD - timedelta(minutes=1), is_whole=False)
+    make(files.LONGEST_UPLOAD + timedelta(minutes=1), is_whole=False)
+    assert forget_files(with_files) == 1
+    assert left() == ({kept}, 1)
+
+
+def test_a_storage_that_is_silent_loses_no_file_of_sight(
+    with_files: ControlDeps,
+    make: Make,
+    left: Callable[[], object],
+    store: Store,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deleted = make()
+    with store.begin() as db:
+        files.delete(db, app.id, deleted)
+
+    def silent(*_: object) -> None:
+        raise StorageUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStorage, "delete", silent)
+        with pytest.raises(StorageUnavailable):
+            forget_files(with_files)
+    assert left() == ({deleted}, 1)
+    assert forget_files(with_files) == 1
+    assert left() == (set(), 0)
+
+
+def test_a_batch_that_is_full_is_followed_at_once(with_files: ControlDeps, make: Make) -> None:
+    for _ in range(3):
+        make(timedelta(days=31))
+    assert forget_files(with_files) == 3
