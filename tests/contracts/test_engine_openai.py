@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -37,15 +37,29 @@ MESSAGES = (Message("system", "Be brief."), Message("user", "hello"))
 REQUEST = GenerationRequest("r1", MESSAGES, Sampling(max_tokens=16))
 
 
-@pytest.fixture
-def engine(stand_in: Any) -> Iterator[OpenAIEngine]:
+@contextmanager
+def started(stand_in: Any, timeout_s: float) -> Iterator[OpenAIEngine]:
     stand_in.requests.clear()
     stand_in.script.clear()
-    overflow = OverflowSettings(model="gpt-4o-mini", models={"big": "gpt-5"}, effort_models={"gpt-5"}, timeout_s=1.0)
+    models = {"big": "gpt-5"}
+    overflow = OverflowSettings(model="gpt-4o-mini", models=models, effort_models={"gpt-5"}, timeout_s=timeout_s)
     engine = OpenAIEngine(overflow, "sk-secret", stand_in.url)
     engine.start()
     yield engine
     engine.stop()
+
+
+@pytest.fixture
+def engine(stand_in: Any) -> Iterator[OpenAIEngine]:
+    with started(stand_in, timeout_s=30.0) as engine:
+        yield engine
+
+
+@pytest.fixture
+def impatient(stand_in: Any) -> Iterator[OpenAIEngine]:
+    """An engine that gives an answer up after 1 s of silence."""
+    with started(stand_in, timeout_s=1.0) as engine:
+        yield engine
 
 
 def test_the_request_says_what_was_asked_and_nothing_else(stand_in: Any, engine: OpenAIEngine) -> None:
@@ -91,11 +105,11 @@ def test_a_tier_is_asked_for_by_name_and_the_one_that_answered_is_told(
     assert generation.tier == "default", "as the provider says"
 
 
-def test_a_call_of_the_tier_that_has_time_is_waited_for(stand_in: Any, engine: OpenAIEngine) -> None:
+def test_a_call_of_the_tier_that_has_time_is_waited_for(stand_in: Any, impatient: OpenAIEngine) -> None:
     stand_in.hold()
     request = replace(REQUEST, messages=(Message("user", stand_in.HOLD),), tier="flex")
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(engine.generate, request)
+        answer = pool.submit(impatient.generate, request)
         assert stand_in.held.wait(10)
         with pytest.raises(TimeoutError):
             answer.result(timeout=1.5)  # Others are given up after 1 s of silence.
@@ -206,10 +220,10 @@ def test_a_connection_that_is_dropped_is_a_fault(stand_in: Any, engine: OpenAIEn
     assert caught.value.may_be_billed
 
 
-def test_an_answer_that_does_not_come_in_time_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:
+def test_an_answer_that_does_not_come_in_time_is_a_fault(stand_in: Any, impatient: OpenAIEngine) -> None:
     stand_in.release.clear()
     with pytest.raises(EngineFault):
-        engine.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
+        impatient.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
     stand_in.release.set()
 
 
@@ -416,7 +430,7 @@ def test_a_proxy_that_lets_nobody_through_bills_nothing(monkeypatch: pytest.Monk
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_port}")
-        engine = OpenAIEngine(OverflowSettings(timeout_s=1.0), "sk-secret", "https://api.invalid/v1")
+        engine = OpenAIEngine(OverflowSettings(timeout_s=30.0), "sk-secret", "https://api.invalid/v1")
         engine.start()
         with pytest.raises(EngineFault) as caught:
             engine.generate(REQUEST)

@@ -31,10 +31,10 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any]) -> Any:
-    """Twenty answers at once, of 64 tokens in 4 s."""
+    """Twenty answers at once, of 64 tokens in 8 s: time enough to see all run, and kill them."""
     return start(
         simulator__output_tokens="64",
-        simulator__decode_tokens_per_s="16",
+        simulator__decode_tokens_per_s="8",
         pools__chat__max_running=str(STREAMS),
         lease_s=str(LEASE_S),
         drain_s="1",

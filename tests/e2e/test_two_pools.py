@@ -126,7 +126,7 @@ def test_a_pool_without_workers_leaves_the_other_alone(system: Any, client: Any)
 def test_callers_of_the_fast_pool_do_not_wait_for_a_batch_of_the_other(
     system: Any, client: Any, wait_until: Callable[..., None]
 ) -> None:
-    batch = system.submit_many(BATCH_JOBS, model="large", lane="batch", max_tokens=200)
+    batch = system.submit_many(BATCH_JOBS, model="large", lane="batch", max_tokens=200, max_wait=3600)
     wait_until(lambda: system.count("running") >= 2, "a saturated pool")
 
     answers = [ask(client) for _ in range(ASKED)]
