@@ -387,12 +387,12 @@ def test_what_breaks_a_line_of_text_breaks_no_chunk(stand_in: Any, engine: OpenA
 
 
 def test_a_call_that_is_kept_alive_does_not_last_for_ever(
-    stand_in: Any, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+    stand_in: Any, impatient: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.engines.openai.engine._LONGEST", 0.2)
     stand_in.hold()
     with pytest.raises(EngineFault, match=": TimeoutError") as caught:
-        engine.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
+        impatient.generate(GenerationRequest("r1", (Message("user", stand_in.HOLD),), Sampling(16)))
     assert caught.value.may_be_billed
     stand_in.release.set()
 
