@@ -117,7 +117,9 @@ def test_a_full_lane_refuses_what_exceeds_its_cap(system: Any, wait_until: Calla
     accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
     assert (len(accepted), len(refused)) == (LOW_CAP, 16 - LOW_CAP)
     for answer in refused:
-        assert 1 <= int(answer.headers["Retry-After"]) <= 120
+        # A machine that starts few jobs a minute says that a retry is of no use soon.
+        is_too_long = answer.headers.get("x-should-retry") == "false"
+        assert is_too_long or 1 <= int(answer.headers["Retry-After"]) <= 120
         error = answer.json()["error"]
         assert error["code"] == "queue_full"
         assert str(LOW_CAP) in error["message"]

@@ -98,7 +98,7 @@ class FakePipeline:
             raise RedisError("gone")
         self._redis.listened += self._keys
         self._redis.trips.append(len(self._keys))
-        assert self._redis.may_answer.wait(5)
+        assert self._redis.may_answer.wait(30)
 
 
 class FakeStore:
@@ -185,7 +185,7 @@ class Waiter:
         self.job: Job | ClientGone | None = None
         self._thread = threading.Thread(target=self._wait, args=(waits, reads))
         self._thread.start()
-        assert reads.has_begun.wait(5)
+        assert reads.has_begun.wait(30)
 
     def _wait(self, waits: Waits, reads: Reads) -> None:
         self.job = followed(waits, reads, 60, self.job_id)
@@ -301,11 +301,11 @@ def test_a_watch_is_told_of_the_stream_and_of_the_end(waits: Waits, redis: FakeR
     with waits.watch(job_id, woken.set) as watch:
         redis.publish("more", job_id)
         eventually(redis.messages.empty)
-        assert woken.wait(5)
+        assert woken.wait(30)
         assert not watch.has_ended
         woken.clear()
         redis.publish("ended", job_id)
-        assert woken.wait(5)
+        assert woken.wait(30)
         eventually(lambda: watch.has_ended)
         assert waits.is_watched(job_id)
     assert not waits.is_watched(job_id)
@@ -315,11 +315,11 @@ def test_a_watch_is_told_of_the_stream_and_of_the_end(waits: Waits, redis: FakeR
 def test_whoever_watches_looks_again_after_the_reader_was_away(waits: Waits, redis: FakeRedis) -> None:
     woken = threading.Event()
     with waits.watch(new_id(), woken.set) as watch:
-        assert woken.wait(5)
+        assert woken.wait(30)
         woken.clear()
         redis.messages.put(None)
         eventually(lambda: redis.subscribed == 2)
-        assert woken.wait(5)
+        assert woken.wait(30)
         assert not watch.has_ended
         [job_id] = watch.job_ids
         # Once for the watch, and once for each subscription: Redis may have lost its keys.
@@ -362,7 +362,7 @@ def test_waits_that_begin_together_tell_redis_in_one_round_trip(redis: FakeRedis
     eventually(lambda: waits.listening.waiting == 49)
     redis.may_answer.set()
     for each in crowd:
-        each.join(5)
+        each.join(30)
     waits.close()
     assert 49 in redis.trips
 
@@ -405,19 +405,19 @@ def test_what_breaks_under_the_reader_is_a_failure_unless_the_process_stops(
 
     def get_message(timeout: float) -> None:
         reads.set()
-        assert breaks.wait(5)
+        assert breaks.wait(30)
         raise TypeError("The connection was closed.")
 
     monkeypatch.setattr(redis, "get_message", get_message)
     before = {*threading.enumerate()}  # Those of other tests may still end.
     followed(waits, Reads(JobState.SUCCEEDED), 60)
-    assert reads.wait(5)
+    assert reads.wait(30)
     [reader] = [each for each in {*threading.enumerate()} - before if each.name == "waits-reader"]
     if stops:
         waits.close()
     breaks.set()
     if stops:
-        reader.join(5)
+        reader.join(30)
         assert not reader.is_alive()
         assert caplog.messages == []
     else:

