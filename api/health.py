@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from alembic.runtime.migration import MigrationContext
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Connection
 
@@ -122,7 +121,7 @@ def _failure(check: Callable[[], None]) -> str | None:
 
 def _check_postgres(store: Store) -> None:
     with store.begin() as db:
-        applied = MigrationContext.configure(db).get_current_revision()
+        applied = status.revision(db)
         if applied:
             status.check_writable(db)
     if reason := revisions.lacking(applied):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from redis import Redis
 from sqlalchemy import Connection
@@ -31,11 +32,9 @@ from headrace.store import Store
 from headrace.store.fleet import observations, workers
 from headrace.store.money import tariffs
 from headrace.sweeper import SweepCounts, Sweeper
-from workers.batch_tier import BatchTier
 from workers.compressing import Compressor, Measurer
 from workers.engines import load
 from workers.engines.base import EngineLimits, SurpriseMeter
-from workers.engines.openai.batches import BatchApi
 from workers.matching import LookupHold, matcher_of
 from workers.measuring import Sampler, WorkerMetrics
 from workers.paid import HELD_S, LONGEST_PAUSE_S, Breaker, Lockout, Pacer, Payer
@@ -57,6 +56,9 @@ REGISTER_FOR_S = 60.0
 AGAIN_AFTER_S = 1.0
 #: Seconds in which the jobs of an engine that has stopped are handed back.
 STOPPED_WITHIN_S = 5.0
+
+if TYPE_CHECKING:
+    from workers.batch_tier import BatchTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,11 @@ class Worker:
         self._unattended = Unattended(settings, store, self._pool, hooks.leave)
         self.sampler, self._endpoint = self._measures(counts)
 
-    def _batch_tier_of(self) -> BatchTier:
+    def _batch_tier_of(self) -> "BatchTier":
+        # Here and not above: the SDK takes half a second of each process that imports it.
+        from workers.batch_tier import BatchTier
+        from workers.engines.openai.batches import BatchApi
+
         settings = self._settings
         return BatchTier(
             store=self._store,

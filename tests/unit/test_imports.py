@@ -38,3 +38,12 @@ def test_a_process_has_nothing_but_its_app(name: str) -> None:
     program = f"import {name} as module; module.application"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert f"module '{name}' has no attribute 'application'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["api.asgi", "ops.asgi", "scheduler.app", "workers.app", "api.batches.runner"])
+def test_no_process_imports_what_it_may_not_need(name: str) -> None:
+    # The `openai` package takes half a second of processor time, Alembic a fifth.
+    heavy = "{'alembic', 'boto3', 'kubernetes', 'numpy', 'openai', 'torch', 'vllm'}"
+    program = f"import sys, {name}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -22,6 +22,14 @@ _FLOW = ("arrivals", "refused", "started", "ended", "failed", "expired")
 _WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
 
 
+def revision(db: Connection) -> str | None:
+    """The migration that Postgres is at; None where it has no tables of Headrace."""
+    if db.scalar(sa.text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    applied: str | None = db.scalar(sa.text("SELECT max(version_num) FROM alembic_version"))
+    return applied
+
+
 def check_writable(db: Connection) -> None:
     """Return if Postgres takes writes. Raises: StoreUnavailable, by the connection's block."""
     db.execute(_WRITE)
