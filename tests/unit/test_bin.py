@@ -12,12 +12,15 @@ import pytest
 from headrace.config import PROJECT_ROOT
 from tests.waiting import DEADLINE_S, until
 
+#: Says what it was told, a word a line.
+INSTALLER = "import sys\nprint(*sys.argv[1:], sep='\\n')\n"
 
-def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a copy that lies in a checkout whose installer says what it was told, a word a line."""
+
+def run(checkout: Path, *arguments: str, installer: str = INSTALLER) -> subprocess.CompletedProcess[str]:
+    """Run a copy that lies in a checkout with this installer."""
     (checkout / "bin").mkdir()
     (checkout / "headrace" / "stack").mkdir(parents=True)
-    (checkout / "headrace" / "stack" / "install.py").write_text("import sys\nprint(*sys.argv[1:], sep='\\n')\n")
+    (checkout / "headrace" / "stack" / "install.py").write_text(installer)
     script = shutil.copy(PROJECT_ROOT / "bin" / "headrace", checkout / "bin")
     return subprocess.run([script, *arguments], cwd="/", capture_output=True, text=True, check=False)
 
@@ -38,6 +41,16 @@ def test_a_command_is_handed_on_as_it_is(tmp_path: Path, arguments: tuple[str, .
     done = run(tmp_path, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\n")[:-1] == (told or [""])
+
+
+def test_what_python_compiles_is_kept_where_it_is_told_to_keep_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    names = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+    installer = f"import os\nprint([os.environ.get(name) for name in {names}])\n"
+    assert run(tmp_path, "up", installer=installer).stdout == f"[None, '{tmp_path}/.venv/bytecode']\n"
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("--dev", "--help")])
