@@ -93,7 +93,7 @@ def drain() -> Response:
     """Let a host finish its jobs and end."""
     needs(Right.ACT)
     with acting() as audit:
-        host_id = actions.drain_host(audit, _name()).lease.id
+        host_id = actions.drain_host(audit, *_named()).lease.id
     flash(f"{host_id} finishes its jobs, then it ends.")
     return redirect(url_for("hosts.list_hosts"), 303)
 
@@ -103,14 +103,14 @@ def resume() -> Response:
     """Call a draining host back."""
     needs(Right.ACT)
     with acting() as audit:
-        host_id = actions.resume_host(audit, _name()).lease.id
+        host_id = actions.resume_host(audit, *_named()).lease.id
     flash(f"{host_id} takes jobs again.")
     return redirect(url_for("hosts.list_hosts"), 303)
 
 
-def _name() -> str:
-    """The host that the form names. Raises: NotFound."""
-    name = request.form.get("host", "")
-    if not name or not name.isprintable():
+def _named() -> tuple[str, str | None]:
+    """The host that the form names, and its pool. Raises: NotFound."""
+    name, pool = request.form.get("host", ""), request.form.get("pool", "")
+    if not name or not f"{name}{pool}".isprintable():
         raise NotFound("There is no host of this name.")
-    return name
+    return name, pool or None

@@ -1,6 +1,6 @@
 """`headrace hosts`, for operators: lists the leases of worker hosts, drains one by hand, and calls it back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from headrace.cli.output import json_option, notes, out, plain, print_json, tabl
 from headrace.config import Settings
 from headrace.domain.hosts import HostEnd, HostLease, HostState, HostWork
 from headrace.errors import ConfigError
+from headrace.policies.host_bills import lease_spans, machines_of
 from headrace.store import actions, clock
 from headrace.store.fleet import host_list, processes
 from headrace.store.fleet.host_list import ListedHost
@@ -45,8 +46,11 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     workers  its live workers
     jobs     running jobs
     USD/h    its machine's price when its lease began
-    USD      its cost so far. A machine of several pools has a lease for each and is billed once: 'headrace costs'
+    USD      its cost so far
     why      what made it so, and the number of the decision, which 'headrace scale' lists
+
+    A machine that serves several pools has a lease for each, is billed once, and is one line, since its last change.
+    JSON, and the ended ones, have each lease.
 
     '-' means unknown: 'headrace.toml' has no price for the host's type. A terminal of 110 columns also shows the type
     and the provider's name of the machine.
@@ -64,7 +68,7 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     if as_json:
         print_json([_json(each, now) for each in [*found, *gone]])
     elif found or gone:
-        out.print(_table([*found, *gone], now))
+        out.print(_table([*_machines(found), *([each] for each in gone)], now))
     else:
         out.print(_nothing(settings, with_ended))
     if len(gone) == limit:
@@ -73,11 +77,15 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
         notes.print(removed_notice(name, settings.scaling.mode), markup=False)
 
 
+_of_pool = click.option("--pool", metavar="NAME", help="Its pool, if the machine serves several.")
+
+
 @hosts.command()
 @click.argument("name", metavar="ID")
+@_of_pool
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def drain(name: str, yes: bool, as_json: bool) -> None:
+def drain(name: str, pool: str | None, yes: bool, as_json: bool) -> None:
     """Drain a host, then end it. ID is one that 'headrace hosts' lists, or the provider's name of the machine.
 
     Its workers take no more jobs within a second or two. They finish what runs, for at most drain_host_s (15 minutes by
@@ -87,11 +95,11 @@ def drain(name: str, yes: bool, as_json: bool) -> None:
     settings = operator_settings()
     if not yes:
         with database(settings) as db:
-            host, running = host_list.find(db, name), _as_run(db, settings)
+            host, running = host_list.find(db, name, pool), _as_run(db, settings)
         _confirm(host, running)
     with operating(settings) as audit:
         settings = _as_run(audit.db, settings)
-        before = actions.drain_host(audit, name)
+        before = actions.drain_host(audit, name, pool)
         hosts_now = host_list.live(audit.db, before.lease.pool)
         now = clock.now(audit.db)
     [after] = [each for each in hosts_now if each.work.lease.id == before.lease.id]
@@ -105,14 +113,15 @@ def drain(name: str, yes: bool, as_json: bool) -> None:
 
 @hosts.command()
 @click.argument("name", metavar="ID")
+@_of_pool
 @json_option
-def resume(name: str, as_json: bool) -> None:
+def resume(name: str, pool: str | None, as_json: bool) -> None:
     """Call a draining host back: its workers take jobs again within a second or two.
 
     This is possible until its machine is being ended. If the load does not need it, the autoscaler drains it again.
     """
     with operating() as audit:
-        host_id = actions.resume_host(audit, name).lease.id
+        host_id = actions.resume_host(audit, name, pool).lease.id
     if as_json:
         print_json({"id": host_id, "state": str(HostState.READY)})
     else:
@@ -167,30 +176,54 @@ def _nothing(settings: Settings, with_ended: bool) -> str:
     return "There are no hosts. Is 'control' running? 'headrace scale' says what is wanted; --all lists ended ones."
 
 
-def _table(found: Sequence[ListedHost], now: datetime) -> Table:
-    has_types = out.width >= WIDE and any(each.work.lease.instance_type for each in found)
-    has_machines = out.width >= WIDE and any(each.work.lease.provider_id for each in found)
+def _machines(found: Sequence[ListedHost]) -> list[list[ListedHost]]:
+    """The leases of each machine together, in the order of their first ones."""
+    by_id = {each.work.lease.id: each for each in found}
+    machines = [[by_id[lease.id] for lease in machine] for machine in machines_of([each.work.lease for each in found])]
+    return sorted(machines, key=lambda machine: found.index(machine[0]))
+
+
+def _table(machines: Sequence[Sequence[ListedHost]], now: datetime) -> Table:
+    leases = [each.work.lease for machine in machines for each in machine]
+    has_types = out.width >= WIDE and any(lease.instance_type for lease in leases)
+    has_names = out.width >= WIDE and any(lease.provider_id for lease in leases)
     rows = table()
     rows.add_column("host", overflow="fold")
     rows.add_column("pool", overflow="fold")
     if has_types:
         rows.add_column("type")
-    if has_machines:
+    if has_names:
         rows.add_column("machine", overflow="fold")
     rows.add_column("state", no_wrap=True)
     for heading in ("since", "workers", "jobs", "USD/h", "USD"):
         rows.add_column(heading, justify="right", no_wrap=True)
     rows.add_column("why", no_wrap=True)
-    for each in found:
-        lease = each.work.lease
-        cells = [lease.id, lease.pool]
-        cells += [lease.instance_type or "-"] if has_types else []
-        cells += [lease.provider_id or "-"] if has_machines else []
-        cells += [str(lease.state), age(now - _since(lease))]
-        cells += [str(each.work.workers), str(each.work.running)]
-        cells += [_usd(lease.usd_per_hour), _usd(lease.usd(now)), _why(each)]
+    for machine in machines:
+        of_it = [each.work.lease for each in machine]
+        price = next((lease.usd_per_hour for lease in of_it if lease.usd_per_hour is not None), None)
+        cells = [of_it[0].id, _each(lease.pool for lease in of_it)]
+        cells += [_each(lease.instance_type for lease in of_it)] if has_types else []
+        cells += [_each(lease.provider_id for lease in of_it)] if has_names else []
+        cells += [_each(str(lease.state) for lease in of_it), age(now - max(map(_since, of_it)))]
+        cells += [str(sum(each.work.workers for each in machine)), str(sum(each.work.running for each in machine))]
+        cells += [_usd(price), _usd(_cost(of_it, now)), _each(map(_why, machine))]
         rows.add_row(*map(escape, cells))
     return rows
+
+
+def _each(values: Iterable[str | None]) -> str:
+    """The different values; `-` without any."""
+    return ", ".join(dict.fromkeys(filter(None, values))) or "-"
+
+
+def _cost(leases: Sequence[HostLease], now: datetime) -> Decimal | None:
+    """What a machine has cost by its leases; None if its price is unknown."""
+    if all(lease.usd_per_hour is None for lease in leases):
+        return None
+    spans = lease_spans(leases, now)
+    return sum(
+        (span.usd_per_hour * Decimal((span.ended_at - span.began_at) / timedelta(hours=1)) for span in spans), Decimal()
+    )
 
 
 def age(passed: timedelta) -> str:

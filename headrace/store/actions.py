@@ -234,16 +234,16 @@ def _owners(db: Connection, table: sa.Table, ids: Collection[UUID]) -> dict[UUID
     return {row.id: row.app_id for row in rows}
 
 
-def drain_host(audit: Audit, name: str) -> HostWork:
+def drain_host(audit: Audit, name: str, pool: str | None = None) -> HostWork:
     """The host before it began to drain. Raises: see `host_list.drain_by_hand`."""
-    before = host_list.drain_by_hand(audit.db, name)
+    before = host_list.drain_by_hand(audit.db, name, pool)
     audit.record(Action.HOST_DRAIN, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
     return before
 
 
-def resume_host(audit: Audit, name: str) -> HostWork:
+def resume_host(audit: Audit, name: str, pool: str | None = None) -> HostWork:
     """The host before it was called back. Raises: see `host_list.resume`."""
-    before = host_list.resume(audit.db, name)
+    before = host_list.resume(audit.db, name, pool)
     audit.record(Action.HOST_RESUME, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
     return before
 

@@ -65,25 +65,25 @@ def _listed(db: Connection, found: list[HostWork]) -> list[ListedHost]:
     ]
 
 
-def drain_by_hand(db: Connection, name: str) -> HostWork:
+def drain_by_hand(db: Connection, name: str, pool: str | None = None) -> HostWork:
     """Let a host finish what it runs and then end, though no decision says so; the autoscaler does not call it back.
 
     A host that a decision drains is from now on drained by hand. Returns: the host before the change.
     Raises: NotFound. InvalidRequest: it has ended.
     """
-    host = _locked(db, name)
+    host = _locked(db, name, pool)
     if host.lease.end_reason is not HostEnd.WRITTEN_OFF:
         values = {"drain_at": sa.func.coalesce(hosts.c.drain_at, sa.func.now()), "end_reason": HostEnd.BY_HAND}
         _change(db, host, {**values, "drain_decision_id": None})
     return host
 
 
-def resume(db: Connection, name: str) -> HostWork:
+def resume(db: Connection, name: str, pool: str | None = None) -> HostWork:
     """Let a draining host serve again. Returns: the host before the change.
 
     Raises: NotFound. InvalidRequest: it has ended, does not drain, or its machine is being ended.
     """
-    host = _locked(db, name)
+    host = _locked(db, name, pool)
     lease = host.lease
     if lease.state is not HostState.DRAINING:
         raise InvalidRequest(f"Host '{lease.id}' does not drain: it is {lease.state}.")
@@ -99,24 +99,28 @@ def _change(db: Connection, host: HostWork, values: dict[str, object]) -> None:
     db.execute(sa.update(hosts).where(hosts.c.id == host.lease.id).values(values))
 
 
-def find(db: Connection, name: str) -> HostWork:
+def find(db: Connection, name: str, pool: str | None = None) -> HostWork:
     """The host that has not ended of this id, or of this name of its provider.
 
-    Raises: NotFound: with the nearest name. InvalidRequest: it has ended, or several pools have a host of this name.
+    Args: pool: whose; None for the only one.
+    Raises: NotFound: with the nearest name. InvalidRequest: it has ended, or serves several pools and none is given.
     """
     is_it = sa.or_(hosts.c.id == name, hosts.c.provider_id == name)
+    if pool is not None:
+        is_it = sa.and_(is_it, hosts.c.pool == pool)
     found = db.execute(sa.select(hosts).where(is_it).order_by(hosts.c.ended_at.desc().nulls_first())).all()
     leases = [lease_of(row._mapping) for row in found]
     current = [lease for lease in leases if lease.ended_at is None]
     if len(current) > 1:
-        which = ", ".join(sorted(lease.id for lease in current))
-        raise InvalidRequest(f"Several hosts are called '{name}': give the id of one of them, {which}.")
+        which = ", ".join(sorted(lease.pool for lease in current))
+        raise InvalidRequest(f"Host '{name}' serves several pools: name one of them, {which}.")
     if not current and leases:
         raise InvalidRequest(
             f"Host '{leases[0].id}' ended at {leases[0].ended_at:%Y-%m-%d %H:%M:%S} UTC ({leases[0].end_reason})."
         )
     if not current:
-        raise NotFound(f"There is no host '{name}'{_nearest(db, name)}")
+        of_pool = f" of pool '{pool}'" if pool is not None else ""
+        raise NotFound(f"There is no host '{name}'{of_pool}{_nearest(db, name)}")
     [lease] = current
     return next(host for host in work(db, lease.pool) if host.lease.id == lease.id)
 
@@ -129,8 +133,8 @@ def _nearest(db: Connection, name: str) -> str:
     return ". 'headrace hosts' lists them."
 
 
-def _locked(db: Connection, name: str) -> HostWork:
+def _locked(db: Connection, name: str, pool: str | None) -> HostWork:
     """Like `find`. No other process changes the lease until the transaction ends."""
-    host_id = find(db, name).lease.id
-    db.execute(sa.select(hosts.c.id).where(hosts.c.id == host_id).with_for_update())
-    return find(db, host_id)
+    lease = find(db, name, pool).lease
+    db.execute(sa.select(hosts.c.id).where(hosts.c.id == lease.id).with_for_update())
+    return find(db, lease.id, lease.pool)

@@ -36,7 +36,7 @@ def actions(store: Store, job_ids: list[UUID], app: App) -> list[tuple[Right, st
         (Right.ACT, f"/batches/{show_id(batch_id, BATCH_PREFIX)}/cancel", {}),
         (Right.ACT, "/deliveries/retry", {"id": f"evt_{delivery_id.hex}"}),
         (Right.ACT, "/hosts/drain", {"host": "host-2"}),
-        (Right.ACT, "/hosts/resume", {"host": "host-3"}),
+        (Right.ACT, "/hosts/resume", {"host": "host-3", "pool": "chat"}),
         (Right.MANAGE, "/app/limits", {"name": "test", "queued_jobs": "5"}),
         (Right.MANAGE, "/app/keys", {"name": "test", "scopes": "read"}),
         (Right.MANAGE, "/app/keys/revoke", {"name": "test", "key": str(key_id)}),

@@ -66,8 +66,8 @@ FORMS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "/jobs/retry": ({}, ("id",)),
     "/jobs/cancel": ({}, ("id",)),
     "/deliveries/retry": ({}, ("id",)),
-    "/hosts/drain": ({}, ("host",)),
-    "/hosts/resume": ({}, ("host",)),
+    "/hosts/drain": ({}, ("host", "pool")),
+    "/hosts/resume": ({}, ("host", "pool")),
 }
 
 

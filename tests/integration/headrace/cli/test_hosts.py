@@ -84,6 +84,27 @@ def test_hosts_are_listed_with_their_work_their_cost_and_the_decision_behind_the
     assert (third["usd_per_hour"], third["usd"], third["reason"]) == (None, None, None)
 
 
+def test_a_machine_of_several_pools_is_one_line_and_one_bill(run: Run, add: Callable[..., None], store: Store) -> None:
+    add("desk", is_adopted=True)
+    add(
+        "host-2", provider_id="desk", pool="embed", is_adopted=True, ordered_at=ago(minutes=30), ready_at=ago(minutes=9)
+    )
+    add("host-3")
+
+    assert columns(run("hosts")) == [
+        ["desk", "chat,", "embed", "desk", "ready", "9", "m", "0", "0", "4.00", "4.00", "adopted"],
+        ["host-3", "chat", "-", "ready", "50", "m", "0", "0", "4.00", "4.00", "ordered"],
+    ]
+    assert [each["id"] for each in json.loads(run("hosts", "--json").stdout)] == ["desk", "host-3", "host-2"]
+
+    # The id of its first lease is the name of its machine, too.
+    assert "name one of them, chat, embed" in run("hosts", "drain", "desk", "--yes").stderr
+    assert run("hosts", "drain", "desk", "--pool", "embed", "--yes").stdout == "host-2 drains: 0 jobs still run on it\n"
+    assert lease(store, "desk").drain_at is None
+    assert columns(run("hosts"))[0][4:6] == ["ready,", "draining"]
+    assert run("hosts", "resume", "desk", "--pool", "embed").stdout == "host-2 takes jobs again\n"
+
+
 def test_ended_hosts_are_listed_when_asked_for_with_what_they_cost_in_all(run: Run, add: Callable[..., None]) -> None:
     assert "There are no hosts. The autoscaler is advisory" in run("hosts").stdout
     assert "Is 'control' running?" in run("hosts", **ACTIVE).stdout
@@ -154,9 +175,8 @@ def test_a_host_that_cannot_be_meant_is_named(run: Run, add: Callable[..., None]
         "Host 'late' cannot be called back: its machine is being ended since " in run("hosts", "resume", "late").stderr
     )
     add("twin", provider_id="i-0abc", pool="code")
-    assert "Several hosts are called 'i-0abc': give the id of one of them, host-018f2c, twin." in (
-        run("hosts", "drain", "i-0abc").stderr
-    )
+    assert "Host 'i-0abc' serves several pools: name one of them, chat, code." in run("hosts", "drain", "i-0abc").stderr
+    assert "There is no host 'i-0abc' of pool 'embed'" in run("hosts", "drain", "i-0abc", "--pool", "embed").stderr
     # A name that an ended lease had before is that of the live one.
     add("again", provider_id="old")
     assert run("hosts", "drain", "old", "--yes").stdout == "again drains: 0 jobs still run on it\n"
