@@ -19,7 +19,7 @@ from headrace.policies.webhooks import origin
 from headrace.store import actions, apps, clock
 from headrace.store import deliveries as store
 from headrace.store.jobs import overview, queued
-from headrace.store.jobs.overview import Event, History, Wanted, history, timeline
+from headrace.store.jobs.overview import Event, History, Wanted, history, is_poison, suspicion_in_words, timeline
 from ops import waiting
 from ops.deps import deps
 from ops.forms import DeliveryFilter, JobFilter, checked
@@ -103,6 +103,8 @@ def show(job_id: str) -> str:
         job_id=show_id(found.job.id),
         facts={name: getattr(found.job, name) for name in FACTS},
         reasons=waiting.reasons(found.job, around),
+        suspicion=suspicion_in_words(found.job),
+        is_poison=is_poison(found.job),
         attempts=found.attempts,
         charges=found.charges,
         events=events if may(Right.TEXTS) else [_reduced(event) for event in events],
@@ -158,10 +160,10 @@ def _count(number: int) -> str:
 
 @jobs.post("/jobs/<job_id>/retry")
 def retry(job_id: str) -> Response:
-    """Run a failed job again, as a new job."""
+    """Run a failed job again, as a new job. The form of a poison prompt says so, and sends `force`."""
     needs(Right.ACT)
     with acting() as audit:
-        [new] = actions.retry_jobs(audit, [parse_id(job_id)]).values()
+        [new] = actions.retry_jobs(audit, [parse_id(job_id)], with_poison="force" in request.form).values()
     flash(f"{job_id} is retried as this job.")
     return redirect(url_for("jobs.show", job_id=show_id(new)), 303)
 

@@ -11,14 +11,17 @@ from markupsafe import Markup
 from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import show_id
 from headrace.policies.webhooks import origin
+from headrace.store.jobs.overview import attempt_number
 
 NONE = "-"
 
 
 def register(app: Flask) -> None:
     """Give the templates these functions as filters."""
-    for show in (time, minute, fact, number, usd, seconds, percent, origin, job_name, job_link, batch_link, value):
+    for show in (time, minute, fact, number, usd, seconds, percent, job_name, job_link, batch_link, value):
         app.add_template_filter(show)
+    app.add_template_filter(origin)
+    app.add_template_filter(attempt_number)
 
 
 def time(at: datetime | None) -> Markup | str:

@@ -17,7 +17,17 @@ from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.store import actions, apps
 from headrace.store.jobs import overview
-from headrace.store.jobs.overview import Event, History, ListedJob, Wanted, history, message, plain, timeline
+from headrace.store.jobs.overview import (
+    Event,
+    History,
+    ListedJob,
+    Wanted,
+    history,
+    message,
+    plain,
+    suspicion_in_words,
+    timeline,
+)
 
 
 @click.group(invoke_without_command=True)
@@ -40,7 +50,7 @@ def jobs(context: click.Context, /, is_dead: bool, limit: int, as_json: bool, **
     headrace jobs --state expired --lane high --since 2h
     headrace jobs --batch batch_0197… --state failed
     headrace jobs --since 2026-03-01T08:00 --until 2026-03-01T09:00
-    headrace jobs --dead --json | jq -r '.[].id' | xargs -r headrace retry
+    headrace jobs --dead --json | jq -r '.[] | select(.error.code != "engine_crash") | .id' | xargs -r headrace retry
     headrace jobs show JOB                          one job's timeline
 
     A job has failed for good when its error cannot pass, such as 'engine_crash' or 'prompt_rejected', when its last
@@ -74,19 +84,21 @@ def jobs(context: click.Context, /, is_dead: bool, limit: int, as_json: bool, **
 
 @click.command()
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@click.option("--force", "with_poison", is_flag=True, help="Also jobs that killed an engine in which they ran alone.")
 @json_option
-def retry(job_ids: tuple[str, ...], as_json: bool) -> None:
+def retry(job_ids: tuple[str, ...], with_poison: bool, as_json: bool) -> None:
     """Run failed jobs again. JOB is the id of a job that 'headrace jobs --dead' lists.
 
     Each runs again as a new job of the same app, with the same prompt and settings, but its own bill and webhook. The
     old job stays as it is, with its cost. Either all jobs are retried or, with an error, none. No job is retried twice.
 
     The new job waits in the same queue. It gets the old job's full maximum wait from now on, and its app's limits do
-    not apply. It enters the queue within some seconds, so a shorter deadline passes again. A job that killed an engine
-    runs alone.
+    not apply. It enters the queue within some seconds, so a shorter deadline passes again. A job under which an engine
+    died runs alone. One that killed an engine while it ran alone is refused, unless you --force it: the next try kills
+    an engine again, until a change of the engine or model has removed the cause.
     """
     with operating() as audit:
-        news = actions.retry_jobs(audit, map(parse_id, job_ids))
+        news = actions.retry_jobs(audit, map(parse_id, job_ids), with_poison=with_poison)
     if as_json:
         print_json([{"job_id": show_id(old), "retried_as": show_id(new)} for old, new in news.items()])
         return
@@ -185,6 +197,7 @@ def _history_json(found: History, events: list[Event]) -> dict[str, Any]:
         "status": job.state,
         **{name: plain(getattr(job, name)) for name in _FACTS},
         **message(found),
+        "suspicion_means": suspicion_in_words(job),
         "retry_of": job.retry_of and show_id(job.retry_of),
         "retried_as": job.retried_as and show_id(job.retried_as),
         "timeline": [{"at": event.at.isoformat(), "event": event.name, **event.facts} for event in events],
@@ -197,6 +210,8 @@ def _history_json(found: History, events: list[Event]) -> dict[str, Any]:
 def _print_history(found: History, events: list[Event]) -> None:
     """Print the events, one a row. Where a fact is wider than its column, the facts are below: no id is broken."""
     out.print(escape(_title(found)), soft_wrap=True)
+    if means := suspicion_in_words(found.job):
+        out.print(means)
     lines = [(f"{event.at:%m-%d %H:%M:%S.%f}"[:-3], event.name, _facts(event)) for event in events]
     room = out.width - sum(max(len(line[at]) for line in lines) + 1 for at in (0, 1))
     if all(len(fact) <= room for *_, facts in lines for fact in facts):

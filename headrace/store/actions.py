@@ -189,9 +189,9 @@ def _per_mtok(price: Price | ListPrice) -> dict[str, Any]:
     return {name: getattr(price, name) for name in names}
 
 
-def retry_jobs(audit: Audit, job_ids: Iterable[UUID]) -> dict[UUID, UUID]:
-    """The new job of each failed one. Raises: see `overview.retry`."""
-    news = overview.retry(audit.db, job_ids)
+def retry_jobs(audit: Audit, job_ids: Iterable[UUID], *, with_poison: bool = False) -> dict[UUID, UUID]:
+    """The new job of each failed one. Args, raises: see `overview.retry`."""
+    news = overview.retry(audit.db, job_ids, with_poison=with_poison)
     owners = _owners(audit.db, job_rows, list(news))
     audit.record_all(
         Action.JOB_RETRY,

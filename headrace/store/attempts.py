@@ -161,6 +161,7 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_
     """Hand the job back without counting the attempt. Returns: as `retry`.
 
     Tokens that the attempt used are booked as waste: the app does not pay for them, but a paid API charges for them.
+    The row of an attempt whose engine died stays, with a number below 1; that of any other is deleted.
     """
     reroute = how.reroute
     due = sa.func.now() + timedelta(seconds=reroute.delay_s if reroute else how.delay_s)
@@ -182,11 +183,23 @@ def hand_back(db: Connection, claim: Claim, end: AttemptEnd, how: HandBack = AS_
         record(db, (claim, end))
         settle(db, (claim, end))
         return state
+    if how.suspicion:
+        settle(db, (claim, end))
+        record(db, (_uncounted(db, claim), end))
+        return state
     if end.usage != NOTHING_USED or end.cost.usd:
         record(db, (claim, end))
     settle(db, (claim, end))
     db.execute(sa.delete(attempts).where(attempts.c.job_id == claim.job_id, attempts.c.number == claim.attempt))
     return state
+
+
+def _uncounted(db: Connection, claim: Claim) -> Claim:
+    """Number the attempt 0, or one below the job's lowest, because the next attempt gets its present number."""
+    mine = attempts.c.job_id == claim.job_id
+    below = sa.select(sa.func.least(sa.func.min(attempts.c.number), 1) - 1).where(mine).scalar_subquery()
+    renumbered = sa.update(attempts).where(mine, attempts.c.number == claim.attempt).values(number=below)
+    return replace(claim, attempt=db.execute(renumbered.returning(attempts.c.number)).scalar_one())
 
 
 def put_back(db: Connection, claim: Claim, **values: Any) -> JobState | None:

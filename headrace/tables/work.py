@@ -186,7 +186,12 @@ attempts = sa.Table(
     "attempts",
     metadata,
     sa.Column("job_id", sa.Uuid, primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column(
+        "number",
+        sa.Integer,
+        primary_key=True,
+        comment="From 1; 0, -1 and so on: its engine died under it, and it does not count.",
+    ),
     sa.Column("worker_id", sa.Uuid, nullable=False),
     sa.Column("engine", sa.Text, nullable=False),
     sa.Column("model_served", sa.Text),

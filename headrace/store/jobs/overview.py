@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Row
 
 from headrace.domain.ids import new_id, oldest_id, show_id, time_of
 from headrace.domain.queues import Lane, Route
-from headrace.domain.states import JobState
-from headrace.errors import InvalidRequest, JobNotEnded
+from headrace.domain.states import SUSPECT, JobState
+from headrace.errors import EngineCrash, InvalidRequest, JobNotEnded
 from headrace.store.jobs import not_found
 from headrace.tables import apps, attempts, deliveries, job_retries, job_texts, jobs, ledger, workers
 
@@ -169,7 +169,7 @@ class History:
 
     Attributes:
         job: its row, with `app`, its owner's name, and `retried_as`, the id of the job that is its retry.
-        attempts: in order, each with `worker`, its worker's name; None once that worker's row is deleted.
+        attempts: by their starts, each with `worker`, its worker's name; None once that worker's row is deleted.
         charges: its rows in the ledger.
         deliveries: its webhook; empty once that is deleted.
         texts: prompt, sampling and answer; None if not requested, or erased.
@@ -196,7 +196,7 @@ def history(db: Connection, job_id: UUID, *, with_texts: bool = False) -> Histor
         sa.select(attempts, workers.c.name.label("worker"), workers.c.host_id)
         .outerjoin(workers, workers.c.id == attempts.c.worker_id)
         .where(attempts.c.job_id == job_id)
-        .order_by(attempts.c.number)
+        .order_by(attempts.c.started_at, attempts.c.number)
     )
     charges = sa.select(ledger).where(ledger.c.job_id == job_id).order_by(ledger.c.id)
     webhooks = sa.select(deliveries).where(deliveries.c.job_id == job_id).order_by(deliveries.c.id)
@@ -236,10 +236,11 @@ def timeline(found: History) -> Iterator[Event]:
         stay = _some(job, "queue", "route", "route_reason", "enqueue_no")
         yield Event(job.queued_at, "queued" if job.enqueue_no == 1 else "queued_again", stay)
     for each in found.attempts:
-        began = {"attempt": each.number, **_some(each, "worker", "worker_id", "host_id", "engine")}
+        number = attempt_number(each.number)
+        began = {"attempt": number, **_some(each, "worker", "worker_id", "host_id", "engine")}
         yield Event(each.started_at, "attempt_started", began)
         if each.ended_at is not None:
-            yield Event(each.ended_at, "attempt_ended", {"attempt": each.number, **_some(each, *_ENDED)})
+            yield Event(each.ended_at, "attempt_ended", {"attempt": number, **_some(each, *_ENDED)})
     if job.served_by_job is not None:
         # An answer to the same question in other words is found while the job waits.
         at = job.ended_at if job.cache == "semantic" else job.created_at
@@ -247,7 +248,10 @@ def timeline(found: History) -> Iterator[Event]:
     if job.cancel_requested_at is not None:
         yield Event(job.cancel_requested_at, "cancel_requested", {})
     for each in found.charges:
-        yield Event(each.at, "charged", _some(each, *_CHARGED, "estimated"))
+        charged = _some(each, *_CHARGED, "estimated")
+        if each.attempt is not None:
+            charged["attempt"] = attempt_number(each.attempt)
+        yield Event(each.at, "charged", charged)
     if job.state == "waiting" and job.not_before is not None:
         yield Event(job.not_before, "due_again", {})
     if job.ended_at is not None:
@@ -259,6 +263,30 @@ def timeline(found: History) -> Iterator[Event]:
         yield Event(each.created_at, "webhook", {**about, **_some(each, *_DELIVERY), **due})
     if job.erased_at is not None:
         yield Event(job.erased_at, "text_erased", {})
+
+
+def attempt_number(number: int) -> int | str:
+    """The number of an attempt for operators. One under which an engine died has none, because it does not count."""
+    return number if number > 0 else "uncounted"
+
+
+def suspicion_in_words(job: Row[Any]) -> str | None:
+    """What the job's suspicion means; None without one."""
+    if not job.suspicion:
+        return None
+    if is_poison(job):
+        return "A poison prompt: its engine died also while it ran alone. The API refuses the prompt for a day."
+    whose = "an earlier try of it" if job.retry_of is not None else "it"
+    if job.suspicion < SUSPECT:
+        return f"An engine died under {whose} after its first token. If one dies again, it runs alone."
+    found = f"An engine died under {whose} before its first token, or a second time, so it runs alone."
+    return found if JobState(job.state).is_terminal else f"{found} If an engine dies again, it fails."
+
+
+def is_poison(job: Row[Any]) -> bool:
+    """True if the job failed because an engine died in which nothing else ran."""
+    failed = (job.state, job.error_code) == (JobState.FAILED, EngineCrash.code)
+    return failed and bool(job.suspicion >= SUSPECT)
 
 
 def message(found: History) -> dict[str, Any]:
@@ -294,32 +322,34 @@ _COPIED = (
     *("webhook_url", "stream", "max_cost_usd", "max_tokens", "n", "suspicion"),
 )
 _TEXTS = ("messages", "sampling", "is_unstored")
+_JUDGED = (jobs.c.state, jobs.c.error_code, jobs.c.suspicion)
 #: How jobs end that have not failed, in an error's words.
 _ENDS = {"succeeded": "succeeded", "cancelled": "been cancelled", "expired": "expired"}
 
 
-def retry(db: Connection, job_ids: Iterable[UUID]) -> dict[UUID, UUID]:
+def retry(db: Connection, job_ids: Iterable[UUID], *, with_poison: bool = False) -> dict[UUID, UUID]:
     """Create a new `queued` job for each failed one; `publish_due` puts its message into the list.
 
     It has the same times to wait and to run as the old job. No request waits for it, and no limit applies to it.
 
+    Args: with_poison: also jobs whose prompts killed an engine in which nothing else ran.
     Returns: the new job of each old one.
     Raises: NotFound, JobNotEnded, InvalidRequest: one of the jobs cannot be retried, and none was.
     """
     olds = list(dict.fromkeys(job_ids))
     # Locked first, in one order, so that the second of two operators sees the first one's new jobs.
     db.execute(sa.select(jobs.c.id).where(jobs.c.id.in_(olds)).order_by(jobs.c.id).with_for_update())
-    _check(db, olds)
+    _check(db, olds, with_poison)
     news = {old: new_id() for old in olds}
     for old, new in news.items():
         _copy(db, old, new)
     return news
 
 
-def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
+def _check(db: Connection, job_ids: Iterable[UUID], with_poison: bool) -> None:
     is_erased = job_texts.c.job_id.is_(None).label("is_erased")
     facts = (
-        sa.select(jobs.c.id, jobs.c.state, is_erased, job_retries.c.retried_as)
+        sa.select(jobs.c.id, *_JUDGED, is_erased, job_retries.c.retried_as)
         .outerjoin(job_texts, job_texts.c.job_id == jobs.c.id)
         .outerjoin(job_retries, job_retries.c.job_id == jobs.c.id)
         .where(jobs.c.id.in_(job_ids))
@@ -341,6 +371,12 @@ def _check(db: Connection, job_ids: Iterable[UUID]) -> None:
             raise InvalidRequest(f"{job} was retried already, as '{again}': retry that.", job_id=job_id)
         if row.is_erased:
             raise InvalidRequest(f"{job} was deleted: its prompt is gone.", job_id=job_id)
+    poison = [show_id(job_id) for job_id in job_ids if is_poison(found[job_id])]
+    if poison and not with_poison:
+        raise InvalidRequest(
+            "These jobs killed an engine in which nothing else ran, and would kill one again; "
+            f"'headrace retry --force' runs them all the same: {', '.join(poison)}."
+        )
 
 
 def _copy(db: Connection, old: UUID, new: UUID) -> None:

@@ -13,6 +13,7 @@ from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.operators import Right, Role
 from headrace.domain.queues import Lane
+from headrace.domain.states import SUSPECT
 from headrace.store import Store, apps, keys
 from headrace.tables import api_keys, batches, budget_limits, deliveries, hosts, jobs
 from tests.integration.ops.browser import Browser
@@ -103,6 +104,22 @@ def test_a_retry_is_a_new_job_and_happens_once(clerk: Browser, store: Store, ful
     again = clerk.post(path)
     assert again.status_code == 400
     assert "was retried already" in again.text
+
+
+def test_a_poison_prompt_is_retried_from_its_own_page_which_warns(
+    clerk: Browser, store: Store, full: list[UUID]
+) -> None:
+    poison = {"state": "failed", "error_code": "engine_crash", "suspicion": SUSPECT}
+    with store.begin() as db:
+        db.execute(sa.update(jobs).where(jobs.c.id == full[1]).values(poison))
+    page = clerk.get(f"/jobs/{show_id(full[1])}").text
+    assert "A poison prompt: its engine died also while it ran alone." in page
+    assert "kills an engine again unless the engine or the model was changed" in page
+    assert '<input type="hidden" name="force" value="1">' in page
+
+    several = clerk.post("/jobs/retry", {"id": show_id(full[1])})
+    assert (several.status_code, "killed an engine in which nothing else ran" in several.text) == (400, True)
+    assert clerk.post(f"/jobs/{show_id(full[1])}/retry", {"force": "1"}).status_code == 303
 
 
 def test_a_cancel_ends_a_job_that_waits(clerk: Browser, store: Store, full: list[UUID]) -> None:

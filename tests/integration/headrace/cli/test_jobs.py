@@ -19,7 +19,7 @@ from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import ID_PREFIXES, new_id, oldest_id, parse_id, show_id
 from headrace.domain.limits import Cost
 from headrace.domain.queues import Lane, Ticket
-from headrace.domain.states import JobState
+from headrace.domain.states import SUSPECT, JobState
 from headrace.store import Store, apps, attempts
 from headrace.store import jobs as job_store
 from headrace.store.fleet import workers
@@ -171,6 +171,42 @@ def test_what_cannot_be_retried_is_named_and_nothing_else_is(
     assert result.exit_code == 1
     assert result.stderr == f"Error: Job '{wrong}' {message}\n"
     assert good in ids(run("jobs", "--dead"))
+
+
+def poison(store: Store, *job_ids: str) -> None:
+    """Make these look as if each had killed an engine in which it ran alone."""
+    with store.begin() as db:
+        these = jobs.c.id.in_([parse_id(job_id) for job_id in job_ids])
+        db.execute(sa.update(jobs).where(these).values(suspicion=SUSPECT))
+
+
+def test_poison_prompts_are_retried_only_when_that_is_forced(run: Run, store: Store, failed: Failed) -> None:
+    first, innocent, second = failed(), failed("worker_lost"), failed()
+    poison(store, first, second)
+
+    refused = run("retry", first, innocent, second)
+
+    assert refused.exit_code == 1
+    assert f"'headrace retry --force' runs them all the same: {first}, {second}." in refused.stderr
+    assert ids(run("jobs", "--dead")) == [second, innocent, first]
+    assert len(new_ids(run("retry", "--force", first, innocent, second))) == 3
+
+
+def test_a_suspicion_is_said_in_words(run: Run, store: Store, failed: Failed, queued: Callable[..., Ticket]) -> None:
+    dead, waits = failed(), show_id(queued().job_id)
+    assert told(run, dead)["suspicion_means"] is None
+    poison(store, dead, waits)
+    [again] = new_ids(run("retry", "--force", dead))
+
+    assert "A poison prompt: its engine died also while it ran alone." in run("jobs", "show", dead).stdout
+    assert told(run, waits)["suspicion_means"] == (
+        "An engine died under it before its first token, or a second time, so it runs alone. "
+        "If an engine dies again, it fails."
+    )
+    assert told(run, again)["suspicion_means"].startswith("An engine died under an earlier try of it")
+    with store.begin() as db:
+        db.execute(sa.update(jobs).where(jobs.c.id == parse_id(waits)).values(suspicion=1))
+    assert told(run, waits)["suspicion_means"].endswith("after its first token. If one dies again, it runs alone.")
 
 
 def test_a_retry_of_what_was_retried_names_the_new_job(run: Run, failed: Failed) -> None:

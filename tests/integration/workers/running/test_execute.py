@@ -23,6 +23,7 @@ from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
+from headrace.store.jobs.overview import history, timeline
 from headrace.tables import attempts, deliveries, ledger, poison_prompts
 from headrace.tables import jobs as jobs_table
 from tests import one_attempt
@@ -380,6 +381,29 @@ def test_a_job_comes_back_from_a_dead_engine_uncounted_but_under_suspicion(
     assert not bench.execute.state.ready.is_set()
     with store.begin() as db:
         assert db.scalar(sa.select(ledger.c.output_tokens)) == made_tokens
+
+
+def test_each_attempt_whose_engine_died_keeps_its_row_and_its_charge_beside_the_one_that_counts(
+    bench: Bench, store: Store, queued: Callable[..., Ticket]
+) -> None:
+    ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=7)
+    bench.execute.run(ticket.job_id, 1).result(20)
+    run_again(bench, store, ticket)
+    bench.engine.error = None
+    run_again(bench, store, ticket)
+
+    assert (job(store, ticket).state, job(store, ticket).attempt) == (JobState.SUCCEEDED, 1)
+    with store.begin() as db:
+        found = history(db, ticket.job_id)
+    assert [(each.number, each.outcome, each.error_code) for each in found.attempts] == [
+        (0, "failed", "engine_crash"),
+        (-1, "failed", "engine_crash"),
+        (1, "succeeded", None),
+    ]
+    assert all(each.started_at < each.ended_at for each in found.attempts)
+    assert [(each.kind, each.attempt) for each in found.charges] == [("waste", 0), ("waste", -1), ("compute", 1)]
+    started = [event.facts["attempt"] for event in timeline(found) if event.name == "attempt_started"]
+    assert started == ["uncounted", "uncounted", 1]
 
 
 def run_again(bench: Bench, store: Store, ticket: Ticket) -> None:
