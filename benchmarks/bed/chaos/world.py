@@ -44,7 +44,7 @@ HOSTS, MOST_HOSTS = 2, 3
 #: Observations that are older remove no host.
 STALE_S = 3.0
 #: The longest time until a process that was killed runs again, or until the hosts are what they are to be.
-COMES_BACK_S = 120.0
+COMES_BACK_S = 180.0
 _LEASES = "SELECT id, ready_at IS NOT NULL AND drain_at IS NULL FROM hosts WHERE ended_at IS NULL"
 OFF_FOLDER = Path(__file__).parent / "off"
 #: The mechanisms that `off/sitecustomize.py` takes away.
