@@ -71,6 +71,9 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
         out.print(_table([*_machines(found), *([each] for each in gone)], now))
     else:
         out.print(_nothing(settings, with_ended))
+    for each in [] if as_json else [*found, *gone]:
+        if each.by_hand is not None:
+            notes.print(f"{each.work.lease.id}: {each.by_hand}", markup=False, soft_wrap=True)
     if len(gone) == limit:
         notes.print(f"More may have ended: these are the last {limit}, --limit N shows more.")
     for name in removed if pool is None else {pool}.intersection(removed):
@@ -264,4 +267,5 @@ def _json(each: ListedHost, now: datetime) -> dict[str, Any]:
         "usd": None if usd is None else str(usd),
         "decision_id": each.decision_id,
         "reason": each.reason,
+        "by_hand": each.by_hand,
     }

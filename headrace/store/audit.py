@@ -4,7 +4,7 @@ import logging
 import os
 import pwd
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -137,6 +137,7 @@ class WantedEntries:
     Attributes:
         since, until: of the time; `until` is excluded.
         before: the id of the last row of the page before.
+        subjects: of any of these. No index has them, so give `since`, too.
     """
 
     actor: str | None = None
@@ -145,6 +146,7 @@ class WantedEntries:
     since: datetime | None = None
     until: datetime | None = None
     before: int | None = None
+    subjects: Collection[str] | None = None
 
 
 def newest(db: Connection, wanted: WantedEntries, limit: int) -> list[Entry]:
@@ -161,4 +163,6 @@ def newest(db: Connection, wanted: WantedEntries, limit: int) -> list[Entry]:
         statement = statement.where(row.at < wanted.until)
     if wanted.before is not None:
         statement = statement.where(row.id < wanted.before)
+    if wanted.subjects is not None:
+        statement = statement.where(row.subject.in_(wanted.subjects))
     return [Entry(**found) for found in db.execute(statement.order_by(row.id.desc()).limit(limit)).mappings()]

@@ -1,17 +1,25 @@
 """Leases of hosts as operators see and change them, one at a time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from difflib import get_close_matches
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.hosts import HostEnd, HostState, HostWork
+from headrace.domain.operators import Action
 from headrace.errors import InvalidRequest, NotFound
+from headrace.store import audit
+from headrace.store.audit import Entry, WantedEntries
 from headrace.store.fleet.hosts import lease_of, work
 from headrace.tables import decisions, hosts
 
 _IS_LIVE = hosts.c.ended_at.is_(None)
+_DEEDS: Mapping[str, str] = {Action.HOST_DRAIN: "drained", Action.HOST_RESUME: "called back"}
+#: The most rows of the audit log that are read for one list.
+MOST_DEEDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +30,20 @@ class ListedHost:
         work: of an ended host, only its lease.
         decision_id: the decision that drains or drained it, or else the one that ordered it; None for none.
         reason: that decision's, in words.
+        deed: the last drain or call back by an operator, as the audit log has it; None for none.
     """
 
     work: HostWork
     decision_id: int | None
     reason: str | None
+    deed: Entry | None
+
+    @property
+    def by_hand(self) -> str | None:
+        """The deed in words."""
+        if self.deed is None:
+            return None
+        return f"{_DEEDS[self.deed.action]} by {self.deed.actor} at {self.deed.at.astimezone(UTC):%m-%d %H:%M}"
 
 
 def live(db: Connection, pool: str | None = None) -> list[ListedHost]:
@@ -56,13 +73,18 @@ def _listed(db: Connection, found: list[HostWork]) -> list[ListedHost]:
         .join(decisions, decisions.c.id == decision)
         .where(hosts.c.id.in_([host.lease.id for host in found]))
     )
-    why = {row.id: row for row in db.execute(reasons)}
-    return [
-        ListedHost(host, decision_id=by.decision_id, reason=by.reason)
-        if (by := why.get(host.lease.id))
-        else ListedHost(host, decision_id=None, reason=None)
-        for host in found
-    ]
+    why = {row.id: (row.decision_id, row.reason) for row in db.execute(reasons)}
+    deeds = _deeds(db, found)
+    return [ListedHost(host, *why.get(host.lease.id, (None, None)), deed=deeds.get(host.lease.id)) for host in found]
+
+
+def _deeds(db: Connection, found: Sequence[HostWork]) -> dict[str, Entry]:
+    """The last deed to each host that an operator drained or called back."""
+    if not found:
+        return {}
+    names, since = [host.lease.id for host in found], min(host.lease.requested_at for host in found)
+    entries = audit.newest(db, WantedEntries(subjects=names, since=since), MOST_DEEDS)
+    return {each.subject: each for each in reversed(entries) if each.action in _DEEDS}
 
 
 def drain_by_hand(db: Connection, name: str, pool: str | None = None) -> HostWork:

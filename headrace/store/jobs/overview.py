@@ -5,7 +5,7 @@ A job ends once, with one result and one bill. Its retry is another job, whose `
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -13,10 +13,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
+from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import new_id, oldest_id, show_id, time_of
+from headrace.domain.operators import Action
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineCrash, InvalidRequest, JobNotEnded
+from headrace.store import audit
+from headrace.store.audit import Entry, WantedEntries
 from headrace.store.jobs import not_found
 from headrace.tables import apps, attempts, deliveries, job_retries, job_texts, jobs, ledger, workers
 
@@ -172,6 +176,7 @@ class History:
         attempts: by their starts, each with `worker`, its worker's name; None once that worker's row is deleted.
         charges: its rows in the ledger.
         deliveries: its webhook; empty once that is deleted.
+        deeds: what operators did to it and to its batch, and the retry that made it, as the audit log has it.
         texts: prompt, sampling and answer; None if not requested, or erased.
     """
 
@@ -179,6 +184,7 @@ class History:
     attempts: Sequence[Row[Any]]
     charges: Sequence[Row[Any]]
     deliveries: Sequence[Row[Any]]
+    deeds: Sequence[Entry]
     texts: Row[Any] | None
 
 
@@ -206,8 +212,29 @@ def history(db: Connection, job_id: UUID, *, with_texts: bool = False) -> Histor
         attempts=db.execute(tries).all(),
         charges=db.execute(charges).all(),
         deliveries=db.execute(webhooks).all(),
+        deeds=_deeds(db, job),
         texts=db.execute(texts).one_or_none() if with_texts else None,
     )
+
+
+#: The deeds that a timeline names.
+_DEEDS: Mapping[str, str] = {
+    Action.JOB_CANCEL: "operator_cancelled",
+    Action.BATCH_CANCEL: "operator_cancelled_batch",
+    Action.JOB_RETRY: "operator_retried",
+}
+#: The most rows of the audit log that are read for one job.
+MOST_DEEDS = 1_000
+
+
+def _deeds(db: Connection, job: Row[Any]) -> list[Entry]:
+    own = [show_id(job.id), *([show_id(job.batch_id, BATCH_PREFIX)] if job.batch_id is not None else [])]
+    origin = [show_id(job.retry_of)] if job.retry_of is not None else []
+    found = audit.newest(db, WantedEntries(subjects=[*own, *origin], since=job.created_at), MOST_DEEDS)
+    about = [each for each in found if each.subject in own or each.details.get("retried_as") == own[0]]
+    # A cancel of a job that has ended changes nothing.
+    until = job.ended_at or datetime.max.replace(tzinfo=UTC)
+    return [each for each in about if each.action in _DEEDS and (each.at <= until or each.action == Action.JOB_RETRY)]
 
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
@@ -231,6 +258,9 @@ class Event:
 def timeline(found: History) -> Iterator[Event]:
     """Yield the events. If two events have the same time, the first one causes the other."""
     job = found.job
+    for deed in found.deeds:
+        who = {"operator": deed.actor, "source": deed.source, "subject": deed.subject}
+        yield Event(deed.at, _DEEDS[deed.action], {**who, **deed.details})
     yield Event(job.created_at, "accepted", _some(job, "lane", "overflow", "model_requested", "start_by", "finish_by"))
     if job.queued_at is not None:
         stay = _some(job, "queue", "route", "route_reason", "enqueue_no")

@@ -128,6 +128,27 @@ def test_a_cancel_ends_a_job_that_waits(clerk: Browser, store: Store, full: list
         assert db.scalar(sa.select(jobs.c.state).where(jobs.c.id == full[2])) == "cancelled"
 
 
+def test_a_job_s_page_says_who_cancelled_it_or_its_batch(clerk: Browser, store: Store, full: list[UUID]) -> None:
+    with store.begin() as db:
+        batch_id = db.execute(sa.select(batches.c.id)).scalar_one()
+        db.execute(sa.update(jobs).where(jobs.c.id == full[3]).values(batch_id=batch_id))
+    clerk.post(f"/jobs/{show_id(full[2])}/cancel")
+    clerk.post(f"/batches/{show_id(batch_id, BATCH_PREFIX)}/cancel")
+
+    for job_id, event in ((full[2], "operator_cancelled"), (full[3], "operator_cancelled_batch")):
+        page = clerk.get(f"/jobs/{show_id(job_id)}").text
+        assert f"<td>{event}<td>" in page
+        assert '<b>operator</b> the-operator</span> <span class="fact"><b>source</b> pages' in page
+    assert "operator_cancelled" not in clerk.get(f"/jobs/{show_id(full[0])}").text
+
+
+def test_the_hosts_page_says_who_drained_a_host_and_who_called_it_back(clerk: Browser, full: list[UUID]) -> None:
+    clerk.post("/hosts/drain", {"host": "host-2"})
+    clerk.post("/hosts/resume", {"host": "host-3"})
+    page = clerk.get("/hosts").text
+    assert page.count("drained by the-operator at ") == page.count("called back by the-operator at ") == 1
+
+
 def test_a_batch_is_asked_to_end_once_and_stays_as_it_is_afterwards(
     clerk: Browser, store: Store, full: list[UUID]
 ) -> None:

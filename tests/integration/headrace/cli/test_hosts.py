@@ -13,6 +13,7 @@ from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store
+from headrace.store.audit import this_user
 from headrace.store.fleet import workers
 from headrace.tables import decisions, hosts
 from tests import one_attempt
@@ -136,6 +137,18 @@ def test_a_host_is_drained_by_hand_and_called_back(run: Run, add: Callable[..., 
     row = lease(store, "host-1")
     assert (row.drain_at, row.end_reason) == (None, None)
     assert "Host 'host-1' does not drain: it is ready." in run("hosts", "resume", name).stderr
+
+
+def test_the_list_says_who_drained_a_host_and_who_called_it_back(run: Run, add: Callable[..., None]) -> None:
+    add("host-1")
+    add("host-2")
+    who = this_user().name
+    run("hosts", "drain", "host-1", "--yes")
+    assert f"host-1: drained by {who} at " in run("hosts").stderr
+    run("hosts", "resume", "host-1")
+    assert f"host-1: called back by {who} at " in run("hosts").stderr
+    first, second = json.loads(run("hosts", "--json").stdout)
+    assert (first["by_hand"].startswith(f"called back by {who}"), second["by_hand"]) == (True, None)
 
 
 def test_the_autoscaler_does_not_call_back_what_an_operator_drains_too(

@@ -22,6 +22,7 @@ from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import SUSPECT, JobState
 from headrace.store import Store, apps, attempts
 from headrace.store import jobs as job_store
+from headrace.store.audit import this_user
 from headrace.store.fleet import workers
 from headrace.store.jobs import overview
 from headrace.tables import deliveries, job_texts, jobs
@@ -207,6 +208,18 @@ def test_a_suspicion_is_said_in_words(run: Run, store: Store, failed: Failed, qu
     with store.begin() as db:
         db.execute(sa.update(jobs).where(jobs.c.id == parse_id(waits)).values(suspicion=1))
     assert told(run, waits)["suspicion_means"].endswith("after its first token. If one dies again, it runs alone.")
+
+
+def test_both_jobs_of_a_retry_say_who_retried(run: Run, failed: Failed) -> None:
+    old, unrelated = failed("worker_lost"), failed("worker_lost")
+    [new] = new_ids(run("retry", old))
+    run("retry", unrelated)
+
+    for job_id in (old, new):
+        [deed] = [each for each in told(run, job_id)["timeline"] if each["event"].startswith("operator_")]
+        assert deed["event"] == "operator_retried"
+        assert (deed["operator"], deed["source"]) == (this_user().name, "cli")
+        assert (deed["subject"], deed["retried_as"]) == (old, new)
 
 
 def test_a_retry_of_what_was_retried_names_the_new_job(run: Run, failed: Failed) -> None:
