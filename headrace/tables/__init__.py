@@ -16,6 +16,7 @@ from headrace.tables.columns import USD, metadata
 from headrace.tables.costs import (
     bill_checks,
     bills,
+    charge_days,
     closed_days,
     cost_days,
     cost_hours,

@@ -112,7 +112,8 @@ closed_days = sa.Table(
     sa.Column("hours", sa.Integer, nullable=False, comment="Rows of cost_hours that its sums rest on."),
     moment("hours_closed_at", comment="When the last of them was closed; NULL: there are none."),
     moment("closed_at", nullable=False),
-    comment="Days whose charges are summed up in cost_days, user_days and label_days. A day has no gap before it.",
+    comment="Days whose charges are summed up in cost_days, charge_days, user_days and label_days. A day has no gap "
+    "before it.",
 )
 
 cost_days = sa.Table(
@@ -134,6 +135,24 @@ cost_days = sa.Table(
     sa.Column("waste_usd", SUM, nullable=False),
     sa.Column("api_usd", SUM),
     comment="The sums of closed days behind cost_per_day, which also has the days since.",
+)
+
+charge_days = sa.Table(
+    "charge_days",
+    metadata,
+    sa.Column("day", sa.TIMESTAMP(timezone=True), nullable=False, index=True),
+    sa.Column("app_id", sa.Uuid, comment="NULL: the platform."),
+    sa.Column("pool", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("is_closed", sa.Boolean, nullable=False, comment="full_usd shares the bill of hosts."),
+    sa.Column("requests", sa.BigInteger, nullable=False, comment="Entries of the ledger, waste included."),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("usd", SUM, nullable=False),
+    sa.Column("full_usd", SUM, nullable=False),
+    sa.Column("api_usd", SUM),
+    comment="The sums of closed days by kind of charge. /ops/cost and headrace costs read them as long as they have "
+    "each entry of the ledger.",
 )
 
 user_days = sa.Table(

@@ -629,6 +629,21 @@ CREATE TABLE label_days (
 );
 CREATE INDEX ix_label_days_day ON label_days (day);
 
+CREATE TABLE charge_days (
+    day timestamptz NOT NULL,
+    app_id uuid,
+    pool text,
+    kind text NOT NULL,
+    is_closed boolean NOT NULL,
+    requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    usd numeric(36, 9) NOT NULL,
+    full_usd numeric(36, 9) NOT NULL,
+    api_usd numeric(36, 9)
+);
+CREATE INDEX ix_charge_days_day ON charge_days (day);
+
 CREATE TABLE bills (
     id bigint GENERATED ALWAYS AS IDENTITY,
     source text NOT NULL,

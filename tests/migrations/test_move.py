@@ -33,7 +33,7 @@ ASIDE = "before_0_1_0"
 #: Tables that a database of before has not.
 NEW = {
     *("files", "batches", "batch_lines", "processes", "provider_batches"),
-    *("host_hours", "bills", "bill_checks", "label_keys", "label_days"),
+    *("host_hours", "bills", "bill_checks", "label_keys", "label_days", "charge_days"),
 }
 #: Columns that its tables have not.
 ADDED = ("discounted", "discounted_tokens", "is_repeat", "ended", "failed", "expired")

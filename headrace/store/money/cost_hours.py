@@ -146,7 +146,10 @@ _SHARED = sa.text(
 #: The most days that one sweep closes.
 MOST_DAYS = 31
 #: Tables of closed days, and the functions that sum them up.
-_SUMMED = (("cost_days", "costs_by_day"), ("user_days", "users_by_day"), ("label_days", "labels_by_day"))
+_SUMMED = (
+    *(("cost_days", "costs_by_day"), ("charge_days", "charges_by_day")),
+    *(("user_days", "users_by_day"), ("label_days", "labels_by_day")),
+)
 
 
 def set_label_keys(db: Connection, keys: Sequence[str]) -> None:

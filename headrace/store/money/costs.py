@@ -112,7 +112,7 @@ class Month:
 def month(db: Connection, since: datetime, until: datetime) -> Month:
     """What the entries and the closed hours of this time cost. Args: since, until: the month's start and end."""
     time = {"since": since, "until": until}
-    sums = db.execute(_SUMS, time).all()
+    sums = db.execute(_SUMS, time | {"closed": _closed_until(db, since, until)}).all()
     compute = [each for each in sums if each.kind == "compute"]
     hours = db.execute(_HOURS, time).all()
     closed = _usd_by_pool((each.pool, each.full_usd) for each in compute if each.is_closed)
@@ -185,28 +185,55 @@ _HOURS = sa.text(
     ORDER BY pool
     """
 )
-_SUMS = sa.text(
+
+
+def _closed_until(db: Connection, since: datetime, until: datetime) -> datetime:
+    """Up to when the sums of closed days are those of the ledger; `since` if they miss an entry or a closed hour."""
+    found = db.execute(_CLOSED, {"since": since, "until": until}).one()
+    if not found.is_current:
+        return since
+    count = sa.select(sa.func.count()).where(ledger.c.at >= since, ledger.c.at < found.until)
+    # Entries leave with their months; those that are there never change.
+    return found.until if (db.scalar(count) or 0) <= found.entries else since
+
+
+_CLOSED = sa.text(
     """
+    WITH hours AS (
+        SELECT date_trunc('day', hour, 'UTC') AS day, count(*) AS hours, max(closed_at) AS closed_at
+        FROM cost_hours
+        WHERE hour >= :since AND hour < :until
+        GROUP BY 1
+    )
+    SELECT max(day) + interval '24 hours' AS until,
+           (SELECT coalesce(sum(requests), 0) FROM charge_days WHERE day >= :since AND day < :until) AS entries,
+           bool_and((c.hours, coalesce(c.hours_closed_at, '-infinity'))
+                    = (coalesce(h.hours, 0), coalesce(h.closed_at, '-infinity'))) AS is_current
+    FROM closed_days c
+    LEFT JOIN hours h USING (day)
+    WHERE day >= :since AND day < :until
+    """
+)
+_CHARGES = """
+    SELECT * FROM charge_days WHERE day >= :since AND day < :closed
+    UNION ALL
+    SELECT * FROM charges_by_day(:closed, :until)
+"""
+_SUMS = sa.text(
+    f"""
     SELECT a.name AS app, s.*
     FROM (
-        SELECT l.app_id,
-               l.pool,
-               l.kind,
-               h.pool IS NOT NULL AS is_closed,
-               count(*) AS requests,
-               sum(l.prompt_tokens) AS prompt_tokens,
-               sum(l.output_tokens) AS output_tokens,
-               sum(l.usd) AS usd,
-               sum(CASE WHEN h.pool IS NULL THEN l.usd
-                        ELSE full_usd(l.usd,
-                                      request_work(l.prompt_tokens, l.cached_tokens, l.output_tokens, l.kv_token_s,
-                                                   h.weigh_by, h.cached_weight, h.output_weight),
-                                      h.factor, h.idle_usd_per_work)
-                   END) AS full_usd,
-               sum(l.api_usd) AS api_usd
-        FROM ledger l
-        LEFT JOIN cost_hours h ON l.kind = 'compute' AND h.pool = l.pool AND h.hour = date_trunc('hour', l.at, 'UTC')
-        WHERE l.at >= :since AND l.at < :until
+        SELECT app_id,
+               pool,
+               kind,
+               is_closed,
+               sum(requests)::bigint AS requests,
+               sum(prompt_tokens)::bigint AS prompt_tokens,
+               sum(output_tokens)::bigint AS output_tokens,
+               sum(usd) AS usd,
+               sum(full_usd) AS full_usd,
+               sum(api_usd) AS api_usd
+        FROM ({_CHARGES}) charges
         GROUP BY 1, 2, 3, 4
     ) s
     LEFT JOIN apps a ON a.id = s.app_id
@@ -255,7 +282,8 @@ def routes_per_day(db: Connection, since: datetime, until: datetime) -> list[Rou
 
 def split_points(db: Connection, since: datetime, until: datetime) -> list[SplitPoint]:
     """The split point of each pool in a month, by pool. Args: since, until: the month's start and end."""
-    return [SplitPoint(**row._mapping) for row in db.execute(_SPLITS, {"since": since, "until": until})]
+    time = {"since": since, "until": until, "closed": _closed_until(db, since, until)}
+    return [SplitPoint(**row._mapping) for row in db.execute(_SPLITS, time)]
 
 
 _ROUTES = sa.text(
@@ -268,7 +296,7 @@ _ROUTES = sa.text(
     """
 )
 _SPLITS = sa.text(
-    """
+    f"""
     SELECT CAST(:since AS timestamptz) AS month,
            pool,
            bill_usd / host_hours AS usd_per_host_hour,
@@ -284,10 +312,10 @@ _SPLITS = sa.text(
         GROUP BY pool
     ) bills
     JOIN (
-        SELECT pool, count(*) AS requests, sum(api_usd) AS api_usd,
-               sum(prompt_tokens::bigint + output_tokens)::numeric AS tokens
-        FROM ledger
-        WHERE kind = 'compute' AND at >= :since AND at < :until
+        SELECT pool, sum(requests)::bigint AS requests, sum(api_usd) AS api_usd,
+               sum(prompt_tokens + output_tokens)::numeric AS tokens
+        FROM ({_CHARGES}) charges
+        WHERE kind = 'compute'
         GROUP BY pool
     ) own USING (pool)
     LEFT JOIN LATERAL (

@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 OF_TRIGGERS = ("note_job_retry", "refuse_audit_change", "refuse_ledger_change")
 #: Each reads only tables and what stands before it.
 MADE = (
-    *("request_work", "full_usd", "charges", "costs_by_day", "users_by_day", "labels_by_day"),
+    *("request_work", "full_usd", "charges", "costs_by_day", "charges_by_day", "users_by_day", "labels_by_day"),
     *("cost_per_day", "cost_per_user_day", "cost_per_label_day"),
     *("cost_elasticity", "cost_per_user_month", "cost_per_request"),
     *("gpu_hours", "cost_reconciliation", "savings_per_day", "split_point", "split_options", "budget_run_rate"),
     *("waits_per_hour", "cache_per_day", "semantic_cache_per_day", "compression_per_day", "routing_per_day"),
     *("batch_costs", "operator_actions", "bill_differences"),
 )
-FUNCTIONS = ("request_work", "full_usd", "costs_by_day", "users_by_day", "labels_by_day")
+FUNCTIONS = ("request_work", "full_usd", "costs_by_day", "charges_by_day", "users_by_day", "labels_by_day")
 VIEWS = tuple(sorted(set(MADE).difference(FUNCTIONS)))
 
 _RIGHTS = sa.text(

@@ -208,6 +208,7 @@ OPEN = [
         "budget_limits",
         "budgets",
         "cache_matches",
+        "charge_days",
         "closed_days",
         "confinements",
         "cost_days",

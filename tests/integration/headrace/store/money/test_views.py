@@ -17,7 +17,7 @@ from headrace.domain.queues import Ticket
 from headrace.store import Store
 from headrace.store.analyst import VIEWS
 from headrace.store.money import cost_hours, costs
-from headrace.tables import apps, attempts, budgets, hosts, jobs, ledger, own_prices
+from headrace.tables import apps, attempts, budgets, charge_days, hosts, jobs, ledger, own_prices
 
 #: In two months that are over.
 SEPTEMBER, OCTOBER = datetime(2026, 9, 14, 9, tzinfo=UTC), datetime(2026, 10, 14, 9, tzinfo=UTC)
@@ -112,6 +112,48 @@ def test_the_months_of_the_pages_have_the_figures_of_the_views(store: Store, vie
         assert {each.route: each.full_usd for each in routes} == dict(map(tuple, view(charged, **time)))
 
 
+@pytest.fixture
+def closed(store: Store, charged: None) -> None:
+    """Closes all days, and adds a request to each sum of October, so that it differs from the ledger."""
+    with store.begin() as db:
+        for day in cost_hours.open_days(db):
+            cost_hours.close_day(db, day)
+        db.execute(
+            sa.update(charge_days).where(charge_days.c.day >= month(10)).values(requests=charge_days.c.requests + 1)
+        )
+
+
+def requests(store: Store, number: int) -> dict[str, int]:
+    """The page's requests of a month, by kind."""
+    with store.begin() as db:
+        return {each.kind: each.requests for each in costs.month(db, month(number), month(number + 1)).apps}
+
+
+@pytest.mark.usefixtures("closed")
+def test_a_month_of_the_pages_is_read_from_its_closed_days(store: Store) -> None:
+    assert requests(store, 10) == {"compute": 41, "waste": 2, "api": 2}
+
+
+@pytest.mark.usefixtures("closed")
+def test_a_month_is_read_from_the_ledger_when_that_has_more_entries_than_its_closed_days(
+    store: Store, app: App
+) -> None:
+    late = {"app_id": app.id, "pool": "chat", "kind": "adjustment", "at": OCTOBER, "usd": Decimal("0.01")}
+    with store.begin() as db:
+        db.execute(sa.insert(ledger), [late] * 4)
+
+    assert requests(store, 10) == {"compute": 40, "waste": 1, "api": 1, "adjustment": 4}
+    assert requests(store, 9) == {"compute": 20}
+
+
+@pytest.mark.usefixtures("closed")
+def test_a_month_is_read_from_the_ledger_until_the_days_of_reclosed_hours_are_closed_again(store: Store) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE cost_hours SET closed_at = closed_at + interval '1 second'"))
+
+    assert requests(store, 10) == {"compute": 40, "waste": 1, "api": 1}
+
+
 @pytest.mark.usefixtures("charged")
 @pytest.mark.parametrize("statement", [costs._SUMS, costs._SPLITS])
 def test_a_month_of_the_pages_reads_no_other_entries(store: Store, statement: sa.TextClause) -> None:
@@ -119,7 +161,8 @@ def test_a_month_of_the_pages_reads_no_other_entries(store: Store, statement: sa
         # So that the plan does not depend on whether Postgres has looked at the rows by itself.
         db.execute(sa.text("ANALYZE ledger; SET LOCAL enable_seqscan = off"))
         explain = sa.text(f"EXPLAIN (FORMAT JSON) {statement.text}")
-        [plan] = db.execute(explain, {"since": month(10), "until": month(11)}).scalar_one()
+        time = {"since": month(10), "closed": month(10), "until": month(11)}
+        [plan] = db.execute(explain, time).scalar_one()
     scans = list(scans_of("ledger", plan["Plan"]))
     assert scans
     # At the scan itself, where the index of the times serves it once the table is large.
