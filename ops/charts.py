@@ -213,8 +213,12 @@ def draw_split(point: SplitPoint) -> str:
         **options(value_formatter=lambda usd: f"{usd:,.4g} USD", x_value_formatter=lambda rate: f"{rate:,.4g}")
     )
     break_even, served = point.break_even_requests_per_host_hour, point.requests_per_host_hour
+    if point.is_never_reached:
+        break_even = None
     # Beyond that the lines only run on: a saturated host may serve a hundred times as many.
-    end = 4 * max(served, break_even or served)
+    end = min(
+        4 * max(served, break_even or served), max(served, point.most_requests_per_host_hour or Decimal("Infinity"))
+    )
     # A quarter of the crossing: nearer to zero a host's request is so dear that the crossing cannot be seen.
     start = min(served, break_even or served) / 4
     rates = [start + (end - start) * number / CURVE_POINTS for number in range(CURVE_POINTS + 1)]

@@ -13,6 +13,7 @@ from headrace.store.cache import cache_figures, semantic_cache
 from headrace.store.money import bills as outside
 from headrace.store.money import budgets as store
 from headrace.store.money import costs
+from headrace.store.money.host_hours import HostTerms
 from ops.deps import deps
 from ops.forms import BudgetForm, MonthForm, Periods, checked
 from ops.gate import acting, needs
@@ -76,7 +77,7 @@ def show_cost() -> str:
             "month": month,
             "before": before(month) if month > FIRST_MONTH else None,
             "after": until if until <= clock.now(db) else None,
-            "cost": costs.month(db, month, until),
+            "cost": costs.month(db, month, until, HostTerms.of(deps().settings)),
             "splits": costs.split_points(db, month, until),
         }
     return render_template("cost.html", **found)

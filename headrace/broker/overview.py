@@ -21,7 +21,7 @@ from headrace.policies.health import Facts, LaneFacts
 from headrace.store import Store, batches, clock, deliveries, provider_batches
 from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import bills, budgets
-from headrace.store.money.host_hours import HostTerms, lease_bill
+from headrace.store.money.host_hours import HostTerms, bills_so_far
 
 #: What "lately" is, and what it is compared with.
 LATELY, BEFORE = timedelta(minutes=15), timedelta(hours=1)
@@ -92,9 +92,7 @@ def _write_error(store: Store) -> str | None:
 
 
 def _hosts_usd(db: Connection, settings: Settings, now: datetime) -> Decimal:
-    terms = HostTerms.of(settings)
-    (_, until), (_, before) = (lease_bill(db, terms, at) for at in (now, now - BEFORE))
-    return until - before
+    return sum(bills_so_far(db, HostTerms.of(settings), now - BEFORE, now).values(), Decimal())
 
 
 def _spans(now: datetime) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime]]:

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from headrace.domain.apps import USAGE_GROUPS, AppUsage, UsageGroup, UsageSplit
+from headrace.store import clock
 from headrace.store.jobs import BILLED
+from headrace.store.money.host_hours import HostTerms, bills_so_far
 from headrace.tables import jobs, ledger
 
 
@@ -95,29 +97,73 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenHours:
+    """A pool's hosts with a price and its requests on them, in the hours since the last closed one: provisional.
+
+    Attributes:
+        hosts_usd: what the hosts cost so far.
+        usd: the requests' prices.
+        api_usd: what the paid API would have charged.
+    """
+
+    pool: str
+    since: datetime
+    hosts_usd: Decimal
+    requests: int
+    usd: Decimal
+    api_usd: Decimal
+
+    @property
+    def saved_usd(self) -> Decimal:
+        """What the paid API would have charged beyond what the hosts cost so far."""
+        return self.api_usd - self.hosts_usd
+
+
+@dataclass(frozen=True, slots=True)
 class Month:
     """What a month cost.
 
     Attributes:
         pools: those with hosts in closed hours, by name.
         apps: the charges by app and kind, the most expensive first.
-        savings: by pool.
+        savings: by pool, of closed hours, and of requests on hosts without a price.
+        open_hours: by pool; what the savings do not have yet.
     """
 
     pools: Sequence[PoolMonth]
     apps: Sequence[AppMonth]
     savings: Sequence[Saving]
+    open_hours: Sequence[OpenHours]
 
 
-def month(db: Connection, since: datetime, until: datetime) -> Month:
-    """What the entries and the closed hours of this time cost. Args: since, until: the month's start and end."""
+def month(db: Connection, since: datetime, until: datetime, terms: HostTerms | None = None) -> Month:
+    """What the entries and the hours of this time cost.
+
+    Args:
+        since, until: the month's start and end.
+        terms: what the settings say of the bills of hosts.
+    """
     time = {"since": since, "until": until}
     sums = db.execute(_SUMS, time | {"closed": _closed_until(db, since, until)}).all()
     compute = [each for each in sums if each.kind == "compute"]
     hours = db.execute(_HOURS, time).all()
     closed = _usd_by_pool((each.pool, each.full_usd) for each in compute if each.is_closed)
     pools = [PoolMonth(**each._mapping, requests_usd=closed[each.pool]) for each in hours]
-    return Month(pools, _apps(sums), _savings(compute, {each.pool: each.platform_usd for each in pools}))
+    open_since = max(since, db.scalar(_LAST_CLOSED) or since)
+    so_far = bills_so_far(db, terms or HostTerms(), open_since, min(until, clock.now(db)))
+    open_hours = [_open_hours(pool, open_since, usd, compute) for pool, usd in sorted(so_far.items())]
+    settled = [each for each in compute if each.is_closed or each.pool not in so_far]
+    savings = _savings(settled, {each.pool: each.platform_usd for each in pools})
+    return Month(pools, _apps(sums), savings, open_hours)
+
+
+def _open_hours(pool: str, since: datetime, usd: Decimal, compute: Sequence[Row[Any]]) -> OpenHours:
+    found = [each for each in compute if each.pool == pool and not each.is_closed]
+    amounts = (
+        sum((each.usd for each in found), Decimal()),
+        sum((each.api_usd or Decimal() for each in found), Decimal()),
+    )
+    return OpenHours(pool, since, usd, sum(each.requests for each in found), *amounts)
 
 
 def _usd_by_pool(amounts: Iterable[tuple[str, Decimal]]) -> defaultdict[str, Decimal]:
@@ -166,6 +212,7 @@ def _savings(compute: Sequence[Row[Any]], platform_usd: Mapping[str, Decimal]) -
     ]
 
 
+_LAST_CLOSED = sa.text("SELECT max(hour) + interval '1 hour' FROM cost_hours")
 _HOURS = sa.text(
     """
     SELECT pool,
@@ -273,6 +320,12 @@ class SplitPoint:
     break_even_requests_per_host_hour: Decimal | None
     most_requests_per_host_hour: Decimal | None
     break_even_share: Decimal | None
+
+    @property
+    def is_never_reached(self) -> bool:
+        """Whether a saturated host serves fewer requests than the break-even."""
+        break_even, most = self.break_even_requests_per_host_hour, self.most_requests_per_host_hour
+        return break_even is not None and most is not None and break_even > most
 
 
 def routes_per_day(db: Connection, since: datetime, until: datetime) -> list[RouteDay]:

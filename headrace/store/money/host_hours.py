@@ -6,7 +6,7 @@ from the first lease that begins to the last one that ends, at one price. An own
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from headrace.config import CostSettings, OwnedHostSettings, Settings
-from headrace.policies.host_bills import PoolUse, lease_spans, machines_of, owners, priced_spans, shares, split
+from headrace.domain.hosts import HostLease
+from headrace.policies.host_bills import (
+    PoolUse,
+    PricedSpan,
+    lease_spans,
+    machines_of,
+    owners,
+    priced_spans,
+    shares,
+    split,
+)
 from headrace.policies.pricing import USD_DIGITS
 from headrace.store.fleet.hosts import lease_of
 from headrace.tables import host_hours, hosts
@@ -178,6 +188,43 @@ def lease_bill(db: Connection, terms: HostTerms, until: datetime) -> tuple[Decim
         (Decimal((span.ended_at - span.began_at) / MICROSECOND) / 1_000_000, span.usd_per_hour) for span in spans
     ]
     return sum((s for s, _ in seconds), Decimal()) / 3600, sum((s * usd for s, usd in seconds), Decimal()) / 3600
+
+
+def bills_so_far(db: Connection, terms: HostTerms, since: datetime, until: datetime) -> dict[str, Decimal]:
+    """What each pool's hosts with a price cost in a time whose hours may have no bill yet.
+
+    By the leases and the calendar, like `lease_bill`. A machine's pools share it by the fixed shares, or else by how
+    long they had it: what they used of it counts once the hour is closed.
+    """
+    lives = sa.or_(hosts.c.ended_at.is_(None), hosts.c.ended_at > since)
+    present = sa.select(hosts).where(hosts.c.ordered_at < until, lives).order_by(hosts.c.ordered_at, hosts.c.id)
+    machines = machines_of([lease_of(row._mapping) for row in db.execute(present)])
+    bills: list[tuple[Iterable[PricedSpan], Sequence[HostLease], str | None, Iterable[str]]] = []
+    for each in terms.owned:
+        leases = [lease for machine in machines for lease in machine if each.host.name in lease.names]
+        pools = {lease.pool for lease in leases} or each.pools
+        bills.append((priced_spans(each.host, each.usd_per_hour, until), leases, each.host.type, pools))
+    names = {each.host.name for each in terms.owned}
+    for machine in machines:
+        if not any(lease.names & names for lease in machine):
+            pools = {lease.pool for lease in machine}
+            bills.append((lease_spans(machine, until), machine, machine[0].instance_type, pools))
+    found: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for spans, stays, of_type, payers in bills:
+        usd = sum((_hours(span.began_at, span.ended_at, since) * span.usd_per_hour for span in spans), Decimal())
+        uses = {pool: PoolUse(Decimal(), Decimal()) for pool in payers}
+        for lease in stays:
+            leased_s = _hours(lease.ordered_at or until, min(lease.ended_at or until, until), since) * 3600
+            uses[lease.pool] = PoolUse(uses[lease.pool].leased_s + leased_s, Decimal())
+        fixed = {pool: part for pool, part in terms.fixed.get(of_type or "", {}).items() if pool in uses}
+        for pool, part in shares(uses, fixed).items() if usd else ():
+            found[pool] += usd * part
+    return dict(found)
+
+
+def _hours(began: datetime, ended: datetime, since: datetime) -> Decimal:
+    """The part after `since`, in hours."""
+    return Decimal(max(ended - max(began, since), timedelta()) / MICROSECOND) / 3_600_000_000
 
 
 _SETTLED = sa.text("SELECT date_trunc('hour', now() - :settle, 'UTC')").bindparams(

@@ -33,9 +33,11 @@ from headrace.tables import (
     jobs,
     ledger,
     operators,
+    own_prices,
     provider_batches,
     workers,
 )
+from headrace.tables import apps as apps_table
 from tests.integration.ops.browser import Browser
 from tests.integration.ops.full import CANARY
 
@@ -335,6 +337,36 @@ def test_the_pages_without_rows_say_so(viewer: Browser, store: Store) -> None:
         response = viewer.get(path)
         assert response.status_code == 200, path
         assert path in ("/queues", "/apps", "/app?name=test", "/audit") or "empty" in response.text, path
+
+
+def test_cost_says_what_is_provisional(viewer: Browser, store: Store) -> None:
+    began = sa.func.now() - timedelta(hours=1)
+    with store.begin() as db:
+        lease = {"id": "box", "pool": "chat", "usd_per_hour": Decimal(2), "instance_type": "big"}
+        db.execute(sa.insert(hosts).values(**lease, requested_at=began, ordered_at=began))
+
+    page = viewer.get("/cost").text
+    assert "Open hours, provisional" in page
+    assert re.search(r'aria-label="Open hours".*<td>chat<td>', page, re.DOTALL)
+
+
+def test_cost_says_never_where_a_saturated_host_serves_too_few(viewer: Browser, full: list[UUID], store: Store) -> None:
+    assert "It is cheaper than the paid API from" in viewer.get("/cost").text
+    with store.begin() as db:
+        db.execute(sa.update(own_prices).values(tokens_per_s=0.01))
+
+    page = viewer.get("/cost").text
+    assert "It is never cheaper than the paid API" in page
+    assert "requests an hour on." not in page
+
+
+def test_a_used_up_budget_is_red(viewer: Browser, full: list[UUID], store: Store) -> None:
+    assert "used-up" not in viewer.get("/budgets").text + viewer.get("/").text
+    with store.begin() as db:
+        db.execute(sa.update(apps_table).values(day_usd=Decimal("0.9")))
+
+    assert 'class="used-up"' in viewer.get("/budgets").text
+    assert 'class="n used-up"' in viewer.get("/").text
 
 
 def test_the_months_of_cost_end_where_the_page_takes_no_other(viewer: Browser) -> None:

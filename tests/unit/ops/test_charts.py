@@ -1,5 +1,6 @@
 """The charts: what they draw, and that they bring no script and nothing from elsewhere."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from xml.etree import ElementTree
@@ -33,6 +34,16 @@ CHARTS = {
 
 def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("}text")]
+
+
+def test_a_split_point_beyond_a_saturated_host_is_not_drawn() -> None:
+    svg = charts.draw_split(replace(SPLIT, most_requests_per_host_hour=Decimal(5), requests_per_host_hour=Decimal(4)))
+
+    assert "split point" not in texts(svg)
+    assert "split point" in texts(charts.draw_split(SPLIT))
+    # The lines end where the host is full.
+    assert "4" in texts(svg)
+    assert "6" not in texts(svg)
 
 
 @pytest.mark.parametrize("name", list(CHARTS))

@@ -18,7 +18,7 @@ from headrace.store.fleet.hosts import HostPrice, StrayHost
 from headrace.store.money import cost_hours as hours
 from headrace.store.money import costs, host_hours
 from headrace.store.money.cost_hours import reconcile
-from headrace.store.money.host_hours import HostTerms, OwnedHost
+from headrace.store.money.host_hours import HostTerms, OwnedHost, bills_so_far
 from headrace.tables import cost_hours, hosts, ledger
 from headrace.tables import host_hours as billed
 
@@ -228,6 +228,56 @@ def test_an_owned_machine_costs_the_same_working_idle_and_dead(store: Store, lea
     assert abs(check.difference_usd) < Decimal("1e-8")
 
 
+def test_bills_so_far_are_those_of_the_hours_once_they_are_closed(store: Store, lease: AddLease) -> None:
+    lease("gpu-1", ordered_at=at(30), ended_at=at(60))
+    lease("box")
+    lease("other", "embed", provider_id="box", ordered_at=at(30), usd_per_hour=None)
+    lease("old", ended_at=at(-10), ordered_at=at(-60))
+    lease("free", usd_per_hour=None)
+    terms = own()
+
+    with store.begin() as db:
+        found = bills_so_far(db, terms, at(0), at(60))
+        assert bills_so_far(db, terms, at(60), at(0)) == {}
+
+    # The owned machine's one hour, and the box by how long each pool had it.
+    third = PRICE / 3
+    assert {pool: round(usd, 8) for pool, usd in found.items()} == {
+        "chat": round(PRICE + 2 * third, 8),
+        "embed": round(third, 8),
+    }
+    close(store, terms)
+    with store.begin() as db:
+        billed_usd = sa.select(sa.func.sum(cost_hours.c.bill_usd)).where(cost_hours.c.hour == at(0))
+        assert round(sum(found.values()), 8) == db.scalar(billed_usd)
+
+
+def test_the_open_hours_of_a_month_have_their_hosts_cost_and_are_no_saving_yet(
+    store: Store, lease: AddLease, use: AddUse
+) -> None:
+    lease("gpu-1", ended_at=None, end_reason=None)
+    use("chat", 10, usd=Decimal("0.10"), api_usd=Decimal(3))
+
+    def month(terms: HostTerms | None = None) -> costs.Month:
+        with store.begin() as db:
+            return costs.month(db, month_of(HOUR), month_of(HOUR) + timedelta(days=63), terms)
+
+    [found] = month().open_hours
+    assert (found.since, found.requests, found.usd) == (month_of(HOUR), 1, Decimal("0.10"))
+    assert found.saved_usd == 3 - found.hosts_usd
+    # Since the hour, which began at least six hours ago.
+    assert found.hosts_usd > 6 * PRICE
+    assert month().savings == []
+    close(store)
+    [found] = month().open_hours
+    assert (found.requests, found.usd) == (0, 0)
+    assert found.since > HOUR
+    assert found.hosts_usd < 2 * PRICE
+    [saving] = month().savings
+    assert saving.requests == 1
+    assert saving.saved_usd < 3 - 4 * PRICE
+
+
 def month_of(moment: datetime) -> datetime:
     return moment.replace(day=1, hour=0)
 
@@ -262,7 +312,7 @@ def test_savings_and_the_split_point_count_dead_machines(store: Store, lease: Ad
         )
     assert saved == 10 - 4 * PRICE
     assert point.usd_per_host_hour == PRICE
-    assert point.requests_per_host_hour == 1 / billed_h
+    assert point.requests_per_host_hour == pytest.approx(1 / billed_h)
 
 
 def test_a_machine_that_is_declared_late_is_billed_since_then(store: Store, lease: AddLease) -> None:
