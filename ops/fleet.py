@@ -40,8 +40,9 @@ def list_queues() -> str:
     """Every queue, and the charts of each pool."""
     form = checked(Periods(request.args))
     with deps().store.read() as db:
-        silence, rows = decisions.silence_notice(db, deps().settings), _rows(db)
-    return render_template("queues.html", form=form, queues=rows, pools=deps().settings.own_pools, silence=silence)
+        silence, rows, gpus = decisions.silence_notice(db, deps().settings), _rows(db), workers.gpus(db)
+    pools = deps().settings.own_pools
+    return render_template("queues.html", form=form, queues=rows, pools=pools, gpus=gpus, silence=silence)
 
 
 def _rows(db: Connection) -> list[_Row]:

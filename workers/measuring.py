@@ -22,7 +22,7 @@ from headrace.policies.answers import ExpectedOutputs
 from headrace.store import Store, deliveries
 from headrace.store.fleet import observations, workers
 from workers.delivering.deliver import DeliverySlots
-from workers.engines.base import Engine, EngineStats
+from workers.engines.base import Engine, EngineStats, GpuUse
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -112,6 +112,9 @@ class Sampler:
             output_tokens=after.output_tokens - before.output_tokens,
             preemptions=after.preemptions - before.preemptions,
             first_token_s=(after.first_token_s - before.first_token_s) / first_tokens if first_tokens else None,
+            gpu_use=after.gpus.busy,
+            gpu_memory=after.gpus.memory,
+            gpu_watts=after.gpus.watts,
         )
 
 
@@ -158,6 +161,7 @@ class WorkerMetrics(Collector):
         yield self._gauge("engine_waiting", "Requests that the engine has and does not run.", stats.waiting)
         if stats.kv_use is not None:
             yield self._gauge("kv_used_ratio", "Share of the KV blocks that are in use.", stats.kv_use)
+        yield from self._of_gpus(stats.gpus)
         yield self._counter("engine_steps", "Steps of the whole batch.", stats.steps)
         yield self._counter("prompt_tokens", "Prompt tokens read, cached ones included.", stats.prompt_tokens)
         yield self._counter("output_tokens", "Tokens made.", stats.output_tokens)
@@ -169,6 +173,16 @@ class WorkerMetrics(Collector):
         )
         first_token.add_metric([self.pool], stats.first_tokens, stats.first_token_s)
         yield first_token
+
+    def _of_gpus(self, gpus: GpuUse) -> Iterator[Metric]:
+        named = {
+            "gpu_busy_ratio": ("Share of the time in which the engine's GPUs ran a kernel.", gpus.busy),
+            "gpu_memory_used_ratio": ("Share of the memory of the engine's GPUs that is taken.", gpus.memory),
+            "gpu_watts": ("Power of the engine's GPUs.", gpus.watts),
+        }
+        for name, (about, value) in named.items():
+            if value is not None:
+                yield self._gauge(name, about, value)
 
     def _gauge(self, name: str, about: str, value: float) -> Metric:
         metric = GaugeMetricFamily(f"headrace_{name}", about, labels=["pool"])

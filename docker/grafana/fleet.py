@@ -134,4 +134,23 @@ KV_CACHE = [
     ),
 ]
 
-FLEET = [("Hosts", HOSTS), ("Workers", WORKERS), ("KV cache", KV_CACHE)]
+GPUS = [
+    Chart(
+        "GPUs",
+        "Share of the time in which the GPUs ran a kernel, and share of their memory that is taken, by their driver. "
+        "Mean of the pool's workers. Absent without a GPU.",
+        "percentunit",
+        [
+            (f"avg by (pool) (headrace_gpu_busy_ratio{OF_POOL})", "{{pool}} busy"),
+            (f"avg by (pool) (headrace_gpu_memory_used_ratio{OF_POOL})", "{{pool}} memory"),
+        ],
+    ),
+    Chart(
+        "Power",
+        "Power of the pool's GPUs.",
+        "watt",
+        [(f"sum by (pool) (headrace_gpu_watts{OF_POOL})", "{{pool}}")],
+    ),
+]
+
+FLEET = [("Hosts", HOSTS), ("Workers", WORKERS), ("KV cache", KV_CACHE), ("GPUs", GPUS)]

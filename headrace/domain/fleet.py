@@ -172,6 +172,21 @@ class Fleet:
         return min(free, max(0, int(self.running / self.kv_reserved) - self.running)) if self.running else free
 
 
+@dataclass(frozen=True, slots=True)
+class PoolGpus:
+    """How the GPUs of a pool's workers were used lately, as NVIDIA's driver says; None: it does not say.
+
+    Attributes:
+        busy: share of the time in which they ran a kernel, mean of the workers.
+        memory: share of their memory that is taken, mean of the workers.
+        watts: of all of them.
+    """
+
+    busy: float | None
+    memory: float | None
+    watts: float | None
+
+
 def fleet_of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:
     """The pool's fleet; all zeros if it has no live workers."""
     return fleets.get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)
@@ -342,3 +357,6 @@ class WorkerSample:
     output_tokens: int
     preemptions: int
     first_token_s: float | None
+    gpu_use: float | None = None
+    gpu_memory: float | None = None
+    gpu_watts: float | None = None

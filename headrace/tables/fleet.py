@@ -220,6 +220,9 @@ worker_samples = sa.Table(
     sa.Column("output_tokens", sa.Integer, nullable=False),
     sa.Column("preemptions", sa.Integer, nullable=False),
     sa.Column("first_token_s", sa.Float, comment="Mean over the first tokens in the interval; NULL without one."),
+    sa.Column("gpu_use", sa.Float, comment="Share of the time in which its GPUs ran a kernel, now; NULL without one."),
+    sa.Column("gpu_memory", sa.Float, comment="Share of its GPUs' memory that is taken, now."),
+    sa.Column("gpu_watts", sa.Float, comment="The power of its GPUs, now."),
     # The time first: queries read the newest rows of every pool, and deletes remove the oldest.
     sa.Index("ix_worker_samples_taken_at_pool", "taken_at", "pool"),
     comment="What each worker's engine did, every few seconds.",

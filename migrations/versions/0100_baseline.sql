@@ -824,6 +824,9 @@ CREATE TABLE worker_samples (
     output_tokens integer NOT NULL,
     preemptions integer NOT NULL,
     first_token_s float8,
+    gpu_use float8,
+    gpu_memory float8,
+    gpu_watts float8,
     CONSTRAINT pk_worker_samples PRIMARY KEY (id)
 );
 CREATE INDEX ix_worker_samples_taken_at_pool ON worker_samples (taken_at, pool);

@@ -65,6 +65,15 @@ def test_the_cache_has_the_tokens_that_a_plan_on_paper_gives_it(engine: VllmEngi
     assert limits.kv_tokens == pytest.approx(planned.pool.tokens, rel=TOLERANCE)
 
 
+def test_the_driver_says_how_the_gpu_is_used(engine: VllmEngine) -> None:
+    gpus = engine.stats().gpus
+    assert gpus.busy is not None
+    assert 0 <= gpus.busy <= 1
+    # The engine takes 92 % of the memory.
+    assert 0.5 < (gpus.memory or 0) <= 1
+    assert (gpus.watts or 0) > 1
+
+
 def test_the_weights_are_as_large_as_a_plan_on_paper_says(model: PreparedModel, shape: ModelShape) -> None:
     # vLLM does not tell what it has loaded; these are the files that it loads.
     weights = sum(file.stat().st_size for file in model.folder.glob("*.safetensors"))

@@ -36,7 +36,10 @@ NEW = {
     *("host_hours", "bills", "bill_checks", "label_keys", "label_days", "charge_days"),
 }
 #: Columns that its tables have not.
-ADDED = ("discounted", "discounted_tokens", "is_repeat", "ended", "failed", "expired")
+ADDED = (
+    *("discounted", "discounted_tokens", "is_repeat", "ended", "failed", "expired"),
+    *("gpu_use", "gpu_memory", "gpu_watts"),
+)
 Rows = dict[str, list[dict[str, Any]]]
 
 

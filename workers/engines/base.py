@@ -118,6 +118,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuUse:
+    """How the GPUs of an engine are used now. None: there is none, or its driver does not say.
+
+    Attributes:
+        busy: share (0 to 1) of the last second or less in which a kernel ran; the mean of the GPUs. NVIDIA's tools call
+            it utilization. A kernel may use a small part of a GPU.
+        memory: share of the GPUs' memory that is taken, whoever took it.
+        watts: of all of them.
+    """
+
+    busy: float | None = None
+    memory: float | None = None
+    watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """An engine's present load, and its totals since it was made. A total never decreases.
 
@@ -134,6 +150,7 @@ class EngineStats:
         preemptions: how often a request's blocks were taken away, to be computed again later.
         first_tokens: requests that have got a first token.
         first_token_s: seconds from a request's arrival at the engine to its first token, added up.
+        gpus: how its GPUs are used now.
     """
 
     running: int = 0
@@ -147,6 +164,7 @@ class EngineStats:
     preemptions: int = 0
     first_tokens: int = 0
     first_token_s: float = 0.0
+    gpus: GpuUse = GpuUse()
 
 
 @dataclass(frozen=True, slots=True)

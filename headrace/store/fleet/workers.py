@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select
 from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.attempts import HeldAttempt
-from headrace.domain.fleet import NO_WORKER, Fleet, Renewal, WorkerInfo, WorkerReport
+from headrace.domain.fleet import NO_WORKER, Fleet, PoolGpus, Renewal, WorkerInfo, WorkerReport
 from headrace.domain.hosts import HostCounts, HostEnd
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
@@ -198,3 +198,20 @@ def _fleets() -> Select[Any]:
         .join_from(workers, live, live.c.id == workers.c.id)
         .group_by(workers.c.pool)
     )
+
+
+def gpus(db: Connection) -> dict[str, PoolGpus]:
+    """How the GPUs of each pool were used lately; a pool whose workers have none is absent."""
+    row = worker_samples.c
+    values = {"busy": row.gpu_use, "memory": row.gpu_memory, "watts": row.gpu_watts}
+    has_any = sa.or_(*(value.is_not(None) for value in values.values()))
+    of_worker = (
+        sa.select(row.pool, *(sa.func.avg(value).label(name) for name, value in values.items()))
+        .where(row.taken_at > sa.func.now() - timedelta(seconds=RECENT_S), has_any)
+        .group_by(row.pool, row.worker_id)
+        .subquery()
+        .c
+    )
+    means = (sa.func.avg(of_worker[name]).label(name) for name in ("busy", "memory"))
+    found = sa.select(of_worker.pool, *means, sa.func.sum(of_worker.watts).label("watts")).group_by(of_worker.pool)
+    return {pool: PoolGpus(*values) for pool, *values in db.execute(found)}

@@ -35,6 +35,7 @@ from headrace.tables import (
     operators,
     own_prices,
     provider_batches,
+    worker_samples,
     workers,
 )
 from headrace.tables import apps as apps_table
@@ -379,6 +380,17 @@ def test_the_months_of_cost_end_where_the_page_takes_no_other(viewer: Browser) -
     assert "next" not in dict(linked.findall(viewer.get("/cost").text))
     for path in (*first.values(), *second.values()):
         assert viewer.get(path).status_code == 200, path
+
+
+def test_the_gpus_of_a_pool_are_shown_where_it_has_some(viewer: Browser, full: list[UUID], store: Store) -> None:
+    assert "GPUs" not in viewer.get("/queues").text
+    idle = {"pool": "chat", "interval_s": 5, "running": 0, "waiting": 0, "steps": 0}
+    idle |= {"prompt_tokens": 0, "output_tokens": 0, "preemptions": 0}
+    with store.begin() as db:
+        gpu = {"gpu_use": 0.83, "gpu_memory": 0.91, "gpu_watts": 640.0}
+        db.execute(sa.insert(worker_samples).values(worker_id=UUID(int=1), **idle, **gpu))
+    about = "83% of the time in use, 91% of their memory taken, 640 W."
+    assert about in viewer.get("/queues").text
 
 
 def test_a_page_without_redis_says_so(viewer: Browser, full: list[UUID], monkeypatch: pytest.MonkeyPatch) -> None:

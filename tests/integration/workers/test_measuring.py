@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from headrace import connections
 from headrace.config import Settings
 from headrace.domain.attempts import Usage
-from headrace.domain.fleet import WorkerInfo
+from headrace.domain.fleet import PoolGpus, WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
 from headrace.errors import ConfigError, StoreUnavailable
@@ -24,7 +24,7 @@ from headrace.stack.ports import free_port
 from headrace.store import Store
 from headrace.store.fleet import workers
 from headrace.tables import worker_samples
-from workers.engines.base import EngineLimits, EngineStats, Generation, Progress
+from workers.engines.base import EngineLimits, EngineStats, Generation, GpuUse, Progress
 from workers.measuring import Sampler, WorkerMetrics
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
@@ -107,6 +107,25 @@ def test_an_engine_without_a_cache_of_its_own_has_no_share_of_it(bench: Bench, e
     bench.sampler.sample()
     [row] = bench.rows(engine)
     assert (row.running, row.kv_use, row.kv_reserved) == (1.0, None, None)
+
+
+def test_gpus_are_in_the_samples_and_added_up_by_pool(bench: Bench, engine: sa.Engine) -> None:
+    bench.sampler.sample()
+    with engine.begin() as db:
+        assert workers.gpus(db) == {}
+    bench.engine.says = replace(IDLE, gpus=GpuUse(0.8, 0.5, 300.0))
+    bench.sampler.sample()
+    bench.sampler.worker_id = new_id()
+    bench.engine.says = replace(IDLE, gpus=GpuUse(0.4, None, 100.0))
+    bench.sampler.sample()
+
+    assert [(row.gpu_use, row.gpu_memory, row.gpu_watts) for row in bench.rows(engine)] == [
+        (None, None, None),
+        (0.8, 0.5, 300.0),
+        (0.4, None, 100.0),
+    ]
+    with engine.begin() as db:
+        assert workers.gpus(db) == {"chat": PoolGpus(pytest.approx(0.6), 0.5, 400.0)}
 
 
 def test_what_an_outage_swallowed_is_in_the_next_sample(bench: Bench, engine: sa.Engine, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
-from workers.engines.base import EngineLimits, EngineStats, Progress
+from workers.engines.base import EngineLimits, EngineStats, GpuUse, Progress
 from workers.measuring import WorkerMetrics
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
@@ -127,6 +127,13 @@ def test_an_engine_without_a_cache_of_its_own_has_no_share_of_it() -> None:
     assert bench.value("engine_running") == 1
     for name in ("kv_used_ratio", "kv_reserved_ratio", "ledger_headroom"):
         assert bench.value(name) is None
+
+
+def test_gpus_are_as_their_driver_says_and_absent_without_it(bench: Bench) -> None:
+    names = ("gpu_busy_ratio", "gpu_memory_used_ratio", "gpu_watts")
+    assert [bench.value(name) for name in names] == [None] * 3
+    bench.engine.says = EngineStats(gpus=GpuUse(0.85, 0.9, 640.5))
+    assert [bench.value(name) for name in names] == [0.85, 0.9, 640.5]
 
 
 def test_the_text_is_what_prometheus_reads(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """vLLM as an engine: a core that answers, replaced when it dies.
 
-Knows nothing of queues, Postgres or Celery. Only its neighbours `core`, `load` and `reading` import `vllm`.
+Knows nothing of queues, Postgres or Celery. Only its neighbours import `vllm`.
 """
 
 import logging
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 from headrace.config import PoolSettings, Settings
 from headrace.connections.model_files import tokenizer_for
@@ -26,8 +27,9 @@ from workers.engines.base import (
 )
 from workers.engines.vllm.answer import Parsers
 from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
+from workers.engines.vllm.gpus import Gpus
 from workers.engines.vllm.load import DRAIN_S, Scratch, Tally, import_vllm, load
-from workers.engines.vllm.settings import find_adapters
+from workers.engines.vllm.settings import find_adapters, is_cpu_build
 from workers.engines.vllm.surprise import WINDOW_TOKENS, joined, windows
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class VllmEngine:
         self._where = f"pools.{pool_name}"
         self._scratch = Scratch()
         self._tally = Tally()
+        self._gpus = Gpus()
         self._core: Core | None = None
         self._lifecycle = threading.Lock()
         self._encodings = threading.BoundedSemaphore(_ENCODINGS_AT_ONCE)
@@ -149,7 +152,7 @@ class VllmEngine:
         return {} if (core := self._core) is None else core.progress()
 
     def stats(self) -> EngineStats:
-        return self._tally.stats
+        return replace(self._tally.stats, gpus=self._gpus.use())
 
     def check(self) -> None:
         core = self._serving()
@@ -177,6 +180,8 @@ class VllmEngine:
         except (ConfigError, EngineUnavailable):
             core.close(drain_s=0, exit_s=_EXIT_S)
             raise
+        if not is_cpu_build():
+            self._gpus = Gpus.of(llm.vllm_config.parallel_config.world_size)
         return core
 
     def _serving(self) -> Core:

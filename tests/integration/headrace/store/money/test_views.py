@@ -6,6 +6,7 @@ from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -17,7 +18,18 @@ from headrace.domain.queues import Ticket
 from headrace.store import Store
 from headrace.store.analyst import VIEWS
 from headrace.store.money import cost_hours, costs
-from headrace.tables import apps, attempts, budgets, charge_days, hosts, jobs, ledger, own_prices
+from headrace.tables import (
+    apps,
+    attempts,
+    budgets,
+    charge_days,
+    hosts,
+    jobs,
+    ledger,
+    own_prices,
+    queue_samples,
+    worker_samples,
+)
 
 #: In two months that are over.
 SEPTEMBER, OCTOBER = datetime(2026, 9, 14, 9, tzinfo=UTC), datetime(2026, 10, 14, 9, tzinfo=UTC)
@@ -329,6 +341,22 @@ def queries() -> list[str]:
 @pytest.mark.parametrize("number", range(len(queries())))
 def test_every_query_of_the_page_runs(view: View, number: int) -> None:
     view(queries()[number].replace(":", "\\:") if "::" in queries()[number] else queries()[number])
+
+
+def test_the_page_finds_by_how_much_a_queue_leads_its_gpus(view: View, store: Store) -> None:
+    began = datetime.now(UTC) - timedelta(hours=2)
+    depths = [(step * step) % 37 for step in range(300)]
+    queued = {"oldest_wait_s": 0, "arrivals": 0, "refused": 0, "started": 0, "running": 0, "slots": 8, "hosts": 1}
+    idle = {"interval_s": 5, "running": 0, "waiting": 0, "steps": 0, "prompt_tokens": 0, "output_tokens": 0}
+    with store.begin() as db:
+        for step, depth in enumerate(depths):
+            at = began + timedelta(seconds=10 * step)
+            db.execute(sa.insert(queue_samples).values(queue="chat.normal", at=at, depth=depth, **queued))
+            its = {"pool": "chat", "worker_id": UUID(int=1), "preemptions": 0, "gpu_use": depth / 40}
+            db.execute(sa.insert(worker_samples).values(taken_at=at + timedelta(seconds=70), **its, **idle))
+    [query] = [query for query in queries() if "lead_s" in query]
+    first = view(query)[0]
+    assert (first.lead_s, round(first.agreement, 3)) == (70, 1)
 
 
 def test_every_column_that_the_page_describes_exists(view: View) -> None:

@@ -12,7 +12,7 @@ from workers.engines.vllm.settings import Adapter, arguments, environment, find_
 
 @pytest.fixture(params=[True, False], ids=["cpu", "gpu"])
 def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: request.param)
+    monkeypatch.setattr(vllm_settings, "is_cpu_build", lambda: request.param)
     return bool(request.param)
 
 
@@ -86,7 +86,7 @@ def test_a_hub_model_may_go_to_the_hub(on_cpu: bool, tmp_path: Path, monkeypatch
 def test_half_of_the_cpus_are_left_free(
     cpus: int, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setattr(vllm_settings, "is_cpu_build", lambda: True)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
@@ -97,7 +97,7 @@ def test_half_of_the_cpus_are_left_free(
 def test_an_engine_has_a_thread_on_each_cpu_that_is_named_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setattr(vllm_settings, "is_cpu_build", lambda: True)
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "1,4-6")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with environment(PoolSettings(), tmp_path):
@@ -106,7 +106,7 @@ def test_an_engine_has_a_thread_on_each_cpu_that_is_named_for_it(
 
 
 def test_the_operator_s_number_of_threads_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setattr(vllm_settings, "is_cpu_build", lambda: True)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     with environment(PoolSettings(), tmp_path):
         assert environ["OMP_NUM_THREADS"] == "3"
@@ -125,7 +125,7 @@ def test_without_adapters_nothing_is_said_of_them(on_cpu: bool) -> None:
 
 @pytest.mark.parametrize(("longest", "batched"), [(512, 2048), (8192, 8192)])
 def test_a_prompt_is_computed_whole_on_a_cpu(longest: int, batched: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_settings, "_on_cpu", lambda: True)
+    monkeypatch.setattr(vllm_settings, "is_cpu_build", lambda: True)
     chosen = arguments(PoolSettings(kv_cache_mib=64, max_model_tokens=longest))
     assert (chosen["enable_chunked_prefill"], chosen["max_num_batched_tokens"]) == (False, batched)
 
