@@ -15,6 +15,7 @@ from api.door.paid import CurrentTariff, SharedWallet, SpillSwitch
 from api.door.refusals import RefusalCounts, Refusals
 from api.door.sharing import ExactCache
 from api.door.submit import PlainJobs, Submitter
+from api.door.vacancies import Vacancies, read_vacancy
 from api.handlers.jobs import accepted_reply, plain_draft
 from api.health import Readiness, WebMetrics
 from api.mounts.flask_app import make_flask_app
@@ -68,7 +69,8 @@ def build(settings: Settings) -> WebDeps:
     rates = AppRates(redis)
     intake = Intake(store, admission, startup.failpoint(settings.failpoint))
     cache = ExactCache(settings, store, rates, admission, Flights(redis))
-    refusals = Refusals(settings, admission, forecast, RefusalCounts(store, admission), intake.refusals)
+    vacancies = Vacancies(forecast, partial(read_vacancy, store, settings))
+    refusals = Refusals(settings, admission, forecast, vacancies, RefusalCounts(store, admission), intake.refusals)
     submitter = _submitter(settings, store, catalogue, forecast, refusals, intake, cache)
     return WebDeps(
         settings=settings,
@@ -77,6 +79,7 @@ def build(settings: Settings) -> WebDeps:
         admission=admission,
         catalogue=catalogue,
         forecast=forecast,
+        vacancies=vacancies,
         callers=Callers(Authenticator(store, *settings.peppers), CallRates(settings.calls_per_minute)),
         bodies=Bodies(rates, store, settings.bodies_in_flight_bytes, settings.body_grace_s),
         submitter=submitter,
@@ -88,7 +91,7 @@ def build(settings: Settings) -> WebDeps:
         usage_slots=Slots(USAGE_SLOTS),
         file_slots=Slots(FILE_SLOTS),
         storage=open_storage(settings.files),
-        readiness=Readiness(settings, store, admission, catalogue),
+        readiness=Readiness(settings, store, admission, catalogue, vacancies),
     )
 
 

@@ -9,6 +9,7 @@ from api.bodies import Bodies
 from api.call import Reply
 from api.door.catalogue import Catalogue
 from api.door.submit import PlainJobs, Submitter
+from api.door.vacancies import Vacancies
 from api.health import Readiness, WebMetrics
 from api.reading import Reader, Waits
 from api.slots import Slots
@@ -38,6 +39,7 @@ class WebDeps:
     admission: Admission
     catalogue: Catalogue
     forecast: Forecast
+    vacancies: Vacancies
     callers: Callers
     bodies: Bodies
     submitter: Submitter

@@ -12,12 +12,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Connection
 
 from api.door.catalogue import Catalogue
+from api.door.vacancies import Vacancies
 from api.reading import Waits
 from headrace.broker.admission import Admission
 from headrace.cached_value import CachedValue
 from headrace.config import Settings
-from headrace.domain.fleet import ProcessKind
+from headrace.domain.fleet import NO_WORKER_REASON, Fleet, ProcessKind, Vacancy, fleet_of
 from headrace.domain.limits import SHUT
+from headrace.domain.prompts.payloads import PAYLOAD_VERSION
+from headrace.domain.queues import OVERFLOW
 from headrace.errors import ConfigError, StoreUnavailable, Unavailable
 from headrace.http import RequestMetrics
 from headrace.policies.pricing import no_price
@@ -47,9 +50,11 @@ class Report(NamedTuple):
 class Readiness:
     """Checks the servers, the schema and the tokenizers. Safe for many threads."""
 
-    def __init__(self, settings: Settings, store: Store, admission: Admission, catalogue: Catalogue) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, admission: Admission, catalogue: Catalogue, vacancies: Vacancies
+    ) -> None:
         """Check nothing yet."""
-        self._settings, self._store, self._catalogue = settings, store, catalogue
+        self._settings, self._store, self._catalogue, self._vacancies = settings, store, catalogue, vacancies
         self._checks: Mapping[str, Callable[[], None]] = {
             "postgres": partial(_check_postgres, store),
             "redis": admission.check_writable,
@@ -80,7 +85,8 @@ class Readiness:
 
         Neither a deployment nor an unfinished set-up must stop the service.
         """
-        warnings: dict[str, str] = {"workers": held_up} if (held_up := self._catalogue.held_up) else {}
+        # Past the catalogue's cache: by a probe at the start, the first submits would else take no worker to be there.
+        warnings = self._held_up(self._catalogue.read_fleets())
         with self._store.begin() as db:
             # After a pause of the whole system, the others start beside this process.
             if time.monotonic() - self._made_at >= START_S:
@@ -91,6 +97,27 @@ class Readiness:
                 warnings["overflow"] = SHUT
             unpriced = tariffs.in_force(db, self._settings).unpriced
         return {**warnings, **({"prices": " ".join(map(no_price, unpriced))} if unpriced else {})}
+
+    def _held_up(self, fleets: Mapping[str, Fleet]) -> dict[str, str]:
+        """Of the pools whose jobs wait for a worker, or for a newer one."""
+        found, is_paid = {}, self._settings.openai_api_key is not None and fleet_of(OVERFLOW, fleets).slots > 0
+        if unserved := self._catalogue.unserved(fleets):
+            next_workers = map(self._vacancies.next_worker, unserved)
+            found[NO_WORKER_REASON] = " ".join(_unserved(each, is_paid=is_paid) for each in next_workers)
+        if old := sorted(pool for pool, fleet in fleets.items() if fleet.is_too_old):
+            needs = f"jobs that need version {PAYLOAD_VERSION} of a stored prompt wait for newer ones"
+            old_ones = f"Workers of an older release serve {', '.join(old)}"
+            found["workers"] = f"{old_ones}: {needs}. Restart them with this release."
+        return found
+
+
+def _unserved(vacancy: Vacancy, *, is_paid: bool) -> str:
+    """Args: is_paid: the paid API takes jobs."""
+    where = f"No worker serves {vacancy.pool}"
+    if vacancy.remedy is not None:
+        return f"{where}: {vacancy.comes}."
+    jobs = "jobs wait there until the paid API takes those that may go there" if is_paid else "jobs wait there"
+    return f"{where}: {jobs}, and expire. Start one."
 
 
 #: What an operator should know of a process that is not seen. Requests are answered without it.

@@ -142,11 +142,12 @@ class QueueFull(Refused):
     """No candidate queue has room for this job.
 
     Attributes:
-        queue: the first candidate, for the reasons depth, tokens, wait, share, token_share and app_jobs.
+        queue: the first candidate, for the reasons depth, tokens, wait, share, token_share, no_worker and app_jobs.
         depth: what waits in it, in `unit`, counted in the step that refused.
         cap: the bound that was met, in `unit`.
         unit: of depth and cap.
         expected_wait_s: the wait of a job at the end of the queue; None if unknown.
+        worker_in_s: for the reason no_worker, seconds until the host on order is likely ready; None without one.
     """
 
     code = "queue_full"
@@ -163,10 +164,11 @@ class QueueFull(Refused):
         expected_wait_s: float | None = None,
         retry_after_s: int | None = None,
         rates_left: RatesLeft = (),
+        worker_in_s: float | None = None,
     ) -> None:
         super().__init__(message, reason=reason, retry_after_s=retry_after_s, rates_left=rates_left)
         self.queue, self.depth, self.cap, self.unit = queue, depth, cap, unit
-        self.expected_wait_s = expected_wait_s
+        self.expected_wait_s, self.worker_in_s = expected_wait_s, worker_in_s
 
 
 class AppLimited(Refused):
@@ -267,6 +269,14 @@ class JobHeld(JobExpired):
     """It could not start in time, because its app is confined."""
 
     code = "app_confined"
+
+
+class JobUnserved(JobExpired):
+    """It could not start in time, and no worker serves its pool. The attributes are those of `Refused`."""
+
+    def __init__(self, message: str, job_id: UUID, *, retry_after_s: int | None, worker_in_s: float | None) -> None:
+        super().__init__(message, job_id)
+        self.reason, self.retry_after_s, self.worker_in_s = "no_worker", retry_after_s, worker_in_s
 
 
 class JobOverdue(Unanswered):
@@ -427,6 +437,14 @@ class OverflowUnavailable(Unavailable):
     """The paid API does not let us in just now."""
 
     code = "overflow_unavailable"
+
+
+class OverflowUnserved(OverflowUnavailable):
+    """No worker calls the paid API. The attributes are those of `Refused`."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None) -> None:
+        super().__init__(message)
+        self.reason, self.retry_after_s = "no_worker", retry_after_s
 
 
 class ActuatorUnavailable(Unavailable):

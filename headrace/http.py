@@ -93,6 +93,9 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     errors.JobCancelled: Shape(409, "conflict_error", {"x-should-retry": "false"}),
     # The job cost nothing, and the queue may be shorter now.
     errors.JobExpired: Shape(503, "server_error", {"Retry-After": str(RETRY_AFTER_S)}),
+    # Its own headers say when, or that a retry is useless.
+    errors.JobUnserved: Shape(503, "server_error"),
+    errors.OverflowUnserved: Shape(503, "server_error"),
     # A retry would wait in vain, too.
     errors.JobHeld: Shape(503, "server_error", {"x-should-retry": "false"}),
     errors.Refused: Shape(429, "rate_limit_error"),

@@ -11,7 +11,6 @@ from headrace.cached_value import CachedValue
 from headrace.config import OverflowSettings, PoolSettings
 from headrace.config.rules import AUTO
 from headrace.domain.fleet import Fleet, fleet_of
-from headrace.domain.prompts.payloads import PAYLOAD_VERSION
 from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from headrace.store import Store
@@ -141,24 +140,10 @@ class Catalogue:
         """The pool's live workers, from the cache; all zeros without any. Raises: StoreUnavailable."""
         return fleet_of(pool, self._fleets.get())
 
-    @property
-    def held_up(self) -> str:
-        """The pools whose jobs wait for workers, or for newer ones, in a sentence for each kind; empty without any.
-
-        Reads past the cache: by a probe at the start, the first submits would else take no worker to be there.
-
-        Raises: StoreUnavailable.
-        """
-        fleets = self.read_fleets()
+    def unserved(self, fleets: Mapping[str, Fleet]) -> list[str]:
+        """The pools that need workers of their own, and that none of these serves; by name."""
         own = (name for name, pool in self._pools.items() if not pool.is_paid)
-        sentences = []
-        if unserved := sorted(pool for pool in own if pool not in fleets or not fleets[pool].slots):
-            sentences.append(f"No worker serves {', '.join(unserved)}: jobs wait there, and expire. Start one.")
-        if old := sorted(pool for pool, fleet in fleets.items() if fleet.is_too_old):
-            needs = f"jobs that need version {PAYLOAD_VERSION} of a stored prompt wait for newer ones"
-            old_ones = f"Workers of an older release serve {', '.join(old)}"
-            sentences.append(f"{old_ones}: {needs}. Restart them with this release.")
-        return " ".join(sentences)
+        return sorted(pool for pool in own if not fleet_of(pool, fleets).slots)
 
     def _limit(self, name: str, pool: PoolSettings) -> int | None:
         fleet = self.fleet(name)

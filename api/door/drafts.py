@@ -13,6 +13,7 @@ from uuid import UUID
 
 from headrace.domain.apps import App
 from headrace.domain.batches import LineOf
+from headrace.domain.fleet import Vacancy
 from headrace.domain.jobs import CacheUse, JobSpec
 from headrace.domain.limits import RatesLeft
 from headrace.domain.places import Ask
@@ -178,6 +179,7 @@ class Accepted:
         is_replay: True when an earlier request with this Idempotency-Key made the job.
         cache: what the cache had for it; None if it was not searched.
         confined_until: until when the app's jobs in this pool run one at a time; None if it is not confined.
+        vacancy: no worker serves any queue that the job may go to; None if one does, or that is unknown.
     """
 
     job_id: UUID
@@ -194,6 +196,7 @@ class Accepted:
     is_replay: bool = False
     cache: CacheUse | None = None
     confined_until: datetime | None = None
+    vacancy: Vacancy | None = None
 
 
 def without_place(

@@ -21,13 +21,15 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from api.door.drafts import Bid
+from api.door.vacancies import Vacancies
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits
+from headrace.domain.fleet import NO_WORKER_REASON, Vacancy
 from headrace.domain.jobs import JobSpec
 from headrace.domain.limits import MINUTE_S
-from headrace.domain.places import Ask, Refusal, RefusalCount, RefusalKey
+from headrace.domain.places import ROOM_REASONS, Ask, Refusal, RefusalCount, RefusalKey
 from headrace.domain.queues import Candidate, Overflow, parts_of, wanted_queue
 from headrace.errors import AppLimited, BrokerUnavailable, QueueFull, Refused, StoreUnavailable, Unavailable
 from headrace.policies import caching
@@ -100,6 +102,7 @@ class Refusals:
     settings: Settings
     admission: Admission
     forecast: Forecast
+    vacancies: Vacancies
     counts: "RefusalCounts"
     memory: "RefusalMemory[Wish, Refusal]"
     _early: "RefusalMemory[Looks, Examined]" = field(default_factory=lambda: RefusalMemory[Looks, Examined]())
@@ -113,21 +116,23 @@ class Refusals:
         candidate, goal = bid.candidates[0], self.forecast.latency_goal(spec)
         queue, position, ahead_tokens = candidate.queue, refusal.depth + 1, refusal.expected_tokens
         wait_s = or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
-        retry_after_s = self._retry_after_s(refusal, spec, candidate, wait_s)
+        vacancy = self._vacancy(refusal, bid)
+        retry_after_s = vacancy.retry_after_s if vacancy else self._retry_after_s(refusal, spec, candidate, wait_s)
         error = QueueFull(
-            f"{_why(refusal, spec, queue, wait_s, goal)}{self._unserved(queue)} {_advice(retry_after_s)}",
+            f"{_why(refusal, spec, queue, wait_s, goal)} {vacancy or _advice(retry_after_s)}",
             queue=queue,
-            reason=refusal.reason,
+            reason=NO_WORKER_REASON if vacancy else refusal.reason,
             depth=refusal.waiting,
             cap=refusal.cap,
             unit=refusal.unit,
             expected_wait_s=wait_s,
             retry_after_s=retry_after_s,
             rates_left=refusal.rates_left,
+            worker_in_s=vacancy.worker_in_s if vacancy else None,
         )
         asked_at = self.memory.asked_at(wish(bid))
         if asked_at is not None and refusal.depth and self._holds_for_its_looks(refusal, bid):
-            self._early.remember(looks_of(bid), Examined(error, self._counted(spec, refusal.reason)), asked_at)
+            self._early.remember(looks_of(bid), Examined(error, self._counted(spec, error.reason)), asked_at)
         return error
 
     def count(self, spec: JobSpec, reason: str, body: bytes) -> None:
@@ -163,11 +168,11 @@ class Refusals:
         """Refuse no more jobs early that look like one that was accepted."""
         self._early.forget(looks)
 
-    def _unserved(self, queue: str) -> str:
-        """That no worker empties the queue, as a further sentence; empty where one does, or that is unknown."""
-        pool, _ = parts_of(queue)
-        has_none = or_unknown(lambda: self.forecast.pool(pool).fleet.slots) == 0
-        return f" No worker serves pool {pool} now." if has_none else ""
+    def _vacancy(self, refusal: Refusal, bid: Bid) -> Vacancy | None:
+        """The vacancy behind a refusal for lack of room; None if a worker empties one of the queues."""
+        if refusal.reason not in ROOM_REASONS:
+            return None
+        return self.vacancies.find(*(parts_of(candidate.queue)[0] for candidate in bid.candidates))
 
     def _retry_after_s(self, refusal: Refusal, spec: JobSpec, candidate: Candidate, wait_s: float | None) -> int | None:
         """Seconds until there will likely be a place; None when that is too long for a Retry-After."""

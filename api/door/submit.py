@@ -33,11 +33,12 @@ from headrace.config import Settings
 from headrace.config.rules import AUTO
 from headrace.domain.apps import App
 from headrace.domain.attempts import Usage
+from headrace.domain.fleet import Fleet
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Idempotency, Inserted, JobSpec
 from headrace.domain.limits import NO_RATES
 from headrace.domain.places import Place, Refusal
-from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, queue_name, wanted_queue
+from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, parts_of, queue_name, wanted_queue
 from headrace.domain.states import JobState
 from headrace.errors import (
     BudgetExceeded,
@@ -46,6 +47,7 @@ from headrace.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     OverflowUnavailable,
+    OverflowUnserved,
     PoisonPrompt,
     QueueFull,
     Refused,
@@ -158,6 +160,8 @@ class Submitter:
             ),
             rates_left=place.rates_left,
             cache="miss" if spec.is_cache_miss else None,
+            # A job on its own queue may go to the paid API later, if that is a candidate.
+            vacancy=self.refusals.vacancies.find(*(parts_of(each.queue)[0] for each in bid.candidates)),
         )
 
     def _submit_as(
@@ -323,8 +327,7 @@ class Submitter:
         api_is_open = has_key and fleet.slots > 0
         needs_it = spec.overflow is Overflow.ONLY or (spec.overflow is Overflow.ALLOW and not has_workers)
         if needs_it and not fleet.slots and (has_key or not has_workers):
-            # The account is locked out, or the workers are dead and will be restarted: the request is not at fault.
-            raise OverflowUnavailable
+            raise self._overflow_unavailable(fleet)
         within_s = paid_within_s = start_within_s(spec)
         if goal := self.forecast.latency_goal(spec):
             # How long the paid API takes is unknown: the wait for it may take all of the goal.
@@ -343,6 +346,13 @@ class Submitter:
             spill_reason=self._spill_reason(spec, tariff) if api_is_open else None,
             miss_reason=goal.miss_reason if goal else None,
         )
+
+    def _overflow_unavailable(self, fleet: Fleet) -> OverflowUnavailable:
+        """The account is locked out, or the workers are dead: the request is not at fault."""
+        if fleet.workers:
+            return OverflowUnavailable()
+        vacancy = self.refusals.vacancies.next_worker(OVERFLOW)
+        return OverflowUnserved(str(vacancy), retry_after_s=vacancy.retry_after_s)
 
     def _spill_reason(self, spec: JobSpec, tariff: Tariff) -> str | None:
         tokens = self.forecast.expected_tokens(spec)

@@ -16,6 +16,7 @@ from api.schemas.openai import job_error
 from api.streams.chunks import ChatChunks, CompletionChunks
 from api.streams.sse import chunk_stream
 from headrace.domain.jobs import Job
+from headrace.domain.queues import parts_of
 from headrace.domain.states import JobState
 
 
@@ -23,7 +24,7 @@ def complete_chat(web: WebDeps, call: Call) -> Reply | Wait:
     """200 and the answer, once the job has succeeded; or a stream of its chunks."""
     asked = checked_body(ChatRequest, web, call)
     if not asked.stream:
-        return wait_for(web, call, asked.to_draft(), _replying(CHAT.body_of(lambda: asked)))
+        return wait_for(web, call, asked.to_draft(), _replying(web, CHAT.body_of(lambda: asked)))
     return _streamed(web, call, asked, partial(ChatChunks, usage_in=asked.usage_in))
 
 
@@ -31,22 +32,23 @@ def complete(web: WebDeps, call: Call) -> Reply | Wait:
     """200 and the continuation, once the job has succeeded; or a stream of its chunks."""
     asked = checked_body(CompletionRequest, web, call)
     if not asked.stream:
-        return wait_for(web, call, asked.to_draft(), _replying(COMPLETION.body_of(lambda: asked)))
+        return wait_for(web, call, asked.to_draft(), _replying(web, COMPLETION.body_of(lambda: asked)))
     return _streamed(web, call, asked, partial(CompletionChunks, echoed=asked.echoed, usage_in=asked.usage_in))
 
 
 def embed(web: WebDeps, call: Call) -> Reply | Wait:
     """200 and the vectors, once the job has succeeded."""
     asked = checked_body(EmbeddingRequest, web, call)
-    return wait_for(web, call, asked.to_draft(), _replying(EMBEDDINGS.body_of(lambda: asked)))
+    return wait_for(web, call, asked.to_draft(), _replying(web, EMBEDDINGS.body_of(lambda: asked)))
 
 
-def _replying(body_of: BodyOf) -> Replying:
+def _replying(web: WebDeps, body_of: BodyOf) -> Replying:
     """Makes the reply to a job that has succeeded, or raises the error of one that has not."""
 
     def reply(accepted: Accepted, job: Job) -> Reply:
         if job.state is not JobState.SUCCEEDED:
-            raise job_error(job)
+            vacancy = web.vacancies.find(parts_of(job.queue)[0]) if job.state is JobState.EXPIRED else None
+            raise job_error(job, vacancy)
         return with_job_headers(reply_of(body_of(job, accepted)), accepted, job)
 
     return reply

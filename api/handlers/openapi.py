@@ -115,9 +115,10 @@ REFUSALS: Mapping[int, ErrorStatus] = {
         headers=("x-should-retry", "x-job-id"),
     ),
     503: ErrorStatus(
-        "A part of Headrace is down, and nothing was lost; or the job could not start in time, and cost nothing.",
+        "A part of Headrace is down, and nothing was lost; or the job could not start in time, and cost nothing. With "
+        "the reason `no_worker`, no worker serves its queue.",
         *("broker_unavailable", "server_error", "Redis does not answer. Nothing was lost; try again."),
-        headers=("Retry-After",),
+        headers=("Retry-After", "x-should-retry"),
     ),
     504: ErrorStatus(
         "The job goes on, or its deadline passed: `x-job-id` names it. Sending it again would make a second one.",
@@ -170,7 +171,7 @@ class Problem(Answer):
     type: str
     param: str | None
     code: str
-    reason: str = Field("", description="With 429: which bound was met.")
+    reason: str = Field("", description="With 429: which bound was met. no_worker, also with 503: no worker serves.")
     queue: str = Field("", description="queue_full: the job's own queue.")
     depth: int = Field(0, description="queue_full: what waits in it, in the unit of the cap.")
     cap: int = Field(0, description="queue_full: the bound.")
@@ -179,6 +180,9 @@ class Problem(Answer):
     )
     expected_wait_s: float | None = Field(
         None, description="queue_full: until a job at its end would start; null while it is unknown."
+    )
+    worker_in_s: float | None = Field(
+        None, description="no_worker: seconds until the host on order is likely ready; null without one."
     )
 
 

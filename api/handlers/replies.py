@@ -19,12 +19,14 @@ from pydantic_core import to_json
 from api.call import Call, Reply
 from api.deps import WebDeps
 from api.door.drafts import Accepted
+from api.door.refusals import RETRY_AFTER_LIMIT_S
 from api.schemas.logprobs import Fragments
 from headrace import errors
+from headrace.domain.fleet import NO_WORKER_REASON
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.limits import RatesLeft
-from headrace.errors import HeadraceError, Refused
+from headrace.errors import HeadraceError, JobUnserved, OverflowUnserved, Refused
 from headrace.http import shape_of
 
 log = logging.getLogger(__name__)
@@ -91,9 +93,10 @@ def problem(error: Exception, request_id: str) -> Reply:
     message, param = str(error), error.param
     if isinstance(error, _OURS):
         log.warning("request_unavailable", extra={"request_id": request_id, "code": error.code, "error": message})
-        message, param = f"{error.public_cause} Nothing was lost; try again.", None
+        if not isinstance(error, OverflowUnserved):
+            message, param = f"{error.public_cause} Nothing was lost; try again.", None
     headers, more = dict(shape.headers), dict[str, Any]()
-    if isinstance(error, Refused):
+    if isinstance(error, Refused | JobUnserved | OverflowUnserved):
         of_refusal, more = _of_refusal(error)
         headers |= of_refusal
     if error.job_id is not None:
@@ -118,15 +121,20 @@ def problem_reply(
     return Reply(status, to_json(body) + b"\n", {"Content-Type": "application/json"})
 
 
-def _of_refusal(error: Refused) -> tuple[dict[str, str], dict[str, Any]]:
+def _of_refusal(error: Refused | JobUnserved | OverflowUnserved) -> tuple[dict[str, str], dict[str, Any]]:
     """The headers of a refusal, and the fields that its body has beside an error's usual ones."""
-    when, more = error.retry_after_s, {"reason": error.reason}
-    headers = {"x-should-retry": "false"} if when is None else {"Retry-After": str(when)}
-    headers |= rate_headers(RatesLeft.of(error.rates_left))
+    when, more = error.retry_after_s, dict[str, Any](reason=error.reason)
+    headers = {} if when is None else {"Retry-After": str(when)}
+    if when is None or when > RETRY_AFTER_LIMIT_S:
+        headers["x-should-retry"] = "false"
+    if isinstance(error, Refused):
+        headers |= rate_headers(RatesLeft.of(error.rates_left))
     if isinstance(error, errors.AppConfined):
         headers |= confined_header(error.until)
     if isinstance(error, errors.QueueFull):
         more |= {name: getattr(error, name) for name in ("queue", "depth", "cap", "unit", "expected_wait_s")}
+    if isinstance(error, errors.QueueFull | JobUnserved) and error.reason == NO_WORKER_REASON:
+        more["worker_in_s"] = error.worker_in_s
     return headers, more
 
 

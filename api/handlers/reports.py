@@ -16,6 +16,7 @@ from api.deps import WebDeps
 from api.door.catalogue import no_such_model
 from api.handlers.replies import reply_of
 from api.handlers.submitting import query
+from api.schemas.fields import unserved
 from api.schemas.reports import (
     MOST_ROWS,
     Health,
@@ -92,6 +93,7 @@ def _queue(web: WebDeps, queue: str, pool: str, lane: Lane, load: Load) -> Queue
         latency_goal_s=of_pool.latency_goal_s if of_pool else None,
         drain_tokens_per_s=round(now.drain_tokens_per_s, 1) if now.is_measured else None,
         expected_wait_s=web.forecast.wait_if_submitted_s(queue),
+        **unserved(web.vacancies.find(pool)),
         workers=now.fleet.workers,
         running=now.fleet.running,
         slots=now.fleet.slots,

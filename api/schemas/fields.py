@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from headrace.domain.answers import MOST_CHOICES
+from headrace.domain.fleet import NO_WORKER_REASON, Vacancy
 from headrace.domain.jobs import CacheUse
 from headrace.domain.prompts import NEUTRAL_EXTRA, CacheChoice, Message, Quality
 from headrace.domain.prompts.compression import CompressPart
@@ -57,6 +58,24 @@ class Page(Answer):
         data = list(found[:limit])
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
+
+
+#: Why a job may wait for long.
+Unserved = Annotated[
+    Literal["no_worker"] | None,
+    Field(description="no_worker: no worker serves the queue now, so its jobs wait, and may expire; else null."),
+]
+WorkerIn = Annotated[
+    float | None,
+    Field(description="Seconds until the host on order is likely ready, where none serves; null without one."),
+]
+
+
+def unserved(vacancy: Vacancy | None) -> dict[str, Any]:
+    """The values of the fields `reason` and `worker_in_s`."""
+    if vacancy is None:
+        return {"reason": None, "worker_in_s": None}
+    return {"reason": NO_WORKER_REASON, "worker_in_s": vacancy.worker_in_s}
 
 
 def refusal(message: str, code: str = "invalid_value", param: str | None = None) -> PydanticCustomError:

@@ -35,11 +35,14 @@ from api.schemas.fields import (
     Temperature,
     TimeOut,
     TopP,
+    Unserved,
     Usd,
     UsdOut,
     WaitS,
     WebhookUrl,
+    WorkerIn,
     refusal,
+    unserved,
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
 from api.schemas.tools import Calls, OutputOf, ToolCallBody, ToolsRequest, check_outputs, check_turn
@@ -220,6 +223,8 @@ class AcceptedBody(Answer):
     )
     depth: int | None = Field(description="Jobs in the queue, this one included; null for these, too.")
     expected_wait_s: float | None = Field(description="Until its start; null while it is unknown.")
+    reason: Unserved
+    worker_in_s: WorkerIn
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
     max_wait: float = Field(
@@ -238,6 +243,7 @@ class AcceptedBody(Answer):
             position=accepted.position,
             depth=accepted.depth,
             expected_wait_s=accepted.expected_wait_s,
+            **unserved(accepted.vacancy),
             start_by=accepted.start_by,
             max_tokens=accepted.max_tokens,
             max_wait=accepted.max_wait_s,

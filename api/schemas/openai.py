@@ -30,18 +30,31 @@ from api.schemas.fields import (
     Temperature,
     TimeOut,
     TopP,
+    Unserved,
     Usd,
     WaitS,
     WebhookUrl,
+    WorkerIn,
+    unserved,
     unsupported,
 )
 from api.schemas.jobs import CostBody, LaneName, OverflowName
+from headrace.domain.fleet import Vacancy
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.prompts.compression import CompressChoice, compress_choice
 from headrace.domain.queues import Lane, Overflow
 from headrace.domain.states import JobState
-from headrace.errors import InvalidRequest, JobCancelled, JobExpired, JobHeld, JobOverdue, PromptRejected, Unanswered
+from headrace.errors import (
+    InvalidRequest,
+    JobCancelled,
+    JobExpired,
+    JobHeld,
+    JobOverdue,
+    JobUnserved,
+    PromptRejected,
+    Unanswered,
+)
 
 TIER_LANES: Mapping[str, Lane] = {
     "priority": Lane.HIGH,
@@ -177,9 +190,11 @@ class JobView(Answer):
     status: JobState
     lane: Lane
     queue: str
-    position: int | None = Field(None, description="In the accept only, like the two that follow.")
+    position: int | None = Field(None, description="In the accept only, like the four that follow.")
     depth: int | None = None
     expected_wait_s: float | None = None
+    reason: Unserved = None
+    worker_in_s: WorkerIn = None
     engine: str | None = Field(description="What answers: vllm, openai, or simulator, whose answers are made up.")
     model_served: str | None
     attempts: Attempts
@@ -205,6 +220,7 @@ class JobView(Answer):
             position=accepted.position if accepted else None,
             depth=accepted.depth if accepted else None,
             expected_wait_s=accepted.expected_wait_s if accepted else None,
+            **(unserved(accepted.vacancy) if accepted and not job.state.is_terminal else {}),
             engine=job.engine,
             model_served=job.model_served,
             attempts=job.attempt,
@@ -221,15 +237,22 @@ class JobView(Answer):
         )
 
 
-def job_error(job: Job) -> InvalidRequest | Unanswered:
-    """The error for a job that ended and did not succeed."""
+def job_error(job: Job, vacancy: Vacancy | None = None) -> InvalidRequest | Unanswered:
+    """The error for a job that ended and did not succeed. Args: vacancy: of its pool, if it expired."""
     message = job.error_message or "The job failed."
     if job.state is JobState.CANCELLED:
         return JobCancelled("The job was cancelled before it had an answer.", job.id)
     if job.state is JobState.EXPIRED:
         if job.error_code == JobHeld.code:
             return JobHeld(message, job.id)
-        return JobExpired(f"{message.rstrip('.')}. It cost nothing; try again.", job.id)
+        if vacancy is None:
+            return JobExpired(f"{message.rstrip('.')}. It cost nothing; try again.", job.id)
+        return JobUnserved(
+            f"{message.rstrip('.')}. It cost nothing. {vacancy}",
+            job.id,
+            retry_after_s=vacancy.retry_after_s,
+            worker_in_s=vacancy.worker_in_s,
+        )
     if job.error_code == JobOverdue.code:
         return JobOverdue(message, job.id)
     if job.error_code == PromptRejected.code:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from api.schemas.fields import Answer, Request, UsdOut, refusal
+from api.schemas.fields import Answer, Request, Unserved, UsdOut, WorkerIn, refusal
 from headrace.domain.apps import USAGE_GROUPS, AppUsage, UsageGroup, UsageSplit
 from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
@@ -57,6 +57,8 @@ class QueueBody(Answer):
         description="Seconds until a job that is submitted now starts, as fast as the pool drains; null while it is "
         "unknown."
     )
+    reason: Unserved
+    worker_in_s: WorkerIn
     workers: int = Field(description="Workers of the whole pool that are alive.")
     running: int = Field(description="Jobs that run in the whole pool now.")
     slots: int = Field(description="Jobs that can run at once in the whole pool, on the engines that are ready.")

@@ -1,14 +1,16 @@
 """The fleet: what processes and workers report about themselves, and samples of queues and workers."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from headrace.domain.attempts import HeldAttempt
 from headrace.domain.prompts.payloads import PAYLOAD_VERSION
+from headrace.domain.queues import OVERFLOW
 
 #: The `worker_id` of a running job that its worker has disowned.
 NO_WORKER = UUID(int=0)
@@ -190,6 +192,55 @@ class PoolGpus:
 def fleet_of(pool: str, fleets: Mapping[str, Fleet]) -> Fleet:
     """The pool's fleet; all zeros if it has no live workers."""
     return fleets.get(pool) or Fleet(pool, 0, 0, 0, 0, None, None)
+
+
+#: The reason of a pool that no worker serves, wherever an app or an operator reads one.
+NO_WORKER_REASON: Final = "no_worker"
+#: When to try again, in seconds, where a worker comes and its time is unknown.
+RETRY_UNSERVED_S = 30
+
+#: Why a worker will likely come: a host is on order; a worker process of the pool was seen within the last minute, and
+#: loads its model or was restarted; or the autoscaler may order a host.
+Remedy = Literal["host", "process", "autoscaler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vacancy:
+    """A pool that no worker serves now.
+
+    Attributes:
+        remedy: None: only an operator can help.
+        worker_in_s: seconds until the host on order is likely ready; None without one.
+    """
+
+    pool: str
+    remedy: Remedy | None
+    worker_in_s: float | None = None
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Whole seconds after which a retry makes sense; None if it never does."""
+        if self.worker_in_s is not None:
+            return max(1, math.ceil(self.worker_in_s))
+        return None if self.remedy is None else RETRY_UNSERVED_S
+
+    @property
+    def comes(self) -> str:
+        """Whether a worker comes, as the rest of a sentence."""
+        match self.remedy:
+            case "host":
+                return f"a host is on order, and ready in about {self.retry_after_s} s"
+            case "process":
+                return "a worker process was seen within the last minute, and may be loading its model"
+            case "autoscaler":
+                return "the autoscaler may order a host"
+        return "none is coming"
+
+    def __str__(self) -> str:
+        """What an app should know, and when to try again."""
+        who = "calls the paid API" if self.pool == OVERFLOW else f"serves pool {self.pool}"
+        when = "Do not retry soon" if self.retry_after_s is None else f"Retry after {self.retry_after_s} s"
+        return f"No worker {who}: {self.comes}. {when}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from headrace.domain.queues import Candidate
 RateReason = Literal["requests_per_minute", "tokens_per_minute"]
 
 #: The queue has no room for the job, or could not start it in time: more hosts would have taken it. An app's share is
-#: one of the room that several apps want.
-RoomReason = Literal["depth", "tokens", "wait", "share", "token_share"]
+#: one of the room that several apps want. `no_worker` is any of them while no worker serves the queue: admission
+#: control does not know it, the door says it.
+RoomReason = Literal["depth", "tokens", "wait", "share", "token_share", "no_worker"]
 
 Reason = RoomReason | Literal["app_jobs"] | RateReason
 

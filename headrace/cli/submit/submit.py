@@ -15,6 +15,7 @@ import click
 from headrace.cli.client import POLL_S, Api, NoAnswer, facts_of, open_api
 from headrace.cli.output import json_option, notes, out, print_json, print_json_line
 from headrace.cli.submit.submit_file import Files, submit_file
+from headrace.domain.fleet import NO_WORKER_REASON
 from headrace.domain.prompts import ReasoningEffort
 from headrace.domain.queues import Lane
 from headrace.domain.states import TERMINAL, JobState
@@ -107,8 +108,11 @@ def _read_stdin() -> str:
 def _accept_line(accepted: dict[str, Any]) -> str:
     if accepted["position"] is None:
         return f"{accepted['id']}  {accepted['queue']}  {accepted['status']}, to start by {accepted['start_by']}"
-    wait_s = accepted["expected_wait_s"]
-    expected = "no worker is alive" if wait_s is None else f"expected wait {wait_s:.1f} s"
+    wait_s, worker_in_s = accepted["expected_wait_s"], accepted["worker_in_s"]
+    expected = "expected wait unknown" if wait_s is None else f"expected wait {wait_s:.1f} s"
+    if accepted["reason"] == NO_WORKER_REASON:
+        expected = "no worker serves its pool"
+        expected += "" if worker_in_s is None else f", a host is ready in about {worker_in_s:.0f} s"
     place = f"position {accepted['position']} of {accepted['depth']}"
     return f"{accepted['id']}  {accepted['queue']}  {place}  {expected}"
 

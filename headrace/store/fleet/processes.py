@@ -49,10 +49,13 @@ def lives(db: Connection) -> list[Life]:
     return [Life(**{**row._mapping, "kind": ProcessKind(row.kind)}) for row in rows]
 
 
-def silent_s(db: Connection, kind: ProcessKind) -> float | None:
-    """Seconds since the last sign of any process of this kind; None if there never was one."""
+def silent_s(db: Connection, kind: ProcessKind, pool: str | None = None) -> float | None:
+    """Seconds since the last sign of any process of this kind; None if there never was one.
+
+    Args: pool: only workers of this pool.
+    """
     newest = sa.select(sa.cast(sa.extract("epoch", sa.func.now() - sa.func.max(_ROW.seen_at)), sa.Float))
-    found: float | None = db.scalar(newest.where(_ROW.kind == kind))
+    found: float | None = db.scalar(newest.where(_ROW.kind == kind, *([] if pool is None else [_ROW.pool == pool])))
     return found
 
 

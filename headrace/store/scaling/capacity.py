@@ -14,12 +14,14 @@ from sqlalchemy import Connection
 
 from headrace.config import HostTypeSettings, Settings
 from headrace.domain.attempts import Usage
+from headrace.domain.fleet import ProcessKind, Vacancy
 from headrace.domain.hosts import HostEnd
 from headrace.domain.limits import SpendingLimits, shortfall
 from headrace.domain.queues import OVERFLOW, lane_queues
 from headrace.errors import UnknownPrice
 from headrace.policies.lanes import kept_share
 from headrace.policies.pricing import cost
+from headrace.store.fleet import processes
 from headrace.store.money import budgets, tariffs
 from headrace.tables import hosts, ledger, queue_rollups, queue_samples, workers
 
@@ -162,6 +164,10 @@ WRITE_OFF_FACTOR = 1.5
 MOST_DOUBLINGS = 3
 #: With fewer measured hosts the settings' time is used.
 ENOUGH_HOSTS = 10
+#: A host on order is expected in so many seconds at least, however late it is.
+LEAST_LEFT_S = 5.0
+#: A worker process that was seen so many seconds ago is likely being restarted.
+RESTART_S = 60.0
 #: The newest hosts that are measured.
 NEWEST_HOSTS = 200
 #: How long a local process takes to start and to load a small model, beyond `scaling.local.provision_s`.
@@ -219,6 +225,24 @@ def write_off(db: Connection, settings: Settings, instance_type: str | None) -> 
     """
     doublings = min(_failed_orders(db, instance_type), MOST_DOUBLINGS)
     return timedelta(seconds=WRITE_OFF_FACTOR * provisioning(db, settings, instance_type).p99_s * 2**doublings)
+
+
+def vacancy(db: Connection, settings: Settings, pool: str) -> Vacancy:
+    """What is known of the next worker of a pool that has none."""
+    kind = ProcessKind.OVERFLOW if pool == OVERFLOW else ProcessKind.GPU
+    ordered = (hosts.c.pool == pool, hosts.c.ended_at.is_(None), hosts.c.drain_at.is_(None), ~hosts.c.is_adopted)
+    is_coming = (*ordered, hosts.c.ready_at.is_(None), hosts.c.end_reason.is_(None))
+    age_s = sa.cast(sa.extract("epoch", sa.func.now() - hosts.c.requested_at), sa.Float)
+    first = sa.select(hosts.c.instance_type, age_s).where(*is_coming).order_by(hosts.c.requested_at).limit(1)
+    if (row := db.execute(first).first()) is not None:
+        instance_type, waited_s = row
+        left_s = provisioning(db, settings, instance_type).p90_s - waited_s
+        return Vacancy(pool, "host", round(max(LEAST_LEFT_S, left_s), 1))
+    silent_s = processes.silent_s(db, kind, None if pool == OVERFLOW else pool)
+    if silent_s is not None and silent_s <= RESTART_S:
+        return Vacancy(pool, "process")
+    scales = pool != OVERFLOW and settings.scaling.of_pool(pool).max_hosts > 0
+    return Vacancy(pool, "autoscaler" if scales and processes.scaling_mode(db) == "active" else None)
 
 
 def _failed_orders(db: Connection, instance_type: str | None) -> int:

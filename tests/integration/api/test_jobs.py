@@ -120,11 +120,14 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
     error = problem(response)
     assert (error["code"], error["type"], error["param"]) == ("queue_full", "rate_limit_error", None)
     told = {name: error[name] for name in ("reason", "queue", "depth", "cap", "unit", "expected_wait_s")}
-    assert told == {"reason": "depth", "queue": QUEUE, "depth": 2, "cap": 2, "unit": "jobs", "expected_wait_s": None}
+    assert told == {
+        **{"reason": "no_worker", "queue": QUEUE, "depth": 2, "cap": 2, "unit": "jobs"},
+        "expected_wait_s": None,
+    }
     full = f"Queue {QUEUE} is full: 2 jobs wait and its cap is 2."
-    assert error["message"] == f"{full} No worker serves pool chat now. Retry after 5 s."
-    assert response.headers["Retry-After"] == "5"
-    assert "x-should-retry" not in response.headers
+    assert error["message"] == f"{full} No worker serves pool chat: none is coming. Do not retry soon."
+    assert response.headers["x-should-retry"] == "false"
+    assert "Retry-After" not in response.headers
     assert "x-job-id" not in response.headers
     assert submit(client, lane="high").status_code == 202
     client.web.deps.submitter.refusals.counts.flush()
@@ -133,7 +136,10 @@ def test_a_full_queue_answers_429_with_the_numbers(limited: Limited, store: Stor
         key = (refusals.c.app_id, refusals.c.queue, refusals.c.reason, refusals.c.is_repeat)
         counted = db.execute(sa.select(*key, refusals.c.jobs).order_by(refusals.c.is_repeat)).all()
     # The same body again is no further demand.
-    assert [tuple(row) for row in counted] == [(app.id, QUEUE, "depth", False, 1), (app.id, QUEUE, "depth", True, 1)]
+    assert [tuple(row) for row in counted] == [
+        (app.id, QUEUE, "no_worker", False, 1),
+        (app.id, QUEUE, "no_worker", True, 1),
+    ]
 
 
 #: Headers whose values no two answers share.
@@ -171,10 +177,13 @@ def test_openais_ways_are_refused_alike(limited: Limited, path: str, stream: boo
     body = {"input": "Hi"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "Hi"}]}
     response = client.post(path, json={**body, "stream": stream})
     assert (problem(response)["code"], response.mimetype) == ("queue_full", "application/json")
-    assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["x-should-retry"] == "false"
 
 
-def test_the_depth_and_the_cap_of_a_429_are_of_one_kind_as_in_queues(limited: Limited) -> None:
+def test_the_depth_and_the_cap_of_a_429_are_of_one_kind_as_in_queues(
+    limited: Limited, working: Callable[..., None]
+) -> None:
+    working(slots=1, running=1)
     client = limited(backlog_cap_tokens=300)
     assert submit(client).status_code == 202
     error = problem(submit(client))
@@ -184,7 +193,11 @@ def test_the_depth_and_the_cap_of_a_429_are_of_one_kind_as_in_queues(limited: Li
     assert "tokens wait, this job may take" in error["message"]
 
 
-def test_an_app_leaves_room_for_another_that_wants_some(limited: Limited, client_of: Any, make_key: Any) -> None:
+def test_an_app_leaves_room_for_another_that_wants_some(
+    limited: Limited, client_of: Any, make_key: Any, working: Callable[..., None], admission: Admission
+) -> None:
+    working(slots=1, running=1)
+    admission.publish_outlook(to_json({"chat": PoolRates(1000.0)}), for_s=600)
     client = limited(depth_cap=4)
     other: ApiClient = client_of(make_key("other"), client.application)
     ids = [submit(client).get_json()["id"] for _ in range(4)]
@@ -559,6 +572,8 @@ def test_the_queues_say_how_full_they_are(
         "latency_goal_s": None,
         "drain_tokens_per_s": 263.0,
         "expected_wait_s": 2.0,
+        "reason": None,
+        "worker_in_s": None,
         "workers": 1,
         "running": 10,
         "slots": 10,
@@ -594,21 +609,12 @@ def test_nothing_is_accepted_while_redis_is_down(build_web: Any, client_of: Any,
 def test_readiness_says_what_fails(web: Web, build_web: Any, store: Store) -> None:
     ready = web.test_client().get("/readyz").get_json()
     assert (ready["status"], ready["failures"]) == ("ready", {})
-    assert set(ready["warnings"]) == {"workers"}
+    assert set(ready["warnings"]) == {"no_worker"}
     lost = build_web(redis_url="redis://127.0.0.1:1/0", database_url="postgresql://x@127.0.0.1:1/x")
     response = lost.test_client().get("/readyz")
     assert response.status_code == 503
     assert set(response.get_json()["failures"]) == {"postgres", "redis"}
     assert lost.test_client().get("/healthz").status_code == 200
-
-
-def test_readiness_warns_of_a_pool_that_no_worker_serves(
-    build_web: Callable[..., Web], working: Callable[..., None]
-) -> None:
-    warnings = build_web().test_client().get("/readyz").get_json()["warnings"]
-    assert warnings["workers"] == "No worker serves chat: jobs wait there, and expire. Start one."
-    working(slots=2, running=1)
-    assert "workers" not in build_web().test_client().get("/readyz").get_json()["warnings"]
 
 
 def test_readiness_warns_of_a_control_process_and_a_beat_that_are_not_seen(

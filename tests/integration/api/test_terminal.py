@@ -45,7 +45,7 @@ def run(base_url: str, key: str, settings: Settings) -> Run:
 def test_a_submit_prints_where_the_job_stands(run: Run) -> None:
     result = run("submit", "Hi", "--lane", "high", "--max-tokens", "5")
     assert result.exit_code == 0
-    assert re.match(r"job_\w{32}  chat\.high  position 1 of 1  no worker is alive\n", result.stdout)
+    assert re.match(r"job_\w{32}  chat\.high  position 1 of 1  no worker serves its pool\n", result.stdout)
 
 
 def test_a_submit_says_how_to_answer(run: Run, store: Store) -> None:

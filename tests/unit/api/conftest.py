@@ -17,19 +17,20 @@ from api.door.paid import SharedWallet, SpillSwitch
 from api.door.refusals import RefusalCounts, Refusals
 from api.door.sharing import ExactCache
 from api.door.submit import Submitter
+from api.door.vacancies import Vacancies
 from headrace.broker.admission import Admission, Standing
 from headrace.broker.forecast import Forecast
 from headrace.broker.rates import AppRates
 from headrace.broker.reuse import Flights
 from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
-from headrace.domain.fleet import Fleet
+from headrace.domain.fleet import Fleet, Remedy, Vacancy
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.limits import NO_RATES, Account, Balances, SpendingLimits
 from headrace.domain.places import Ask, Load, Place, Refusal, RefusalCount, RefusalKey
 from headrace.domain.queues import Candidate, Ticket
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, StoreUnavailable
 from headrace.policies.pricing import Tariff
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store
@@ -47,6 +48,7 @@ class FakeDoor:
         outcome: what an insert makes of every row, instead of a new job.
         backlog: what waits, by queue; nothing in the others.
         departures: jobs that have ever left a pool's queues.
+        next_worker: of a pool without workers, why one comes, and in how many seconds; None: that is unknown.
         rates: the outlook, as `headrace.policies.forecasting.to_json` writes it.
     """
 
@@ -67,6 +69,7 @@ class FakeDoor:
         self.backlog: dict[str, Load] = {}
         self.rates: str | None = None
         self.departures = 0
+        self.next_worker: tuple[Remedy | None, float | None] | None = None
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -114,6 +117,11 @@ class FakeDoor:
 
     def outlook(self) -> str | None:
         return self.rates
+
+    def vacancy(self, pool: str) -> Vacancy:
+        if self.next_worker is None:
+            raise StoreUnavailable
+        return Vacancy(pool, *self.next_worker)
 
     def add(self, key: RefusalKey, count: RefusalCount, mark: bytes | None) -> None:
         assert count.jobs == 1
@@ -191,6 +199,7 @@ def submitter(
     door: FakeDoor, intake: Intake, settings: Settings, catalogue: Catalogue, accounts: list[Account]
 ) -> Submitter:
     forecast = Forecast(cast(Admission, door), catalogue.read_fleets, settings)
+    vacancies = Vacancies(forecast, door.vacancy)
     together = SpendingLimits(None, Decimal(1_000_000))
     cache = ExactCache(settings, cast(Store, None), cast(AppRates, None), cast(Admission, door), cast(Flights, None))
     return Submitter(
@@ -199,7 +208,7 @@ def submitter(
         intake=intake,
         catalogue=catalogue,
         forecast=forecast,
-        refusals=Refusals(settings, intake.admission, forecast, cast(RefusalCounts, door), intake.refusals),
+        refusals=Refusals(settings, intake.admission, forecast, vacancies, cast(RefusalCounts, door), intake.refusals),
         tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),

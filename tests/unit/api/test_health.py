@@ -16,6 +16,7 @@ from api.health import JUDGED_S, REPORT_TTL_S, START_S, WAITERS_LIMIT, Readiness
 from api.reading import Waits
 from headrace.broker.admission import Admission
 from headrace.config import Settings
+from headrace.domain.fleet import Fleet, Vacancy
 from headrace.domain.ids import new_id
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store
@@ -26,16 +27,24 @@ from tests.web import Web
 class Servers:
     """What is checked. Attributes: is_away: Redis fails. may_end: the check of the tokenizers hangs until it is set."""
 
-    held_up = ""
-
     def __init__(self) -> None:
         self.checks, self.is_away = 0, False
+        self.fleets = {"chat": Fleet("chat", 1, 1, 8, 0, None, None)}
         self.may_end = threading.Event()
         self.may_end.set()
 
     def check_writable(self) -> None:
         if self.is_away:
             raise BrokerUnavailable("Redis does not answer: at 10.0.0.1")
+
+    def read_fleets(self) -> dict[str, Fleet]:
+        return self.fleets
+
+    def unserved(self, fleets: dict[str, Fleet]) -> list[str]:
+        return [] if "chat" in fleets else ["chat"]
+
+    def next_worker(self, pool: str) -> Vacancy:
+        return Vacancy(pool, None)
 
     def load(self) -> None:
         self.checks += 1
@@ -61,7 +70,7 @@ def readiness(servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("api.health._check_postgres", lambda _: None)
     monkeypatch.setattr("api.health._silent", lambda _: {})
     store = SimpleNamespace(begin=lambda: nullcontext())
-    return Readiness(settings, cast(Store, store), cast(Admission, servers), cast(Any, servers))
+    return Readiness(settings, cast(Store, store), cast(Admission, servers), cast(Any, servers), cast(Any, servers))
 
 
 READY, AWAY = Report({}, {}), Report({"redis": "Redis does not answer."}, {})
@@ -117,8 +126,16 @@ def test_a_process_is_not_ready_before_its_first_check(readiness: Readiness, ser
 
 
 def test_workers_of_an_older_release_are_a_warning(readiness: Readiness, servers: Servers) -> None:
-    servers.held_up = "Workers of an older release serve chat."
-    assert readiness.check() == Report({}, {"workers": servers.held_up})
+    servers.fleets["chat"] = Fleet("chat", 1, 1, 8, 0, None, None, payload_version=0)
+    warnings = readiness.check().warnings
+    assert list(warnings) == ["workers"]
+    assert warnings["workers"].startswith("Workers of an older release serve chat: jobs that need version ")
+
+
+def test_a_pool_without_workers_is_a_warning(readiness: Readiness, servers: Servers) -> None:
+    servers.fleets.clear()
+    warning = "No worker serves chat: jobs wait there, and expire. Start one."
+    assert readiness.check() == Report({}, {"no_worker": warning})
 
 
 @pytest.fixture

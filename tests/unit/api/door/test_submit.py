@@ -37,6 +37,7 @@ from headrace.errors import (
     InvalidRequest,
     ModelNotFound,
     OverflowUnavailable,
+    OverflowUnserved,
     PermissionDenied,
     QueueFull,
     StoreUnavailable,
@@ -244,6 +245,24 @@ def test_without_any_rate_a_client_is_asked_to_come_back_soon(submitter: Submitt
     door.refusal = FULL
     error = refused(submitter, app)
     assert (error.retry_after_s, error.expected_wait_s) == (RETRY_BLINDLY_S, None)
+
+
+def test_without_a_worker_the_reason_is_that_and_no_place_is_kept(submitter: Submitter, door: Any, app: App) -> None:
+    door.refusal, door.next_worker = FULL, ("host", 200.4)
+    error = refused(submitter, app)
+    assert (error.reason, error.retry_after_s, error.worker_in_s) == ("no_worker", 201, 200.4)
+    assert [reason for _, _, reason, _, _ in door.refused] == ["no_worker"], "a host would have taken it"
+    assert door.knocks == []
+    door.refusal = Refusal("app_jobs", 500, 150_000, 150_000, NO_RATES, cap_jobs=5)
+    assert refused(submitter, replace(app, id=new_id())).reason == "app_jobs", "a worker would change nothing"
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_a_worker_serves_costs_no_look_at_the_next_one(submitter: Submitter, door: Any, app: App) -> None:
+    asked: list[str] = []
+    submitter.refusals.vacancies._read = asked.append  # type: ignore[assignment]
+    assert submitter.submit(DRAFT, app).vacancy is None
+    assert asked == []
 
 
 def test_a_knock_that_is_not_noted_is_no_error_of_the_caller(submitter: Submitter, door: Any, app: App) -> None:
@@ -547,7 +566,8 @@ def test_an_overflow_whose_workers_answer_nothing_now_is_worth_another_try(
     paid: Submitter, door: Any, app: App, fleet: dict[str, Fleet], workers: int
 ) -> None:
     fleet[OVERFLOW] = Fleet(OVERFLOW, workers, workers, 0, 0, None, None)
-    with pytest.raises(OverflowUnavailable):
+    door.next_worker = "process", None
+    with pytest.raises(OverflowUnavailable if workers else OverflowUnserved):
         paid.submit(replace(DRAFT, overflow=Overflow.ONLY), app)
     paid.submit(DRAFT, app)
 
@@ -694,7 +714,8 @@ def test_without_a_gpu_a_closed_paid_api_is_an_outage(
     workers: int, without_gpu: Submitter, door: Any, app: App, fleet: dict[str, Fleet]
 ) -> None:
     fleet[OVERFLOW] = Fleet(OVERFLOW, workers, workers, 0, 0, None, None)
-    with pytest.raises(OverflowUnavailable):
+    door.next_worker = "process", None
+    with pytest.raises(OverflowUnavailable if workers else OverflowUnserved):
         without_gpu.submit(DRAFT, app)
     assert door.steps == []
 
