@@ -279,6 +279,27 @@ def test_the_cheapest_number_of_hosts_and_what_price_and_load_change(view: View,
     assert row.usd == row.hosts_usd + row.api_usd
 
 
+def test_a_fleet_of_the_present_size_costs_what_was_billed(view: View, store: Store) -> None:
+    began, ended = OCTOBER + timedelta(minutes=58), OCTOBER + timedelta(hours=2, minutes=2)
+    times = {"requested_at": began, "ordered_at": began, "ready_at": began, "ended_at": ended}
+    usage = {"pool": "chat", "kind": "compute", "usd": 0, "api_usd": 1, "prompt_tokens": 1, "output_tokens": 1}
+    rate = {"pool": "chat", "instance_type": "a100", "usd_per_hour": Decimal("0.54"), "tokens_per_s": 500}
+    amounts = {f"{name}_usd_per_mtok": 1 for name in ("input", "cached_input", "output")}
+    with store.begin() as db:
+        price = {"pool": "chat", "usd_per_hour": Decimal("0.52"), "end_reason": "gone"}
+        db.execute(sa.insert(hosts).values(id="box", **price, **times))
+        db.execute(sa.insert(own_prices).values(**rate, **amounts, work_per_token=1))
+        db.execute(sa.insert(ledger), [{**usage, "at": at} for at in (began, OCTOBER + HOUR, ended)])
+        for bill in cost_hours.open_bills(db):
+            cost_hours.close_hour(db, bill, CostSettings())
+
+    [(billed,)] = view("SELECT sum(bill_usd) FROM cost_hours")
+    [one] = view("SELECT * FROM split_options WHERE hosts = 1 AND load_factor = 1 AND api_price_factor = 1")
+    # Three hours of the clock, of which the host was there for 64 minutes.
+    assert round(billed, 4) == round(Decimal("0.52") * 64 / 60, 4)
+    assert (round(one.hosts_usd, 8), one.own_share, one.is_cheapest) == (round(billed, 8), 1, True)
+
+
 @pytest.mark.parametrize(
     ("spent", "days"), [(Decimal(0), None), (Decimal(1), None), (Decimal(9), "soon"), (Decimal(12), "now")]
 )
