@@ -6,9 +6,11 @@ Postgres has their states. An event may be lost, as any of Celery's.
 
 import logging
 import threading
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from celery.events.event import Event
 from redis import Redis, RedisError
 
 from headrace.domain.ids import show_id
@@ -63,10 +65,17 @@ def _listen(store: Store, redis: Redis, dispatcher: Any, ended: threading.Event)
 def _show(store: Store, dispatcher: Any, job_ids: list[UUID]) -> None:
     with store.autocommit() as db:
         found = overview.outcomes(db, job_ids)
-    for job_id, state, error_code in found:
+    for job_id, state, error_code, worker in found:
         kind, fields = _event(JobState(state), error_code)
-        dispatcher.send(kind, uuid=show_id(job_id), name=EXECUTE, **fields)
+        # Flower counts a lost attempt for the worker that it was lost with, not for this process.
+        made = Event if worker is None else partial(_event_of, worker)
+        dispatcher.send(kind, uuid=show_id(job_id), name=EXECUTE, Event=made, **fields)
     dispatcher.flush()
+
+
+def _event_of(worker: str, kind: str, **fields: Any) -> dict[str, Any]:
+    made: dict[str, Any] = Event(kind, **fields | {"hostname": worker})
+    return made
 
 
 def _event(state: JobState, error_code: str | None) -> tuple[str, dict[str, Any]]:

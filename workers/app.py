@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery, bootsteps
+from celery.exceptions import Retry
 from celery.signals import setup_logging
 from celery.worker import state
 from redis import RedisError
@@ -203,10 +204,13 @@ def _make_webhook_app(settings: Settings) -> Celery:
 
         terminate = stop
 
-    # Flower shows a failed try as FAILURE. `throws` marks it as expected, because the use case has logged it already.
-    @app.task(name=DELIVER, shared=False, throws=(DeliveryFailed,))
+    # Celery shows a failed try as RETRY: a receiver that is down is no failed task of this system.
+    @app.task(name=DELIVER, shared=False)
     def deliver(delivery_id: str, tries: int) -> None:
-        use_case.run(UUID(hex=delivery_id), tries)
+        try:
+            use_case.run(UUID(hex=delivery_id), tries)
+        except DeliveryFailed as error:
+            raise Retry(exc=error) from None
 
     app.steps["worker"].add(OutboxStep)
     return app

@@ -44,6 +44,20 @@ def test_flower_shows_a_failed_job_as_failure_with_its_error_code(
     wait_until(lambda: task(flower, good)["state"] == "SUCCESS", "the success shows")
 
 
+def test_flower_shows_a_failed_webhook_as_a_retry_and_no_worker_has_failed_at_it(
+    system: Any, flower: httpx2.Client, wait_until: Callable[..., None]
+) -> None:
+    job = system.submit(max_tokens=2, webhook="http://127.0.0.1:1/")
+    assert system.ended(job)["status"] == "succeeded"
+
+    def tries() -> list[dict[str, Any]]:
+        return list(flower.get("/api/tasks?taskname=headrace.deliver").json().values())
+
+    wait_until(lambda: [each["state"] for each in tries()][:1] == ["RETRY"], "the failed try shows")
+    assert {each["state"] for each in tries()} == {"RETRY"}
+    assert tries()[0]["worker"].startswith("webhooks@")
+
+
 def test_terminating_a_running_job_in_flower_cancels_it(
     system: Any, flower: httpx2.Client, wait_until: Callable[..., None]
 ) -> None:

@@ -161,10 +161,12 @@ def _near(wanted: Wanted) -> sa.Select[Any]:
     return statement
 
 
-def outcomes(db: Connection, job_ids: Sequence[UUID]) -> list[tuple[UUID, str, str | None]]:
-    """Id, state and error code of the given jobs."""
-    rows = db.execute(sa.select(jobs.c.id, jobs.c.state, jobs.c.error_code).where(jobs.c.id.in_(job_ids)))
-    return [(row.id, row.state, row.error_code) for row in rows]
+def outcomes(db: Connection, job_ids: Sequence[UUID]) -> list[tuple[UUID, str, str | None, str | None]]:
+    """Id, state and error code of the given jobs, and the worker that their last attempt was lost with, if it was."""
+    last = sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt, attempts.c.outcome == "lost")
+    source = jobs.outerjoin(attempts, last).outerjoin(workers, workers.c.id == attempts.c.worker_id)
+    found = sa.select(jobs.c.id, jobs.c.state, jobs.c.error_code, workers.c.name).select_from(source)
+    return [tuple(row) for row in db.execute(found.where(jobs.c.id.in_(job_ids)))]
 
 
 @dataclass(frozen=True, slots=True)

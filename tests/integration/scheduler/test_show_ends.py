@@ -6,13 +6,19 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from redis import Redis
 
 from headrace.broker.admission import Admission
-from headrace.domain.ids import show_id
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import Ticket
 from headrace.store import Store, jobs
+from headrace.store.fleet import workers
+from headrace.tables import attempts
+from headrace.tables import jobs as jobs_table
 from scheduler.show_ends import EndsListener
+from tests import one_attempt
 
 DEADLINE_S = 20.0
 
@@ -22,8 +28,10 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.sent: queue.Queue[tuple[str, str]] = queue.Queue()
+        self.hostnames: list[str] = []
 
-    def send(self, kind: str, *, uuid: str, **_: Any) -> None:
+    def send(self, kind: str, *, uuid: str, Event: Callable[..., dict[str, Any]], **fields: Any) -> None:
+        self.hostnames.append(Event(kind, hostname="control@here", uuid=uuid, **fields)["hostname"])
         self.sent.put((kind, uuid))
 
     def flush(self) -> None:
@@ -66,6 +74,24 @@ def test_a_job_cancelled_in_its_queue_is_shown_as_revoked_on_each_connection_of_
         assert announce(admission, job_id, dispatcher.sent) == ("task-revoked", show_id(job_id))
         listener.stop()
         assert ended()
+        assert dispatcher.hostnames[0] == "control@here"
+
+
+def test_a_lost_attempt_is_shown_on_the_worker_that_it_was_lost_with(
+    store: Store, redis: Redis, admission: Admission, queued: Callable[..., Ticket]
+) -> None:
+    job_id, worker_id = queued().job_id, new_id()
+    with store.begin() as db:
+        workers.register(db, WorkerInfo(worker_id, "gpu@there", "host-1", "chat", "simulator", "m", max_running=8), 60)
+        assert one_attempt.claim(db, job_id, 1, worker_id, "simulator") is not None
+        db.execute(sa.update(attempts).values(outcome="lost", ended_at=sa.func.now()))
+        db.execute(sa.update(jobs_table).values(state="waiting", worker_id=None))
+    listener, dispatcher = EndsListener(store, redis), Dispatcher()
+    listener.start(dispatcher)
+    assert announce(admission, job_id, dispatcher.sent) == ("task-retried", show_id(job_id))
+    listener.stop()
+    assert ended()
+    assert dispatcher.hostnames[0] == "gpu@there"
 
 
 def test_a_listener_that_was_never_started_can_be_stopped(store: Store, redis: Redis) -> None:

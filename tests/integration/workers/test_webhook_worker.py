@@ -1,5 +1,6 @@
 """A webhook worker as it is really started, beside receivers that drip and hang."""
 
+import base64
 import json
 import statistics
 import sys
@@ -184,9 +185,30 @@ def test_deliveries_that_wait_with_no_worker_leave_one_entry_in_redis_however_of
     assert [redis.type(key) for key in redis.scan_iter("*webhooks*")] == ["stream"]
 
 
-def test_a_failed_try_is_a_failed_task_and_two_workers_share_what_is_due(
-    start: Callable[..., Child], due: Callable[..., list[UUID]], query: Callable[[str], Any]
+#: Celery's events of a task's end.
+ENDS = {"task-retried", "task-failed", "task-succeeded", "task-revoked"}
+
+
+class Events:
+    """What Celery sends to Flower, from now on."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._channel = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._channel.psubscribe("*celeryev*")
+        self._found: list[dict[str, Any]] = []
+
+    def kinds(self, task_id: str) -> set[str]:
+        """The kinds of a task's events so far."""
+        while (message := self._channel.get_message(timeout=0.1)) is not None:
+            body = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+            self._found += body if isinstance(body, list) else [body]
+        return {each["type"] for each in self._found if each.get("uuid") == task_id}
+
+
+def test_a_failed_try_is_no_failed_task_and_two_workers_share_what_is_due(
+    start: Callable[..., Child], due: Callable[..., list[UUID]], query: Callable[[str], Any], redis: Redis
 ) -> None:
+    events = Events(redis)
     first, second = start(), start()
     for worker in (first, second):
         worker.wait_until(lambda worker=worker: is_ready(worker), START_TIMEOUT_S)
@@ -206,6 +228,8 @@ def test_a_failed_try_is_a_failed_task_and_two_workers_share_what_is_due(
         )
     delivered = [each["delivery_id"] for worker in (first, second) for each in lines(worker, "delivered")]
     assert sorted(delivered) == sorted(map(str, ids[:200]))
+    first.wait_until(lambda: events.kinds(f"evt_{ids[200].hex}.1") & ENDS, DELIVER_TIMEOUT_S)
+    assert events.kinds(f"evt_{ids[200].hex}.1") & ENDS == {"task-retried"}
 
 
 def test_a_worker_tells_prometheus_how_tries_end_and_what_is_due(
