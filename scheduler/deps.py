@@ -17,11 +17,14 @@ from headrace.metrics import Counts, Durations
 from headrace.storage import Storage
 from headrace.store import Store
 from headrace.store.cache.cache_figures import ServedJobs
+from headrace.store.money.costs import Charged
 from headrace.sweeper import SweepCounts
 
 #: The upper bounds of the buckets of waits and runs, in seconds.
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 86_400.0)
 QUEUE = ("pool", "lane")
+#: The most apps that metrics name. There may be thousands.
+MOST_OF_APPS = 50
 
 
 class Tallies(Collector):
@@ -44,6 +47,8 @@ class Tallies(Collector):
         about = "Jobs that were given another job's answer."
         self._served = Counts("headrace_cache_served", about, ("pool", "cache"))
         self._saved = Counts("headrace_cache_saved_usd", "What those answers have cost.", ("pool", "cache"))
+        self._charged = Counts("headrace_charged_usd", "What attempts cost.", ("app", "kind"))
+        self._apps = set[str]()
         self._accepted = Counts("headrace_jobs_accepted", "Jobs accepted into the queue.", QUEUE)
         self._spilled = Counts("headrace_jobs_spilled", "Jobs of the queue that went to the paid API.", QUEUE)
         self._refused = Counts("headrace_jobs_refused", "Jobs refused because the queue lacked room or time.", QUEUE)
@@ -74,11 +79,18 @@ class Tallies(Collector):
             self._served.add(each.pool, each.cache, count=each.jobs)
             self._saved.add(each.pool, each.cache, count=float(each.saved_usd))
 
+    def note_charged(self, charged: Sequence[Charged]) -> None:
+        """Count what apps were charged, as one observation found it. Call it after its commit."""
+        for each in charged:
+            if len(self._apps) < MOST_OF_APPS:
+                self._apps.add(each.app)
+            self._charged.add(each.app if each.app in self._apps else "", each.kind, count=float(each.usd))
+
     def collect(self) -> Iterator[Metric]:
         """Every metric. Asks no server."""
         for counts in (self.calls, self.decisions, self._accepted, self._spilled, self._refused):
             yield from counts.collect()
-        for counts in (self.compared, self._served, self._saved):
+        for counts in (self.compared, self._served, self._saved, self._charged):
             yield from counts.collect()
         for each in (self._waits, self._runs, self._ended):
             yield from each.collect()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from decimal import Decimal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -22,12 +23,12 @@ from headrace.store import batches, clock, provider_batches
 from headrace.store.cache import cache_figures
 from headrace.store.fleet import decisions, observations, processes, workers
 from headrace.store.money import bills, budgets
-from scheduler.deps import ControlDeps
+from headrace.store.money.host_hours import HostTerms, bills_so_far
+from scheduler.deps import MOST_OF_APPS, ControlDeps
 
 QUEUE = ("pool", "lane")
 IDLE = QueueActivity()
-#: The most budgets of apps that are reported, those with the largest used share. There may be thousands of apps.
-MOST_OF_APPS = 50
+HOUR = timedelta(hours=1)
 
 
 @dataclass(eq=False, slots=True)
@@ -101,6 +102,7 @@ STORE_GAUGES = (
     ("headrace_hosts", "Hosts of a pool by their state.", ("pool", "state")),
     ("headrace_processes", "Processes by their own signs of life: live, lost or stopped.", ("kind", "state")),
     ("headrace_hosts_wanted", "Hosts that the last decision wants.", ("pool",)),
+    ("headrace_hosts_usd_per_hour", "What a pool's hosts with a price cost in the last hour.", ("pool",)),
     (
         "headrace_scaling_alerts",
         "Conditions of a pool that the autoscaler has alerted to and that last.",
@@ -159,6 +161,9 @@ class StoreMetrics(Collector):
         yield from (("headrace_processes", key, count) for key, count in sorted(found.items()))
         for pool, target in sorted(decisions.targets(db, pools).items()):
             yield "headrace_hosts_wanted", [pool], target
+        now = clock.now(db)
+        usd = bills_so_far(db, HostTerms.of(self.deps.settings), now - HOUR, now)
+        yield from (("headrace_hosts_usd_per_hour", [pool], float(usd.get(pool, 0))) for pool in pools)
         yield from (("headrace_scaling_alerts", key, n) for key, n in sorted(decisions.alerts_told(db).items()))
         for budget, ratio in self._budgets(db).items():
             yield "headrace_budget_used_ratio", budget, float(ratio)
@@ -181,6 +186,7 @@ class StoreMetrics(Collector):
             for each in accounts
             if each.limit_usd is not None
         }
+        # Those with the largest used share.
         fullest = sorted((key for key in used if key[0]), key=lambda key: -used[key])[:MOST_OF_APPS]
         return {key: used[key] for key in (*(key for key in used if not key[0]), *fullest)}
 

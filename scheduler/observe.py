@@ -24,6 +24,7 @@ from headrace.policies.scaling.discount import SERVED_WINDOWS, counted_shares
 from headrace.store import clock, locks
 from headrace.store.cache import cache_figures
 from headrace.store.fleet import history, observations, workers
+from headrace.store.money import costs
 from scheduler.deps import BOUNDS_S, ControlDeps
 
 IDLE = QueueActivity()
@@ -53,7 +54,7 @@ def observe(deps: ControlDeps) -> int:
         flows, activity = _flows(db, deps, span, outputs), observations.activity(db, deps.queues, *span)
         waits, ends = history.waits(db, *span, BOUNDS_S), history.ends(db, *span, BOUNDS_S)
         fleets, hosts = workers.fleets(db), workers.count_hosts(db)
-        served = cache_figures.served(db, *span)
+        served, charged = cache_figures.served(db, *span), costs.charged(db, *span)
         ended = _ended(ends)
         samples = [
             replace(
@@ -71,6 +72,7 @@ def observe(deps: ControlDeps) -> int:
         run_times = _run_times(db, deps, since)
     deps.tallies.note_observed(samples, waits, ends)
     deps.tallies.note_served(served)
+    deps.tallies.note_charged(charged)
     deps.admission.publish_outlook(to_json(_told(deps, window, outputs, run_times)), WINDOW_S)
     return len(samples)
 

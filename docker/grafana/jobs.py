@@ -101,6 +101,7 @@ ENDS = [
     ),
 ]
 
+CHARGED, OF_API, NO_WASTE = "headrace_charged_usd_total", '{kind="api"}', '{kind!="waste"}'
 MONEY = [
     Chart(
         "Budgets used",
@@ -108,6 +109,25 @@ MONEY = [
         "those that are used most.",
         "percentunit",
         [("max by (app, period) (headrace_budget_used_ratio)", "{{app}} {{period}}")],
+    ),
+    Chart(
+        "USD an hour",
+        "What the hosts of each pool cost in the last hour, and what the paid API costs an hour now. Hosts without a "
+        "price count 0.",
+        "currencyUSD",
+        [
+            (f"max by (pool) (headrace_hosts_usd_per_hour{OF_POOL})", "{{pool}} hosts"),
+            (f"3600 * {rate(CHARGED, '', OF_API)}", "paid API"),
+        ],
+        is_stacked=True,
+    ),
+    Chart(
+        "USD an hour by app",
+        "What each app's jobs are charged an hour now, at their prices: without hosts that were paid for and not used, "
+        "and without failed attempts. No name: apps beyond the first 50.",
+        "currencyUSD",
+        [(f"3600 * {rate(CHARGED, 'app', NO_WASTE)}", "{{app}}")],
+        is_stacked=True,
     ),
     Chart(
         "Differences of bills",

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row
 
 from headrace.domain.apps import USAGE_GROUPS, AppUsage, UsageGroup, UsageSplit
 from headrace.store import clock
+from headrace.store.fleet.observations import oldest_entry
 from headrace.store.jobs import BILLED
 from headrace.store.money.host_hours import HostTerms, bills_so_far
 from headrace.tables import jobs, ledger
@@ -284,6 +285,32 @@ _SUMS = sa.text(
         GROUP BY 1, 2, 3, 4
     ) s
     LEFT JOIN apps a ON a.id = s.app_id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What an app's attempts cost in a time, by the kind of charge. `app` is its name."""
+
+    app: str
+    kind: str
+    usd: Decimal
+
+
+def charged(db: Connection, since: datetime, until: datetime) -> list[Charged]:
+    """What was booked after `since`, up to `until`, without corrections."""
+    given = {"after": oldest_entry(db, since), "since": since, "until": until}
+    return [Charged(**row._mapping) for row in db.execute(_CHARGED_LATELY, given)]
+
+
+_CHARGED_LATELY = sa.text(
+    """
+    SELECT a.name AS app, l.kind, sum(l.usd) AS usd
+    FROM ledger l JOIN apps a ON a.id = l.app_id
+    WHERE l.id > :after AND l.at > :since AND l.at <= :until AND l.kind IN ('compute', 'api', 'waste')
+    GROUP BY a.name, l.kind
+    ORDER BY usd DESC
     """
 )
 
