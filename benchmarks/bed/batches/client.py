@@ -61,10 +61,13 @@ class BatchClient:
     def __init__(self, report: Report) -> None:
         self._sdk = openai.OpenAI(base_url=f"{report.url}/v1", api_key=report.api_key, max_retries=RETRIES)
 
-    def begin(self, path: Path) -> str:
-        """Upload a file and make its batch. Returns: the batch's id."""
+    def begin(self, path: Path, **job: str) -> str:
+        """Upload a file and make its batch. Args: job: what OpenAI's API has no field for. Returns: the batch's id."""
         file = self._sdk.files.create(file=path, purpose="batch")
-        return self._sdk.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h").id
+        made = self._sdk.batches.create(
+            input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", extra_body={"job": job} if job else None
+        )
+        return made.id
 
     def read(self, batch_id: str) -> Batch:
         """The batch as it stands."""

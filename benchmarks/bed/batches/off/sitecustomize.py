@@ -42,3 +42,9 @@ if os.environ.get("BATCH_OFF") == "ids":  # noqa: TID251 - no setting: the produ
 
     feeding.Feeder._submit = submit_with_a_new_id  # type: ignore[method-assign]
     runner.settle = settle_after_writing
+
+if os.environ.get("BATCH_OFF") == "settlement":  # noqa: TID251 - no setting: the product knows nothing of it.
+    from headrace.domain.attempts import Usage
+    from workers import batch_tier
+
+    batch_tier._more = lambda billed, booked: Usage()
