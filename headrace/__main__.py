@@ -3,20 +3,36 @@
 import codecs
 import gc
 import io
+import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def main() -> None:
     """Run the command line."""
     with _importing():
+        from headrace.cli import LazyGroup
         from headrace.cli import main as run
-    run.importing = _importing
+    run.importing, LazyGroup.program = _importing, _program()
     for stream in (sys.stdout, sys.stderr):
         _escape_unknown(stream)
-    run()
+    run(prog_name=LazyGroup.program, complete_var="_HEADRACE_COMPLETE")
+
+
+def _program() -> str:
+    """What the user can type: `headrace` where a shell finds it, or else the checkout's `bin/headrace`, from here."""
+    script = Path(__file__).resolve().parents[1] / "bin" / "headrace"
+    if shutil.which("headrace") or not script.exists():
+        return "headrace"
+    try:
+        return shlex.quote(min(os.path.relpath(script), str(script), key=len))
+    except FileNotFoundError:  # The folder that the shell is in was removed.
+        return shlex.quote(str(script))
 
 
 @contextmanager

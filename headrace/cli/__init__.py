@@ -94,6 +94,11 @@ _COMMANDS = {
 }
 
 
+def hinting(text: str) -> str:
+    """A text in which commands have the name by which the user calls this program: `bin/headrace up`."""
+    return text.replace("'headrace ", f"'{LazyGroup.program} ")
+
+
 class LazyGroup(click.Group):
     """Imports a command when it is called, because all of them together take seconds.
 
@@ -101,6 +106,8 @@ class LazyGroup(click.Group):
     completion show: the name and the short help. Headrace's own errors are shown as one sentence, with status 1.
     """
 
+    #: How the user calls this program.
+    program = "headrace"
     #: Surrounds the import of a command.
     importing: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -118,13 +125,29 @@ class LazyGroup(click.Group):
                 raise click.ClickException(f"'{name}' needs a checkout: its code and its scripts are in benchmarks/.")
             sys.path.append(str(_CHECKOUT))
         with self.importing():
-            return cast(click.Command, getattr(import_module(module), attribute))
+            found = cast(click.Command, getattr(import_module(module), attribute))
+        _hint(found)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(hinting(str(error))) from error
+        except click.ClickException as error:
+            # Click's own class says Final. Its subclasses have more that must be kept, such as the context.
+            error.message = hinting(error.message)  # type: ignore[misc]
+            raise
+
+
+def _hint(command: click.Command) -> None:
+    """Name the program in the help of a command, of its options and of the commands below it."""
+    command.help = command.help and hinting(command.help)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.help:
+            parameter.help = hinting(parameter.help)
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _hint(each)
 
 
 #: `bin/headrace` handles these itself, because they must work before anything is installed.

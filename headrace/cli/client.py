@@ -14,7 +14,7 @@ from headrace.cli.output import json_option, notes, out, print_json
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL, JobState
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import Report, no_stack
 
 #: Seconds that one poll may last; must be below the server's limit.
 POLL_S = 20
@@ -214,10 +214,10 @@ def _address(settings: Settings) -> tuple[str, str]:
     try:
         stack = Report.read(settings.state_dir / "stack.json")
     except OSError:
-        missing = "No API key" if key is None else "HEADRACE_API_KEY is set without HEADRACE_URL"
+        missing = "no API key is set" if key is None else "HEADRACE_API_KEY is set without HEADRACE_URL"
         raise click.ClickException(
-            f"{missing}: set HEADRACE_URL and HEADRACE_API_KEY ('headrace keys create APP' makes a key), "
-            "or start a stack on this machine with 'headrace up'."
+            f"{no_stack(settings)}, and {missing}: start one with 'headrace up', or set HEADRACE_URL and "
+            "HEADRACE_API_KEY ('headrace keys create APP' makes a key)."
         ) from None
     return stack.url, key or stack.api_key
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from headrace import connections
 from headrace.config import Settings
 from headrace.errors import StoreUnavailable
-from headrace.stack.state_folder import Report, persistent_secret
+from headrace.stack.state_folder import Report, no_stack, persistent_secret
 from headrace.store import Store
 from headrace.store.audit import Audit, acting, this_user
 
@@ -56,10 +56,22 @@ def operating(settings: Settings | None = None) -> Iterator[Audit]:
 
 @contextmanager
 def _store(settings: Settings | None) -> Iterator[Store]:
-    store = Store(connections.postgres(settings or operator_settings(), pool_size=1))
+    used = settings or operator_settings()
+    store = Store(connections.postgres(used, pool_size=1))
     try:
-        yield store
-    except StoreUnavailable as error:
-        raise StoreUnavailable(f"{error}. Start the stack with 'headrace up', or set DATABASE_URL.") from error
+        with hints(used):
+            yield store
     finally:
         store.close()
+
+
+@contextmanager
+def hints(settings: Settings) -> Iterator[None]:
+    """Say what to do if Postgres does not answer. Args: settings: the operator's."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        # Set by the user, or by the stack that was found.
+        is_known = "database_url" in settings.model_fields_set
+        where = "Start the stack" if is_known else f"{no_stack(settings)}: start it"
+        raise StoreUnavailable(f"{error}. {where} with 'headrace up', or set DATABASE_URL.") from error

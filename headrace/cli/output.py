@@ -17,11 +17,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from headrace.cli import hinting
+
 #: The option of every command that has a result.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 
-out = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
+
+class _Console(Console):
+    """Names this program in hints as the user calls it."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(hinting(text), **options)
+
+
+out = _Console(highlight=False)
+notes = _Console(stderr=True, highlight=False)
 
 #: Wider than any row.
 UNBOUNDED = 100_000

@@ -11,7 +11,7 @@ from headrace import connections
 from headrace.broker import overview
 from headrace.broker.admission import Admission
 from headrace.broker.messages import ExecuteMessage, make_celery
-from headrace.cli.database import local_stack, operator_settings
+from headrace.cli.database import hints, local_stack, operator_settings
 from headrace.cli.output import json_option, out, plain, print_json, table
 from headrace.config import Settings
 from headrace.connections.redis import redis_client
@@ -33,7 +33,9 @@ def status(as_json: bool) -> None:
 
     The status is 1 if a person must act.
     """
-    found = _read(_settings())
+    settings = _settings()
+    with hints(settings):
+        found = _read(settings)
     wrong, processes = problems(found.facts), processes_of(found.facts.lives)
     if as_json:
         print_json({"problems": [asdict(each) for each in wrong], "processes": [_json(each) for each in processes]})

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import click
 
+from headrace.cli import hinting
 from headrace.cli.access.analyst import make_analyst
 from headrace.cli.access.keys import make_development_key
 from headrace.cli.database import database
@@ -103,13 +104,13 @@ def _scale(scale: bool, max_hosts: int | None, provision_s: float | None) -> Sca
 def say(line: str) -> None:
     """Print a line. Must not fail when the reader has closed the pipe."""
     with suppress(OSError):
-        click.echo(line)
+        click.echo(hinting(line))
 
 
 def say_aside(line: str) -> None:
     """Print a line on standard error. Must not fail either."""
     with suppress(OSError):
-        click.echo(line, err=True)
+        click.echo(hinting(line), err=True)
 
 
 def choose_engine(asked: str | None, say: Say = say) -> Settings:

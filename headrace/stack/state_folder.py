@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from headrace.config import Settings
 from headrace.errors import StackError
 
 
@@ -84,6 +85,11 @@ def _is_alive(pid: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def no_stack(settings: Settings) -> str:
+    """That no stack runs where this command looks for one, as the beginning of a sentence."""
+    return f"No stack runs in {settings.state_dir}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,20 @@ def test_a_postgres_that_does_not_answer_comes_with_what_to_do(run: Run) -> None
     assert result.stderr.endswith(". Start the stack with 'headrace up', or set DATABASE_URL.\n")
 
 
+def test_without_a_stack_in_the_folder_a_command_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away = connections.postgres, {"database_url": "postgresql://x@127.0.0.1:1/x"}
+    monkeypatch.setattr(connections, "postgres", lambda used, **how: real(used.model_copy(update=away), **how))
+    nowhere: dict[str, str | None] = {"HEADRACE_STATE": str(tmp_path), "DATABASE_URL": None}
+    for command in ("status", "apps list"):
+        result = run(*command.split(), **nowhere)
+        told = f". No stack runs in {tmp_path}: start it with 'headrace up', or set DATABASE_URL.\n"
+        assert (result.exit_code, result.stderr.endswith(told)) == (1, True), result.stderr
+    result = run("queues", **nowhere, HEADRACE_URL=None, HEADRACE_API_KEY=None)
+    assert f"No stack runs in {tmp_path}, and no API key is set" in result.stderr
+
+
 def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Settings, tmp_path: Path) -> None:
     persistent_secret(tmp_path / "pepper")
     servers = (settings.database_url, settings.redis_url)
@@ -189,7 +203,8 @@ def test_a_damaged_report_of_the_stack_is_told_in_one_line(run: Run, tmp_path: P
 def test_a_key_alone_is_sent_to_no_assumed_address(run: Run, tmp_path: Path) -> None:
     result = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_URL=None)
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: HEADRACE_API_KEY is set without HEADRACE_URL: set")
+    told = f"Error: No stack runs in {tmp_path}, and HEADRACE_API_KEY is set without HEADRACE_URL: start one with "
+    assert result.stderr.startswith(told)
 
 
 def test_a_key_alone_is_one_of_the_stack_that_runs_here(

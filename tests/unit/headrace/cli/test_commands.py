@@ -11,6 +11,8 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from headrace.cli import LazyGroup, main
+from headrace.cli.output import note, notes
+from headrace.config import PROJECT_ROOT
 
 #: Runs the command line, and says on standard error what it has imported.
 START = """
@@ -95,6 +97,39 @@ def test_the_help_names_what_only_a_checkout_has() -> None:
     shown = CliRunner().invoke(main, ["--help"]).output
     assert "bin/headrace install [--dev]" in shown
     assert "bin/headrace python FILE" in shown
+
+
+def test_hints_name_the_program_as_the_user_can_call_it(tmp_path: Path) -> None:
+    """A checkout's `bin/headrace` from the user's folder; `headrace` where the shell finds one."""
+
+    def run(*arguments: str, folder: Path = PROJECT_ROOT, path: str = "/usr/bin:/bin") -> str:
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "headrace", *arguments],
+            env={"PATH": path, "HEADRACE_STATE": str(tmp_path)},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.stdout + done.stderr
+
+    assert "start one with 'bin/headrace up', or set" in run("queues")
+    assert "Usage: bin/headrace apps" in (shown := run("apps", "--help"))
+    assert "see 'bin/headrace keys'" in shown
+    assert "Try 'bin/headrace --help' for help." in run("nothing")
+    assert "bin/headrace up', or set" in (shown := run("queues", folder=tmp_path))
+    assert "'bin/headrace up" not in shown
+    found = tmp_path / "headrace"
+    found.write_text("#!/bin/sh\n")
+    found.chmod(0o755)
+    assert "start one with 'headrace up', or set" in run("queues", path=f"{tmp_path}:/usr/bin:/bin")
+
+
+def test_a_printed_hint_names_the_program_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LazyGroup, "program", "bin/headrace")
+    with notes.capture() as printed:
+        note("'headrace keys create web' makes a key.")
+    assert printed.get() == "'bin/headrace keys create web' makes a key.\n"
 
 
 @pytest.mark.parametrize(
