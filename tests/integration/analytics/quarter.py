@@ -21,7 +21,7 @@ from headrace.policies.pricing import TokenPrices
 from headrace.store import apps as app_store
 from headrace.store import clock, months
 from headrace.store.money import cost_hours
-from headrace.tables import apps, attempts, hosts, jobs, ledger, own_prices
+from headrace.tables import apps, attempts, hosts, jobs, ledger, own_prices, refusals
 
 #: The first ten days of three months, from 8 to 18 UTC; of each month, the users of `support`.
 MONTHS = (
@@ -70,6 +70,7 @@ def fill(db: Connection) -> None:
     db.execute(sa.insert(jobs), drawn.jobs)
     db.execute(sa.insert(attempts), drawn.attempts)
     db.execute(sa.insert(ledger), drawn.ledger)
+    db.execute(sa.insert(refusals), list(_refusals(Random(18), ids["support"])))
     while bills := cost_hours.open_bills(db):
         for bill in bills:
             cost_hours.close_hour(db, bill, COSTS)
@@ -88,6 +89,18 @@ def _leases() -> Iterator[dict[str, Any]]:
                 times = {"requested_at": at, "ordered_at": at, "ready_at": at + timedelta(minutes=4)}
                 row = {"id": f"small-{at:%m%d}-{number}", "pool": "chat", "usd_per_hour": USD_PER_HOUR, **times}
                 yield {**row, "ended_at": month + timedelta(days=day, hours=ends), "end_reason": "scaled_down"}
+
+
+def _refusals(chance: Random, app_id: UUID) -> Iterator[dict[str, Any]]:
+    """On the fifth of the last month, the queues of `support` are full from 10 to 12; some requests are sent again."""
+    for minute in range(0, 120, 5):
+        at = MONTHS[-1][0] + timedelta(days=4, hours=10, minutes=minute)
+        for lane, reason, most in (("high", "wait", 3), ("normal", "depth", 9)):
+            row = {"minute": at, "app_id": app_id, "queue": f"chat.{lane}", "reason": reason}
+            for is_repeat in (False, True):
+                jobs = chance.randint(0, most)
+                if jobs:
+                    yield {**row, "is_repeat": is_repeat, "jobs": jobs, "tokens": 900 * jobs}
 
 
 def _requests(chance: Random) -> Iterator[Request]:

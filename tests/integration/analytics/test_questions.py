@@ -39,7 +39,7 @@ def test_the_questions_are_numbered_each_with_a_query_and_rows() -> None:
     page = PAGE.read_text(encoding="utf-8")
 
     questions = QUESTION.findall(page)
-    assert [question.partition(".")[0] for question in questions] == [f"## {number}" for number in range(1, 22)]
+    assert [question.partition(".")[0] for question in questions] == [f"## {number}" for number in range(1, 24)]
     answers = [match["answer"] for match in ASKED.finditer(page)]
-    assert page.count("```sql") == len(answers) == 21
+    assert page.count("```sql") == len(answers) == 23
     assert [answer for answer in answers if answer.endswith("(0 rows)\n")] == []
