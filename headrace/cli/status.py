@@ -45,6 +45,9 @@ def status(as_json: bool) -> None:
             out.print(f"[{style}]{escape(each.text)}[/] {escape(each.remedy)}")
         out.print("" if wrong else "Nothing is wrong.")
         out.print(_table(processes))
+        for process in processes:
+            if process.end_reason is not None:
+                out.print(f"{process.newest.name}, lost: {process.end_reason}", markup=False)
     sys.exit(any(each.severity == "act" for each in wrong))
 
 
@@ -79,4 +82,5 @@ def _table(processes: list[Process]) -> Any:
 
 def _json(process: Process) -> dict[str, Any]:
     about = {"state": process.state, "alive": process.alive, "lost_last_hour": len(process.lost_s)}
+    about["last_end_reason"] = process.end_reason
     return {**{name: plain(value) for name, value in asdict(process.newest).items()}, **about}

@@ -150,6 +150,8 @@ class Settings(BaseSettings):
         confine_s: how long an app is confined to one job at a time in a pool, after two of its prompts have killed
             engines there within an hour. 0: never.
         drain_s: how long a worker lets its running jobs finish after SIGTERM before it hands them back.
+        hung_after_s: how long a process of `headrace up` may give no sign of life, while most others give theirs,
+            before it is killed and started again. Below 10 it counts as 10. 0: never.
         reservation_ttl_s: how long admission holds a place for a job that is not inserted yet.
         publish_grace_s: how long a queued job may have no message before `publish_due` pushes one.
         sweep_every_s: the pause between two sweeps.
@@ -227,6 +229,7 @@ class Settings(BaseSettings):
     max_attempts: PositiveInt = 3
     confine_s: Annotated[float, Field(ge=0)] = 3600.0
     drain_s: Annotated[float, Field(ge=0)] = 10.0
+    hung_after_s: Annotated[float, Field(ge=0)] = 60.0
     reservation_ttl_s: Positive = 30.0
     publish_grace_s: Positive = 2.0
     sweep_every_s: Positive = 1.0

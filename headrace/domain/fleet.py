@@ -59,6 +59,7 @@ class Life:
         is_alive: it has not stopped, and its last sign is fresh.
         silent_s: seconds since its last sign.
         problems: what it said was wrong in it, by the names of the alerts.
+        end_reason: why it ended, if a supervisor saw that and it did not say so itself.
     """
 
     kind: ProcessKind
@@ -74,6 +75,7 @@ class Life:
     problems: Mapping[str, str]
     is_alive: bool
     silent_s: float
+    end_reason: str | None = None
 
     @property
     def was_lost(self) -> bool:

@@ -64,11 +64,13 @@ class Process:
         newest: its present life, or its last one. Of several processes of one name, the one that began last.
         alive: how many of this name live.
         lost_s: for each life that ended without a word, or hangs, the seconds since its last sign.
+        end_reason: why the last of these ended; None: it hangs, or no supervisor saw its end.
     """
 
     newest: Life
     alive: int
     lost_s: Sequence[float]
+    end_reason: str | None
 
     @property
     def lost_lately(self) -> int:
@@ -86,8 +88,10 @@ def processes_of(lives: Sequence[Life]) -> list[Process]:
     found = []
     for _, each in groupby(sorted(lives, key=lambda life: life.name), key=lambda life: life.name):
         of_name = list(each)
-        lost_s = [life.silent_s for life in of_name if life.was_lost]
-        found.append(Process(of_name[-1], sum(life.is_alive for life in of_name), lost_s))
+        lost = [life for life in of_name if life.was_lost]
+        reason = lost[-1].end_reason if lost else None
+        alive = sum(life.is_alive for life in of_name)
+        found.append(Process(of_name[-1], alive, [life.silent_s for life in lost], reason))
     return found
 
 
@@ -207,6 +211,7 @@ def _processes(facts: Facts) -> Iterator[Problem]:
         newest = process.newest
         if process.lost_lately >= LOOP_LIVES:
             text = f"{newest.name} was lost {process.lost_lately} times in the last {LOOP_OF_S / 60:.0f} minutes."
+            text += f" {process.end_reason}" if process.end_reason else ""
             remedy = f"The log of '{newest.kind}' on {newest.host_id} has its last words."
             yield _act("HeadraceProcessDown", "processes", text, remedy)
         elif process.state == "lost" and newest.host_id not in facts.left_hosts:

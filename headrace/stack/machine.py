@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -194,6 +195,7 @@ class Machine:
         )
         if options.scale is not None:
             self.settings = scaled(self.settings, options.scale, self.host_socket)
+        self._signs = readiness.SignsOfLife(self.settings)
         self._env = self._environment()
         self.hosts = None if options.scale is None else self._local_hosts(shift, say)
 
@@ -263,7 +265,7 @@ class Machine:
             names.remove("release")
             release = Service(self._command("release"), once=True, ready_timeout_s=RELEASE_TIMEOUT_S)
             stages.append([release])
-        return [*stages, [self._process(name) for name in names]]
+        return [*stages, [self._watched(self._process(name)) for name in names]]
 
     @property
     def _names(self) -> list[str]:
@@ -344,7 +346,13 @@ class Machine:
         env = self._env | {"HEADRACE_HOST_ID": process.host_id, "HEADRACE_METRICS_PORT": str(process.metrics_port)}
         command = Command(process.name, shell(self._lines["gpu"]), env, PROJECT_ROOT)
         settings = self.settings.model_copy(update={"host_id": process.host_id})
-        return self._worker(command, readiness.WorkerRow(settings, process.pool))
+        return self._watched(self._worker(command, readiness.WorkerRow(settings, process.pool)))
+
+    def _watched(self, service: Service) -> Service:
+        """The service, killed if it gives no signs of life, with its ends noted in Postgres."""
+        host_id = service.command.env.get("HEADRACE_HOST_ID") or self.settings.host_id
+        hung, note = partial(self._signs.why_hung, host_id), partial(self._signs.note_end, host_id)
+        return replace(service, why_hung=hung, note_end=note)
 
     def _worker(self, command: Command, row: readiness.WorkerRow) -> Service:
         return Service(

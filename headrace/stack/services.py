@@ -28,6 +28,8 @@ class Service:
         is_ready: called repeatedly after each start. Returns within a few seconds whether the present life is ready.
         once: the process is ready when it has ended with status 0.
         give_up_after: short lives in a row that end the whole stack; None to restart it forever.
+        why_hung: called often with its pid. Returns why the process must be killed; None: it lives.
+        note_end: called with its pid, and why it ended, after each end that is followed by a restart.
         before_start: runs once, before the first start.
         after_stop: runs once, after the last end.
     """
@@ -38,6 +40,8 @@ class Service:
     stop_timeout_s: float = STOP_TIMEOUT_S
     once: bool = False
     give_up_after: int | None = None
+    why_hung: Callable[[int], str | None] = lambda _pid: None
+    note_end: Callable[[int, str], None] = lambda _pid, _reason: None
     before_start: Callable[[], None] = _nothing
     after_stop: Callable[[], None] = _nothing
 
@@ -102,6 +106,7 @@ class RunningService:
         self._say = say
         self._failures = 0
         self._restart_at: float | None = None
+        self._killed_because: str | None = None
         #: Since when it is not ready: its start, or the end of a process.
         self._down_since: float | None = time.monotonic()
         self._ask_at = 0.0
@@ -168,6 +173,7 @@ class RunningService:
             return self._start_again()
         status = self.child.poll()
         if status is None:
+            self._kill_if_hung()
             return False
         self.child.kill_group()
         self._watch.forget(self.child.pid)
@@ -178,8 +184,16 @@ class RunningService:
         if restart.delay_s is None:
             raise StackError(f"{ended}, {restart.failures} times in a row. {self.child.last_words()}")
         self._say(f"{ended}; it starts again in {restart.delay_s:.2g} s")
+        self.service.note_end(self.child.pid, self._killed_because or f"It ended with {describe(status)}.")
+        self._killed_because = None
         self._restart_at = time.monotonic() + restart.delay_s
         return False
+
+    def _kill_if_hung(self) -> None:
+        if self._killed_because is None and (why := self.service.why_hung(self.child.pid)):
+            self._say(f"{self.name} hangs and is killed: {why}")
+            self._killed_because = f"It hung, and its supervisor killed it: {why}"
+            self.child.kill_group()
 
     def _start_again(self) -> bool:
         """Start the next process. Returns: False if that fails, as on a full disk; a later call retries."""

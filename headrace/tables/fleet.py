@@ -33,6 +33,11 @@ processes = sa.Table(
         server_default=sa.text("'{}'"),
         comment="What it says is wrong in it, by the names of the alerts.",
     ),
+    sa.Column(
+        "end_reason",
+        sa.Text,
+        comment="Why it ended, by the supervisor that saw it; NULL: it runs, it said that it stopped, or none saw it.",
+    ),
     one_of("kind", ProcessKind, "kind"),
     comment="Each process's signs of life.",
 )

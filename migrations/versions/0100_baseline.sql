@@ -689,6 +689,7 @@ CREATE TABLE processes (
     seen_at timestamptz DEFAULT now() NOT NULL,
     stopped_at timestamptz,
     problems jsonb DEFAULT '{}' NOT NULL,
+    end_reason text,
     CONSTRAINT pk_processes PRIMARY KEY (id),
     CONSTRAINT ck_processes_kind CHECK (kind IN ('web', 'ops', 'gpu', 'overflow', 'webhooks', 'batches', 'control', 'beat'))
 );

@@ -44,6 +44,8 @@ ENV = {
     "HEADRACE_OBSERVE_EVERY_S": "1",
     "HEADRACE_AUTOSCALE_EVERY_S": "1",
     "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
+    # A test freezes a process until the alert.
+    "HEADRACE_HUNG_AFTER_S": "0",
 }
 
 

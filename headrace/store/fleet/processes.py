@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,6 +18,9 @@ BEAT_EVERY_S = 2.0
 GONE_S = 8.0
 #: How far back the lives of processes are looked at.
 LATELY = timedelta(hours=1)
+
+#: A life as its supervisor knows it: its host, its pid, and when its row says that it began.
+LifeKey = tuple[str, int, datetime]
 
 _GONE = timedelta(seconds=GONE_S)
 _ROW = processes.c
@@ -38,12 +41,19 @@ def stop(db: Connection, process_id: UUID) -> None:
     )
 
 
+def note_ends(db: Connection, ends: Mapping[LifeKey, str]) -> None:
+    """Note why these lives ended, unless they said themselves that they stop."""
+    for (host_id, pid, started_at), reason in ends.items():
+        this = (_ROW.host_id == host_id, _ROW.pid == pid, _ROW.started_at == started_at, _ROW.stopped_at.is_(None))
+        db.execute(sa.update(processes).where(*this).values(end_reason=reason))
+
+
 def lives(db: Connection) -> list[Life]:
     """The lives of which there was a sign lately, the oldest first."""
     # A sign may come after the start of this transaction.
     silent_s = sa.func.greatest(sa.extract("epoch", sa.func.now() - _ROW.seen_at), 0)
     columns = (_ROW.kind, _ROW.name, _ROW.host_id, _ROW.pid, _ROW.pool, _ROW.version, _ROW.scaling_mode)
-    times = (_ROW.started_at, _ROW.seen_at, _ROW.stopped_at, _ROW.problems)
+    times = (_ROW.started_at, _ROW.seen_at, _ROW.stopped_at, _ROW.problems, _ROW.end_reason)
     found = sa.select(*columns, *times, _IS_ALIVE.label("is_alive"), sa.cast(silent_s, sa.Float).label("silent_s"))
     rows = db.execute(found.where(_ROW.seen_at > sa.func.now() - LATELY).order_by(_ROW.started_at, _ROW.id))
     return [Life(**{**row._mapping, "kind": ProcessKind(row.kind)}) for row in rows]

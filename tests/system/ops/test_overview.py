@@ -86,6 +86,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory, chromium_path: str) -> Iter
         "HEADRACE_BUDGETS__MONTH_USD": "1000",
         "HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true",
         "HEADRACE_OBSERVE_EVERY_S": "2",
+        # Tests freeze processes until they are named.
+        "HEADRACE_HUNG_AFTER_S": "0",
     }
     options = ("--engine", "simulator", "--without", "flower")
     with (

@@ -45,6 +45,16 @@ def test_what_a_person_must_act_on_ends_with_a_status(status: Run, store: Store,
     assert (states["gpu@one"], states["web@one"]) == ("lost", "live")
 
 
+def test_it_says_why_a_process_was_lost_that_is_back(status: Run, store: Store, query: Callable[..., object]) -> None:
+    beat(store, ProcessKind.GPU)
+    query("UPDATE processes SET seen_at = now() - interval '30 s', end_reason = 'It hung.'")
+    beat(store, *ProcessKind)
+    told = status()
+    assert (told.exit_code, "gpu@one, lost: It hung." in told.stdout) == (0, True), told.stdout
+    [gpu] = [each for each in json.loads(status("--json").stdout)["processes"] if each["kind"] == "gpu"]
+    assert (gpu["state"], gpu["lost_last_hour"], gpu["last_end_reason"]) == ("live", 1, "It hung.")
+
+
 def test_without_redis_it_says_so(run: Run, store: Store) -> None:
     beat(store, *ProcessKind)
     told = run("status", REDIS_URL="redis://127.0.0.1:1/0")

@@ -33,7 +33,10 @@ def service(spec):
     command = Command(spec.pop("name"), argv, dict(os.environ), folder)
     ready = spec.pop("ready", None)
     is_ready = (lambda: (folder / ready).exists()) if ready else (lambda: True)
-    return Service(command, is_ready, **spec)
+    # It hangs while the file says so.
+    why_hung = lambda pid: "no sign" if (folder / f"{command.name}-hangs").exists() else None
+    note_end = lambda pid, reason: say(f"{pid}: {reason}")
+    return Service(command, is_ready, why_hung=why_hung, note_end=note_end, **spec)
 
 def say(line):
     print(line, flush=True)
@@ -171,6 +174,18 @@ def test_a_killed_worker_is_started_again_and_what_it_left_is_killed(start: Star
     os.kill(first, signal.SIGKILL)
     until(lambda: run.pids.get("worker", first) != first, "a new worker")
     until(lambda: not is_running(grandchild), "the grandchild is gone")
+
+
+def test_a_worker_that_hangs_is_killed_with_its_group_and_started_again(start: Start, tmp_path: Path) -> None:
+    run = start([service("worker", STUBBORN)])
+    first, grandchild = run.pids["worker"], pid_in(tmp_path / "worker-child")
+    os.kill(first, signal.SIGSTOP)
+    (tmp_path / "worker-hangs").touch()
+    run.says("worker hangs and is killed: no sign")
+    (tmp_path / "worker-hangs").unlink()
+    until(lambda: run.pids.get("worker", first) != first, "a new worker")
+    until(lambda: not is_running(grandchild), "the grandchild is gone")
+    run.says(f"{first}: It hung, and its supervisor killed it: no sign")
 
 
 def test_up_says_when_what_ended_is_ready_again(start: Start, tmp_path: Path) -> None:

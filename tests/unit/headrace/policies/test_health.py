@@ -132,6 +132,8 @@ def test_a_process_that_is_lost_again_and_again_is_named_though_it_lives() -> No
     lost = [life(ProcessKind.GPU, silent_s=100.0 * no) for no in (3, 2, 1)]
     [found] = problems(replace(WELL, lives=[*lost, *ALL]))
     assert found.text == "gpu@one was lost 3 times in the last 10 minutes."
+    [found] = problems(replace(WELL, lives=[*lost[:2], replace(lost[2], end_reason="It hung."), *ALL]))
+    assert found.text == "gpu@one was lost 3 times in the last 10 minutes. It hung."
     [process] = [each for each in processes_of([*lost, *ALL]) if each.newest.kind is ProcessKind.GPU]
     assert (process.state, process.alive, len(process.lost_s)) == ("live", 1, 3)
 
