@@ -81,7 +81,7 @@ def costs(context: click.Context, month: datetime | None, as_csv: bool, as_json:
     with database() as db:
         since = month or _first_of_month(clock.now(db))
         until = _next_month(since)
-        cost = store.month(db, since, until)
+        cost = store.month(db, since, until, HostTerms.of(operator_settings()))
     pools, apps = cost.pools, cost.apps
     if as_json:
         print_json({"month": f"{since:%Y-%m}", "pools": [_pool(each) for each in pools], "apps": _plain(apps)})
@@ -91,6 +91,12 @@ def costs(context: click.Context, month: datetime | None, as_csv: bool, as_json:
         writer.writerows(_plain(apps))
     else:
         _print(since, pools, apps)
+        for each in cost.open_hours:
+            opened = f"{each.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            notes.print(
+                f"The hosts of pool {each.pool} cost {each.hosts_usd:,.4f} USD since {opened}, provisionally: these "
+                "hours are not closed."
+            )
 
 
 @costs.command()

@@ -74,6 +74,19 @@ def test_the_charges_are_printed_as_csv(run: Run) -> None:
     assert (row["app"], row["kind"], Decimal(row["full_usd"])) == ("test", "compute", Decimal(4))
 
 
+def test_what_the_hosts_of_open_hours_cost_so_far_is_said(run: Run, store: Store) -> None:
+    began = sa.func.now() - timedelta(hours=1)
+    with store.begin() as db:
+        lease = {"id": "new", "pool": "chat", "usd_per_hour": Decimal(2), "requested_at": began, "ordered_at": began}
+        db.execute(sa.insert(hosts).values(lease))
+
+    result = run("costs")
+
+    assert result.exit_code == 0, result.output
+    assert "The hosts of pool chat cost" in result.stderr
+    assert "provisionally" in result.stderr
+
+
 def test_a_month_without_charges_says_so(run: Run) -> None:
     result = run("costs", "--month", "2020-02")
 
