@@ -221,8 +221,37 @@ def list_deliveries() -> str:
     with deps().store.read() as db:
         app_id = apps.find_app(db, form.app.data).id if form.app.data else None
         found = store.newest(db, state=form.state.data or None, app_id=app_id, limit=DELIVERY_ROWS)
+        paused = store.paused(db)
     about = {"is_cut": len(found) == DELIVERY_ROWS, "look_rows": store.LOOK_ROWS}
-    return render_template("deliveries.html", form=form, deliveries=found, **about)
+    return render_template("deliveries.html", form=form, deliveries=found, paused=paused, **about)
+
+
+@deliveries.post("/deliveries/pause")
+def pause() -> Response:
+    """Send no webhooks of an app to a receiver until it is resumed."""
+    needs(Right.ACT)
+    with acting() as audit:
+        receiver, waiting = actions.pause_receiver(audit, *_receiver())
+    flash(f"{receiver} is paused: {waiting:,} deliveries wait.")
+    return redirect(url_for("deliveries.list_deliveries"), 303)
+
+
+@deliveries.post("/deliveries/resume")
+def resume() -> Response:
+    """Send webhooks to a paused receiver again."""
+    needs(Right.ACT)
+    with acting() as audit:
+        receiver, waiting = actions.resume_receiver(audit, *_receiver())
+    flash(f"{receiver} is sent to again: {waiting:,} deliveries wait.")
+    return redirect(url_for("deliveries.list_deliveries"), 303)
+
+
+def _receiver() -> tuple[str, str]:
+    """The app and the receiver that the form names. Raises: InvalidRequest."""
+    app, receiver = request.form.get("app", ""), request.form.get("receiver", "")
+    if not app.isprintable():
+        raise InvalidRequest("App: it has characters that cannot be printed.", param="app")
+    return app, receiver
 
 
 @deliveries.post("/deliveries/retry")

@@ -121,6 +121,7 @@ def _facts(
         observed_s=None if observed_at is None else (now - observed_at).total_seconds(),
         late_s=deliveries.oldest_due(db, 1)[1],
         receivers=status.failing_receivers(db),
+        paused=deliveries.paused(db),
         open_batches=sum(open_batches.values()),
         bill_differences=bills.difference_shares(db),
         unsent_s=sent.unsent_s,

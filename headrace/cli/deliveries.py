@@ -33,6 +33,7 @@ def deliveries(context: click.Context, is_failed: bool, app: str | None, limit: 
     headrace deliveries --failed
     headrace deliveries --failed --app shop --json
     headrace deliveries --failed --json | jq -r '.[].id' | xargs -r headrace deliveries retry
+    headrace deliveries pause shop hooks.example.com    nothing is sent there; 'resume' sends again, 'paused' lists
     """
     if context.invoked_subcommand is not None:
         return
@@ -66,6 +67,57 @@ def retry(delivery_ids: tuple[str, ...], as_json: bool) -> None:
         return
     for event_id in retried:
         click.echo(f"{event_id} is tried again")
+
+
+@deliveries.command()
+@click.argument("app", metavar="APP", callback=parameters.app_name)
+@click.argument("receiver", metavar="RECEIVER")
+@json_option
+def pause(app: str, receiver: str, as_json: bool) -> None:
+    """Send no webhooks of an app to a receiver until 'headrace deliveries resume'.
+
+    RECEIVER is the host of their URLs, and the port if they name one; a whole URL does, too. They wait, and count no
+    failed try. A try that runs ends. The app's jobs, and its other receivers, are not affected.
+    """
+    with operating() as audit:
+        name, waiting = actions.pause_receiver(audit, app, receiver)
+    _print_receiver(app, name, waiting, "is paused", as_json=as_json)
+
+
+@deliveries.command()
+@click.argument("app", metavar="APP", callback=parameters.app_name)
+@click.argument("receiver", metavar="RECEIVER")
+@json_option
+def resume(app: str, receiver: str, as_json: bool) -> None:
+    """Send webhooks to a paused receiver again, each as soon as its next try is due."""
+    with operating() as audit:
+        name, waiting = actions.resume_receiver(audit, app, receiver)
+    _print_receiver(app, name, waiting, "is sent to again", as_json=as_json)
+
+
+def _print_receiver(app: str, receiver: str, waiting: int, what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"app": app, "receiver": receiver, "waiting": waiting})
+    else:
+        click.echo(f"{receiver} {what}: {waiting:,} webhooks of {app} wait for it")
+
+
+@deliveries.command()
+@json_option
+def paused(as_json: bool) -> None:
+    """List the paused receivers: since when, by whom, and how many webhooks wait."""
+    with database() as db:
+        found = store.paused(db)
+    if as_json:
+        print_json([{**each._asdict(), "since": each.since.isoformat()} for each in found])
+    elif found:
+        rows = table("app", "receiver", "since (UTC)", "by", numbers=("waiting",))
+        for each in found:
+            since, by = f"{each.since:%Y-%m-%d %H:%M}", each.operator or "-"
+            rows.add_row(*map(escape, (each.app, each.receiver, since, by, f"{each.deliveries:,}")))
+        print_uncut(out, rows)
+    else:
+        out.print("No receiver is paused.")
 
 
 def _table(found: list[ListedDelivery]) -> Table:

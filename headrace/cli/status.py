@@ -44,6 +44,9 @@ def status(as_json: bool) -> None:
             style = "bold red" if each.severity == "act" else "yellow"
             out.print(f"[{style}]{escape(each.text)}[/] {escape(each.remedy)}")
         out.print("" if wrong else "Nothing is wrong.")
+        for paused in found.facts.paused:
+            text = f"Webhooks of {paused.app} to {paused.receiver} are paused since {paused.since:%Y-%m-%d %H:%M} UTC"
+            out.print(f"{text} by {paused.operator}: {paused.deliveries:,} wait.", markup=False)
         out.print(_table(processes))
         for process in processes:
             if process.end_reason is not None:

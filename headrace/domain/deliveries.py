@@ -86,6 +86,22 @@ class Pulled:
     after: tuple[UUID, str] = START
 
 
+class PausedReceiver(NamedTuple):
+    """A receiver that an operator has paused for an app.
+
+    Attributes:
+        receiver: the host, and the port if the app's URLs name one.
+        operator: who paused it.
+        deliveries: those of the app that wait for it.
+    """
+
+    app: str
+    receiver: str
+    since: datetime
+    operator: str | None
+    deliveries: int
+
+
 class FailingReceiver(NamedTuple):
     """A URL whose deliveries have failed and wait for their next try.
 

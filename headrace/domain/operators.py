@@ -100,6 +100,8 @@ class Action(StrEnum):
     JOB_READ_TEXTS = "job.read_texts"
     BATCH_CANCEL = "batch.cancel"
     DELIVERY_RETRY = "delivery.retry"
+    RECEIVER_PAUSE = "receiver.pause"
+    RECEIVER_RESUME = "receiver.resume"
     HOST_DRAIN = "host.drain"
     HOST_RESUME = "host.resume"
     OPERATOR_CREATE = "operator.create"

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Literal
 
-from headrace.domain.deliveries import FailingReceiver
+from headrace.domain.deliveries import FailingReceiver, PausedReceiver
 from headrace.domain.fleet import Fleet, Flow, Life, ProcessKind, fleet_of
 from headrace.domain.limits import Account, share
 from headrace.domain.queues import OVERFLOW, Lane
@@ -146,6 +146,7 @@ class Facts:
     observed_s: float | None = None
     late_s: float = 0.0
     receivers: Sequence[FailingReceiver] = ()
+    paused: Sequence[PausedReceiver] = ()
     open_batches: int = 0
     bill_differences: Mapping[str, Decimal] = field(default_factory=dict)
     unsent_s: float = 0.0

@@ -229,6 +229,22 @@ def retry_deliveries(audit: Audit, texts: Sequence[str]) -> list[UUID]:
     return retried
 
 
+def pause_receiver(audit: Audit, app_name: str, text: str) -> tuple[str, int]:
+    """The receiver, and how many deliveries wait for it. Raises: NotFound. InvalidRequest: the text names none."""
+    app, receiver = apps.find_app(audit.db, app_name), deliveries.read_receiver(text)
+    waiting = deliveries.pause(audit.db, app.id, receiver)
+    audit.record(Action.RECEIVER_PAUSE, receiver, app.id)
+    return receiver, waiting
+
+
+def resume_receiver(audit: Audit, app_name: str, text: str) -> tuple[str, int]:
+    """The receiver, and how many deliveries wait for it. Raises: NotFound: also if it is not paused. InvalidRequest."""
+    app, receiver = apps.find_app(audit.db, app_name), deliveries.read_receiver(text)
+    waiting = deliveries.resume(audit.db, app.id, receiver)
+    audit.record(Action.RECEIVER_RESUME, receiver, app.id)
+    return receiver, waiting
+
+
 def _owners(db: Connection, table: sa.Table, ids: Collection[UUID]) -> dict[UUID, UUID | None]:
     rows = db.execute(sa.select(table.c.id, table.c.app_id).where(table.c.id.in_(ids)))
     return {row.id: row.app_id for row in rows}

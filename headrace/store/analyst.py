@@ -62,7 +62,7 @@ CLOSED = frozenset(
             "idempotency_keys",
             "job_texts",
         ),
-        *("locks", "operators", "poison_prompts"),
+        *("locks", "operators", "paused_receivers", "poison_prompts"),
     }
 )
 

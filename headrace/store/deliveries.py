@@ -17,14 +17,15 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from headrace.domain.deliveries import START, Delivery, GivenUp, Pulled, Terms
+from headrace.domain.deliveries import START, Delivery, GivenUp, PausedReceiver, Pulled, Terms
 from headrace.domain.ids import new_id, oldest_id
+from headrace.domain.operators import Action
 from headrace.domain.states import JobState
-from headrace.errors import NotFound
+from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import BATCH_EVENT, job_data
 from headrace.store import clock
 from headrace.store.sql import Statement, is_one_of
-from headrace.tables import apps, deliveries, gone_receivers, jobs
+from headrace.tables import apps, audit_log, deliveries, gone_receivers, jobs, paused_receivers
 from headrace.tables.work import APP_KEY, RECEIVER
 
 #: How many receivers one pull reads; the next pull continues after them.
@@ -38,6 +39,10 @@ _UNREPORTED = "The last try was begun and never reported: its worker died."
 #: Literals, as in the predicates of partial indexes: a generic plan with parameters could not use those indexes.
 IS_PENDING, IS_FAILED = (
     deliveries.c.state == sa.literal(state, sa.Text, literal_execute=True) for state in ("pending", "failed")
+)
+#: Whether the receiver of a row of `deliveries` is paused.
+IS_PAUSED = sa.exists().where(
+    paused_receivers.c.app_id == deliveries.c.app_id, paused_receivers.c.receiver == sa.literal_column(RECEIVER)
 )
 _ANY_DUE = sa.select(sa.exists().where(IS_PENDING, deliveries.c.next_at <= sa.func.now()))
 
@@ -184,10 +189,13 @@ class ListedDelivery:
     last_error: str | None
     created_at: datetime
     next_at: datetime | None
+    is_paused: bool
 
     @property
     def shown_state(self) -> str:
-        """`retrying` for a pending one whose last try has failed."""
+        """`paused` for a pending one whose receiver is; `retrying` for another whose last try has failed."""
+        if self.state == "pending" and self.is_paused:
+            return "paused"
         has_failed = self.last_error is not None or self.last_status is not None
         return "retrying" if self.state == "pending" and has_failed else self.state
 
@@ -245,12 +253,67 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
     db.execute(sa.update(deliveries).where(deliveries.c.id.in_(waiting)).values(**values))
 
 
+_RECEIVER = re.compile(r"(?:https?://)?([^\s/?#]{1,2000})(?:[/?#].*)?")
+
+
+def read_receiver(text: str) -> str:
+    """The receiver that a host, with its port if it has one, or a URL names. Raises: InvalidRequest."""
+    found = _RECEIVER.fullmatch(text.strip().lower())
+    if found is None or not text.isprintable():
+        raise InvalidRequest(f"'{text[:60]}' is no receiver, such as hooks.example.com or hooks.example.com:8443.")
+    return found[1]
+
+
+def pause(db: Connection, app_id: UUID, receiver: str) -> int:
+    """Begin no try of the app's deliveries to this receiver until `resume`. Safe to repeat.
+
+    They stay pending, with the tries and the schedule that they have. Returns: how many wait.
+    """
+    db.execute(insert(paused_receivers).values(app_id=app_id, receiver=receiver).on_conflict_do_nothing())
+    return _waiting(db, app_id, receiver)
+
+
+def resume(db: Connection, app_id: UUID, receiver: str) -> int:
+    """Send to a paused receiver again. Returns: how many deliveries wait. Raises: NotFound: it is not paused."""
+    row = paused_receivers.c
+    gone = sa.delete(paused_receivers).where(row.app_id == app_id, row.receiver == receiver)
+    if not db.execute(gone).rowcount:
+        raise NotFound(
+            f"The receiver '{receiver}' is not paused for this app: 'headrace deliveries paused' lists them."
+        )
+    return _waiting(db, app_id, receiver)
+
+
+#: The most waiting deliveries of a receiver that are counted.
+MOST_WAITING = 100_000
+
+
+def _waiting(db: Connection, app_id: UUID, receiver: str) -> int:
+    these = sa.text(f"{APP_KEY} = :app AND {RECEIVER} = :receiver").bindparams(app=app_id, receiver=receiver)
+    some = sa.select(deliveries.c.id).where(IS_PENDING, these).limit(MOST_WAITING).subquery()
+    return db.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+
+
+def paused(db: Connection) -> list[PausedReceiver]:
+    """The paused receivers, those that were paused first at the top."""
+    row, deed = paused_receivers.c, audit_log.c
+    # The row and its deed have the time of one transaction.
+    is_its_deed = (deed.at == row.since, deed.app_id == row.app_id, deed.subject == row.receiver)
+    by = sa.select(deed.actor).where(*is_its_deed, deed.action == Action.RECEIVER_PAUSE).limit(1).scalar_subquery()
+    found = sa.select(row.app_id, apps.c.name, row.receiver, row.since, by).join(apps, apps.c.id == row.app_id)
+    rows = db.execute(found.order_by(row.since, row.receiver)).all()
+    return [
+        PausedReceiver(name, receiver, since, by, _waiting(db, id_, receiver))
+        for id_, name, receiver, since, by in rows
+    ]
+
+
 def newest(db: Connection, *, state: str | None = None, app_id: UUID | None = None, limit: int) -> list[ListedDelivery]:
     """The newest deliveries, of one app or of all. Those of one app are looked for among the `LOOK_ROWS` newest.
 
     Args: state: only those that are shown in this state; `retrying` are pending ones whose last try has failed.
     """
-    near = sa.select(deliveries).order_by(deliveries.c.id.desc()).limit(LOOK_ROWS)
+    near = sa.select(deliveries, IS_PAUSED.label("is_paused")).order_by(deliveries.c.id.desc()).limit(LOOK_ROWS)
     has_failed = sa.or_(deliveries.c.last_error.is_not(None), deliveries.c.last_status.is_not(None))
     if state == "failed":
         near = near.where(IS_FAILED)
@@ -259,7 +322,7 @@ def newest(db: Connection, *, state: str | None = None, app_id: UUID | None = No
     elif state is not None:
         near = near.where(deliveries.c.state == state)
     each = near.subquery().c
-    columns = (each[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at"))
+    columns = (each[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at", "is_paused"))
     next_at = sa.case((each.state == "pending", each.next_at), else_=None).label("next_at")
     batch_id = sa.case((sa.func.starts_with(each.event, BATCH_EVENT), each.data["id"].astext), else_=None).label(
         "batch_id"
@@ -305,10 +368,10 @@ def _no_such(text: str) -> NotFound:
 
 
 def oldest_due(db: Connection, most: int) -> tuple[int, float]:
-    """How many deliveries are due, up to `most`, and for how many seconds the oldest has been due."""
+    """How many deliveries are due, up to `most`, and for how many seconds the oldest has been. Without paused ones."""
     due = (
         sa.select(deliveries.c.next_at)
-        .where(IS_PENDING, deliveries.c.next_at <= sa.func.now())
+        .where(IS_PENDING, deliveries.c.next_at <= sa.func.now(), ~IS_PAUSED)
         .order_by(deliveries.c.next_at)
         .limit(most)
         .subquery()

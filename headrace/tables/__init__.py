@@ -52,6 +52,7 @@ from headrace.tables.work import (
     job_texts,
     jobs,
     ledger,
+    paused_receivers,
     poison_prompts,
     poison_strikes,
 )

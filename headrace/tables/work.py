@@ -355,6 +355,15 @@ gone_receivers = sa.Table(
     comment="URLs that answered 410: nothing of that app is sent there any more.",
 )
 
+paused_receivers = sa.Table(
+    "paused_receivers",
+    metadata,
+    sa.Column("app_id", sa.ForeignKey("apps.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("receiver", sa.Text, primary_key=True, comment="The host of its URLs, and the port if they name one."),
+    sa.Column("since", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    comment="Receivers that operators have paused: the app's webhooks to them wait.",
+)
+
 
 cache_entries = sa.Table(
     "cache_entries",

@@ -341,6 +341,14 @@ CREATE TABLE gone_receivers (
 );
 CREATE INDEX ix_gone_receivers_created_at ON gone_receivers (created_at);
 
+CREATE TABLE paused_receivers (
+    app_id uuid NOT NULL,
+    receiver text NOT NULL,
+    since timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT pk_paused_receivers PRIMARY KEY (app_id, receiver),
+    CONSTRAINT fk_paused_receivers_app_id FOREIGN KEY (app_id) REFERENCES apps (id) ON DELETE CASCADE
+);
+
 CREATE TABLE files (
     id uuid NOT NULL,
     app_id uuid NOT NULL,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from headrace.domain.deliveries import FailingReceiver
 from headrace.domain.fleet import Flow
 from headrace.policies.webhooks import origin
+from headrace.store.deliveries import IS_PAUSED
 from headrace.store.fleet.observations import oldest_entry
 from headrace.store.fleet.processes import LATELY
 from headrace.tables import apps, deliveries, hosts, ledger, queue_samples, worker_samples
@@ -77,12 +78,15 @@ def paid_usd(db: Connection, since: datetime) -> Decimal:
 
 
 def failing_receivers(db: Connection) -> list[FailingReceiver]:
-    """The URLs whose deliveries have failed and wait for their next try, those with most deliveries first."""
+    """The URLs whose deliveries have failed and wait for their next try, those with most deliveries first.
+
+    Without paused receivers.
+    """
     row = deliveries.c
     has_failed = sa.or_(row.last_error.is_not(None), row.last_status.is_not(None))
     pending = row.state == sa.literal("pending", literal_execute=True)
     look = sa.select(row.app_id, row.url, row.tries, row.last_error, row.last_status, row.next_at)
-    each = look.where(pending, has_failed).order_by(row.next_at).limit(LOOK_ROWS).subquery().c
+    each = look.where(pending, has_failed, ~IS_PAUSED).order_by(row.next_at).limit(LOOK_ROWS).subquery().c
     said = sa.func.coalesce(each.last_error, sa.cast(each.last_status, sa.Text))
     columns = (
         *(each.app_id, each.url, sa.func.count().label("deliveries")),

@@ -42,7 +42,12 @@ WITH RECURSIVE held_apps (app, n) AS MATERIALIZED (
     SELECT head.id, head.next_at, groups.app, groups.receiver,
         coalesce(held_apps.n, 0) AS of_app, coalesce(held_receivers.n, 0) AS of_receiver,
         head.nth + coalesce(held_apps.n, 0) + coalesce(held_receivers.n, 0) AS turn
-    FROM groups
+    FROM (
+        SELECT app, receiver FROM groups
+        WHERE NOT EXISTS (
+            SELECT FROM paused_receivers p WHERE p.app_id = groups.app AND p.receiver = groups.receiver
+        )
+    ) groups
     LEFT JOIN held_apps ON held_apps.app = groups.app
     LEFT JOIN held_receivers ON held_receivers.receiver = groups.receiver
     CROSS JOIN LATERAL (

@@ -15,7 +15,7 @@ from headrace.domain.operators import Right, Role
 from headrace.domain.queues import Lane
 from headrace.domain.states import SUSPECT
 from headrace.store import Store, apps, keys
-from headrace.tables import api_keys, batches, budget_limits, deliveries, hosts, jobs
+from headrace.tables import api_keys, batches, budget_limits, deliveries, hosts, jobs, paused_receivers
 from tests.integration.ops.browser import Browser
 
 
@@ -25,6 +25,7 @@ def actions(store: Store, job_ids: list[UUID], app: App) -> list[tuple[Right, st
         keys.make(db, app.id, "of-the-tests")
         key_id, delivery_id = db.scalar(sa.select(api_keys.c.id)), db.scalar(sa.select(deliveries.c.id))
         batch_id = db.scalar(sa.select(batches.c.id))
+        db.execute(sa.insert(paused_receivers).values(app_id=app.id, receiver="paused.example"))
         # A second one that can be retried.
         db.execute(sa.update(jobs).where(jobs.c.id == job_ids[0]).values(state="failed", error_code="engine_crash"))
     assert delivery_id is not None
@@ -36,6 +37,8 @@ def actions(store: Store, job_ids: list[UUID], app: App) -> list[tuple[Right, st
         (Right.ACT, "/jobs/cancel", {"id": show_id(job_ids[3])}),
         (Right.ACT, f"/batches/{show_id(batch_id, BATCH_PREFIX)}/cancel", {}),
         (Right.ACT, "/deliveries/retry", {"id": f"evt_{delivery_id.hex}"}),
+        (Right.ACT, "/deliveries/pause", {"app": "test", "receiver": "receiver.example"}),
+        (Right.ACT, "/deliveries/resume", {"app": "test", "receiver": "paused.example"}),
         (Right.ACT, "/hosts/drain", {"host": "host-2"}),
         (Right.ACT, "/hosts/resume", {"host": "host-3", "pool": "chat"}),
         (Right.MANAGE, "/app/limits", {"name": "test", "queued_jobs": "5"}),
@@ -51,6 +54,7 @@ def changed(store: Store) -> list[Any]:
     read = [
         sa.select(jobs.c.id, jobs.c.state).order_by(jobs.c.id),
         sa.select(deliveries.c.id, deliveries.c.state),
+        sa.select(paused_receivers.c.receiver).order_by(paused_receivers.c.receiver),
         sa.select(batches.c.id, batches.c.state),
         sa.select(hosts.c.id, hosts.c.drain_at).order_by(hosts.c.id),
         sa.select(api_keys.c.id, api_keys.c.revoked_at).order_by(api_keys.c.id),

@@ -28,6 +28,8 @@ FORMS = {
     "/jobs/cancel": Action.JOB_CANCEL,
     "/batches/<batch_id>/cancel": Action.BATCH_CANCEL,
     "/deliveries/retry": Action.DELIVERY_RETRY,
+    "/deliveries/pause": Action.RECEIVER_PAUSE,
+    "/deliveries/resume": Action.RECEIVER_RESUME,
     "/hosts/drain": Action.HOST_DRAIN,
     "/hosts/resume": Action.HOST_RESUME,
     "/app/limits": Action.APP_LIMIT,

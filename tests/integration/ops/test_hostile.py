@@ -66,6 +66,8 @@ FORMS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "/jobs/retry": ({}, ("id",)),
     "/jobs/cancel": ({}, ("id",)),
     "/deliveries/retry": ({}, ("id",)),
+    "/deliveries/pause": ({"app": "test", "receiver": "receiver.example"}, ("app", "receiver")),
+    "/deliveries/resume": ({"app": "test", "receiver": "receiver.example"}, ("app", "receiver")),
     "/hosts/drain": ({}, ("host", "pool")),
     "/hosts/resume": ({}, ("host", "pool")),
 }

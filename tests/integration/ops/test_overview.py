@@ -143,3 +143,25 @@ def test_what_hosts_and_the_paid_api_have_cost_in_the_last_hour_is_added_up(
     # Four hosts at 2 USD since an hour ago; of the paid API, what was booked at this hour's start.
     assert round(found.hosts_usd) == 8
     assert found.paid_usd in (0, Decimal("0.7"))
+
+
+def test_a_paused_receiver_is_named_with_since_when_and_by_whom_and_not_as_failing(
+    clerk: Browser, store: Store, app: App, all_live: None, read: Callable[[], Facts]
+) -> None:
+    failing = {"url": "https://hooks.example.com/a", "tries": 9, "last_error": "500", "app_id": app.id}
+    with store.begin() as db:
+        db.execute(sa.insert(deliveries).values(id=new_id(), event="test", data={}, **failing))
+    assert "hooks.example.com" in " ".join(said(clerk.get("/").text))
+
+    clerk.post("/deliveries/pause", {"app": "test", "receiver": "hooks.example.com"})
+
+    assert problems(read()) == []
+    [paused] = read().paused
+    assert (paused.app, paused.receiver, paused.operator) == ("test", "hooks.example.com", "the-operator")
+    for path in ("/", "/deliveries"):
+        page = clerk.get(path).text
+        assert "Paused receivers" in page
+        assert "<td>the-operator<td" in page
+    assert '<span class="state paused">paused</span>' in clerk.get("/deliveries").text
+    clerk.post("/deliveries/resume", {"app": "test", "receiver": "hooks.example.com"})
+    assert "Paused receivers" not in clerk.get("/").text

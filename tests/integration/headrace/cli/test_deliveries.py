@@ -11,6 +11,7 @@ from click.testing import Result
 from headrace.domain.deliveries import Terms
 from headrace.domain.ids import new_id
 from headrace.store import Store, apps, deliveries
+from headrace.store.audit import this_user
 
 Run = Callable[..., Result]
 URL = "https://receiver.example/hook?token=1"
@@ -65,6 +66,28 @@ def test_a_delivery_says_what_it_is_about(run: Run, store: Store) -> None:
         (None, None, None),
         ("shop", None, "batch_1"),
     ]
+
+
+def test_a_receiver_is_paused_listed_and_resumed(run: Run, write: Callable[..., UUID]) -> None:
+    write("pending", error="The webhook's receiver answered 500.")
+    assert run("deliveries", "paused").stdout == "No receiver is paused.\n"
+
+    told = run("deliveries", "pause", "shop", URL).stdout
+    assert told == "receiver.example is paused: 1 webhooks of shop wait for it\n"
+    [paused] = json.loads(run("deliveries", "paused", "--json").stdout)
+    assert (paused["app"], paused["receiver"], paused["deliveries"]) == ("shop", "receiver.example", 1)
+    assert paused["operator"] == this_user().name
+    since = paused["since"]
+    run("deliveries", "pause", "shop", URL)
+    [again] = json.loads(run("deliveries", "paused", "--json").stdout)
+    assert (again["since"], again["operator"]) == (since, this_user().name), "a second pause changes nothing"
+    assert "receiver.example" in run("deliveries", "paused").stdout
+    assert json.loads(run("deliveries", "--json").stdout)[0]["state"] == "pending"
+
+    assert "receiver.example is sent to again" in run("deliveries", "resume", "shop", "receiver.example").stdout
+    assert "is not paused for this app" in run("deliveries", "resume", "shop", "receiver.example").stderr
+    assert "There is no app 'nobody'" in run("deliveries", "pause", "nobody", "receiver.example").stderr
+    assert "is no receiver" in run("deliveries", "pause", "shop", "/hook").stderr
 
 
 def test_a_url_stays_whole_where_a_pipe_gets_80_characters_a_line(run: Run, write: Callable[..., UUID]) -> None:

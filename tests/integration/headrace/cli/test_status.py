@@ -7,6 +7,7 @@ import pytest
 from click.testing import Result
 
 from headrace.config import Settings
+from headrace.domain.apps import App
 from headrace.domain.fleet import ProcessInfo, ProcessKind
 from headrace.domain.ids import new_id
 from headrace.store import Store
@@ -53,6 +54,13 @@ def test_it_says_why_a_process_was_lost_that_is_back(status: Run, store: Store, 
     assert (told.exit_code, "gpu@one, lost: It hung." in told.stdout) == (0, True), told.stdout
     [gpu] = [each for each in json.loads(status("--json").stdout)["processes"] if each["kind"] == "gpu"]
     assert (gpu["state"], gpu["lost_last_hour"], gpu["last_end_reason"]) == ("live", 1, "It hung.")
+
+
+def test_it_names_a_paused_receiver(status: Run, run: Run, store: Store, app: App) -> None:
+    beat(store, *ProcessKind)
+    run("deliveries", "pause", app.name, "hooks.example.com")
+    told = status()
+    assert (told.exit_code, "Webhooks of test to hooks.example.com are paused since" in told.stdout) == (0, True)
 
 
 def test_without_redis_it_says_so(run: Run, store: Store) -> None:

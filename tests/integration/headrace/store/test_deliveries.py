@@ -16,6 +16,7 @@ from api.schemas.jobs import JobRequest
 from headrace.domain.apps import App
 from headrace.domain.deliveries import START, Delivery, Pulled, Terms
 from headrace.domain.ids import new_id
+from headrace.errors import InvalidRequest, NotFound
 from headrace.store import Store, apps, deliveries
 from headrace.store.sql import text_of
 from headrace.tables import deliveries as table
@@ -93,6 +94,55 @@ def test_a_pull_takes_no_more_of_an_app_or_a_receiver_than_has_slots(store: Stor
     assert of_test.total() == 16
     assert set(of_test.values()) == {4}, "in turn"
     assert by_url(pulled)[GOOD] == 8
+
+
+def pause(store: Store, app: str, receiver: str) -> int:
+    with store.begin() as db:
+        return deliveries.pause(db, apps.find_app(db, app).id, deliveries.read_receiver(receiver))
+
+
+def test_what_waits_for_a_paused_receiver_is_not_pulled_and_keeps_its_tries_and_its_schedule(
+    store: Store, due: Write
+) -> None:
+    paused = due(BAD, 20, since_s=400)
+    due(BAD, 1, app="other", since_s=3)
+    due(GOOD, 1, since_s=2)
+    assert pause(store, "test", "BAD.example") == 20
+
+    pulled = pull(store)
+
+    assert by_url(pulled.deliveries) == {BAD: 1, GOOD: 1}, "the other app's, and the other receiver's"
+    assert pulled.given_up == []
+    assert not pull(store).deliveries
+    with store.begin() as db:
+        left = db.execute(sa.select(table.c.tries, table.c.state, table.c.last_error).where(table.c.id.in_(paused)))
+        assert set(left) == {(0, "pending", None)}
+        assert deliveries.oldest_due(db, 100) == (0, 0.0), "a paused one is not late"
+        assert deliveries.newest(db, limit=100)[-1].shown_state == "paused"
+        app_id = apps.find_app(db, "test").id
+        assert deliveries.resume(db, app_id, "bad.example") == 20
+
+    assert by_url(pull(store).deliveries) == {BAD: TERMS.per_receiver}
+    with store.begin() as db:
+        assert deliveries.oldest_due(db, 100)[0] == 20 - TERMS.per_receiver
+
+
+def test_a_port_is_part_of_a_paused_receiver(store: Store, due: Write) -> None:
+    due("https://bad.example:8443/hook")
+    due(BAD)
+    pause(store, "test", "https://Bad.example:8443/any?token=1")
+    assert by_url(pull(store).deliveries) == {BAD: 1}
+
+
+@pytest.mark.parametrize("text", ["", " ", "a b", "/hook", "bad.example\x00", "a" * 3000])
+def test_what_names_no_receiver_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="is no receiver"):
+        deliveries.read_receiver(text)
+
+
+def test_only_a_paused_receiver_is_resumed(store: Store, app: App) -> None:
+    with store.begin() as db, pytest.raises(NotFound, match="is not paused"):
+        deliveries.resume(db, app.id, "bad.example")
 
 
 def test_what_is_about_a_batch_has_its_apps_secrets_and_is_listed_and_sent_again_as_any(store: Store, app: App) -> None:

@@ -22,7 +22,7 @@ from headrace.domain.queues import Ticket
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, apps, keys, operators
 from headrace.store.audit import Audit, this_user
-from headrace.tables import api_keys, audit_log, deliveries, hosts, job_texts, jobs, metadata
+from headrace.tables import api_keys, audit_log, deliveries, hosts, job_texts, jobs, metadata, paused_receivers
 from tests.unit.headrace.cli.test_commands import leaves
 
 Run = Callable[..., Result]
@@ -47,6 +47,8 @@ ACTS: Mapping[str, tuple[str, Action]] = {
     "retry": ("{job}", Action.JOB_RETRY),
     "jobs show --text": ("{job}", Action.JOB_READ_TEXTS),
     "deliveries retry": ("{delivery}", Action.DELIVERY_RETRY),
+    "deliveries pause": ("test receiver.example", Action.RECEIVER_PAUSE),
+    "deliveries resume": ("test paused.example", Action.RECEIVER_RESUME),
     "hosts drain": ("host-1 --yes", Action.HOST_DRAIN),
     "hosts resume": ("host-2", Action.HOST_RESUME),
     "operators create": ("bob --role viewer --generate", Action.OPERATOR_CREATE),
@@ -68,7 +70,7 @@ CHANGE_NOTHING = frozenset(
             "queues",
             "jobs",
             "jobs show",
-            "deliveries",
+            *("deliveries", "deliveries paused"),
             "apps list",
             "apps show",
         ),
@@ -112,6 +114,7 @@ def there(store: Store, app: App, queued: Callable[..., Ticket], tmp_path: Path)
         url = f"https://receiver.example/{CANARY}"
         row = {"event": "test", "url": url, "data": {}, "state": "failed"}
         db.execute(sa.insert(deliveries).values(id=delivery_id, app_id=app.id, **row))
+        db.execute(sa.insert(paused_receivers).values(app_id=app.id, receiver="paused.example"))
         lease = {"pool": "chat", "ready_at": sa.func.now(), "requested_at": sa.func.now()}
         db.execute(sa.insert(hosts).values(id="host-1", **lease))
         db.execute(sa.insert(hosts).values(id="host-2", drain_at=sa.func.now(), end_reason="by_hand", **lease))
