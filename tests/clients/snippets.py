@@ -74,8 +74,9 @@ def checked_types(programs: Mapping[str, str], folder: Path) -> str:
 
 def run(language: str, text: str, folder: Path, env: Mapping[str, str]) -> str:
     """What the program prints. Raises: AssertionError if it fails, with what it said."""
-    if "curl" in text and language == "sh" and not shutil.which("curl"):
-        pytest.skip("This machine has no curl.")
+    for tool in ("curl", "jq"):
+        if tool in text and language == "sh" and not shutil.which(tool):
+            pytest.skip(f"This machine has no {tool}.")
     words = command(language, text, folder)
     done = subprocess.run(
         words, cwd=folder, env=environment(folder, env), capture_output=True, text=True, timeout=DEADLINE_S, check=False

@@ -1,4 +1,4 @@
-"""What README.md and docs/guide.md, webhooks.md and batches.md give to copy, as it stands, against a whole stack."""
+"""What README.md and pages of docs give to copy, as it stands, against a whole stack."""
 
 import json
 import re
@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from openai import OpenAI
 
+from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import new_id
 from headrace.policies.webhooks import APP_EVENTS, new_secret, payload, signed_headers
 from headrace.stack.demo_servers import Receiver
@@ -160,6 +161,80 @@ def test_the_batch_in_typescript_prints_an_answer(
         assert there in program
         program = program.replace(there, here)
     assert run("typescript", program, tmp_path, {}).startswith("completed [simulated] ")
+
+
+#: A line that its endpoint refuses.
+REFUSED = '{"custom_id": "row-bad", "method": "POST", "url": "/v1/chat/completions", "body": {"max_tokens": -1}}\n'
+
+
+def test_the_curl_of_the_batches_page_runs_a_batch_reads_it_and_retries_it(
+    stack: Stack, account: Callable[..., Account], tmp_path: Path
+) -> None:
+    blocks = [each.text for each in snippets("batches.md") if each.language == "sh" and "curl" in each.text]
+    assert len(blocks) == 2
+    (tmp_path / "lines.jsonl").write_text(f"{FILE.rstrip()}\n{REFUSED}", encoding="utf-8")
+    env = {"URL": stack.report.url, "KEY": account("batches-sh").key}
+    said = run("sh", "".join(blocks).replace("sleep 10", "sleep 0.2"), tmp_path, env)
+    assert '"status": "completed"' in said
+    assert '"failed": 1' in said
+    rows = [line for line in said.splitlines() if "\t[simulated] " in line]
+    assert len(rows) == len(FILE.splitlines()), said
+    results, retried = [line for line in said.splitlines() if '"row-bad"' in line], said.splitlines()[-1]
+    assert results
+    assert json.loads(retried)["status"] == "validating", retried
+
+
+@pytest.fixture
+def terminal(stack: Stack, account: Callable[..., Account], tmp_path: Path) -> Callable[..., str]:
+    """What the lines of a block of docs/terminal.md print, without their comments. Args: names: in place of words."""
+    shell = {"HEADRACE_URL": stack.report.url, "HEADRACE_API_KEY": account("terminal").key}
+
+    def of(block: str, **names: str) -> str:
+        words = {"bin/headrace": str(CHECKOUT.venv / "bin" / "headrace"), **names}
+        lines = [re.sub(r"  +#.*", "", line) for line in block.splitlines() if not line.startswith("export ")]
+        text = "\n".join(lines)
+        for there, here in words.items():
+            text = text.replace(there, here)
+        return run("sh", text, tmp_path, shell)
+
+    return of
+
+
+def terminal_block(begin: str) -> str:
+    """The block of docs/terminal.md that has this text."""
+    (found,) = [each for each in terminal_page() if begin in each]
+    return found
+
+
+def terminal_page() -> list[str]:
+    path = PROJECT_ROOT / "docs" / "terminal.md"
+    return re.findall(r"^```\w+\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_commands_of_the_terminal_page_submit_and_read_jobs(terminal: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text(terminal_block("What is a headrace?"), encoding="utf-8")
+    made = terminal("bin/headrace submit Hello --lane batch").split()[0]
+    # Without a terminal and a repository.
+    block = terminal_block("git log").replace(" --watch", "").replace("git log -3 --patch", "echo Hello")
+    said = terminal(re.sub(r"\bID\b", made, block))
+    assert said.count("[simulated] ") >= 3, said
+    assert "chat.normal" in said
+    assert len(re.findall(r"^\d\t", terminal(terminal_block("jq -r 'select")), re.MULTILINE)) == 2
+
+
+def test_the_commands_of_the_terminal_page_run_a_batch(terminal: Callable[..., str], tmp_path: Path) -> None:
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/responses", "body": body}
+        for name, body in {"row-1": {"input": "Hi"}, "row-bad": {"max_output_tokens": -1}}.items()
+    ]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    first, *block = terminal_block("bin/headrace batch submit").splitlines()
+    batch_id = terminal(first).strip()
+    # The status of `watch` is 1: a line has no answer.
+    rest = [f"{line.partition('#')[0]} || [ $? = 1 ]" if " watch " in line else line for line in block]
+    said = terminal("\n".join(rest), **{"batch_0197…": batch_id})
+    assert "row-1\t[simulated] " in said, said
+    assert said.count("batch_") > 2
 
 
 def test_the_lines_of_the_readme_answer(stack: Stack, account: Callable[..., Account], tmp_path: Path) -> None:
