@@ -22,10 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from headrace import connections
+from headrace.cli import hinting
 from headrace.cli.access.keys import DEVELOPMENT_APP
 from headrace.cli.client import Api, wait_for_end
 from headrace.cli.output import table
 from headrace.config import Settings
+from headrace.config.pools import DEFAULT_MODEL
 from headrace.domain.states import JobState
 from headrace.stack.demo_servers import PaidStandIn, Received, Receiver
 from headrace.stack.postgres import bin_folder
@@ -46,6 +48,7 @@ class Demo:
         paid: the job that the stand-in of the paid API answered; None without it.
         verified: the number of webhooks with a valid signature.
         bills: the ledger beside the bill of this machine.
+        pool: that answers.
         env: settings that only the demo's own processes have, as variables of the environment.
         is_cold: True if the demo first had to install, convert or create something.
         first_answer_s: seconds from the start of the command, installation included.
@@ -59,6 +62,7 @@ class Demo:
     verified: int
     secret: str
     bills: Reconciliation
+    pool: str
     env: Mapping[str, str]
     is_cold: bool
     first_answer_s: float
@@ -95,8 +99,9 @@ def show(console: Console, demo: Demo) -> None:
 def _show_answers(console: Console, demo: Demo) -> None:
     for prompt, job in zip(demo.prompts, demo.jobs, strict=True):
         answer = job["text"] if job["text"] is not None else f"{job['status']}: {job['error']}"
+        cut = f" […] cut at {job['max_tokens']} tokens" if job["finish_reason"] == "length" else ""
         console.print(f"[bold cyan]{job['lane']}[/]  [bold]{escape(prompt)}[/]")
-        console.print(Padding(escape(answer.strip()), (0, 0, 1, 2)))
+        console.print(Padding(f"{escape(answer.strip())}[dim]{escape(cut)}[/]", (0, 0, 1, 2)))
 
 
 def _figures(demo: Demo) -> Table:
@@ -121,6 +126,10 @@ def _show_bills(console: Console, demo: Demo) -> None:
         console.print(f"Stand-in of the paid API: {escape(said)} {Decimal(paid['cost']['usd']):.6f} USD.")
     if not bills.hosts_usd:
         return
+    console.print(
+        "The sum above is what the app is charged: its tokens at their price. The ledger below has what they cost: "
+        "each request's share of this machine's time, and what the paid API bills."
+    )
     rate = bills.hosts_usd / bills.host_hours
     console.print(
         f"Ledger: requests {bills.requests_usd:.6f} + platform {bills.platform_usd:.6f} = {bills.ledger_usd:.6f} USD. "
@@ -154,10 +163,30 @@ def show_addresses(console: Console, demo: Demo) -> None:
     }
     for name, value in rows.items():
         console.out(f"{name:>14}  {value}", highlight=False)
+    console.print()
+    console.print(_notes(demo), markup=False)
     for name, text in _snippets(demo).items():
         console.print(f"\n{name}", style="bold")
         console.out(text, highlight=False)
     console.print()
+
+
+def _notes(demo: Demo) -> str:
+    """What this demo has of its own."""
+    lines = []
+    if (usd := demo.env.get("HEADRACE_BUDGETS__DAY_USD")) is not None:
+        lines.append(
+            f"Budget: {usd} USD a day for the stand-in of the paid API, which charges nothing. A real one needs its "
+            "key, and a budget of your own: 'bin/headrace budgets set --day-usd 5'."
+        )
+    if (tokens := demo.env.get(_variable(demo.pool, "default_max_tokens"))) is not None:
+        lines.append(f"An answer has {tokens} tokens at most here, unless a request says max_tokens.")
+    if demo.report.model == DEFAULT_MODEL and demo.report.engine == "vllm":
+        lines.append(
+            "Tools: so small a model seldom calls one by itself. With tool_choice 'required', or one function, it "
+            "does, and its arguments keep to their schema, but they may be nonsense."
+        )
+    return "\n".join(lines)
 
 
 def _snippets(demo: Demo) -> dict[str, str]:
@@ -244,6 +273,8 @@ console = Console(highlight=False)
 WEBHOOK_TIMEOUT_S = 30.0
 #: What this machine is assumed to cost, unless [scaling].host_type says it, so that the demo has a bill to share.
 HOST_TYPE, USD_PER_HOUR = "laptop", "0.10"
+#: The default of max_tokens: a laptop's CPU makes so many tokens within seconds.
+MAX_TOKENS = 128
 #: If the command began longer ago than this, in seconds, the installer has run first: a cold start.
 INSTALLED_AFTER_S = 5.0
 
@@ -281,13 +312,15 @@ PAID_PROMPT = Prompt("normal", "Who answers what this machine cannot?", overflow
 def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
     """Start the whole system here, submit real prompts in every lane, and show the answers and their cost."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell's background job ignores it, and this command runs until it comes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = Settings.load()
     began = time.time() if settings.demo_started_at is None else settings.demo_started_at
     is_cold = not (settings.state_dir / "postgres").exists() or time.time() - began > INSTALLED_AFTER_S
     console.rule("Headrace: starting everything on this machine")
     with Receiver() as receiver, _paid_api(settings) as paid:
         options = ("--brief", *(("--engine", engine) if engine else ()))
-        stack = Stack(settings.state_dir, options, _env(settings, paid), console.out)
+        stack = Stack(settings.state_dir, options, _env(settings, paid), lambda line: console.out(hinting(line)))
         with stack:
             result = _ask(settings, stack.report, receiver, paid, began, is_cold)
             show(console, result)
@@ -311,12 +344,22 @@ def _paid_api(settings: Settings) -> AbstractContextManager[PaidStandIn | None]:
 def _env(settings: Settings, paid: PaidStandIn | None) -> dict[str, str]:
     """What the stack gets in addition to this process's environment."""
     env = {"HEADRACE_WEBHOOKS__ALLOW_PRIVATE": "true"}
+    pool = settings.pools.get(settings.pool)
+    if pool is not None and pool.model == DEFAULT_MODEL and not pool.is_paid:
+        env[_variable(settings.pool, "default_max_tokens")] = str(min(pool.default_max_tokens, MAX_TOKENS))
+        if pool.tool_parser is not None:
+            env[_variable(settings.pool, "tool_strict_level")] = pool.tool_strict_level or "parameter"
     if settings.scaling.host_type is None:
         name = HOST_TYPE.upper()
         env |= {"HEADRACE_SCALING__HOST_TYPE": HOST_TYPE, f"HEADRACE_HOSTS__{name}__USD_PER_HOUR": USD_PER_HOUR}
     if paid is not None:
         env |= {"OPENAI_API_KEY": "sk-stand-in", "OPENAI_BASE_URL": paid.url, "HEADRACE_BUDGETS__DAY_USD": "1"}
     return env
+
+
+def _variable(pool: str, setting: str) -> str:
+    """The variable of a pool's setting."""
+    return f"HEADRACE_POOLS__{pool.upper()}__{setting.upper()}"
 
 
 def _ask(
@@ -344,6 +387,7 @@ def _ask(
         verified=sum(webhook.is_signed_with(secret) for webhook in webhooks),
         secret=secret,
         bills=bills,
+        pool=settings.pool,
         env={name: text for name, text in _env(settings, paid).items() if name.startswith("HEADRACE_")},
         is_cold=is_cold,
         first_answer_s=first_answer_s,

@@ -28,6 +28,11 @@ from typing import NoReturn
 #: (GB to download, GB on disk) for the locks when they were last compiled, rounded up.
 SIZE_GB = {"no vLLM": (0.2, 0.4), "CPU build of torch": (0.6, 2.3), "CUDA build of torch": (2.9, 5.8)}
 
+#: The speed for which the time of a download is told.
+MBIT_PER_S = 100
+#: With a smaller share of the packages on the disk, the time left is not told.
+LEAST_SHARE = 0.05
+
 #: Seconds between two messages that the installation goes on: uv prints nothing while it works.
 TELL_EVERY_S = 15.0
 
@@ -103,9 +108,36 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def announce(kind: str) -> None:
-    down, disk = SIZE_GB[kind]
-    say(f"Installing ({kind}), once: about {down} GB to download, {disk} GB on disk.")
+class Progress:
+    """Tells at each alarm how far the installation is: uv prints nothing while it works."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin. Args: folder: where the environment will be."""
+        self.folder, self.step = folder, "making the environment"
+        self.began = self.announced = time.monotonic()
+        self.disk_gb = 0.0
+        self.free = shutil.disk_usage(folder).free
+
+    def announce(self, kind: str) -> None:
+        down, self.disk_gb = SIZE_GB[kind]
+        self.step, self.announced, self.free = "packages", time.monotonic(), shutil.disk_usage(self.folder).free
+        minutes = down * 8000 / MBIT_PER_S / 60
+        took = f"{minutes:.0f} minutes" if minutes > 1.5 else f"{60 * minutes:.0f} s"
+        say(
+            f"Installing ({kind}), once: about {down} GB to download, which takes {took} at {MBIT_PER_S} Mbit/s, and "
+            f"{self.disk_gb} GB on disk."
+        )
+
+    def tell(self, *_: object) -> None:
+        now = time.monotonic()
+        text = f"Still installing after {now - self.began:.0f} s: {self.step}"
+        # By what the disk has less: uv unpacks beside the environment, and links the files at the end.
+        grown_gb = (self.free - shutil.disk_usage(self.folder).free) / 1e9
+        share = grown_gb / self.disk_gb if self.disk_gb else 0.0
+        if LEAST_SHARE <= share < 1:
+            left_s = (now - self.announced) * (1 - share) / share
+            text += f", {grown_gb:.1f} of about {self.disk_gb} GB, about {left_s:.0f} s left"
+        say(f"{text}.")
 
 
 def uv_settings(listed: str) -> dict[str, str]:
@@ -133,8 +165,9 @@ class Installer:
         lock: descriptor of the lock. The children inherit it, so the lock is free only when all of them have ended.
     """
 
-    def __init__(self, checkout: Checkout, lock: int) -> None:
+    def __init__(self, checkout: Checkout, lock: int, progress: Progress) -> None:
         self.checkout = checkout
+        self.progress = progress
         self.lock = lock
         self.python_m_pip = (str(checkout.python), "-I", "-m", "pip")
         self.environment: Mapping[str, str] = os.environ  # noqa: TID251 - runs before headrace.config can be imported
@@ -160,6 +193,7 @@ class Installer:
                 self.install_base()
             if "dev" in packages:
                 say("Installing the development tools.")
+                self.progress.step, self.progress.disk_gb = "development tools", 0.0
                 self.add("dev")
                 # Remove the folder first: pip would keep the packages that are already in it.
                 shutil.rmtree(checkout.sdk_floor, ignore_errors=True)
@@ -191,7 +225,7 @@ class Installer:
 
     def install_base(self) -> None:
         if not has_vllm_for_cpu():
-            announce("no vLLM")
+            self.progress.announce("no vLLM")
             say(f"vLLM has no CPU build for {platform()}: the simulator will answer here, and its answers will say so.")
             return self.add("core", "backtest")
         self.take_cpu_torch()
@@ -202,10 +236,11 @@ class Installer:
 
     def take_cpu_torch(self) -> None:
         """Install a CPU build of torch if an index offers one. Otherwise pip prefers PyPI's, whose hash it sees."""
+        self.progress.step = "looking for a CPU build of torch"
         tool = self.uv() if self.checkout.uv.exists() else self.pip()
         lock = ("--require-hashes", "-r", str(self.checkout.locks / "torch-cpu.txt"))
         offered = self.run((*tool, "--dry-run", *lock), quiet=True).returncode == 0
-        announce("CPU build of torch" if offered else "CUDA build of torch")
+        self.progress.announce("CPU build of torch" if offered else "CUDA build of torch")
         if offered and self.run((*tool, *lock)).returncode != 0:
             say("This CPU build of torch is none that the lock knows. PyPI's CUDA build is taken instead.")
 
@@ -266,25 +301,25 @@ def terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def ensure(checkout: Checkout, dev: bool) -> None:
+def ensure(checkout: Checkout, dev: bool, progress: Progress | None = None) -> None:
     """Install the missing layers of the environment. Cheap if it is complete."""
     wanted = checkout.wanted(dev)
     if wanted.items() <= checkout.held().items():
         return
     with only_one(checkout) as lock:
         if not wanted.items() <= checkout.held().items():
-            Installer(checkout, lock).install(wanted)
+            Installer(checkout, lock, progress or Progress(checkout.root)).install(wanted)
 
 
 def main(arguments: list[str]) -> None:
     checkout = Checkout(Path(__file__).resolve().parents[2])
     dev = arguments[:1] == ["--dev"]
     signal.signal(signal.SIGTERM, terminated)
-    started = time.monotonic()
-    signal.signal(signal.SIGALRM, lambda *_: say(f"Still installing after {time.monotonic() - started:.0f} s."))
+    progress = Progress(checkout.root)
+    signal.signal(signal.SIGALRM, progress.tell)
     signal.setitimer(signal.ITIMER_REAL, TELL_EVERY_S, TELL_EVERY_S)
     try:
-        ensure(checkout, dev)
+        ensure(checkout, dev, progress)
     except InstallError as failure:
         sys.exit(str(failure))
     except KeyboardInterrupt:

@@ -24,6 +24,8 @@ from headrace.stack.watchdog import WatchdogPipe
 HURRY_S = 2.0
 #: Seconds before a change that could not be reported is reported again.
 TELL_AGAIN_S = 1.0
+#: Seconds after which services that are not ready yet are named again.
+STILL_S = 15.0
 _TICK_S = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -109,7 +111,7 @@ class Supervisor:
 
     def _await(self, starting: list[RunningService]) -> None:
         """Wait until each service is ready, and report it. Raises: StackError, _StopRequested."""
-        began = time.monotonic()
+        began = tell_at = time.monotonic()
         waiting = list(starting)
         while waiting:
             for each in list(waiting):
@@ -122,6 +124,10 @@ class Supervisor:
                     self._say(f"{service.name} {'done' if service.once else 'ready'} ({waited_s:.1f} s)")
                 elif waited_s > service.ready_timeout_s:
                     raise StackError(f"{service.name} was not ready within {waited_s:.0f} s. {each.child.last_words()}")
+            if waiting and time.monotonic() - tell_at > STILL_S:
+                tell_at = time.monotonic()
+                names = ", ".join(each.service.name for each in waiting)
+                self._say(f"still starting {names} ({tell_at - began:.0f} s)")
             time.sleep(_TICK_S)
 
     @property

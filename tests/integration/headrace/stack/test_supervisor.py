@@ -23,9 +23,11 @@ from pathlib import Path
 from headrace.errors import StackError
 from headrace.stack.child import Command
 from headrace.stack.state_folder import state_lock
+from headrace.stack import supervisor as of_stack
 from headrace.stack.services import Service
 from headrace.stack.supervisor import Supervisor
 
+of_stack.STILL_S = 0.2
 folder = Path(sys.argv[1])
 
 def service(spec):
@@ -147,6 +149,14 @@ def test_a_stage_starts_only_when_the_one_before_is_ready(start: Start, tmp_path
     run = start([service("database", ready="open")], [service("worker")])
     until((tmp_path / "database").exists, "database runs")
     assert not (tmp_path / "worker").exists()
+    (tmp_path / "open").touch()
+    assert run.pids.keys() == {"database", "worker"}
+
+
+def test_what_is_not_ready_yet_is_named_again_and_again(start: Start, tmp_path: Path) -> None:
+    run = start([service("database"), service("worker", ready="open")])
+    run.says("database ready (")
+    until(lambda: run.output.read_text().count("still starting worker (") > 1, "it says so twice")
     (tmp_path / "open").touch()
     assert run.pids.keys() == {"database", "worker"}
 

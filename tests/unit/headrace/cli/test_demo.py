@@ -37,7 +37,8 @@ def demo() -> Demo:
         pids={},
     )
     usage = {"prompt_tokens": 36, "output_tokens": 24, "total_tokens": 60}
-    job = {"lane": "normal", "text": "It is wide.", "usage": usage, "cost": {"usd": "0.000006600"}}
+    facts = {"text": "It is wide.", "usage": usage, "cost": {"usd": "0.000006600"}, "max_tokens": 24}
+    job = {"lane": "normal", "finish_reason": "length", **facts}
     signature = dict.fromkeys(("webhook-id", "webhook-timestamp", "webhook-signature"), "x")
     return Demo(
         report=report,
@@ -48,7 +49,8 @@ def demo() -> Demo:
         verified=1,
         secret="whsec_test",
         bills=Reconciliation(Decimal("0.0010"), Decimal("0.0002"), Decimal(0), Decimal("0.012"), Decimal("0.0012")),
-        env={"HEADRACE_BUDGETS__DAY_USD": "1"},
+        pool="chat",
+        env={"HEADRACE_BUDGETS__DAY_USD": "1", "HEADRACE_POOLS__CHAT__DEFAULT_MAX_TOKENS": "128"},
         is_cold=True,
         first_answer_s=80.0,
         total_s=82.0,
@@ -64,6 +66,8 @@ def test_what_came_back_fits_the_terminal(console: Console, demo: Demo) -> None:
     show(console, demo)
     text = said(console)
     assert max(map(len, text.splitlines())) <= 80
+    assert "It is wide. […] cut at 24 tokens" in text
+    assert "what the app is charged" in text
     assert "60 tokens for 0.000007 USD" in " ".join(text.split())
     assert PROMPT in text
     assert "= 0.001200 USD. Difference 0.000000000 USD, 0.0000%." in " ".join(text.split())
@@ -77,3 +81,7 @@ def test_how_to_go_on_by_hand_is_told_apart(console: Console, demo: Demo) -> Non
     addresses = ["http://127.0.0.1:8000/docs", "http://127.0.0.1:8600/ops"]
     for needed in ("go on by hand", *addresses, "hr-test", "whsec_test", "psql", "export HEADRACE_BUDGETS__DAY_USD=1"):
         assert needed in said(console)
+    text = " ".join(said(console).split())
+    assert "Budget: 1 USD a day for the stand-in" in text
+    assert "An answer has 128 tokens at most here" in text
+    assert "With tool_choice 'required'" in text

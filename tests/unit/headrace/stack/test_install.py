@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from headrace.stack import install
-from headrace.stack.install import Checkout, Installer, InstallError, ensure, main, only_one, uv_settings
+from headrace.stack.install import Checkout, Installer, InstallError, Progress, ensure, main, only_one, uv_settings
 
 LOCKS = ("uv", "core", "backtest", "torch-cpu", "cpu", "cuda", "dev", "sdk-floor")
 
@@ -252,9 +253,10 @@ def signals() -> Iterator[None]:
 def test_a_long_installation_says_that_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def take_long(_: Checkout, dev: bool) -> None:
+    def take_long(_: Checkout, dev: bool, progress: Progress) -> None:
         deadline = time.monotonic() + 10
-        while "Still installing" not in (said := capsys.readouterr().err):
+        progress.step = "packages"
+        while "Still installing after 0 s: packages." not in (said := capsys.readouterr().err):
             assert time.monotonic() < deadline, (said, dev)
 
     monkeypatch.setattr(install, "TELL_EVERY_S", 0.01)
@@ -263,6 +265,28 @@ def test_a_long_installation_says_that_it_goes_on(
     main([])
 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_installation_tells_its_size_its_time_and_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, free = SimpleNamespace(now_s=1000.0), [100e9]
+    monkeypatch.setattr(install, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    progress = Progress(tmp_path)
+    progress.announce("CUDA build of torch")
+    assert capsys.readouterr().err == (
+        "Installing (CUDA build of torch), once: about 2.9 GB to download, which takes 4 minutes at 100 Mbit/s, and "
+        "5.8 GB on disk.\n"
+    )
+    clock.now_s, free[0] = 1015.0, 100e9 - 0.1e9
+    progress.tell()
+    assert capsys.readouterr().err == "Still installing after 15 s: packages.\n", "too little to tell the rest by"
+    clock.now_s, free[0] = 1060.0, 100e9 - 1.45e9
+    progress.tell()
+    assert capsys.readouterr().err == (
+        "Still installing after 60 s: packages, 1.4 of about 5.8 GB, about 180 s left.\n"
+    )
 
 
 def test_what_pip_is_told_is_told_to_uv_when_it_says_the_same() -> None:
