@@ -465,6 +465,12 @@ def test_the_caches_are_counted_by_app_and_pool(
     assert ["chat", "-", "no", "-", "-"] in rows
 
 
+def test_the_chart_beside_decisions_shows_the_day_that_its_caption_names(viewer: Browser) -> None:
+    text = viewer.get("/hosts").text
+    assert "hours=24" in text.partition("depth.svg")[2].partition(">")[0]
+    assert "The last day:" in text
+
+
 @pytest.mark.parametrize("path", ["/queues", "/hosts"])
 def test_pages_say_since_when_no_control_process_was_seen(viewer: Browser, store: Store, path: str) -> None:
     def decide(age: str) -> None:
