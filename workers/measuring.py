@@ -22,7 +22,7 @@ from headrace.policies.answers import ExpectedOutputs
 from headrace.store import Store, deliveries
 from headrace.store.fleet import observations, workers
 from workers.delivering.deliver import DeliverySlots
-from workers.engines.base import Engine, EngineStats, GpuUse
+from workers.engines.base import Engine, EngineStats
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -159,9 +159,13 @@ class WorkerMetrics(Collector):
     def _of_engine(self, stats: EngineStats) -> Iterator[Metric]:
         yield self._gauge("engine_running", "Requests in the engine's batch.", stats.running)
         yield self._gauge("engine_waiting", "Requests that the engine has and does not run.", stats.waiting)
-        if stats.kv_use is not None:
-            yield self._gauge("kv_used_ratio", "Share of the KV blocks that are in use.", stats.kv_use)
-        yield from self._of_gpus(stats.gpus)
+        yield self._gauge("kv_used_ratio", "Share of the KV blocks that are in use.", stats.kv_use)
+        gpus = stats.gpus
+        yield self._gauge("gpu_busy_ratio", "Share of the time in which the engine's GPUs ran a kernel.", gpus.busy)
+        yield self._gauge(
+            "gpu_memory_used_ratio", "Share of the memory of the engine's GPUs that is taken.", gpus.memory
+        )
+        yield self._gauge("gpu_watts", "Power of the engine's GPUs.", gpus.watts)
         yield self._counter("engine_steps", "Steps of the whole batch.", stats.steps)
         yield self._counter("prompt_tokens", "Prompt tokens read, cached ones included.", stats.prompt_tokens)
         yield self._counter("output_tokens", "Tokens made.", stats.output_tokens)
@@ -174,19 +178,11 @@ class WorkerMetrics(Collector):
         first_token.add_metric([self.pool], stats.first_tokens, stats.first_token_s)
         yield first_token
 
-    def _of_gpus(self, gpus: GpuUse) -> Iterator[Metric]:
-        named = {
-            "gpu_busy_ratio": ("Share of the time in which the engine's GPUs ran a kernel.", gpus.busy),
-            "gpu_memory_used_ratio": ("Share of the memory of the engine's GPUs that is taken.", gpus.memory),
-            "gpu_watts": ("Power of the engine's GPUs.", gpus.watts),
-        }
-        for name, (about, value) in named.items():
-            if value is not None:
-                yield self._gauge(name, about, value)
-
-    def _gauge(self, name: str, about: str, value: float) -> Metric:
+    def _gauge(self, name: str, about: str, value: float | None) -> Metric:
+        """Args: value: None: it has no sample."""
         metric = GaugeMetricFamily(f"headrace_{name}", about, labels=["pool"])
-        metric.add_metric([self.pool], value)
+        if value is not None:
+            metric.add_metric([self.pool], value)
         return metric
 
     def _counter(self, name: str, about: str, value: float) -> Metric:
