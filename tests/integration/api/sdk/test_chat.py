@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 
-from headrace.domain.ids import parse_id
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, parse_id
 from headrace.domain.states import JobState
 from headrace.store import Store
+from headrace.store.fleet import workers
 from headrace.store.jobs import transitions
 from headrace.tables import jobs
 
@@ -159,11 +161,18 @@ def test_a_job_that_went_wrong_is_an_error_and_is_not_ordered_again(
     assert calls.count("POST /v1/chat/completions") == 1
 
 
-def test_a_job_that_expired_is_ordered_again(make_sdk: Callable[..., OpenAI], key: str, calls: list[str]) -> None:
+@pytest.mark.parametrize(("workers_live", "tries"), [(True, 2), (False, 1)], ids=["a worker serves", "none comes"])
+def test_a_job_that_expired_is_ordered_again_where_that_may_help(
+    make_sdk: Callable[..., OpenAI], key: str, store: Store, calls: list[str], workers_live: bool, tries: int
+) -> None:
+    if workers_live:
+        with store.begin() as db:
+            info = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
+            workers.register(db, info, 600)
     with pytest.raises(openai.InternalServerError) as raised:
         create(make_sdk(key, max_retries=1), extra_body={"job": {"max_wait": 0.1}})
     assert (raised.value.status_code, raised.value.code) == (503, "expired")
-    assert calls.count("POST /v1/chat/completions") == 2
+    assert calls.count("POST /v1/chat/completions") == tries
 
 
 @pytest.mark.parametrize(
