@@ -166,9 +166,12 @@ def test_open_streams_keep_no_call_from_its_answer_while_redis_is_silent(
             found = re.search(r'"id":"(resp_\w+)"', next(first.iter_text()))
             assert found is not None
         request = f"GET /v1/responses/{found[1]}?stream=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
-        for _ in range(STREAMS):
-            streams.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(request.encode())
-        until(lambda: held.held == STREAMS)
+        readers = [streams.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(STREAMS)]
+        for reader in readers:
+            reader.sendall(request.encode())
+        # Each has asked Redis for the first time.
+        assert all(reader.recv(1) for reader in readers)
+        assert held.held == STREAMS
         took_s = list[float]()
         with stopped(redis):
             until_s = time.monotonic() + 3 * REDIS_TIMEOUT_S
