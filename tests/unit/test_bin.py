@@ -110,7 +110,7 @@ def test_a_check_that_fails_fails_all(tmp_path: Path, failing: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_interrupted_ends_its_tests(tmp_path: Path, number: signal.Signals) -> None:
     begun = tmp_path / "begun"
-    script = checkout(tmp_path, pytest_does=f"touch {begun}; exec sleep 300")
+    script = checkout(tmp_path, pytest_does=f": > {begun}; exec sleep 300")
     with subprocess.Popen([script], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as run:
         until(begun.exists, "the tests run")
         run.send_signal(number)

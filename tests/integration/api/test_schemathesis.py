@@ -43,6 +43,8 @@ SETTINGS: dict[str, Any] = {
         "allow_header_conformance": {"enabled": False},
         "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "504"]},
     },
+    # It takes a form with both of its fields for one without them, once it has made them of another type.
+    "operations": [{"include-name": "POST /v1/files", "checks": {"negative_data_rejection": {"enabled": False}}}],
 }
 #: Ends of a job that its caller asked for himself, by a max_wait or a deadline that is over at once.
 HONEST_ENDS = {"expired", "deadline_exceeded"}

@@ -11,7 +11,10 @@ START = """
 import importlib.machinery, os, signal, sys, types
 from headrace import __main__ as start
 
-def main():
+class LazyGroup:
+    pass
+
+def main(**_):
     with main.importing():
         interrupt("import of a command")
     try:
@@ -33,7 +36,7 @@ class Importer:
         return None
 
     def exec_module(self, module):
-        module.main = main
+        module.main, module.LazyGroup = main, LazyGroup
 
 signal.signal(signal.SIGINT, {handler})
 sys.meta_path.insert(0, Importer())
