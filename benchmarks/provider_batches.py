@@ -1,4 +1,4 @@
-"""What becomes of lines at the provider's batch tier when its batches go wrong, and whether the ledger has its bill.
+"""Send lines to the provider's batch tier while its batches go wrong, and compare the ledger with its bill.
 
 The claim: each line ends once and right, whatever the provider left out, returned twice or made up; and what it billed
 and did not return is booked, to the last digit. The provider keeps its own bill.
@@ -24,7 +24,7 @@ from bed.testbed import Counts, Testbed, console, line_of, patched, wait_until
 from tests.contracts.batch_provider import BatchProvider
 from tests.contracts.conftest import StandIn
 
-#: By fault, how many of so many lines the provider answers. `none` is no fault.
+#: By fault, the number of lines that the provider answers, of those in a batch. `none` is no fault.
 ANSWERED = {
     "none": lambda lines: lines,
     "expires": lambda lines: lines // 2,

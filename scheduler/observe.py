@@ -68,8 +68,7 @@ def observe(deps: ControlDeps) -> int:
         ]
         observations.add_samples(db, samples)
         since = at - timedelta(seconds=WINDOW_S)
-        window = observations.recent_samples(db, deps.queues, since)
-        run_times = _run_times(db, deps, since)
+        window, run_times = observations.recent_samples(db, deps.queues, since), _run_times(db, deps, since)
     deps.tallies.note_observed(samples, waits, ends)
     deps.tallies.note_served(served)
     deps.tallies.note_charged(charged)

@@ -204,16 +204,20 @@ def _make_webhook_app(settings: Settings) -> Celery:
 
         terminate = stop
 
-    # Celery shows a failed try as RETRY: a receiver that is down is no failed task of this system.
     @app.task(name=DELIVER, shared=False)
     def deliver(delivery_id: str, tries: int) -> None:
-        try:
-            use_case.run(UUID(hex=delivery_id), tries)
-        except DeliveryFailed as error:
-            raise Retry(exc=error) from None
+        _deliver(use_case, UUID(hex=delivery_id), tries)
 
     app.steps["worker"].add(OutboxStep)
     return app
+
+
+def _deliver(use_case: Deliver, delivery_id: UUID, tries: int) -> None:
+    """Make one try. Celery shows a failed one as RETRY: a receiver that is down is no failed task of this system."""
+    try:
+        use_case.run(delivery_id, tries)
+    except DeliveryFailed as error:
+        raise Retry(exc=error) from None
 
 
 def _make_gpu_app(settings: Settings) -> Celery:

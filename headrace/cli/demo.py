@@ -273,7 +273,7 @@ console = Console(highlight=False)
 WEBHOOK_TIMEOUT_S = 30.0
 #: What this machine is assumed to cost, unless [scaling].host_type says it, so that the demo has a bill to share.
 HOST_TYPE, USD_PER_HOUR = "laptop", "0.10"
-#: The default of max_tokens: a laptop's CPU makes so many tokens within seconds.
+#: The default of max_tokens. A laptop's CPU makes this number of tokens within seconds.
 MAX_TOKENS = 128
 #: If the command began longer ago than this, in seconds, the installer has run first: a cold start.
 INSTALLED_AFTER_S = 5.0

@@ -50,10 +50,8 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     why      what made it so, and the number of the decision, which 'headrace scale' lists
 
     A machine that serves several pools has a lease for each, is billed once, and is one line, since its last change.
-    JSON, and the ended ones, have each lease.
-
-    '-' means unknown: 'headrace.toml' has no price for the host's type. A terminal of 110 columns also shows the type
-    and the provider's name of the machine.
+    JSON, and the ended ones, have each lease. '-' means unknown: 'headrace.toml' has no price for the host's type. A
+    terminal of 110 columns also shows the type and the provider's name of the machine.
     """
     if context.invoked_subcommand is not None:
         return
@@ -61,23 +59,27 @@ def hosts(context: click.Context, with_ended: bool, pool: str | None, limit: int
     with database(settings) as db:
         settings = _as_run(db, settings)
         _check_pool(settings, pool, db)
-        now = clock.now(db)
-        removed = removed_pools(db, settings.own_pools)
+        now, removed = clock.now(db), removed_pools(db, settings.own_pools)
         found = host_list.live(db, pool)
         gone = host_list.ended(db, pool, limit) if with_ended else []
     if as_json:
         print_json([_json(each, now) for each in [*found, *gone]])
     elif found or gone:
-        out.print(_table([*_machines(found), *([each] for each in gone)], now))
+        _print(found, gone, now)
     else:
         out.print(_nothing(settings, with_ended))
-    for each in [] if as_json else [*found, *gone]:
-        if each.by_hand is not None:
-            notes.print(f"{each.work.lease.id}: {each.by_hand}", markup=False, soft_wrap=True)
     if len(gone) == limit:
         notes.print(f"More may have ended: these are the last {limit}, --limit N shows more.")
     for name in removed if pool is None else {pool}.intersection(removed):
         notes.print(removed_notice(name, settings.scaling.mode), markup=False)
+
+
+def _print(found: Sequence[ListedHost], gone: Sequence[ListedHost], now: datetime) -> None:
+    """The table, and below it what operators did by hand."""
+    out.print(_table([*_machines(found), *([each] for each in gone)], now))
+    for each in [*found, *gone]:
+        if each.by_hand is not None:
+            notes.print(f"{each.work.lease.id}: {each.by_hand}", markup=False, soft_wrap=True)
 
 
 _of_pool = click.option("--pool", metavar="NAME", help="Its pool, if the machine serves several.")

@@ -184,13 +184,12 @@ class Machine:
         self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port, self.ops_port})
         metrics_ports = METRICS_PORTS | self._workers.metrics_ports(PORTS_APART)
         self._metrics_ports = {name: ports.pick(port + shift) for name, port in metrics_ports.items()}
-        pepper = settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper"))
         self.settings = settings.model_copy(
             update={
                 "state_dir": state,
                 "database_url": self._postgres.url if self._postgres else settings.database_url,
                 "redis_url": self._valkey.url if self._valkey else settings.redis_url,
-                "pepper": pepper,
+                "pepper": settings.pepper if "pepper" in given else SecretStr(persistent_secret(state / "pepper")),
             }
         )
         if options.scale is not None:

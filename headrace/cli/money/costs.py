@@ -21,7 +21,7 @@ from headrace.store import actions, clock
 from headrace.store.money import costs as store
 from headrace.store.money import tariffs
 from headrace.store.money.bills import PoolCheck
-from headrace.store.money.costs import AppMonth, PoolMonth
+from headrace.store.money.costs import AppMonth, OpenHours, PoolMonth
 from headrace.store.money.host_hours import HostTerms
 
 #: Errors above this share of a bill are an alert.
@@ -92,11 +92,14 @@ def costs(context: click.Context, month: datetime | None, as_csv: bool, as_json:
     else:
         _print(since, pools, apps)
         for each in cost.open_hours:
-            opened = f"{each.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            notes.print(
-                f"The hosts of pool {each.pool} cost {each.hosts_usd:,.4f} USD since {opened}, provisionally: these "
-                "hours are not closed."
-            )
+            notes.print(_open(each))
+
+
+def _open(hours: OpenHours) -> str:
+    """What the hosts of hours that are not closed cost so far."""
+    since = f"{hours.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    cost = f"The hosts of pool {hours.pool} cost {hours.hosts_usd:,.4f} USD since {since}"
+    return f"{cost}, provisionally: these hours are not closed."
 
 
 @costs.command()

@@ -164,9 +164,9 @@ WRITE_OFF_FACTOR = 1.5
 MOST_DOUBLINGS = 3
 #: With fewer measured hosts the settings' time is used.
 ENOUGH_HOSTS = 10
-#: A host on order is expected in so many seconds at least, however late it is.
+#: The least time until a host on order is expected, in seconds, however late it is.
 LEAST_LEFT_S = 5.0
-#: A worker process that was seen so many seconds ago is likely being restarted.
+#: A worker process that was seen within this time, in seconds, is likely being restarted.
 RESTART_S = 60.0
 #: The newest hosts that are measured.
 NEWEST_HOSTS = 200
