@@ -344,11 +344,11 @@ def test_a_body_that_ends_early_is_a_fault_that_may_be_on_the_bill(stand_in: Any
     ids=["a chunk without a size", "a header too long"],
 )
 def test_what_is_no_http_is_a_fault_that_may_be_on_the_bill(
-    stand_in: Any, engine: OpenAIEngine, body: Any, headers: dict[str, str]
+    stand_in: Any, impatient: OpenAIEngine, body: Any, headers: dict[str, str]
 ) -> None:
     stand_in.script = [(200, body, headers)]
     with pytest.raises(EngineFault) as caught:
-        engine.generate(REQUEST)
+        impatient.generate(REQUEST)
     assert caught.value.may_be_billed
 
 

@@ -225,9 +225,12 @@ class OpenAIEngine:
             options={"timeout": silence_s, "security": {"bearer_auth": True}},
             stream=True,
         )
-        async with aclosing(response):
+        # The transport forgets its own timeout, and its reader, where a chunk's size is malformed.
+        clock = asyncio.get_running_loop().time
+        async with aclosing(response), asyncio.timeout(silence_s) as silence:
             call.rates = rates(response.headers)
             async for data in _pieces(response):
+                silence.reschedule(clock() + silence_s)
                 call.read(data)
         call.read(b"\n")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from click.testing import Result
+from redis import Redis
 
 from headrace.config import Settings
 from headrace.domain.apps import App
@@ -17,8 +18,8 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def status(run: Run, settings: Settings) -> Run:
-    """Runs the command on the Redis of the tests."""
+def status(run: Run, redis: Redis, settings: Settings) -> Run:
+    """Runs the command on an empty Redis."""
     return lambda *arguments: run("status", *arguments, REDIS_URL=settings.redis_url)
 
 
