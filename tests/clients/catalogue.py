@@ -76,10 +76,6 @@ BOTH_APIS = (
 )
 OPENAI = (*BOTH_APIS, "batches")
 OPENAI_NODE = (*BOTH_APIS, "structured_stream", "turns", "batches")
-OF_RUN_TOOLS = (
-    "With the demo's model in vLLM, `runTools` is told which function to call, and ends once it has run: a model as "
-    "small as that does not call one by itself."
-)
 OF_VERCEL_AI_6 = "In AI SDK 6, `isStepCount` is called `stepCountIs`."
 VERCEL_AI = (*BOTH_APIS, "structured_stream", "turns")
 
@@ -153,14 +149,13 @@ CLIENTS = (
         "python/vllm_bench.py",
         ("benchmark",),
         note=(
-            "Before it begins, it compares its tokenizer with the server's, and sends no key there. Headrace counts "
-            "tokens for known apps alone, so the tool prints `/tokenize unavailable` and goes on: with the model's own "
+            "It prints `/tokenize unavailable`, because it sends no key there, and goes on: with the model's own "
             "`--tokenizer` nothing changes."
         ),
     ),
     Client("GuideLLM", "guidellm", "python/guidellm_run.py", ("benchmark",)),
-    Client("openai-node 7", "openai-7", "node/openai.mjs", OPENAI_NODE, "node", note=OF_RUN_TOOLS),
-    Client("openai-node 6", "openai-6", "node/openai.mjs", OPENAI_NODE, "node", note=OF_RUN_TOOLS),
+    Client("openai-node 7", "openai-7", "node/openai.mjs", OPENAI_NODE, "node"),
+    Client("openai-node 6", "openai-6", "node/openai.mjs", OPENAI_NODE, "node"),
     Client("Vercel AI SDK 7", "vercel-ai-7", "node/vercel_ai.mjs", VERCEL_AI, "node", note=OF_VERCEL_AI_6),
     Client("Vercel AI SDK 6", "vercel-ai-6", "node/vercel_ai.mjs", VERCEL_AI, "node", note=OF_VERCEL_AI_6),
 )

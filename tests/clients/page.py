@@ -14,8 +14,7 @@ INTRODUCTION = """# Clients
 *Written by `bin/headrace python -m tests.clients.page`. Do not edit.*
 
 Headrace serves OpenAI's API, so a client that takes a base URL works unchanged. For each client, this page has the
-lines to copy, and an example with tools and one with structured output where it has them. All of these lines run as
-tests; [what else is tested](#what-is-tested) is at the end.
+lines to copy, which run as tests. [What else is tested](#what-is-tested) is at the end.
 
 `URL` is the address with `/v1`, such as `http://127.0.0.1:8000/v1`. `KEY` is an app's key. `MODEL` is the name of a
 model, as in `GET /v1/models`. Tools need a model that calls them ([gpu.md](gpu.md#tools)); the simulator does.
