@@ -57,7 +57,8 @@ def list_newest() -> ResponseReturnValue:
     try:
         with deps().store.read() as db:
             wanted = _wanted(db, checked(form))
-            found, totals = overview.newest(db, wanted, PAGE_ROWS), overview.totals(db, wanted)
+            found, of_all_pages = overview.newest(db, wanted, PAGE_ROWS), replace(wanted, before=None)
+            totals, is_cut = overview.totals(db, of_all_pages), overview.looked_back_to(db, of_all_pages) is not None
             looked_back_to = overview.looked_back_to(db, wanted) if len(found) < PAGE_ROWS else None
     except (InvalidRequest, NotFound) as error:
         # With the form as it was filled in: one field is wrong, the others need not be typed again.
@@ -66,9 +67,8 @@ def list_newest() -> ResponseReturnValue:
     older = {**given, "before": show_id(found[-1].id)} if len(found) == PAGE_ROWS else None
     if looked_back_to is not None:
         older = {**given, "until": f"{looked_back_to:%Y-%m-%dT%H:%M:%S}"}
-    return render_template(
-        "jobs.html", form=form, jobs=found, totals=totals, older=older, is_filtered=bool(given), problem=None
-    )
+    shown = {"jobs": found, "totals": totals, "is_cut": is_cut, "older": older}
+    return render_template("jobs.html", form=form, is_filtered=bool(given), problem=None, **shown)
 
 
 def _wanted(db: Connection, form: JobFilter) -> Wanted:

@@ -21,6 +21,7 @@ from headrace.domain.operators import Operator, Role
 from headrace.domain.queues import Ticket
 from headrace.errors import BrokerUnavailable
 from headrace.store import Store, apps, keys
+from headrace.store.jobs import overview
 from headrace.tables import (
     api_keys,
     batches,
@@ -180,10 +181,16 @@ def test_a_wrong_value_of_a_filter_is_named_and_the_others_stay(
     assert query.partition("&")[0].partition("=")[2] in response.text or "state=" in query
 
 
-def test_the_jobs_of_the_list_are_added_up_by_their_states(viewer: Browser, full: list[UUID]) -> None:
-    text = viewer.get("/jobs").text
-    assert "2 queued, 0.00 USD; 1 succeeded, 0.000001 USD; 1 failed" in text
-    assert "1 succeeded" not in viewer.get("/jobs?state=dead").text
+def test_the_jobs_of_all_pages_are_added_up_by_their_states(
+    viewer: Browser, full: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for query in ("", f"?before={show_id(full[-1])}"):
+        text = viewer.get(f"/jobs{query}").text
+        assert ">4 jobs, 0.000001 USD: 2 queued, 0.00 USD; 1 succeeded, 0.000001 USD; 1 failed" in text
+        assert "Among the newest" not in text
+    assert ">1 failed, 0.00 USD.<" in viewer.get("/jobs?state=dead").text
+    monkeypatch.setattr(overview, "LOOK_ROWS", 3)
+    assert ">Among the newest 100,000 of this time, app and state: 3 jobs, " in viewer.get("/jobs").text
 
 
 def test_deliveries_that_failed_and_are_tried_again_are_told_from_others(
