@@ -124,7 +124,7 @@ INSERT INTO queue_samples (queue, at, depth, oldest_wait_s, arrivals, refused, s
 SELECT 'chat.' || lane, now() - interval '1 minute' * m, greatest(0, load + 4 * sin(m / 7.0))::int / rank, 4, 10, 0, 9, 6, 16,
        CASE WHEN m > 1290 THEN 2 WHEN m > 1180 THEN 3 WHEN m > 880 THEN 4 WHEN m > 700 THEN 3 WHEN m > 95 THEN 2 ELSE 3 END,
        9000, least(0.97, 0.18 + load / 60.0 + 0.04 * sin(m / 9.0))
-FROM generate_series(1, 1440) m, (VALUES ('high', 4), ('normal', 2), ('low', 1), ('batch', 1)) lanes (lane, rank),
+FROM generate_series(0, 1440) m, (VALUES ('high', 4), ('normal', 2), ('low', 1), ('batch', 1)) lanes (lane, rank),
      LATERAL (SELECT 38 * exp(-1 * ((m - 1060) / 170.0) ^ 2) + 20 * exp(-1 * ((m - 20) / 70.0) ^ 2) + 3 AS load) loads;
 
 INSERT INTO decisions (at, pool, mode, hosts, target, reason, inputs, action, policy, applied_at)
@@ -143,6 +143,11 @@ SELECT 'host-' || left(md5(n::text), 8), 'chat', 'big', 0.8, 'i-0' || left(md5('
        CASE WHEN n IN (2, 4, 5) THEN at + interval '5 hours' END, CASE WHEN n IN (4, 5) THEN at + interval '5.1 hours' END,
        CASE WHEN n IN (2, 4, 5) THEN 'scaled_down' END, (SELECT min(id) FROM decisions) + n - 1
 FROM (SELECT n, now() - interval '4 hours' * n - interval '7 minutes' AS at FROM generate_series(1, 5) n) made;
+
+-- Each host that is there has a worker.
+INSERT INTO workers (id, name, host_id, pool, engine, model, max_running, kv_tokens, running, ready, lease_until)
+SELECT gen_random_uuid(), 'gpu@' || id, id, pool, 'vllm', 'SmolLM2', 16, 131072, 16, true, now() + interval '1 day'
+FROM hosts WHERE ended_at IS NULL;
 
 INSERT INTO deliveries (id, app_id, job_id, event, url, state, tries, last_status, last_error, delivered_at)
 SELECT gen_random_uuid(), app_id, id, 'job.' || state, webhook_url,

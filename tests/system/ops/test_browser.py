@@ -16,7 +16,10 @@ from alembic.config import Config
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from headrace import connections
+from headrace.broker.admission import Admission
+from headrace.broker.messages import ExecuteMessage, make_celery
 from headrace.config import PROJECT_ROOT, Settings
+from headrace.connections.redis import redis_client
 from headrace.domain.fleet import ProcessInfo, ProcessKind
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.operators import Role
@@ -24,7 +27,7 @@ from headrace.policies import passwords
 from headrace.stack import readiness
 from headrace.stack.child import Child, Command, read_procfile, shell
 from headrace.stack.ports import free_port
-from headrace.store import Store, operators
+from headrace.store import Store, jobs, operators
 from headrace.store.fleet import processes
 
 PASSWORD = "correct horse battery"
@@ -80,14 +83,20 @@ def url(
     settings: Settings, settings_file: Path, store: Store, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The pages of the Procfile's process, with an operator for each role."""
+    # Not in the transaction: it takes time.
+    hashed = passwords.hashed(PASSWORD)
     with store.begin() as db:
         for role in Role:
-            operators.create(db, str(role), role, passwords.hashed(PASSWORD))
+            operators.create(db, str(role), role, hashed)
         # The first page sees them live as long as the tests run.
         for kind in ProcessKind:
             pool = "chat" if kind is ProcessKind.GPU else None
             processes.beat(db, ProcessInfo(new_id(), kind, f"{kind}@host-1", "host-1", 7, "0.1.0", pool, None), {})
         db.execute(sa.text("UPDATE processes SET seen_at = now() + interval '1 day'"))
+        waiting = db.execute(sa.text("SELECT app_id, id FROM jobs WHERE state = 'queued'")).all()
+        tickets = [jobs.find(db, app_id, job_id).ticket for app_id, job_id in waiting]
+    with redis_client(settings) as redis:
+        Admission(redis, ExecuteMessage(make_celery("test", settings)), reservation_ttl_s=30).restore(tickets)
     port = free_port()
     env = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
