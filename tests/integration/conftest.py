@@ -59,6 +59,8 @@ def engine(settings: Settings) -> Iterator[sa.Engine]:
     """A connection pool to empty tables. Tests hold its transactions open for as long as they like."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "IDLE_TIMEOUT_MS", 0)
+        # On a busy machine Postgres may take longer than 2 s to start a session.
+        patch.setattr(connections, "CONNECT_TIMEOUT_S", 30)
         engine = connections.postgres(settings)
     with engine.begin() as db:
         empty(db, metadata.sorted_tables)
