@@ -18,6 +18,7 @@ from api.streams.sse import chunk_stream
 from headrace.domain.jobs import Job
 from headrace.domain.queues import parts_of
 from headrace.domain.states import JobState
+from headrace.errors import HeadraceError
 
 
 def complete_chat(web: WebDeps, call: Call) -> Reply | Wait:
@@ -25,7 +26,8 @@ def complete_chat(web: WebDeps, call: Call) -> Reply | Wait:
     asked = checked_body(ChatRequest, web, call)
     if not asked.stream:
         return wait_for(web, call, asked.to_draft(), _replying(web, CHAT.body_of(lambda: asked)))
-    return _streamed(web, call, asked, partial(ChatChunks, usage_in=asked.usage_in))
+    chunks_of = partial(ChatChunks, usage_in=asked.usage_in, error_of=partial(_error_of, web))
+    return _streamed(web, call, asked, chunks_of)
 
 
 def complete(web: WebDeps, call: Call) -> Reply | Wait:
@@ -33,7 +35,9 @@ def complete(web: WebDeps, call: Call) -> Reply | Wait:
     asked = checked_body(CompletionRequest, web, call)
     if not asked.stream:
         return wait_for(web, call, asked.to_draft(), _replying(web, COMPLETION.body_of(lambda: asked)))
-    return _streamed(web, call, asked, partial(CompletionChunks, echoed=asked.echoed, usage_in=asked.usage_in))
+    error_of = partial(_error_of, web)
+    chunks_of = partial(CompletionChunks, echoed=asked.echoed, usage_in=asked.usage_in, error_of=error_of)
+    return _streamed(web, call, asked, chunks_of)
 
 
 def embed(web: WebDeps, call: Call) -> Reply | Wait:
@@ -47,11 +51,15 @@ def _replying(web: WebDeps, body_of: BodyOf) -> Replying:
 
     def reply(accepted: Accepted, job: Job) -> Reply:
         if job.state is not JobState.SUCCEEDED:
-            vacancy = web.vacancies.find(parts_of(job.queue)[0]) if job.state is JobState.EXPIRED else None
-            raise job_error(job, vacancy)
+            raise _error_of(web, job)
         return with_job_headers(reply_of(body_of(job, accepted)), accepted, job)
 
     return reply
+
+
+def _error_of(web: WebDeps, job: Job) -> HeadraceError:
+    """The error of a job that has ended and did not succeed; it says if no worker serves the job's pool."""
+    return job_error(job, web.vacancies.find(parts_of(job.queue)[0]) if job.state is JobState.EXPIRED else None)
 
 
 def _streamed(

@@ -1,6 +1,7 @@
 """A job's stream as the chunks of a chat completion, or of a completion. Pure, like `api.streams.events`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from api.schemas.chat import ChatUsage, UsageIn, finish_reason_of, usage_so_far
 from api.schemas.completions import PREFIX, CompletionLogprobs
@@ -12,9 +13,11 @@ from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.domain.prompts.tools import ToolCallPiece
 from headrace.domain.states import JobState
-from headrace.errors import HeadraceError, Unanswered
+from headrace.errors import HeadraceError, JobUnserved, Unanswered
 from headrace.http import shape_of
 
+#: The error for a job that ended and did not succeed.
+ErrorOf = Callable[[Job], HeadraceError]
 #: Ends a stream of chat completions.
 DONE = "[DONE]"
 
@@ -22,8 +25,8 @@ DONE = "[DONE]"
 class ChatChunks:
     """Chunks of a chat completion. They cannot take text back: a restart after some text ends the stream."""
 
-    def __init__(self, job: Job, *, usage_in: UsageIn | None = None) -> None:
-        self._job, self._usage_in = job, usage_in
+    def __init__(self, job: Job, *, usage_in: UsageIn | None = None, error_of: ErrorOf = job_error) -> None:
+        self._job, self._usage_in, self._error_of = job, usage_in, error_of
         self._tokens = [0] * job.n
         self._transcripts = [Transcript() for _ in range(job.n)]
         self._unopened = set(range(job.n))
@@ -49,7 +52,7 @@ class ChatChunks:
     def ending(self, job: Job) -> Iterator[Event | str]:
         """The rest of the content, the finish reason, and the usage if requested; or the error."""
         if job.state is not JobState.SUCCEEDED or job.answer is None:
-            yield self._failed(job_error(job))
+            yield self._failed(self._error_of(job))
             return
         if job.n == 1 and job.output_tokens:
             self._tokens = [job.output_tokens]
@@ -126,8 +129,9 @@ class ChatChunks:
 
     def _failed(self, error: HeadraceError) -> Event:
         self.is_over = True
-        kind = shape_of(error).type
-        return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+        said = {"message": str(error), "type": shape_of(error).type, "param": error.param, "code": error.code}
+        more = {"reason": error.reason, "worker_in_s": error.worker_in_s} if isinstance(error, JobUnserved) else {}
+        return {"error": {**said, **more}}
 
 
 def _call_delta(call: ToolCallPiece) -> Event:
@@ -141,9 +145,9 @@ def _call_delta(call: ToolCallPiece) -> Event:
 class CompletionChunks(ChatChunks):
     """Chunks of a completion, which has no roles."""
 
-    def __init__(self, job: Job, *, echoed: str = "", usage_in: UsageIn | None = None) -> None:
-        """Args: echoed: comes before the answer."""
-        super().__init__(job, usage_in=usage_in)
+    def __init__(self, job: Job, *, echoed: str = "", **more: Any) -> None:
+        """Args: echoed: comes before the answer. more: as of ChatChunks."""
+        super().__init__(job, **more)
         self._echoed, self._sent_chars = echoed, [0] * job.n
 
     def _first(self, number: int) -> Iterator[Event]:

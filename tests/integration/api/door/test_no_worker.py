@@ -1,5 +1,6 @@
 """A pool that no worker serves: each reply says so, and when a worker comes."""
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -21,7 +22,8 @@ from headrace.tables import refusals
 from tests.web import ApiClient, Web
 
 JOB = {"prompt": "Why is the sky blue?", "max_tokens": 16}
-CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 16, "job": {"max_wait": 0.3}}
+LATE = {"max_tokens": 16, "job": {"max_wait": 0.3}}
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], **LATE}
 Build = Callable[..., ApiClient]
 
 
@@ -181,6 +183,14 @@ def test_a_caller_who_waited_in_vain_learns_why(build: Build, start: Callable[..
     error = response.get_json()["error"]
     assert (response.status_code, error["code"], "reason" in error) == (503, "expired", False)
     assert int(response.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(("path", "asked"), [("chat/completions", CHAT), ("completions", {"prompt": "Hi", **LATE})])
+def test_a_stream_that_waited_in_vain_ends_with_the_reason(build: Build, path: str, asked: dict[str, Any]) -> None:
+    text = build().post(f"/v1/{path}", json={**asked, "stream": True}).get_data(as_text=True)
+    error = json.loads(text.rpartition("data: ")[2])["error"]
+    assert (error["code"], error["reason"], error["worker_in_s"]) == ("expired", "no_worker", None)
+    assert error["message"].endswith("It cost nothing. No worker serves pool chat: none is coming. Do not retry soon.")
 
 
 def test_readiness_and_the_queues_say_so(
