@@ -151,7 +151,8 @@ def _chosen() -> list[UUID]:
     chosen = request.form.getlist("id")
     if not 0 < len(chosen) <= PAGE_ROWS:
         raise InvalidRequest(f"Choose 1 to {PAGE_ROWS} jobs.", param="id")
-    return [parse_id(each) for each in chosen]
+    # An id that is named twice is one job.
+    return list(dict.fromkeys(parse_id(each) for each in chosen))
 
 
 def _count(number: int) -> str:
