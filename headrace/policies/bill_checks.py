@@ -155,11 +155,11 @@ def check(
 
 
 def share(checked: Iterable[Checked]) -> Decimal:
-    """All differences that someone has to look into, whatever their sign, as a part of the bill."""
+    """All differences that someone has to look into, whatever their sign, as a part of the bill, also of a credit."""
     rows = list(checked)
     wrong = sum((abs(each.difference_usd) for each in rows if each.cause not in HARMLESS), Decimal())
     billed = sum((each.billed_usd for each in rows), Decimal())
-    return wrong / billed if billed else Decimal(wrong != 0)
+    return wrong / abs(billed) if billed else Decimal(wrong != 0)
 
 
 _Days = Mapping[date, Charge | None]
@@ -242,7 +242,9 @@ def _check_day(
     own, theirs = ledger or Charge(Decimal(), Decimal()), bill or Charge(Decimal(), Decimal())
     own_usd, their_usd = own.usd or Decimal(), theirs.usd or Decimal()
     if not own.quantity or not theirs.quantity:
-        cause = Cause.MIDNIGHT if is_moved else _alone(source, is_billed=bool(theirs.quantity))
+        # A fee has no hours.
+        is_billed = bool(theirs.quantity) or ledger is None
+        cause = Cause.MIDNIGHT if is_moved else _alone(source, is_billed=is_billed)
         yield replace(
             at,
             cause=cause,

@@ -218,7 +218,7 @@ def difference_shares(db: Connection) -> dict[str, Decimal]:
     sums = sa.select(row.source, sa.func.coalesce(wrong, 0).label("wrong"), sa.func.sum(row.billed_usd).label("billed"))
     lately = sums.where(row.day > sa.func.now() - REPORTED).group_by(row.source)
     return {
-        each.source: each.wrong / each.billed if each.billed else Decimal(each.wrong != 0)
+        each.source: each.wrong / abs(each.billed) if each.billed else Decimal(each.wrong != 0)
         for each in db.execute(lately)
     }
 

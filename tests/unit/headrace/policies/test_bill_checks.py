@@ -37,6 +37,7 @@ def causes(source: Source, ledger: Side, bill: Side) -> list[tuple[Cause, Decima
         ([(24, 96)], [(24, 96)], []),
         ([(24, 96)], [None], [("missing_host", -96)]),
         ([None], [(24, 96)], [("unknown_host", 96)]),
+        ([None], [(0, 5)], [("unknown_host", 5)]),
         ([(24, 96)], [(24, 120)], [("price", 24)]),
         ([(20, 80)], [(24, 96)], [("hours", 16)]),
         ([(20, 80)], [(24, 120)], [("hours", 20), ("price", 20)]),
@@ -56,7 +57,18 @@ def causes(source: Source, ledger: Side, bill: Side) -> list[tuple[Cause, Decima
         ([(24, 96)], [(24, 96.05)], [("rounding", Decimal("0.05"))]),
     ],
     ids=[
-        *("same", "missing", "unknown", "price", "hours", "hours_price", "double_lines", "double_day", "twice_as_long"),
+        *(
+            "same",
+            "missing",
+            "unknown",
+            "fee",
+            "price",
+            "hours",
+            "hours_price",
+            "double_lines",
+            "double_day",
+            "twice_as_long",
+        ),
         *("alike_lines", "midnight", "midnight_one_day", "time_zone", "hours_then_midnight", "seconds", "cents"),
     ],
 )
@@ -107,6 +119,7 @@ def test_the_share_counts_differences_that_cancel_out_and_leaves_harmless_ones_o
     assert share(check(Source.HOSTS, ledger, bill)) == Decimal(16 + 56) / (96 + 40 + 40)
     assert share(check(Source.HOSTS, ledger, {})) == 1
     assert share([]) == 0
+    assert share(check(Source.HOSTS, {}, side((24, -96)))) == 1, "a credit"
 
 
 CHARGE = st.none() | st.builds(
