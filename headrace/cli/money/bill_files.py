@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -23,12 +24,22 @@ Row = Mapping[str, str]
 
 HOSTS = ("day", "host", "type", "hours", "usd")
 API = ("day", "model", "requests", "prompt_tokens", "cached_tokens", "output_tokens", "usd")
-AWS = ("line_item_usage_start_date", "line_item_resource_id", "line_item_usage_amount", "line_item_unblended_cost")
+AWS = (
+    "line_item_usage_start_date",
+    "line_item_usage_type",
+    "line_item_resource_id",
+    "line_item_usage_amount",
+    "line_item_unblended_cost",
+)
 OPENAI = ("start_time", "model", "num_model_requests", "input_tokens", "output_tokens")
 #: An EC2 instance that runs. Its disks and its traffic are other lines.
 _RUNS = "RunInstances"
 #: What AWS charges for time itself: on demand, by a savings plan, or reserved.
 _AWS_KINDS = frozenset({"Usage", "DiscountedUsage", "SavingsPlanCoveredUsage"})
+#: No bill has such an amount. A sum of larger ones would lose digits.
+_MOST = Decimal(10) ** 12
+#: Names of machines and models are shorter.
+_MOST_CHARACTERS = 500
 
 
 def read(paths: Sequence[Path], types: Sequence[str], tags: Mapping[str, str]) -> OutsideBill:
@@ -57,7 +68,9 @@ def _read(path: Path, tags: Mapping[str, str]) -> tuple[Source, list[BillLine]]:
             if path.name.removesuffix(".gz").endswith(".json"):
                 return Source.API, list(_openai_json(path, json.load(file)))
             return _csv(path, csv.DictReader(file), tags)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{path} is not in UTF-8: save it again as text in UTF-8.") from error
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error, RecursionError) as error:
         raise click.ClickException(f"{path} cannot be read: {error}") from error
 
 
@@ -71,6 +84,9 @@ def _csv(path: Path, rows: "csv.DictReader[str]", tags: Mapping[str, str]) -> tu
     )
     for needed, source, reader in readers:
         if set(needed) <= columns.keys():
+            names = [_snake(name) for name in rows.fieldnames or ()]
+            if twice := [name for name in needed if names.count(name) > 1]:
+                raise click.ClickException(f"{path} has the column '{twice[0]}' twice: leave one of them out.")
             return source, list(_lines(path, rows, columns, reader))
     raise click.ClickException(
         f"{path} is no bill that is known here. Its first line needs the columns {','.join(HOSTS)} for hosts or "
@@ -90,15 +106,18 @@ def _lines(
 ) -> Iterator[BillLine]:
     for row in rows:
         try:
+            if any(row.get(None) or ()):
+                raise ValueError("it has more fields than the first line: put a value with a comma in quotes")
             line = reader({name: row.get(given) or "" for name, given in columns.items()})
-        except (ValueError, InvalidOperation, KeyError, OverflowError) as error:
+        except ValueError as error:
             raise click.ClickException(f"{path}, line {rows.line_num}: {error}") from error
         if line is not None:
             yield line
 
 
 def _host(row: Row) -> BillLine:
-    return BillLine(_day(row), _text(row, "host"), row["type"] or None, _amount(row, "hours"), usd=_amount(row, "usd"))
+    kind = _text(row, "type") if row["type"].strip() else None
+    return BillLine(_day(row), _text(row, "host"), kind, _amount(row, "hours"), usd=_amount(row, "usd"))
 
 
 def _model(row: Row) -> BillLine:
@@ -126,7 +145,7 @@ def _aws(row: Row, tags: Mapping[str, str]) -> BillLine | None:
     kind = row.get("product_instance_type") or row["line_item_usage_type"].rpartition(":")[2]
     name = _text(row, "line_item_resource_id").rpartition("/")[2]
     return BillLine(
-        _moment(row["line_item_usage_start_date"]),
+        _moment(row, "line_item_usage_start_date"),
         name,
         kind,
         _number("line_item_usage_amount", row["line_item_usage_amount"]),
@@ -139,6 +158,8 @@ def _tags(row: Row) -> dict[str, str]:
     start = "resource_tags_"
     columns = {name.removeprefix(start): value for name, value in row.items() if name.startswith(start)}
     listed = json.loads(row.get("resource_tags") or "{}")
+    if not isinstance(listed, dict):
+        raise ValueError(f"'resource_tags' is no JSON object: '{row['resource_tags'][:40]}'")
     return {_tag(name): str(value) for name, value in (columns | listed).items()}
 
 
@@ -153,8 +174,8 @@ def _openai(row: Row) -> BillLine | None:
     if not row["model"]:
         return None
     return BillLine(
-        datetime.fromtimestamp(int(row["start_time"]), UTC),
-        row["model"],
+        _moment(row, "start_time"),
+        _text(row, "model"),
         requests=_count(row, "num_model_requests"),
         prompt_tokens=_count(row, "input_tokens"),
         cached_tokens=_count(row, "input_cached_tokens") if row.get("input_cached_tokens") else 0,
@@ -166,46 +187,53 @@ def _openai_json(path: Path, page: Any) -> Iterator[BillLine]:
     """OpenAI's answer to `GET /organization/usage/completions`, or `/organization/costs` grouped by `line_item`."""
     try:
         for bucket in page["data"]:
-            at = datetime.fromtimestamp(int(bucket["start_time"]), UTC)
             for each in bucket["results"]:
-                if line := _openai_result(at, each):
+                if line := _openai_result({**each, "start_time": bucket["start_time"]}):
                     yield line
-    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = "OpenAI's /organization/usage/completions grouped by model, or /organization/costs grouped by line item"
         raise click.ClickException(f"{path} is no answer of {what}: {error!r}") from error
 
 
-def _openai_result(at: datetime, each: Mapping[str, Any]) -> BillLine | None:
-    if "amount" in each:
-        # Such as 'gpt-4o-mini-2024-07-18, input'.
-        model = (each.get("line_item") or "").partition(",")[0].strip()
-        return BillLine(at, model, usd=Decimal(str(each["amount"]["value"]))) if model else None
-    if each.get("model") is None:
+def _openai_result(each: Mapping[str, Any]) -> BillLine | None:
+    row = {name: "" if value is None else str(value) for name, value in each.items()}
+    if "amount" not in each:
+        return _openai({"model": "", **row})
+    # Such as 'gpt-4o-mini-2024-07-18, input'.
+    row["line_item"] = row.get("line_item", "").partition(",")[0].strip()
+    if not row["line_item"]:
         return None
-    return BillLine(
-        at,
-        each["model"],
-        requests=int(each["num_model_requests"]),
-        prompt_tokens=int(each["input_tokens"]),
-        cached_tokens=int(each.get("input_cached_tokens") or 0),
-        output_tokens=int(each["output_tokens"]),
-    )
+    usd = _number("amount", str(each["amount"]["value"]))
+    return BillLine(_moment(row, "start_time"), _text(row, "line_item"), usd=usd)
 
 
 def _day(row: Row) -> datetime:
-    return datetime.strptime(row["day"].strip(), "%Y-%m-%d").replace(tzinfo=UTC)
+    try:
+        return datetime.strptime(row["day"].strip(), "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"'day' is not a day such as 2026-11-28: '{row['day'][:40]}'") from None
 
 
-def _moment(text: str) -> datetime:
-    at = datetime.fromisoformat(text.strip())
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+def _moment(row: Row, name: str) -> datetime:
+    """A time in ISO 8601, or in unix seconds."""
+    text = row[name].strip()
+    try:
+        if re.fullmatch(r"\d{1,12}", text):
+            return datetime.fromtimestamp(int(text), UTC)
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"'{name}' is not a time: '{row[name][:40]}'") from None
 
 
 def _text(row: Row, name: str) -> str:
-    if not row[name].strip():
+    text = row[name].strip()
+    if not text:
         needs = ": set the report to include resource ids" if name.endswith("resource_id") else ""
         raise ValueError(f"'{name}' is empty{needs}")
-    return row[name].strip()
+    if len(text) > _MOST_CHARACTERS or not text.isprintable():
+        raise ValueError(f"'{name}' is not a name of at most {_MOST_CHARACTERS} printable characters: {text[:40]!a}")
+    return text
 
 
 def _amount(row: Row, name: str) -> Decimal:
@@ -218,14 +246,16 @@ def _number(name: str, text: str) -> Decimal:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite():
-        raise ValueError(f"'{name}' is not a number: '{text}'")
+        raise ValueError(f"'{name}' is not a number: '{text[:40]}'")
+    if not -_MOST < amount < _MOST:
+        raise ValueError(f"'{name}' is not below {_MOST:,}: '{text[:40]}'")
     return amount
 
 
 def _count(row: Row, name: str) -> int:
     count = _number(name, row[name])
     if count < 0 or count != int(count):
-        raise ValueError(f"'{name}' is not a whole number: '{row[name]}'")
+        raise ValueError(f"'{name}' is not a whole number: '{row[name][:40]}'")
     return int(count)
 
 

@@ -289,20 +289,83 @@ def test_days_that_are_not_over_are_left_out(run: Run, file: File) -> None:
         (["a,b"], "is no bill that is known here. Its first line needs the columns day,host,type,hours,usd"),
         (["day,host,type,hours,usd"], "has no line to compare"),
         (["day,host,type,hours,usd", "2026-11-01,a,t,x,1"], "bill.csv, line 2: 'hours' is not a number: 'x'"),
-        (["day,host,type,hours,usd", "1.11.2026,a,t,1,1"], "bill.csv, line 2: time data '1.11.2026'"),
+        (["day,host,type,hours,usd", "1.11.2026,a,t,1,1"], "bill.csv, line 2: 'day' is not a day such as"),
         (["day,host,type,hours,usd", "2026-11-01,,t,1,NaN"], "bill.csv, line 2: 'host' is empty"),
         (["day,host,type,hours,usd", "2026-11-01,a,t,1,NaN"], "'usd' is not a number: 'NaN'"),
         (
             ["day,model,requests,prompt_tokens,cached_tokens,output_tokens,usd", "2026-11-01,m,1.5,1,1,1,1"],
             "'requests' is not a whole number: '1.5'",
         ),
+        (["day,host,type,hours,usd", "2026-11-01,a,t,1,1e400"], "'usd' is not below 1,000,000,000,000: '1e400'"),
+        (["day,host,type,hours,usd", "2026-11-01,a,t,1,9,50"], "line 2: it has more fields than the first line: put"),
+        (["day,host,type,hours,usd,usd", "2026-11-01,a,t,1,9,5"], "bill.csv has the column 'usd' twice: leave one"),
+        (["day,host,type,hours,usd", "2026-11-01,a\0b,t,1,9"], "'host' is not a name of at most 500 printable"),
+        (["day,host,type,hours,usd", f"2026-11-01,{'a' * 200_000},t,1,9"], "bill.csv cannot be read: field larger"),
+        (
+            ["day,model,requests,prompt_tokens,cached_tokens,output_tokens,usd", "2026-11-01,m,1e9999999,1,1,1,1"],
+            "'requests' is not below",
+        ),
+        (
+            ["start_time,model,num_model_requests,input_tokens,output_tokens", f"{'9' * 5000},m,1,1,1"],
+            "line 2: 'start_time' is not a time: '9999",
+        ),
     ],
-    ids=["columns", "empty", "number", "date", "host", "nan", "fraction"],
+    ids=[
+        *("columns", "empty", "number", "date", "host", "nan", "fraction", "large", "comma", "column_twice", "nul"),
+        *("long", "long_count", "start_time"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_line(
     run: Run, file: File, lines: list[str], message: str
 ) -> None:
     result = run("costs", "reconcile", "--bill", str(file("bill.csv", *lines)))
+    assert (result.exit_code, message in result.output) == (1, True), result.output
+
+
+AWS_COLUMNS = "line_item_usage_start_date,line_item_resource_id,line_item_usage_amount,line_item_unblended_cost"
+PACKED = gzip.compress(b"day,host,type,hours,usd\n" + b"2026-11-01,a,t,1,1\n" * 1000)
+
+
+def openai_page(start: Any, *results: Any) -> bytes:
+    return json.dumps({"data": [{"start_time": start, "results": results}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("utf16.csv", "day,host,type,hours,usd\n".encode("utf-16"), "is not in UTF-8: save it again as text in UTF-8"),
+        ("cut.csv.gz", PACKED[:-20], "cannot be read: Compressed file ended"),
+        ("broken.csv.gz", PACKED[:15] + b"\0\xff\xff\x12" + PACKED[19:], "cannot be read: Error -3"),
+        ("deep.json", b"[" * 200_000, "cannot be read: maximum recursion depth"),
+        ("list.json", openai_page(1, []), "list.json is no answer of OpenAI's"),
+        ("late.json", openai_page(10**20, {"amount": {"value": 1}, "line_item": "m"}), "'start_time' is not a time"),
+        ("nan.json", openai_page(1, {"amount": {"value": float("nan")}, "line_item": "m"}), "'amount' is not a number"),
+        ("item.json", openai_page(1, {"amount": 5, "line_item": 6}), "item.json is no answer of OpenAI's"),
+        (
+            "nul.json",
+            openai_page(1, {"amount": {"value": 1}, "line_item": "m\0"}),
+            "'line_item' is not a name of at most",
+        ),
+        ("aws.csv", f"{AWS_COLUMNS}\n2026-11-01,i,1,1\n".encode(), "is no bill that is known here"),
+        (
+            "tags.csv",
+            f"{AWS_COLUMNS},line_item_usage_type,resource_tags\n2026-11-01,i,1,1,BoxUsage:p4,[1]\n".encode(),
+            "line 2: 'resource_tags' is no JSON object: '[1]'",
+        ),
+        (
+            "zone.csv",
+            f"{AWS_COLUMNS},line_item_usage_type\n0001-01-01T00:00+14:00,i,1,1,BoxUsage:p4\n".encode(),
+            "line 2: 'line_item_usage_start_date' is not a time: '0001",
+        ),
+    ],
+    ids=["utf16", "cut", "broken", "deep", "list", "late", "nan", "item", "nul", "aws", "tags", "zone"],
+)
+def test_a_malformed_file_ends_in_one_sentence(
+    run: Run, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    tag = ("--tag", "team=x") if name == "tags.csv" else ()
+    result = run("costs", "reconcile", "--bill", str(tmp_path / name), *tag)
     assert (result.exit_code, message in result.output) == (1, True), result.output
 
 
