@@ -267,6 +267,8 @@ class Settings(BaseSettings):
             raise named_error(error, cls) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{ConfigPath().config} is not valid TOML: {error}.") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{ConfigPath().config} is not in UTF-8: save it again as text in UTF-8.") from error
 
     def _with_served_pool(self) -> Self:
         """Settle this host's name and the pool served here; the environment's model and engine override the pool's."""

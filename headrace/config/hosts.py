@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from headrace.config.sections import Positive, PositiveInt, Section
+from headrace.config.sections import Positive, Section
 from headrace.errors import ConfigError
 
 Usd = Annotated[Decimal, Field(ge=0, lt=10_000_000)]
@@ -61,7 +61,7 @@ class OwnedHostSettings(Section):
     usd_per_hour: Usd | None = None
     usd_per_month: Usd | None = None
     purchase_usd: Usd | None = None
-    purchase_months: PositiveInt | None = None
+    purchase_months: Annotated[int, Field(gt=0, le=1200)] | None = None
     power_kw: Usd | None = None
     usd_per_kwh: Usd | None = None
     rack_usd_per_month: Usd | None = None
@@ -70,6 +70,8 @@ class OwnedHostSettings(Section):
     def _has_one_price(self) -> Self:
         if self.since.tzinfo is None or (self.until is not None and self.until.tzinfo is None):
             raise ValueError("'since' and 'until' need a UTC offset, such as 2026-12-01T00:00:00Z")
+        if self.since.year < 2000:
+            raise ValueError("'since' must be in 2000 or later")
         if self.until is not None and self.until <= self.since:
             raise ValueError("'until' must be after 'since'")
         for one, other in (("purchase_usd", "purchase_months"), ("power_kw", "usd_per_kwh")):

@@ -153,6 +153,14 @@ def test_wrong_setting_is_named(text: str, named: str, load: Load) -> None:
         load(text)
 
 
+def test_a_file_that_is_not_in_utf_8_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_bytes("# Grüße".encode("latin-1"))
+    monkeypatch.setenv("HEADRACE_CONFIG", str(file))
+    with pytest.raises(ConfigError, match="is not in UTF-8: save it again"):
+        Settings.load()
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setenv("HEADRACE_PEPPER", "canary-pepper")

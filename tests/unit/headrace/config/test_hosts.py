@@ -32,11 +32,16 @@ def test_a_machine_needs_a_name_a_type_and_a_beginning() -> None:
         ({"usd_per_hour": 1, "usd_per_month": 1}, "or a price made of its parts"),
         ({"usd_per_month": 1, "rack_usd_per_month": 1}, "or a price made of its parts"),
         ({"purchase_usd": 1}, "'purchase_usd' and 'purchase_months' are set together"),
+        ({"purchase_usd": 1, "purchase_months": 1201}, r"owned_hosts\.0\.purchase_months"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "'since' must be in 2000 or later"),
         ({"power_kw": 1}, "'power_kw' and 'usd_per_kwh' are set together"),
         ({"usd_per_hour": -1}, r"owned_hosts\.0\.usd_per_hour"),
         ({"price": 1}, r"owned_hosts\.0\.price"),
     ],
-    ids=["type", "payer", "pool", "offset", "order", "two", "parts", "months", "kwh", "negative", "unknown"],
+    ids=[
+        *("type", "payer", "pool", "offset", "order", "two", "parts", "months", "far", "year", "kwh", "negative"),
+        "unknown",
+    ],
 )
 def test_a_wrong_machine_is_refused_with_the_remedy(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
