@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
     Raises: InvalidRequest that says where.
     """
+    if not raw:
+        raise InvalidRequest("The body is empty. Send one JSON object.", code="invalid_json")
     if len(raw) > VALUES_LIMIT and _values(raw) > VALUES_LIMIT:
         raise _too_many("")
     try:
@@ -106,8 +108,14 @@ def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
             found = unknown_nulls(details) - nulls
             nulls |= found
             if not found or len(nulls) > NULLS_LIMIT:
-                raise _invalid(details[0], schema) from error
+                raise _invalid(_first(details), schema) from error
             given = without_nulls(given, found)
+
+
+def _first(details: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The error to report. Where a field is missing, an unknown one first: it may be another request's word for it."""
+    unknown = (each for each in details if each["type"] == "extra_forbidden")
+    return next(unknown, details[0]) if details[0]["type"] == "missing" else details[0]
 
 
 def _invalid(detail: ErrorDetails, schema: type[BaseModel]) -> InvalidRequest:
@@ -162,6 +170,7 @@ _OTHER_WORDS: Mapping[str, Sequence[str]] = {
     "reasoning": ("reasoning_effort",),
     "reasoning_effort": ("reasoning",),
     "response_format": ("text",),
+    "service_tier": ("lane",),
     "text": ("response_format",),
 }
 #: The share of letters in order that a misspelt name has in common with what is meant.
@@ -184,9 +193,14 @@ def suggested(schema: type[BaseModel], path: Sequence[str | int]) -> str:
     if f"job.{name}" in known:
         found = [f"job.{name}", *(["service_tier"] if name == "lane" else [])]
     else:
-        found = [each for each in _OTHER_WORDS.get(name, ()) if each in known][:1]
-        found = found or difflib.get_close_matches(name, sorted(known), 1, _LIKENESS)
+        found = _in_other_words(name, known) or difflib.get_close_matches(name, sorted(known), 1, _LIKENESS)
+        for near in difflib.get_close_matches(name, _OTHER_WORDS, 1, _LIKENESS) if not found else ():
+            found = _in_other_words(near, known)
     return " or ".join(f"'{each}'" for each in found)
+
+
+def _in_other_words(name: str, known: Collection[str]) -> list[str]:
+    return [each for each in _OTHER_WORDS.get(name, ()) if each in known][:1]
 
 
 def _names(schema: type[BaseModel]) -> set[str]:

@@ -127,8 +127,8 @@ def _show_bills(console: Console, demo: Demo) -> None:
     if not bills.hosts_usd:
         return
     console.print(
-        "The sum above is what the app is charged: its tokens at their price. The ledger below has what they cost: "
-        "each request's share of this machine's time, and what the paid API bills."
+        "The sum above is what the app is charged: its tokens at their price. The ledger below has what all requests "
+        "of this stack have cost so far: their shares of this machine's time, and what the paid API bills."
     )
     rate = bills.hosts_usd / bills.host_hours
     console.print(
@@ -176,7 +176,7 @@ def _notes(demo: Demo) -> str:
     lines = []
     if (usd := demo.env.get("HEADRACE_BUDGETS__DAY_USD")) is not None:
         lines.append(
-            f"Budget: {usd} USD a day for the stand-in of the paid API, which charges nothing. A real one needs its "
+            f"Budget: {usd} USD a day for the stand-in of the paid API; nobody pays them. A real one needs its "
             "key, and a budget of your own: 'bin/headrace budgets set --day-usd 5'."
         )
     if (tokens := demo.env.get(_variable(demo.pool, "default_max_tokens"))) is not None:

@@ -91,7 +91,7 @@ class Receiver(_LocalServer):
         request.end_headers()
 
 
-ANSWER = "A paid API would answer here; this is its stand-in on this machine, which charges like one."
+ANSWER = "A paid API would answer here; this is its stand-in on this machine, and its charges are in the ledger alone."
 
 
 class PaidStandIn(_LocalServer):

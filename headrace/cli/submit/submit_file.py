@@ -177,6 +177,8 @@ class Run:
                     self._close_for(after_s, error.message)
                 elif after_s is None or time.monotonic() > give_up_at:
                     raise
+                else:
+                    self._news.put(Pause(error.message, after_s))
                 self._pause(after_s)
 
     def _close_for(self, seconds: float, why: str) -> None:

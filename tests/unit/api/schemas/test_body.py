@@ -85,10 +85,16 @@ def test_a_form_is_named_as_one(raw: bytes, kind: str) -> None:
     assert error.value.code == "invalid_json"
 
 
-@pytest.mark.parametrize("raw", [b"{'prompt': 1}", b"prompt", b"", b"--", b'{"prompt": "a=b"', b"=", b"a b=c"])
+@pytest.mark.parametrize("raw", [b"{'prompt': 1}", b"prompt", b" ", b"--", b'{"prompt": "a=b"', b"=", b"a b=c"])
 def test_what_is_no_form_is_not_called_one(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="The body is not valid JSON: "):
         parse_object(raw)
+
+
+def test_an_empty_body_is_called_empty() -> None:
+    with pytest.raises(InvalidRequest, match=r"The body is empty\. Send one JSON object\.") as raised:
+        parse_object(b"")
+    assert raised.value.code == "invalid_json"
 
 
 def test_nesting_is_bounded() -> None:
@@ -247,7 +253,9 @@ def test_a_wrong_value_is_named_by_its_path(values: dict[str, object], param: st
         (ResponseRequest, "lane", "Did you mean 'job.lane' or 'service_tier'?"),
         (ResponseRequest, "messages", "Did you mean 'input'?"),
         (ResponseRequest, "max_tokens", "Did you mean 'max_output_tokens'?"),
+        (ResponseRequest, "max_token", "Did you mean 'max_output_tokens'?"),
         (JobRequest, "promt", "Did you mean 'prompt'?"),
+        (JobRequest, "service_tier", "Did you mean 'lane'?"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -264,6 +272,22 @@ def test_a_field_without_a_name_is_refused_like_any_other() -> None:
     with pytest.raises(InvalidRequest) as raised:
         validated(ResponseRequest, {"input": "Hi", "": 1})
     assert (raised.value.code, str(raised.value)) == ("unknown_parameter", "Unknown parameter: ''.")
+
+
+@pytest.mark.parametrize(
+    ("schema", "given", "meant"),
+    [
+        (ResponseRequest, {"model": "m", "messages": []}, "Unknown parameter: 'messages'. Did you mean 'input'?"),
+        (ChatRequest, {"input": "Hi"}, "Unknown parameter: 'input'. Did you mean 'messages'?"),
+        (ChatRequest, {"model": "m"}, "Missing required parameter: 'messages'."),
+    ],
+)
+def test_a_missing_field_that_is_there_in_other_words_is_suggested(
+    schema: type[BaseModel], given: dict[str, object], meant: str
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        validated(schema, given)
+    assert str(raised.value) == meant
 
 
 def test_a_misspelt_field_of_job_is_found_among_its_own() -> None:

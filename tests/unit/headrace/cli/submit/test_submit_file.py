@@ -161,7 +161,11 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(api: ScriptedApi, monke
         TryLater("Postgres does not answer.", 0.01, 503, "store_unavailable"),
         TryLater("The first request is under way.", 0.01, 409, "idempotency_in_progress"),
     ]
-    assert outcomes(run(api, [line(1, "a")])) == {1: ("A", None)}
+    news = run(api, [line(1, "a")])
+    assert outcomes(news) == {1: ("A", None)}
+    assert [each.why for each in news if isinstance(each, Pause)] == [
+        *("No answer.", "It answered 502.", "Postgres does not answer.", "The first request is under way.")
+    ]
 
 
 def test_a_server_that_stays_away_ends_the_run(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
