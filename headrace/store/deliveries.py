@@ -253,15 +253,16 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
     db.execute(sa.update(deliveries).where(deliveries.c.id.in_(waiting)).values(**values))
 
 
-_RECEIVER = re.compile(r"(?:https?://)?([^\s/?#]{1,2000})(?:[/?#].*)?")
+_RECEIVER = re.compile(r"(?:https?://)?([^\s/?#@]{1,2000})(?:[/?#].*)?", re.IGNORECASE)
 
 
 def read_receiver(text: str) -> str:
     """The receiver that a host, with its port if it has one, or a URL names. Raises: InvalidRequest."""
-    found = _RECEIVER.fullmatch(text.strip().lower())
+    found = _RECEIVER.fullmatch(text.strip())
     if found is None or not text.isprintable():
         raise InvalidRequest(f"'{text[:60]}' is no receiver, such as hooks.example.com or hooks.example.com:8443.")
-    return found[1]
+    # Only the letters of ASCII, as in the index of the outbox.
+    return found[1].encode().lower().decode()
 
 
 def pause(db: Connection, app_id: UUID, receiver: str) -> int:

@@ -134,7 +134,13 @@ def test_a_port_is_part_of_a_paused_receiver(store: Store, due: Write) -> None:
     assert by_url(pull(store).deliveries) == {BAD: 1}
 
 
-@pytest.mark.parametrize("text", ["", " ", "a b", "/hook", "bad.example\x00", "a" * 3000])
+def test_a_receiver_whose_name_has_capitals_beyond_ascii_is_paused(store: Store, due: Write) -> None:
+    due("https://BÜCHER.example/hook")
+    assert pause(store, "test", "HTTPS://BÜCHER.example/hook") == 1
+    assert not pull(store).deliveries
+
+
+@pytest.mark.parametrize("text", ["", " ", "a b", "/hook", "bad.example\x00", "a" * 3000, "https://a:secret@b.example"])
 def test_what_names_no_receiver_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is no receiver"):
         deliveries.read_receiver(text)
