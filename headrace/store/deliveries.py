@@ -253,7 +253,7 @@ def record_gone(db: Connection, delivery: Delivery) -> None:
     db.execute(sa.update(deliveries).where(deliveries.c.id.in_(waiting)).values(**values))
 
 
-_RECEIVER = re.compile(r"(?:https?://)?([^\s/?#@]{1,2000})(?:[/?#].*)?", re.IGNORECASE)
+_RECEIVER = re.compile(r"(?:https?://|(?!https?:))([^\s/?#@]{1,2000})(?:[/?#].*)?", re.IGNORECASE)
 
 
 def read_receiver(text: str) -> str:
