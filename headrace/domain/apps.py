@@ -85,10 +85,12 @@ class Activity:
     Attributes:
         jobs: number of jobs submitted in the period, by their state now; a state without jobs is absent.
         usd: what the app was charged in the period, also for jobs that were submitted earlier.
+        refused: number of jobs refused in the period, by their reason; repeats count.
     """
 
     jobs: Mapping[JobState, int]
     usd: Decimal
+    refused: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

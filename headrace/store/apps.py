@@ -20,7 +20,7 @@ from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import new_secret
 from headrace.store import clock
 from headrace.store.jobs import BILLED
-from headrace.tables import apps, jobs, ledger
+from headrace.tables import apps, jobs, ledger, refusals
 
 #: How far the clocks of the hosts that make ids may be behind the database's.
 CLOCK_SKEW = timedelta(hours=1)
@@ -153,4 +153,8 @@ def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:
     charged = sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(
         ledger.c.app_id == app_id, ledger.c.at >= since, ledger.c.kind.in_(BILLED)
     )
-    return Activity({JobState(state): jobs for state, jobs in counted}, Decimal(db.execute(charged).scalar_one()))
+    row = refusals.c
+    why = sa.select(row.reason, sa.func.sum(row.jobs)).where(row.minute >= since, row.app_id == app_id)
+    refused = {reason: int(number) for reason, number in db.execute(why.group_by(row.reason).order_by(row.reason))}
+    usd = Decimal(db.execute(charged).scalar_one())
+    return Activity({JobState(state): jobs for state, jobs in counted}, usd, refused)

@@ -144,7 +144,8 @@ def show(name: str, as_json: bool) -> None:
         recent = store.activity(db, app.id, PERIOD)
         confined = confinements.live(db, app.id).values()
     if as_json:
-        lately = {"jobs": {str(state): count for state, count in recent.jobs.items()}, "usd": str(recent.usd)}
+        accepted = {str(state): count for state, count in recent.jobs.items()}
+        lately = {"jobs": accepted, "usd": str(recent.usd), "refused": dict(recent.refused)}
         shown = [{"pool": each.pool, "until": each.until.isoformat(), "held": each.held} for each in confined]
         more = {"keys": [key_json(key) for key in records], "last_24_h": lately, "confined": shown}
         print_json({**_app_json(app), **more})
@@ -267,4 +268,5 @@ def _in_order(lanes: frozenset[Lane]) -> list[str]:
 
 def _activity(recent: Activity) -> str:
     jobs = ", ".join(f"{count:,} {state}" for state, count in sorted(recent.jobs.items())) or "no jobs"
-    return f"{jobs}; {recent.usd:.6f} USD"
+    refused = ", ".join(f"{count:,} {reason}" for reason, count in recent.refused.items())
+    return f"{jobs}; {recent.usd:.6f} USD{f'; refused: {refused}' if refused else ''}"

@@ -158,11 +158,20 @@ def test_apps_are_listed_by_name_for_people_and_for_programs(run: Run, store: St
 
 
 def test_an_app_is_shown_with_its_keys_its_jobs_and_what_they_cost(
-    run: Run, queued: Callable[..., Ticket], charge: Callable[..., None], app: App
+    run: Run, queued: Callable[..., Ticket], charge: Callable[..., None], app: App, query: Callable[..., Any]
 ) -> None:
     queued()
     queued()
     charge("0.25")
+    for hours, reason, count in ((1, "app_jobs", 46), (2, "app_jobs", 4), (3, "depth", 3), (30, "depth", 9)):
+        query(
+            "INSERT INTO refusals (minute, app_id, queue, reason, jobs, tokens)"
+            " VALUES (now() - make_interval(hours => :hours), :app, 'chat.normal', :reason, :count, 1)",
+            hours=hours,
+            app=app.id,
+            reason=reason,
+            count=count,
+        )
     key = run("keys", "create", app.name, "--scope", "read").stdout.strip()
 
     shown = run("apps", "show", app.name).stdout
@@ -170,9 +179,12 @@ def test_an_app_is_shown_with_its_keys_its_jobs_and_what_they_cost(
     assert shown.splitlines()[1].split() == ["test", "-", "-", "-", "-", "-", "all"]
     assert f"{key[:8]}…" in shown
     assert key not in shown
-    assert "Last 24 hours: 2 queued; 0.250000 USD" in shown
+    assert "Last 24 hours: 2 queued; 0.250000 USD; refused: 50 app_jobs, 3 depth\n" in shown
     told: Any = json.loads(run("apps", "show", app.name, "--json").stdout)
-    assert (told["name"], told["last_24_h"]) == ("test", {"jobs": {"queued": 2}, "usd": "0.250000000"})
+    assert (told["name"], told["last_24_h"]) == (
+        "test",
+        {"jobs": {"queued": 2}, "usd": "0.250000000", "refused": {"app_jobs": 50, "depth": 3}},
+    )
     assert [(each["hint"], each["scopes"], each["state"]) for each in told["keys"]] == [(key[:8], ["read"], "live")]
 
 
