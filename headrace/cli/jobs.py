@@ -10,7 +10,7 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.database import database, operating
-from headrace.cli.output import json_option, note_more, notes, out, print_json, table
+from headrace.cli.output import json_option, note_more, notes, out, print_json, print_uncut, table
 from headrace.domain.batches import parse_batch_id
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
@@ -73,7 +73,7 @@ def jobs(context: click.Context, /, is_dead: bool, limit: int, as_json: bool, **
     if as_json:
         print_json([_json(job) for job in found])
     elif found:
-        out.print(_table(found, "error" if is_dead else "status or error"))
+        print_uncut(out, _table(found, "error" if is_dead else "status or error"))
     else:
         out.print(_nothing(wanted))
     if len(found) == limit:
@@ -116,7 +116,6 @@ def _table(found: list[ListedJob], why: str) -> Table:
     """Args: why: the heading of the column with a job's error, or else its status."""
     rows = table()
     rows.add_column("job", no_wrap=True)
-    # A name may be cut before the reason is.
     rows.add_column("app")
     rows.add_column(why, no_wrap=True)
     rows.add_column("attempts", justify="right", no_wrap=True)

@@ -97,6 +97,12 @@ def test_a_list_fits_a_terminal_of_80_columns_with_the_id_whole(run: Run, failed
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_no_name_is_cut_however_narrow_it_is(run: Run, failed: Failed, query: Callable[..., Any]) -> None:
+    failed("deadline_exceeded")
+    query("UPDATE apps SET name = 'development-of-the-shop'")
+    assert "development-of-the-shop deadline_exceeded" in run("jobs", COLUMNS="40").stdout
+
+
 def test_all_jobs_are_listed_with_where_they_stand(run: Run, failed: Failed, queued: Callable[..., Ticket]) -> None:
     dead, waiting = failed(), show_id(queued().job_id)
     listed = cells(run("jobs"))
