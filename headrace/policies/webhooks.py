@@ -101,10 +101,9 @@ def signed_headers(secrets: Sequence[str], delivery_id: UUID, at: datetime, body
 
 
 def origin(url: str) -> str:
-    """The scheme and host of a URL. The rest may contain a secret."""
+    """The scheme and the receiver of a URL: its host, and its port if it names one. The rest may contain a secret."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or "-"
     except ValueError:
         return "-"
-    return f"{parts.scheme}://{host}/…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2] or '-'}/…"
