@@ -103,11 +103,11 @@ class PausedReceiver(NamedTuple):
 
 
 class FailingReceiver(NamedTuple):
-    """A URL whose deliveries have failed and wait for their next try.
+    """A receiver with deliveries that have failed and wait for their next try.
 
     Attributes:
         app: whose they are; None for the operator's.
-        origin: the URL's scheme and host. The rest may contain a secret.
+        origin: the scheme and the receiver of its URLs. The rest may contain a secret.
         tries: of all these deliveries.
         last_error: of one of them.
     """

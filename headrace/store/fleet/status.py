@@ -14,6 +14,7 @@ from headrace.store.deliveries import IS_PAUSED
 from headrace.store.fleet.observations import oldest_entry
 from headrace.store.fleet.processes import LATELY
 from headrace.tables import apps, deliveries, hosts, ledger, queue_samples, worker_samples
+from headrace.tables.work import RECEIVER
 
 #: Deliveries that are looked at for receivers that fail: those whose next try is due first.
 LOOK_ROWS = 5_000
@@ -78,23 +79,24 @@ def paid_usd(db: Connection, since: datetime) -> Decimal:
 
 
 def failing_receivers(db: Connection) -> list[FailingReceiver]:
-    """The URLs whose deliveries have failed and wait for their next try, those with most deliveries first.
+    """The receivers with deliveries that have failed and wait for their next try, those with most deliveries first.
 
-    Without paused receivers.
+    Without paused ones. An app may have a URL of its own for each job, so its URLs of one receiver are taken together.
     """
     row = deliveries.c
     has_failed = sa.or_(row.last_error.is_not(None), row.last_status.is_not(None))
     pending = row.state == sa.literal("pending", literal_execute=True)
-    look = sa.select(row.app_id, row.url, row.tries, row.last_error, row.last_status, row.next_at)
+    receiver = sa.literal_column(RECEIVER, sa.Text).label("receiver")
+    look = sa.select(row.app_id, row.url, receiver, row.tries, row.last_error, row.last_status, row.next_at)
     each = look.where(pending, has_failed, ~IS_PAUSED).order_by(row.next_at).limit(LOOK_ROWS).subquery().c
     said = sa.func.coalesce(each.last_error, sa.cast(each.last_status, sa.Text))
     columns = (
-        *(each.app_id, each.url, sa.func.count().label("deliveries")),
+        *(each.app_id, sa.func.max(each.url).label("url"), sa.func.count().label("deliveries")),
         sa.cast(sa.func.sum(each.tries), sa.BigInteger).label("tries"),
         sa.func.max(said).label("last_error"),
     )
-    by_url = sa.select(*columns).group_by(each.app_id, each.url).subquery().c
-    named = sa.select(apps.c.name, by_url.url, by_url.deliveries, by_url.tries, by_url.last_error)
-    named = named.outerjoin_from(by_url.app_id.table, apps, apps.c.id == by_url.app_id)
-    rows = db.execute(named.order_by(by_url.deliveries.desc(), by_url.url)).all()
+    found = sa.select(*columns).group_by(each.app_id, each.receiver).subquery().c
+    named = sa.select(apps.c.name, found.url, found.deliveries, found.tries, found.last_error)
+    named = named.outerjoin_from(found.app_id.table, apps, apps.c.id == found.app_id)
+    rows = db.execute(named.order_by(found.deliveries.desc(), found.url)).all()
     return [FailingReceiver(app, origin(url), count, tries, said) for app, url, count, tries, said in rows]

@@ -97,11 +97,12 @@ def test_where_postgres_takes_no_writes_the_page_names_that_alone_and_goes_on_to
 def test_a_receiver_that_fails_is_named_without_its_secrets(
     viewer: Browser, all_live: None, app: App, store: Store
 ) -> None:
-    row = {"app_id": app.id, "event": "batch.completed", "url": URL, "data": {"id": "batch_1"}, "state": "pending"}
+    row = {"app_id": app.id, "event": "batch.completed", "data": {"id": "batch_1"}, "state": "pending"}
     with store.begin() as db:
-        for tries, error in ((2, "It refused."), (1, "It refused."), (0, None)):
+        for number, (tries, error) in enumerate(((2, "It refused."), (1, "It refused."), (0, None))):
             due = sa.func.now() + timedelta(seconds=60)
-            values = {**row, "id": new_id(), "tries": tries, "last_error": error, "next_at": due}
+            url = f"{URL}?job={number}"  # an app may have one for each job
+            values = {**row, "id": new_id(), "url": url, "tries": tries, "last_error": error, "next_at": due}
             db.execute(sa.insert(deliveries).values(values))
     page = viewer.get("/").text
     assert said(page) == [
