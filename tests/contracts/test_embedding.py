@@ -56,7 +56,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     engine.start()
     yield Bench(engine, tokenizer)
     engine.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         patch.setenv("CXX", "/nowhere/c++")  # An engine that compiles finds no compiler.
         yield made
         made.engine.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def simulator(_: Callable[[str], Any]) -> Bench:

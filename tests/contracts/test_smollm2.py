@@ -44,7 +44,7 @@ def engine(smollm2: PreparedModel) -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)

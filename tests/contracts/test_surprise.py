@@ -45,7 +45,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     made.start()
     yield made
     made.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def check(text: str, measured: list[TokenSurprise]) -> None:

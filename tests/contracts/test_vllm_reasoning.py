@@ -45,7 +45,7 @@ def engine(smollm2: PreparedModel, tmp_path_factory: pytest.TempPathFactory, par
     engine.start()
     yield engine
     engine.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def with_tokens_for_thoughts(model: Path, folder: Path) -> Path:

@@ -58,7 +58,7 @@ def engine(pool: PoolSettings) -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
+    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def asked(tools: Tools | None, max_tokens: int = 60, **sampling: Any) -> GenerationRequest:

@@ -23,6 +23,10 @@ from workers.engines.vllm.options import constraint, decoding
 from workers.engines.vllm.settings import Adapter
 from workers.engines.vllm.surprise import Nats, measure
 
+#: The ZeroMQ contexts of cores that have ended, kept from garbage collection. That would end them, and wait for ever,
+#: in whichever thread it runs, for a socket that vLLM has left open. Each has three idle threads.
+_CONTEXTS: list[Any] = []
+
 
 @dataclass(eq=False, slots=True)
 class CoreCall:
@@ -259,6 +263,7 @@ class Core:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        _CONTEXTS.append(self._llm.engine_core.ctx)
 
     async def _paused(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError
