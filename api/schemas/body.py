@@ -194,8 +194,8 @@ def suggested(schema: type[BaseModel], path: Sequence[str | int]) -> str:
         found = [f"job.{name}", *(["service_tier"] if name == "lane" else [])]
     else:
         found = _in_other_words(name, known) or difflib.get_close_matches(name, sorted(known), 1, _LIKENESS)
-        for near in difflib.get_close_matches(name, _OTHER_WORDS, 1, _LIKENESS) if not found else ():
-            found = _in_other_words(near, known)
+        if not found and (near := difflib.get_close_matches(name, _OTHER_WORDS, 1, _LIKENESS)):
+            found = _in_other_words(near[0], known)
     return " or ".join(f"'{each}'" for each in found)
 
 

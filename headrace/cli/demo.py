@@ -176,7 +176,7 @@ def _notes(demo: Demo) -> str:
     lines = []
     if (usd := demo.env.get("HEADRACE_BUDGETS__DAY_USD")) is not None:
         lines.append(
-            f"Budget: {usd} USD a day for the stand-in of the paid API; nobody pays them. A real one needs its "
+            f"Budget: {usd} USD a day for the stand-in of the paid API, which takes no money. A real one needs its "
             "key, and a budget of your own: 'bin/headrace budgets set --day-usd 5'."
         )
     if (tokens := demo.env.get(_variable(demo.pool, "default_max_tokens"))) is not None:

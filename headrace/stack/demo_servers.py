@@ -91,7 +91,7 @@ class Receiver(_LocalServer):
         request.end_headers()
 
 
-ANSWER = "A paid API would answer here; this is its stand-in on this machine, and its charges are in the ledger alone."
+ANSWER = "A paid API would answer here; this is its stand-in on this machine, which counts what one would charge."
 
 
 class PaidStandIn(_LocalServer):

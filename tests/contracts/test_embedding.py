@@ -1,6 +1,5 @@
 """What every engine of embeddings must do, shown on each of them: the simulator, and vLLM with the real model."""
 
-import gc
 import math
 import os
 import signal
@@ -56,7 +55,6 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     engine.start()
     yield Bench(engine, tokenizer)
     engine.stop()
-    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 @pytest.fixture

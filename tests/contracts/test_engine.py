@@ -1,6 +1,5 @@
 """What every engine must do, shown on each of them."""
 
-import gc
 import os
 import signal
 import threading
@@ -66,7 +65,6 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         patch.setenv("CXX", "/nowhere/c++")  # An engine that compiles finds no compiler.
         yield made
         made.engine.stop()
-    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def simulator(_: Callable[[str], Any]) -> Bench:

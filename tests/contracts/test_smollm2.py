@@ -1,6 +1,5 @@
 """The default model, really: its answers, and its tokens as transformers counts them."""
 
-import gc
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,6 @@ def engine(smollm2: PreparedModel) -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.stop()
-    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)

@@ -1,6 +1,5 @@
 """What an engine must do that measures surprise, shown on each; and that the default model's measures are real."""
 
-import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -45,7 +44,6 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     made.start()
     yield made
     made.stop()
-    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def check(text: str, measured: list[TokenSurprise]) -> None:

@@ -1,6 +1,5 @@
 """LoRA adapters on the real engine: a request that names one gets its answer, and no other request does."""
 
-import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,13 +20,6 @@ pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not available on this platform"),
     pytest.mark.filterwarnings("ignore"),  # vLLM's and torch's own.
 ]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    """vLLM leaves its ZeroMQ context to the collector, with a warning that would else hit another test."""
-    yield
-    gc.collect()
 
 
 def pool_of(folder: Path, **adapters: Path) -> PoolSettings:

@@ -1,9 +1,7 @@
 """vLLM's own options as a pool gives them: which are refused before anything is loaded, and what those do that work."""
 
-import gc
 import re
 import tomllib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from importlib.util import find_spec
@@ -26,13 +24,6 @@ pytestmark = [
 ]
 
 WHERE = "pools.small.engine_options"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    """vLLM leaves its ZeroMQ context to the collector, with a warning that would else hit another test."""
-    yield
-    gc.collect()
 
 
 def engine(folder: Path, **options: Any) -> Engine:

@@ -1,6 +1,5 @@
 """What a model thinks before it answers, told apart by vLLM's own parsers: on the default model, which is shown how."""
 
-import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -45,7 +44,6 @@ def engine(smollm2: PreparedModel, tmp_path_factory: pytest.TempPathFactory, par
     engine.start()
     yield engine
     engine.stop()
-    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def with_tokens_for_thoughts(model: Path, folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Tools, really: vLLM's parsers and grammars on the default model, with the chat template that Headrace ships."""
 
-import gc
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,7 +57,6 @@ def engine(pool: PoolSettings) -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.stop()
-    gc.collect()  # vLLM leaves objects to it, whose warnings would else hit another test.
 
 
 def asked(tools: Tools | None, max_tokens: int = 60, **sampling: Any) -> GenerationRequest:
@@ -168,7 +166,6 @@ def test_a_strict_level_and_grammars_without_white_space_hold_where_the_request_
         assert engine.generate(asked(None, response_format=schema)).text == '{"city":"Reykjavik"}'
     finally:
         engine.stop()
-        gc.collect()
 
 
 def test_schemas_that_would_hold_up_all_streams_reject_the_prompt(engine: Engine) -> None:

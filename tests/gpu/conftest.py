@@ -1,6 +1,5 @@
 """The served model on this machine's GPU: the demo's, or the one that HEADRACE_MODEL or HEADRACE_MODEL_DIR names."""
 
-import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -51,7 +50,6 @@ def running(pool: PoolSettings) -> Iterator[VllmEngine]:
         yield engine
     finally:
         engine.stop()
-        gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
 
 
 @pytest.fixture(scope="session")

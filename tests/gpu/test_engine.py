@@ -4,7 +4,6 @@
 its figures for a GPU have not been seen.
 """
 
-import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -41,7 +40,6 @@ def bench(pool: PoolSettings) -> Iterator[contract.Bench]:
         let_go=lambda: None,
     )
     engine.stop()
-    gc.collect()  # vLLM leaves its ZeroMQ context to it, with a warning that would else hit another test.
 
 
 engine = contract.engine

@@ -36,6 +36,7 @@ from headrace.tables import (
     operators,
     own_prices,
     provider_batches,
+    refusals,
     worker_samples,
     workers,
 )
@@ -191,6 +192,15 @@ def test_the_jobs_of_all_pages_are_added_up_by_their_states(
     assert ">1 failed, 0.00 USD.<" in viewer.get("/jobs?state=dead").text
     monkeypatch.setattr(overview, "LOOK_ROWS", 3)
     assert ">Among the newest 100,000 of this time, app and state: 3 jobs, " in viewer.get("/jobs").text
+
+
+def test_an_app_s_page_says_what_it_was_refused_and_why(viewer: Browser, app: App, store: Store) -> None:
+    assert "Refused:" not in viewer.get(f"/app?name={app.name}").text
+    row = {"minute": sa.func.now(), "app_id": app.id, "queue": "chat.normal", "tokens": 1}
+    with store.begin() as db:
+        for reason, number in (("depth", 3), ("app_jobs", 46)):
+            db.execute(sa.insert(refusals).values(**row, reason=reason, jobs=number))
+    assert "Refused: 46 app_jobs, 3 depth." in viewer.get(f"/app?name={app.name}").text
 
 
 def test_deliveries_that_failed_and_are_tried_again_are_told_from_others(

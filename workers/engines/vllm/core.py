@@ -23,8 +23,8 @@ from workers.engines.vllm.options import constraint, decoding
 from workers.engines.vllm.settings import Adapter
 from workers.engines.vllm.surprise import Nats, measure
 
-#: The ZeroMQ contexts of cores that have ended, kept from garbage collection. That would end them, and wait for ever,
-#: in whichever thread it runs, for a socket that vLLM has left open. Each has three idle threads.
+#: The ZeroMQ contexts of cores that have ended, so that the garbage collection never gets them. It would end a context,
+#: and wait for ever, in whichever thread it runs, if vLLM has left a socket open. Each has three idle threads.
 _CONTEXTS: list[Any] = []
 
 
