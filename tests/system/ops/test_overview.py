@@ -160,10 +160,10 @@ def test_a_postgres_that_takes_no_writes_is_named(broken: Broken) -> None:
 
 def test_a_receiver_that_is_down_is_named(broken: Broken) -> None:
     broken.is_well()
-    url = f"http://127.0.0.1:{free_port()}/secret"
+    receiver = f"http://127.0.0.1:{free_port()}"
     for _ in range(3):
-        broken.submit(webhook=url)
-    broken.is_named("http://127.0.0.1/… does not take the webhooks of")
+        broken.submit(webhook=f"{receiver}/secret")
+    broken.is_named(f"{receiver}/… does not take the webhooks of")
     assert "secret" not in broken.page.content()
     broken.sql("DELETE FROM deliveries")
     broken.is_well()
