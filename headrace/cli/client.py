@@ -222,12 +222,28 @@ def _address(settings: Settings) -> tuple[str, str]:
     return stack.url, key or stack.api_key
 
 
+def watch_to_end(api: Api, job_id: str) -> dict[str, Any]:
+    """The job once it has ended; a terminal shows its status. If the caller stops waiting, the job goes on."""
+    try:
+        with notes.status(f"{job_id} queued") as status:
+            while True:
+                job = api.call("GET", _job_path(job_id), params={"wait": 1 if notes.is_terminal else POLL_S})
+                if job["status"] in TERMINAL:
+                    return job
+                status.update(f"{job_id} {job['status']}")
+    except KeyboardInterrupt:
+        message = f"Stopped waiting. The job goes on: 'headrace get {job_id} --wait' waits for it again."
+        raise click.ClickException(message) from None
+
+
 @click.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--wait", "is_awaited", is_flag=True, help="Stay until it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's own answer.")
-def get(job_id: str, as_json: bool) -> None:
+def get(job_id: str, is_awaited: bool, as_json: bool) -> None:
     """Show the job ID: its status, its answer and its cost."""
-    job = open_api().call("GET", _job_path(job_id))
+    api = open_api()
+    job = watch_to_end(api, job_id) if is_awaited else api.call("GET", _job_path(job_id))
     if as_json:
         print_json(job)
         return

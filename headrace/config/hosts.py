@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from headrace.config.sections import Positive, Section
 from headrace.errors import ConfigError
@@ -29,6 +29,13 @@ class HostTypeSettings(Section):
     provision_s: Positive = 300.0
     tokens_per_s: Annotated[float, Field(ge=0.1, le=1e9)] | None = None
     shares: dict[str, Annotated[Decimal, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+    @field_validator("shares")
+    @classmethod
+    def _share_something(cls, shares: dict[str, Decimal]) -> dict[str, Decimal]:
+        if shares and not any(shares.values()):
+            raise ValueError("one of the shares must be above 0")
+        return shares
 
 
 class OwnedHostSettings(Section):

@@ -49,6 +49,8 @@ def read(paths: Sequence[Path], types: Sequence[str], tags: Mapping[str, str]) -
         types: only hosts of these types.
         tags: only resources of AWS with these tags.
     """
+    if twice := [path for at, path in enumerate(paths) if any(path.samefile(other) for other in paths[:at])]:
+        raise click.UsageError(f"{twice[0]} is given twice, and would count twice: leave one of them out.")
     found = [(path, *_read(path, tags)) for path in paths]
     sources = {source for _, source, _ in found}
     if len(sources) > 1:

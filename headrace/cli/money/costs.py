@@ -43,9 +43,11 @@ class Month(click.ParamType[datetime]):
         try:
             month = datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
             _next_month(month)  # None follows the last one that Python knows.
-            return month
+            if month.year >= 2000:
+                return month
         except ValueError:
-            self.fail(f"'{value}' is not a month such as 2026-11.", param, ctx)
+            pass
+        self.fail(f"'{value}' is not a month such as 2026-11.", param, ctx)
 
 
 @click.group(invoke_without_command=True)

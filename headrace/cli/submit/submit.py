@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 import click
 
-from headrace.cli.client import POLL_S, Api, NoAnswer, facts_of, open_api
+from headrace.cli.client import Api, NoAnswer, facts_of, open_api, watch_to_end
 from headrace.cli.output import json_option, notes, out, print_json, print_json_line
 from headrace.cli.submit.submit_file import Files, submit_file
 from headrace.domain.fleet import NO_WORKER_REASON
 from headrace.domain.prompts import ReasoningEffort
 from headrace.domain.queues import Lane
-from headrace.domain.states import TERMINAL, JobState
+from headrace.domain.states import JobState
 
 #: Jobs of a file under way at once, by default.
 AT_ONCE = 64
@@ -91,11 +91,11 @@ def submit(prompt: str | None, is_awaited: bool, is_streamed: bool, as_json: boo
 def _submit(api: Api, body: Mapping[str, Any], is_awaited: bool, as_json: bool) -> None:
     accepted = api.call("POST", "/v1/jobs", json=body)
     if as_json:
-        print_json(_wait_for(api, accepted["id"]) if is_awaited else accepted)
+        print_json(watch_to_end(api, accepted["id"]) if is_awaited else accepted)
         return
     (notes if is_awaited else out).print(_accept_line(accepted), soft_wrap=True)
     if is_awaited:
-        _finish(_wait_for(api, accepted["id"]))
+        _finish(watch_to_end(api, accepted["id"]))
 
 
 def _read_stdin() -> str:
@@ -115,20 +115,6 @@ def _accept_line(accepted: dict[str, Any]) -> str:
         expected += "" if worker_in_s is None else f", a host is ready in about {worker_in_s:.0f} s"
     place = f"position {accepted['position']} of {accepted['depth']}"
     return f"{accepted['id']}  {accepted['queue']}  {place}  {expected}"
-
-
-def _wait_for(api: Api, job_id: str) -> dict[str, Any]:
-    """Return the job once it has ended. If the caller stops waiting, the job goes on."""
-    try:
-        with notes.status(f"{job_id} queued") as status:
-            while True:
-                job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": 1 if notes.is_terminal else POLL_S})
-                if job["status"] in TERMINAL:
-                    return job
-                status.update(f"{job_id} {job['status']}")
-    except KeyboardInterrupt:
-        message = f"Stopped waiting. The job goes on: 'headrace get {job_id}' shows it."
-        raise click.ClickException(message) from None
 
 
 def _finish(job: dict[str, Any]) -> None:

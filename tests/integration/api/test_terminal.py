@@ -83,6 +83,23 @@ def test_a_wait_prints_the_answer_alone_to_standard_output(run: Run, finish: Any
     assert (results[0].exit_code, results[0].stdout) == (0, "Because of Rayleigh scattering.\n")
 
 
+def test_get_waits_for_the_end_if_it_is_to(run: Run, finish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = run("submit", "Hi").stdout.split()[0]
+    call, polls = Api.call, []
+
+    def finishing(api: Api, method: str, path: str, **arguments: Any) -> Any:
+        polls.append(call(api, method, path, params={"wait": 0}))
+        if len(polls) == 1:
+            finish(parse_id(job_id))
+        return polls[-1]
+
+    monkeypatch.setattr(Api, "call", finishing)
+    result = run("get", job_id, "--wait")
+
+    assert (result.exit_code, result.stdout) == (0, "Because of Rayleigh scattering.\n")
+    assert [each["status"] for each in polls] == ["queued", "succeeded"]
+
+
 def test_who_stops_waiting_is_told_the_id_of_the_job_that_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     call = Api.call
 
@@ -96,7 +113,7 @@ def test_who_stops_waiting_is_told_the_id_of_the_job_that_goes_on(run: Run, monk
     monkeypatch.undo()
 
     assert stopped.exit_code == 1
-    told = re.search(r"The job goes on: 'headrace get (job_\w{32})' shows it", stopped.stderr)
+    told = re.search(r"The job goes on: 'headrace get (job_\w{32}) --wait' waits for it again", stopped.stderr)
     assert told
     assert "queued" in run("get", told.group(1)).stderr
 

@@ -56,3 +56,5 @@ def test_a_machine_has_one_bill() -> None:
 def test_shares_are_those_of_pools_with_hosts() -> None:
     with pytest.raises(ConfigError, match=r"hosts\.a100\.shares names pool 'embed'"):
         load(types={"a100": {"usd_per_hour": 1, "shares": {"embed": 1}}})
+    with pytest.raises(ConfigError, match="one of the shares must be above 0"):
+        load(types={"a100": {"usd_per_hour": 1, "shares": {"chat": 0}}})

@@ -104,7 +104,7 @@ def test_requests_without_a_closed_hour_are_told_of(run: Run, store: Store) -> N
     assert "1 requests count at their price" in result.stderr
 
 
-@pytest.mark.parametrize("month", ["2026", "october", "2026-13", "9999-12", ""])
+@pytest.mark.parametrize("month", ["2026", "october", "2026-13", "9999-12", "0001-01", ""])
 def test_what_is_not_a_month_is_refused(run: Run, month: str) -> None:
     result = run("costs", "--month", month)
 

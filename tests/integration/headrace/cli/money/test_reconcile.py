@@ -377,3 +377,9 @@ def test_bills_of_both_sources_are_refused_together(run: Run, file: File) -> Non
     assert (result.exit_code, "reconcile them one after the other" in result.output) == (2, True)
     wrong_tag = run("costs", "reconcile", "--bill", str(one), "--tag", "x")
     assert (wrong_tag.exit_code, "--tag 'x' is not KEY=VALUE" in wrong_tag.output) == (2, True)
+
+
+def test_a_file_that_is_given_twice_is_refused(run: Run, file: File) -> None:
+    bill = file("a.csv", "day,host,type,hours,usd", "2026-11-01,a,t,1,1")
+    result = run("costs", "reconcile", "--bill", str(bill), "--bill", str(bill.parent / "." / bill.name))
+    assert (result.exit_code, "would count twice" in result.output) == (2, True)
