@@ -1,4 +1,4 @@
-"""The one loop with which tests wait for a condition."""
+"""The one loop with which tests wait for a condition, and a clock that they set."""
 
 import threading
 import time
@@ -15,3 +15,17 @@ def until(condition: Callable[[], object], what: str = "the condition holds", de
     while not condition():
         assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
         tick.wait(POLL_S)
+
+
+class Clock:
+    """Stands in for `time` in a module, where it is patched: other threads keep the real one.
+
+    Attributes: sleeps: the pauses, which end at once. monotonic: the real clock's, until a test sets another.
+    """
+
+    def __init__(self) -> None:
+        self.sleeps: list[float] = []
+        self.monotonic: Callable[[], float] = time.monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from headrace.domain.ids import new_id
 from headrace.domain.operators import Operator, Role
 from headrace.errors import InvalidRequest, NotFound
+from headrace.store.sql import delete_chosen
 from headrace.tables import failed_logins, operators
 
 #: Failed logins of one name in a period; further ones are refused until it ends.
@@ -96,7 +97,7 @@ def _forget(db: Connection) -> None:
         .limit(FORGET_ROWS)
         .with_for_update(skip_locked=True)
     )
-    db.execute(sa.delete(failed_logins).where(failed_logins.c.digest.in_(old)))
+    db.execute(delete_chosen(old, failed_logins))
 
 
 def _digest(name: str) -> bytes:

@@ -254,11 +254,12 @@ def remove_entries(db: Connection, job_ids: Sequence[UUID]) -> None:
     db.execute(sa.delete(cache_entries).where(is_one_of(cache_entries.c.job_id, job_ids)))
 
 
-#: The job is looked up by its key for each entry: with a join, a plan could scan `jobs`.
+#: The job is looked up by its key for each entry: with a join, a plan could scan `jobs`. Entries go by their physical
+#: position: see `headrace.store.sql.delete_chosen`.
 _TOO_OLD = sa.text(
     """
-    DELETE FROM cache_entries WHERE job_id IN (
-        SELECT e.job_id FROM cache_entries e JOIN apps a ON a.id = e.app_id
+    DELETE FROM cache_entries WHERE ctid = ANY(ARRAY(
+        SELECT e.ctid FROM cache_entries e JOIN apps a ON a.id = e.app_id
         LEFT JOIN json_to_recordset(CAST(:pools AS json)) AS p (name text, keep_s float8) ON p.name = e.pool
         WHERE coalesce(
             (
@@ -268,19 +269,19 @@ _TOO_OLD = sa.text(
             '-infinity'
         ) <= now() - coalesce(a.cache_s, p.keep_s, 0) * interval '1 s'
         LIMIT :most
-    )
+    ))
     """
 )
 _TOO_MANY = sa.text(
     """
-    DELETE FROM cache_entries WHERE job_id IN (
-        SELECT job_id FROM (
-            SELECT job_id, row_number() OVER (PARTITION BY app_id ORDER BY used_at DESC) AS place
+    DELETE FROM cache_entries WHERE ctid = ANY(ARRAY(
+        SELECT position FROM (
+            SELECT ctid AS position, row_number() OVER (PARTITION BY app_id ORDER BY used_at DESC) AS place
             FROM cache_entries
             WHERE app_id IN (SELECT app_id FROM cache_entries GROUP BY app_id HAVING count(*) > :keep)
         ) AS placed
         WHERE place > :keep LIMIT :most
-    )
+    ))
     """
 )
 

@@ -17,7 +17,7 @@ from headrace.domain.states import TERMINAL, JobState
 from headrace.policies.caching import MatchKind
 from headrace.policies.reuse.bound import Try
 from headrace.store.cache.exact_cache import ENDED_WELL
-from headrace.store.sql import is_one_of
+from headrace.store.sql import delete_chosen, is_one_of
 from headrace.tables import cache_entries, cache_matches, job_texts, jobs
 
 #: Matches that are judged in one transaction.
@@ -191,7 +191,7 @@ def forget(db: Connection) -> int:
     """Delete matches older than `KEEP_DAYS`; returns how many."""
     age: sa.ColumnElement[Any] = sa.literal_column(f"interval '{KEEP_DAYS} days'")
     old = sa.select(cache_matches.c.job_id).where(cache_matches.c.at < sa.func.now() - age).limit(FORGET_ROWS)
-    return db.execute(sa.delete(cache_matches).where(cache_matches.c.job_id.in_(old.scalar_subquery()))).rowcount
+    return db.execute(delete_chosen(old, cache_matches)).rowcount
 
 
 def _ids(job_ids: Sequence[UUID]) -> sa.Cast[Any]:

@@ -17,7 +17,7 @@ from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.policies.answers import AnswerLength
 from headrace.store.jobs.transitions import IS_QUEUED, IS_RUNNING, IS_WAITING
-from headrace.store.sql import is_one_of
+from headrace.store.sql import delete_chosen, is_one_of
 from headrace.tables import decisions, jobs, ledger, queue_samples, refusals, worker_samples
 
 #: The most old rows of one table that one transaction deletes.
@@ -153,11 +153,8 @@ def delete_oldest(
     db: Connection, at: sa.Column[Any], before: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool]
 ) -> int:
     """Delete the oldest rows of the table of this time column, up to `FORGET_ROWS`; returns how many."""
-    # By physical position: with a join on keys, a table without statistics would be scanned once per row.
-    place: sa.ColumnElement[Any] = sa.literal_column("ctid")
-    oldest = sa.select(place).select_from(at.table).where(at < before, *conditions).order_by(at).limit(FORGET_ROWS)
-    deleted = sa.delete(at.table).where(place == sa.any_(sa.func.array(oldest.scalar_subquery())))
-    return len(db.execute(deleted.returning(at)).all())
+    oldest = sa.select(at).where(at < before, *conditions).order_by(at).limit(FORGET_ROWS)
+    return db.execute(delete_chosen(oldest, at.table)).rowcount
 
 
 def add_refusals(db: Connection, counts: Mapping[RefusalKey, RefusalCount]) -> None:

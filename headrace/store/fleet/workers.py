@@ -17,7 +17,7 @@ from headrace.domain.hosts import HostCounts, HostEnd
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
 from headrace.store.jobs.transitions import IS_RUNNING
-from headrace.store.sql import Statement
+from headrace.store.sql import Statement, delete_chosen
 from headrace.tables import hosts, jobs, worker_samples, workers
 
 _IS_LIVE = hosts.c.ended_at.is_(None)
@@ -158,7 +158,7 @@ def forget_old(db: Connection, keep_days: int) -> int:
     is_old = workers.c.lease_until < sa.func.now() - timedelta(days=keep_days)
     still_runs = sa.select(jobs.c.id).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).exists()
     old = sa.select(workers.c.id).where(is_old, ~still_runs).order_by(workers.c.lease_until).limit(FORGET_ROWS)
-    return len(db.execute(sa.delete(workers).where(workers.c.id.in_(old)).returning(workers.c.id)).all())
+    return db.execute(delete_chosen(old, workers)).rowcount
 
 
 def fleets(db: Connection) -> dict[str, Fleet]:

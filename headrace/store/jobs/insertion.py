@@ -27,7 +27,7 @@ from headrace.errors import HeadraceError, IdempotencyInProgress, IdempotencyKey
 from headrace.policies.routing import route_of
 from headrace.store import Store, sqlstate
 from headrace.store.bad_rows import message_of
-from headrace.store.sql import Statement
+from headrace.store.sql import Statement, delete_chosen
 from headrace.tables import idempotency_keys
 
 #: How long an Idempotency-Key is remembered.
@@ -84,12 +84,9 @@ def keep_key(db: Connection, app_id: UUID, idempotency: Idempotency, batch_id: U
 
 def forget_expired_keys(db: Connection) -> int:
     """Delete expired Idempotency-Keys, at most `FORGET_ROWS`; returns how many."""
-    expired = sa.select(idempotency_keys.c.app_id, idempotency_keys.c.key)
-    expired = expired.where(idempotency_keys.c.expires_at <= sa.func.now())
+    expired = sa.select(idempotency_keys).where(idempotency_keys.c.expires_at <= sa.func.now())
     expired = expired.order_by(idempotency_keys.c.expires_at).limit(FORGET_ROWS)
-    key = sa.tuple_(idempotency_keys.c.app_id, idempotency_keys.c.key)
-    deleted = sa.delete(idempotency_keys).where(key.in_(expired.with_for_update(skip_locked=True)))
-    return len(db.execute(deleted.returning(idempotency_keys.c.key)).all())
+    return db.execute(delete_chosen(expired.with_for_update(skip_locked=True), idempotency_keys)).rowcount
 
 
 def until_settled(attempt: Callable[[], _Answer]) -> _Answer:

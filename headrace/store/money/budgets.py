@@ -37,7 +37,7 @@ from headrace.domain.limits import (
 )
 from headrace.logging import named
 from headrace.store import LOCK_NOT_AVAILABLE, sqlstate
-from headrace.store.sql import rows_sent
+from headrace.store.sql import delete_chosen, rows_sent
 from headrace.tables import USD, apps, attempts, budget_limits, budgets, jobs, unsettled_calls
 
 log = logging.getLogger(__name__)
@@ -385,4 +385,4 @@ _UNRESERVED = sa.select(sa.func.now().label("started_at"), sa.literal(NOTHING, U
 _LATE = (
     sa.select(unsettled_calls.c.id).order_by(unsettled_calls.c.id).limit(LATE_ROWS).with_for_update(skip_locked=True)
 )
-_TAKE_LATE = sa.delete(unsettled_calls).where(unsettled_calls.c.id.in_(_LATE)).returning(unsettled_calls)
+_TAKE_LATE = delete_chosen(_LATE, unsettled_calls).returning(unsettled_calls)

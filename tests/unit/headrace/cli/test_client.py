@@ -6,6 +6,7 @@ import pytest
 
 from headrace.cli import client
 from headrace.cli.client import ApiRefused, NoAnswer, TryLater, patiently
+from tests.waiting import Clock
 
 
 def failing(*errors: ApiRefused | NoAnswer) -> Callable[[], str]:
@@ -21,11 +22,15 @@ def failing(*errors: ApiRefused | NoAnswer) -> Callable[[], str]:
 
 
 @pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses, which end at once."""
-    made: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", made.append)
-    return made
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(client, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def pauses(clock: Clock) -> list[float]:
+    return clock.sleeps
 
 
 def test_what_passes_is_tried_again_after_the_pause_that_the_api_asks_for(pauses: list[float]) -> None:
@@ -47,16 +52,15 @@ def test_what_does_not_pass_soon_is_raised_at_once(error: ApiRefused, pauses: li
     assert (raised.value, told, pauses) == (error, [], [])
 
 
-def test_it_gives_up_some_time_after_the_first_failure(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    now = [0.0]
-    monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(client.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+def test_it_gives_up_some_time_after_the_first_failure(clock: Clock) -> None:
+    answered_in: list[float] = []
+    clock.monotonic = lambda: sum(answered_in) + sum(clock.sleeps)
     calls: list[float] = []
 
     def ask() -> str:
-        calls.append(now[0])
+        calls.append(clock.monotonic())
         # The first answer takes longer than all patience.
-        now[0] += client.PATIENCE_S if len(calls) == 1 else 0.0
+        answered_in.append(client.PATIENCE_S if len(calls) == 1 else 0.0)
         raise NoAnswer("Cut.")
 
     with pytest.raises(NoAnswer):

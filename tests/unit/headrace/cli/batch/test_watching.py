@@ -8,10 +8,12 @@ from typing import Any, cast
 import click
 import pytest
 
+from headrace.cli import client
 from headrace.cli.batch import watching
 from headrace.cli.batch.watching import Pace, Unanswered, moment, report, watch
 from headrace.cli.client import Api, ApiRefused, NoAnswer, TryLater
 from headrace.cli.submit.submit_file import Interrupted
+from tests.waiting import Clock
 
 BATCH = f"batch_{'0' * 32}"
 NOW = datetime.now(UTC)
@@ -56,11 +58,16 @@ class ScriptedApi:
 
 
 @pytest.fixture(autouse=True)
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses, which end at once."""
-    made: list[float] = []
-    monkeypatch.setattr("headrace.cli.batch.watching.time.sleep", made.append)
-    return made
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (watching, client):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def sleeps(clock: Clock) -> list[float]:
+    return clock.sleeps
 
 
 def result(number: int, code: str, custom_id: str = "row") -> dict[str, Any]:
@@ -102,11 +109,11 @@ def test_it_polls_until_the_end_and_tells_each_state_once(
 
 
 def test_the_line_has_the_rate_and_the_expected_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(watching, "PRINT_EVERY_S", 0.0)
-    clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr("headrace.cli.batch.watching.time.monotonic", lambda: float(next(clock)))
+    moments = iter(range(0, 10_000, 10))
+    clock.monotonic = lambda: float(next(moments))
     soon = {"expires_at": (datetime.now(UTC) + timedelta(seconds=1)).timestamp()}
     later = (NOW + timedelta(hours=30)).isoformat()
     answers = [batch(), batch(completed=30, failed=3), batch(completed=40, **soon), batch(not_before=later)]
@@ -134,11 +141,11 @@ def test_ctrl_c_says_that_the_batch_goes_on() -> None:
     assert stopped.value.message == f"Stopped watching. The batch goes on: 'headrace batch watch {BATCH}'."
 
 
-def test_a_watch_of_hours_polls_less_often(monkeypatch: pytest.MonkeyPatch, sleeps: list[float]) -> None:
-    clock = iter([0.0, 1.0, 1.0, 1.0, 600.0, 600.0, 600.0, 86_400.0, 86_400.0, 86_400.0, 86_401.0])
-    monkeypatch.setattr("headrace.cli.batch.watching.time.monotonic", lambda: next(clock))
+def test_a_watch_of_hours_polls_less_often(clock: Clock) -> None:
+    moments = iter([0.0, 1.0, 1.0, 1.0, 600.0, 600.0, 600.0, 86_400.0, 86_400.0, 86_400.0, 86_401.0])
+    clock.monotonic = lambda: next(moments)
     watch(cast(Api, ScriptedApi(batch(), batch(), batch(), batch("completed", 100))), BATCH)
-    assert sleeps == [1.0, 10.0, watching.LONGEST_POLL_S]
+    assert clock.sleeps == [1.0, 10.0, watching.LONGEST_POLL_S]
 
 
 def test_a_whole_batch_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
