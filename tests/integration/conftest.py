@@ -146,11 +146,22 @@ def _server_setting(url: str, name: str, value: str) -> Iterator[None]:
 def empty(db: sa.Connection, tables: Iterable[sa.Table]) -> None:
     """Delete all rows of these tables, without what hangs on them in others.
 
-    A TRUNCATE makes new files for every table and index: 85 ms instead of 5, before each of a thousand tests.
+    A TRUNCATE makes new files for every table and index: 85 ms instead of 5, before each of a thousand tests. It is
+    worth it where many rows have left: until a vacuum every statement reads past them.
     """
+    names = [table.name for table in tables]
     # So that no trigger runs: the ledger's refuses every change.
-    statements = ["SET LOCAL session_replication_role = replica", *(f"DELETE FROM {table.name}" for table in tables)]
-    db.exec_driver_sql("; ".join(statements))
+    db.exec_driver_sql("SET LOCAL session_replication_role = replica")
+    if db.exec_driver_sql(_HAS_GROWN).scalar():
+        db.exec_driver_sql(f"TRUNCATE {', '.join(names)} CASCADE")
+    else:
+        db.exec_driver_sql("; ".join(f"DELETE FROM {name}" for name in names))
+
+
+_HAS_GROWN = """
+    SELECT EXISTS (SELECT FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+                   AND pg_relation_size(oid) > 1000000)
+"""
 
 
 @pytest.fixture
