@@ -24,6 +24,8 @@ from headrace.stack.stack import Stack
 from tests.waiting import until
 
 DEADLINE_S = 60.0
+#: Processes that a test names if it needs them: each takes 1.6 s of processor to start.
+SELDOM_ASKED = frozenset({"batches", "flower", "ops", "webhooks"})
 #: Seconds one long poll holds on.
 POLL_S = 20
 
@@ -192,7 +194,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
             paid_key: str = "sk-test",
             tree: Path = PROJECT_ROOT,
             beside: System | None = None,
-            has_batches: bool = False,
+            also: Sequence[str] = (),
             **env: str,
         ) -> System:
             """Start it.
@@ -202,7 +204,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 paid_api: its address, if there is one.
                 tree: the checkout whose code runs.
                 beside: the stack whose servers it uses.
-                has_batches: the process that moves batches on runs too.
+                also: those of `SELDOM_ASKED` that run too.
                 env: settings without prefix, such as `lease_s="3"`.
             """
             settings = {f"HEADRACE_{name.upper()}": value for name, value in env.items()}
@@ -213,9 +215,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 servers = beside.stack.report
                 changes |= {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
             chosen = ("--engine", engine) if engine else ()
-            if not has_batches and "batches" in read_procfile(tree / "Procfile"):
-                chosen += ("--without", "batches")
-            stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *options), changes, tree=tree)
+            left_out = SELDOM_ASKED - set(also) & read_procfile(tree / "Procfile").keys()
+            without = [word for name in sorted(left_out) for word in ("--without", name)]
+            stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *without, *options), changes, tree=tree)
             stacks.enter_context(stack)
             system = System(stack)
             stacks.callback(system.close)

@@ -49,7 +49,7 @@ def file_of(lines: int) -> bytes:
 def test_a_day_of_time_costs_half_and_each_line_is_answered_and_paid_once(
     start: Callable[..., Any], provider: StandIn, wait_until: Callable[..., None]
 ) -> None:
-    system = start("--without", "flower", "--without", "ops", has_batches=True, paid_api=provider.url, **SETTINGS)
+    system = start(also=["batches"], paid_api=provider.url, **SETTINGS)
     report = system.stack.report
     client = openai.OpenAI(base_url=f"{report.url}/v1", api_key=report.api_key)
     provider.batches.is_held, provider.batches.faults = True, {"drops", "unknown", "bills_more"}

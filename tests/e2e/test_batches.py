@@ -61,7 +61,7 @@ def billed(system: Any, batch_id: str) -> dict[str, Any]:
 def test_each_line_is_answered_once_and_is_in_one_file_although_every_process_is_killed(
     start: Callable[..., Any], wait_until: Callable[..., None], receiver: Receiver
 ) -> None:
-    system = start("--without", "flower", "--without", "ops", has_batches=True, **SETTINGS)
+    system = start(also=["batches", "webhooks"], **SETTINGS)
     report = system.stack.report
     # The SDK's own retries bridge the restart of `web`.
     client = openai.OpenAI(base_url=f"{report.url}/v1", api_key=report.api_key, max_retries=8)

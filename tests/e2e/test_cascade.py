@@ -87,7 +87,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any], config: Path, provider: StandIn) -> Any:
-    return start("--without", "flower", "--without", "gpu-idle", config=str(config), drain_s="1", paid_api=provider.url)
+    return start("--without", "gpu-idle", config=str(config), drain_s="1", paid_api=provider.url)
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ UNTIL = "x-headrace-confined-until"
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any]) -> Any:
     return start(
-        "--without",
-        "flower",
         simulator__output_tokens="16",
         simulator__decode_tokens_per_s="16",
         simulator__poison=POISON,

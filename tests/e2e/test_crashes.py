@@ -152,7 +152,7 @@ def test_ticks_go_on_after_beat_was_killed(system: Any, wait_until: Callable[...
 def test_a_job_whose_api_died_between_insert_and_publish_completes_and_a_retry_is_the_same_job(
     start: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
-    system = start("--without", "flower", "--without", "beat", failpoint="api.inserted", simulator__output_tokens="8")
+    system = start("--without", "beat", failpoint="api.inserted", simulator__output_tokens="8")
     body = {"prompt": "Who am I?", "max_wait": 300}
     headers = {"Idempotency-Key": "order-17"}
     web = system.pid("web")
@@ -179,7 +179,7 @@ def test_a_job_whose_api_died_between_insert_and_publish_completes_and_a_retry_i
 def test_a_stream_whose_api_died_before_its_row_was_on_disk_runs_once_and_leaves_nothing(
     start: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
-    system = start("--without", "flower", "--without", "beat", failpoint="api.published", simulator__output_tokens="8")
+    system = start("--without", "beat", failpoint="api.published", simulator__output_tokens="8")
     web, model = system.pid("web"), system.http.get("/v1/models").json()["data"][0]["id"]
     asked = {"model": model, "messages": [{"role": "user", "content": "Who am I?"}], "stream": True}
     with pytest.raises(httpx2.TransportError):
@@ -198,7 +198,8 @@ def test_a_stream_whose_api_died_before_its_row_was_on_disk_runs_once_and_leaves
 def test_nothing_is_left_when_the_supervisor_is_killed_while_jobs_run(
     start: Callable[..., Any], processes: Any, wait_until: Callable[..., None], tmp_path: Path
 ) -> None:
-    system = start(folder=tmp_path, simulator__decode_tokens_per_s="1", pools__chat__max_running="4")
+    also = ["flower", "ops", "webhooks"]
+    system = start(also=also, folder=tmp_path, simulator__decode_tokens_per_s="1", pools__chat__max_running="4")
     system.submit_many(4)
     wait_until(lambda: system.count("running") == 4, "all run")
     tree = processes.tree(system.stack.pid)

@@ -18,7 +18,7 @@ TEXTS = ["The river turns the wheel.", "Stock prices fell on Monday."]
 
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any]) -> Any:
-    return start("--without", "flower", pools__chat__serves="embeddings", pools__chat__max_model_tokens="256")
+    return start(pools__chat__serves="embeddings", pools__chat__max_model_tokens="256")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ DEADLINE_S = 3
 def system(start: Callable[..., Any]) -> Any:
     """One slot, and an engine that makes 20 tokens a second."""
     slow = {"simulator__output_tokens": "2000", "simulator__decode_tokens_per_s": "20"}
-    return start(pools__chat__max_running="1", **slow)
+    return start(also=["flower", "webhooks"], pools__chat__max_running="1", **slow)
 
 
 @pytest.fixture

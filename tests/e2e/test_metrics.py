@@ -21,7 +21,12 @@ def provider() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any], provider: StandIn) -> Any:
-    return start(paid_api=provider.url, has_batches=True, simulator__output_tokens="4", observe_every_s="0.2")
+    return start(
+        paid_api=provider.url,
+        also=["batches", "flower", "ops", "webhooks"],
+        simulator__output_tokens="4",
+        observe_every_s="0.2",
+    )
 
 
 @pytest.fixture(scope="module")

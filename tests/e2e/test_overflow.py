@@ -20,7 +20,7 @@ def provider() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any], provider: StandIn) -> Any:
-    return start("--without", "flower", paid_api=provider.url, lease_s=str(LEASE_S), budgets__day_usd="1")
+    return start(paid_api=provider.url, lease_s=str(LEASE_S), budgets__day_usd="1")
 
 
 ONLY = {"prompt": "What is a headrace?", "overflow": "only"}
@@ -123,7 +123,7 @@ def test_an_account_without_quota_fails_what_insists_and_closes_the_way(
 def test_a_job_that_its_own_pool_would_let_expire_is_answered_by_the_paid_api(
     start: Callable[..., Any], provider: StandIn
 ) -> None:
-    system = start("--without", "gpu", "--without", "webhooks", "--without", "flower", paid_api=provider.url)
+    system = start("--without", "gpu", paid_api=provider.url)
     response = system.http.post("/v1/jobs", json={"prompt": "nobody is here", "max_wait": 7})
     assert response.json()["queue"] == "chat.normal"
     job = system.ended(response.json()["id"])

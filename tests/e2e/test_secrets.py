@@ -111,7 +111,7 @@ def paid_key() -> str:
 def system(start: Callable[..., Any], provider: StandIn, paid_key: str) -> Any:
     """Every third attempt fails, so that what is said of failures is heard too."""
     faults = {"simulator__output_tokens": "8", "simulator__fault": "fault", "simulator__fault_every": "3"}
-    return start(paid_api=provider.url, paid_key=paid_key, **faults)
+    return start(also=["flower", "ops", "webhooks"], paid_api=provider.url, paid_key=paid_key, **faults)
 
 
 def canary() -> str:

@@ -57,7 +57,7 @@ TRUST = """
 def system(start: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("settings") / "headrace.toml"
     path.write_text(SETTINGS)
-    return start("--without", "flower", config=str(path), drain_s="1")
+    return start(config=str(path), drain_s="1")
 
 
 def ask(system: Any, prompt: str, max_tokens: int = 4, model: str = "large") -> str:

@@ -22,10 +22,11 @@ def test_a_stop_ends_what_started_last_first_and_the_next_start_finishes_the_job
     start: Callable[..., Any], processes: Any, wait_until: Callable[..., None], tmp_path: Path
 ) -> None:
     slow = {"simulator__output_tokens": "64", "pools__chat__max_running": "4", "drain_s": "1"}
-    system = start(folder=tmp_path, simulator__decode_tokens_per_s="4", **slow)
+    also = ["flower", "ops", "webhooks"]
+    system = start(also=also, folder=tmp_path, simulator__decode_tokens_per_s="4", **slow)
     jobs = system.submit_many(4) + system.submit_many(4)
     wait_until(lambda: system.count("running") >= 4, "the engine is full")
-    tree = processes.tree(system.stack.pid)
+    tree, key = processes.tree(system.stack.pid), system.stack.report.api_key
 
     assert system.stack.stop() == 0
 
@@ -35,8 +36,10 @@ def test_a_stop_ends_what_started_last_first_and_the_next_start_finishes_the_job
     stopped = [line.split(", ") for line in re.findall(r"^stopping (.*)$", log, re.MULTILINE)]
     assert stopped == [["flower", "beat", "control", "webhooks", "gpu", "ops", "web"], ["valkey"], ["postgres"]]
     assert "killed" not in log
+    assert not (tmp_path / "stack.json").exists()
 
     again = start(folder=tmp_path, simulator__decode_tokens_per_s="1000", **slow)
+    assert again.stack.report.api_key == key
     assert {(job["status"], job["attempts"]) for job in again.all_ended(jobs)} == {("succeeded", 1)}
     assert again.paid(jobs) == [("compute", 1)] * len(jobs)
 

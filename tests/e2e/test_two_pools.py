@@ -41,7 +41,7 @@ LONG_TOKENS = 2000
 def system(start: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("settings") / "headrace.toml"
     path.write_text(SETTINGS)
-    return start("--without", "flower", config=str(path), drain_s="1")
+    return start(config=str(path), drain_s="1")
 
 
 @pytest.fixture

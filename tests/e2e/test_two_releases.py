@@ -47,7 +47,7 @@ def run(start: Callable[..., Any], provider: StandIn) -> Run:
     def begin(tree: Any, without: tuple[str, ...], **more: Any) -> Any:
         options = [word for name in without for word in ("--without", name)]
         settings = {"pepper": PEPPER, "budgets__day_usd": "10", "lease_s": "3", "observe_every_s": "1"}
-        return start(*options, tree=tree, paid_api=provider.url, **settings, **more)
+        return start(*options, also=["webhooks"], tree=tree, paid_api=provider.url, **settings, **more)
 
     return begin
 

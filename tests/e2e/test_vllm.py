@@ -51,7 +51,6 @@ def full(start: Callable[..., Any], processes: Any, started: list[Any]) -> Any:
     if not started or not processes.running([started[-1].stack.pid]):
         model = prepare(Settings.load(model=None, model_dir=None, engine="vllm"), print)
         system = start(
-            *("--without", "flower"),
             engine="vllm",
             model_dir=str(model.folder),
             pools__chat__kv_cache_mib="256",

@@ -61,7 +61,7 @@ def system(start: Callable[..., Any], provider: StandIn, operator: Receiver, con
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", nowhere)
         return start(
-            *("--without", "flower"),
+            also=["webhooks"],
             engine="",
             paid_api=provider.url,
             config=str(config),

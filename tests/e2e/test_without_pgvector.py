@@ -37,7 +37,7 @@ def system(bare_url: str, start: Callable[..., Any], tmp_path_factory: pytest.Te
     (folder / "headrace.toml").write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", bare_url)
-        return start("--without", "flower", folder=folder, config=str(folder / "headrace.toml"), drain_s="1")
+        return start(folder=folder, config=str(folder / "headrace.toml"), drain_s="1")
 
 
 def said(system: Any) -> list[str]:

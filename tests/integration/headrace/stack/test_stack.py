@@ -19,7 +19,6 @@ from headrace.cli import main
 from headrace.errors import StackError
 from headrace.stack.stack import Stack
 from headrace.stack.state_folder import Report
-from headrace.stack.watchdog import GRACE_S
 from scheduler.actuators.base import HostMachine, HostOrder
 from scheduler.actuators.local import LocalActuator
 from tests.waiting import until
@@ -145,28 +144,6 @@ def test_a_second_stack_on_the_same_state_folder_is_refused(stack: Stack, monkey
     second = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
     assert second.returncode == 1
     assert f"Another stack (pid {stack.pid}) uses the state folder {folder}" in second.stderr
-
-
-def test_it_stops_with_status_0_and_its_key_and_its_data_are_there_the_next_time(tmp_path: Path) -> None:
-    options = ("--without", "gpu", "--without", "flower")
-    with make_stack(tmp_path, *options) as first:
-        key, pids = first.report.api_key, tree(first.pid)
-        assert first.stop() == 0
-    assert not [pid for pid in pids if is_running(pid)]
-    assert not (tmp_path / "stack.json").exists()
-    with make_stack(tmp_path, *options) as second:
-        assert second.report.api_key == key
-        assert get(f"{second.report.url}/v1/models", f"Bearer {key}") == 200
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    with make_stack(tmp_path) as stack:
-        pids = tree(stack.pid)
-        # The API and the servers have processes of their own below them, and the watchdog runs beside them.
-        assert len(pids) > len(PROCESSES) + 2
-        os.kill(stack.pid, signal.SIGKILL)
-        until(lambda: not [pid for pid in pids if is_running(pid)], "nothing runs", GRACE_S + 10)
 
 
 def test_two_hosts_come_when_asked_for_and_their_workers_register_under_their_ids(tmp_path: Path) -> None:
