@@ -21,7 +21,7 @@ from api.deps import WebDeps
 from api.handlers import jobs
 from api.handlers.replies import finished, problem
 from api.mounts.exchange import BodyReader, Exchange
-from api.mounts.flask_app import WebApp
+from api.mounts.flask_app import OPERATIONS, WebApp
 from api.mounts.loop import Mailbox, Threads
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
@@ -104,7 +104,7 @@ class Mount:
             endpoint, names = self._urls.match(path.encode("latin-1").decode(errors="replace"), method)
         except HTTPException:
             return None, ()
-        operation = self.flask.operations.get(endpoint)
+        operation = OPERATIONS.get(endpoint)
         if operation is None or method == "OPTIONS":
             return None, ()
         has_body = operation.body is not None or operation.form is not None

@@ -54,19 +54,31 @@ def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def open_pools() -> Iterator[list[sa.Engine]]:
+    """The connection pool that tests share, once there is one: a new session takes 20 ms to learn the tables."""
+    pools: list[sa.Engine] = []
+    yield pools
+    for each in pools:
+        connections.close(each)
+
+
 @pytest.fixture
-def engine(settings: Settings) -> Iterator[sa.Engine]:
+def engine(settings: Settings, open_pools: list[sa.Engine]) -> Iterator[sa.Engine]:
     """A connection pool to empty tables. Tests hold its transactions open for as long as they like."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connections, "IDLE_TIMEOUT_MS", 0)
-        # On a busy machine Postgres may take longer than 2 s to start a session.
-        patch.setattr(connections, "CONNECT_TIMEOUT_S", 30)
-        engine = connections.postgres(settings)
+    if not open_pools:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connections, "IDLE_TIMEOUT_MS", 0)
+            # On a busy machine Postgres may take longer than 2 s to start a session.
+            patch.setattr(connections, "CONNECT_TIMEOUT_S", 30)
+            open_pools.append(connections.postgres(settings))
+    [engine] = open_pools
     with engine.begin() as db:
         empty(db, metadata.sorted_tables)
     yield engine
-    # A thread of the code under test may still use one.
-    connections.close(engine)
+    if engine.pool.checkedout():
+        # A thread of the code under test still uses one.
+        connections.close(open_pools.pop())
 
 
 ReadOnly = Callable[[], AbstractContextManager[None]]
