@@ -54,9 +54,12 @@ def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def open_pools() -> Iterator[list[sa.Engine]]:
-    """The connection pool that tests share, once there is one: a new session takes 20 ms to learn the tables."""
+@pytest.fixture(scope="module")
+def open_pools(migrated_url: str) -> Iterator[list[sa.Engine]]:
+    """The connection pool that the tests of a file share, once there is one: a new session spends 20 ms on the tables.
+
+    Args: migrated_url: a file may have a database of its own, which outlives the pool.
+    """
     pools: list[sa.Engine] = []
     yield pools
     for each in pools:

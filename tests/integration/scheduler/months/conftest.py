@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from headrace import connections
 from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import time_of
 from headrace.domain.queues import Ticket
@@ -70,6 +71,15 @@ def fresh_url(database_url: str, admin: Admin, template: str) -> Iterator[str]:
     """A database for one test, with the months that a release makes."""
     with copied(database_url, admin, template) as url:
         yield url
+
+
+@pytest.fixture
+def open_pools(migrated_url: str) -> Iterator[list[sa.Engine]]:
+    """A pool for each test: some tests have a database of their own."""
+    pools: list[sa.Engine] = []
+    yield pools
+    for each in pools:
+        connections.close(each)
 
 
 @pytest.fixture
