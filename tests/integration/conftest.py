@@ -54,6 +54,14 @@ def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
         yield made
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """On a busy machine Postgres may need more than 2 s to start a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "CONNECT_TIMEOUT_S", 30)
+        yield
+
+
 @pytest.fixture(scope="module")
 def open_pools(migrated_url: str) -> Iterator[list[sa.Engine]]:
     """The connection pool that the tests of a file share, once there is one: a new session spends 20 ms on the tables.
@@ -72,8 +80,6 @@ def engine(settings: Settings, open_pools: list[sa.Engine]) -> Iterator[sa.Engin
     if not open_pools:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connections, "IDLE_TIMEOUT_MS", 0)
-            # On a busy machine Postgres may take longer than 2 s to start a session.
-            patch.setattr(connections, "CONNECT_TIMEOUT_S", 30)
             open_pools.append(connections.postgres(settings))
     [engine] = open_pools
     with engine.begin() as db:
