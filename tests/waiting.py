@@ -25,7 +25,5 @@ class Clock:
 
     def __init__(self) -> None:
         self.sleeps: list[float] = []
+        self.sleep = self.sleeps.append
         self.monotonic: Callable[[], float] = time.monotonic
-
-    def sleep(self, seconds: float) -> None:
-        self.sleeps.append(seconds)

@@ -183,12 +183,15 @@ def _pause_s(error: ApiRefused | NoAnswer) -> float | None:
     return AWAY_S if isinstance(error, NoAnswer) or error.status in AWAY else None
 
 
-def wait_for_end(api: Api, job_id: str) -> dict[str, Any]:
-    """The job once it has ended. Raises: as `Api.call`."""
+def wait_for_end(
+    api: Api, job_id: str, poll_s: float = POLL_S, note: Callable[[str], object] = lambda status: None
+) -> dict[str, Any]:
+    """The job once it has ended. Args: note: gets its status while it has not. Raises: as `Api.call`."""
     while True:
-        job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": POLL_S})
+        job = api.call("GET", f"/v1/jobs/{job_id}", params={"wait": poll_s})
         if job["status"] in TERMINAL:
             return job
+        note(job["status"])
 
 
 def _error_of(response: httpx2.Response) -> dict[str, Any]:
@@ -225,12 +228,9 @@ def _address(settings: Settings) -> tuple[str, str]:
 def watch_to_end(api: Api, job_id: str) -> dict[str, Any]:
     """The job once it has ended; a terminal shows its status. If the caller stops waiting, the job goes on."""
     try:
-        with notes.status(f"{job_id} queued") as status:
-            while True:
-                job = api.call("GET", _job_path(job_id), params={"wait": 1 if notes.is_terminal else POLL_S})
-                if job["status"] in TERMINAL:
-                    return job
-                status.update(f"{job_id} {job['status']}")
+        with notes.status(job_id) as line:
+            poll_s = 1 if notes.is_terminal else POLL_S
+            return wait_for_end(api, job_id, poll_s, lambda status: line.update(f"{job_id} {status}"))
     except KeyboardInterrupt:
         message = f"Stopped waiting. The job goes on: 'headrace get {job_id} --wait' waits for it again."
         raise click.ClickException(message) from None
@@ -242,8 +242,8 @@ def watch_to_end(api: Api, job_id: str) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print the API's own answer.")
 def get(job_id: str, is_awaited: bool, as_json: bool) -> None:
     """Show the job ID: its status, its answer and its cost."""
-    api = open_api()
-    job = watch_to_end(api, job_id) if is_awaited else api.call("GET", _job_path(job_id))
+    api, path = open_api(), _job_path(job_id)
+    job = watch_to_end(api, job_id) if is_awaited else api.call("GET", path)
     if as_json:
         print_json(job)
         return

@@ -32,7 +32,7 @@ class HostTypeSettings(Section):
 
     @field_validator("shares")
     @classmethod
-    def _share_something(cls, shares: dict[str, Decimal]) -> dict[str, Decimal]:
+    def _has_a_share(cls, shares: dict[str, Decimal]) -> dict[str, Decimal]:
         if shares and not any(shares.values()):
             raise ValueError("one of the shares must be above 0")
         return shares

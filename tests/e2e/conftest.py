@@ -215,7 +215,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sy
                 servers = beside.stack.report
                 changes |= {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
             chosen = ("--engine", engine) if engine else ()
-            left_out = SELDOM_ASKED - set(also) & read_procfile(tree / "Procfile").keys()
+            left_out = (SELDOM_ASKED - set(also)) & read_procfile(tree / "Procfile").keys()
             without = [word for name in sorted(left_out) for word in ("--without", name)]
             stack = Stack(folder or tmp_path_factory.mktemp("stack"), (*chosen, *without, *options), changes, tree=tree)
             stacks.enter_context(stack)

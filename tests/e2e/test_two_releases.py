@@ -17,9 +17,9 @@ from headrace.stack.demo_servers import Receiver
 from tests.contracts.conftest import StandIn
 from tests.e2e.releases import STYLE, Trees, trees
 
-SERVERS = ("gpu", "overflow", "webhooks", "control", "beat", "flower", "ops")
+SERVERS = ("gpu", "overflow", "webhooks", "control", "beat")
 WEB = ("release", *SERVERS)
-WORKERS = ("release", "web", "flower", "ops")
+WORKERS = ("release", "web")
 PEPPER = "of-both-releases"
 #: Jobs of each kind.
 EACH = 4

@@ -43,11 +43,9 @@ class Month(click.ParamType[datetime]):
         try:
             month = datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
             _next_month(month)  # None follows the last one that Python knows.
-            if month.year >= 2000:
-                return month
+            return month
         except ValueError:
-            pass
-        self.fail(f"'{value}' is not a month such as 2026-11.", param, ctx)
+            self.fail(f"'{value}' is not a month such as 2026-11.", param, ctx)
 
 
 @click.group(invoke_without_command=True)
@@ -86,7 +84,7 @@ def costs(context: click.Context, month: datetime | None, as_csv: bool, as_json:
         cost = store.month(db, since, until, HostTerms.of(operator_settings()))
     pools, apps = cost.pools, cost.apps
     if as_json:
-        print_json({"month": f"{since:%Y-%m}", "pools": [_pool(each) for each in pools], "apps": _plain(apps)})
+        print_json({"month": _shown(since), "pools": [_pool(each) for each in pools], "apps": _plain(apps)})
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, [field.name for field in fields(AppMonth)])
         writer.writeheader()
@@ -191,6 +189,11 @@ def _first_of_month(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
+def _shown(month: datetime) -> str:
+    # `%Y` gives the year 1 one digit.
+    return month.date().isoformat()[: len("2026-11")]
+
+
 def _next_month(first: datetime) -> datetime:
     year, month = divmod(first.year * 12 + first.month, 12)
     return first.replace(year=year, month=month + 1)
@@ -200,9 +203,9 @@ def _print(since: datetime, pools: Sequence[PoolMonth], apps: Sequence[AppMonth]
     if pools:
         out.print(_pools(pools))
     else:
-        out.print(f"No hour of own hosts with a price was closed in {since:%Y-%m}.")
+        out.print(f"No hour of own hosts with a price was closed in {_shown(since)}.")
     out.print()
-    out.print(_apps(apps) if apps else f"Nothing was charged in {since:%Y-%m}.")
+    out.print(_apps(apps) if apps else f"Nothing was charged in {_shown(since)}.")
     if unpriced := sum(each.unpriced_host_hours for each in pools):
         notes.print(f"{unpriced} hours of hosts are not in the bill, because their type has no price: [hosts.TYPE].")
     if left := sum(each.open_requests for each in apps):

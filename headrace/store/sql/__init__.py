@@ -104,11 +104,12 @@ def is_one_of(column: sa.ColumnElement[Any], values: Iterable[Any]) -> sa.Column
 
 
 def delete_chosen(chosen: Select[Any], table: sa.Table) -> sa.Delete:
-    """Delete the rows of one table, without partitions, that a SELECT with a LIMIT chooses, by their physical position.
+    """Delete the rows that a SELECT with a LIMIT chooses, by their physical position. The table has no partitions.
 
-    With `key IN (SELECT ...)`, Postgres chooses anew for each row of a table that it takes for empty, as it does until
-    the next ANALYZE: 10,000 rows then take minutes.
+    With `key IN (SELECT ...)` on a table that was empty at its last ANALYZE, Postgres runs the SELECT again for each
+    row: 10,000 rows take longer than a statement may.
     """
+    assert not table.dialect_options["postgresql"]["partition_by"], "A position is one of each partition."
     place: sa.ColumnElement[Any] = sa.literal_column(f"{table.name}.ctid")
     places = chosen.with_only_columns(place, maintain_column_froms=True).correlate(None).scalar_subquery()
     return sa.delete(table).where(place == sa.any_(sa.func.array(places)))

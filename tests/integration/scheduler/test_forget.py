@@ -64,7 +64,7 @@ def test_expired_keys_of_many_batches_go_in_one_round(
             number=3 * forget.batch + 1,
         )
 
-    # Postgres takes the table for empty: a plan that is good for one row would take minutes.
+    # Postgres takes the table for empty: a plan that is good for one row would take longer than a statement may.
     insert()
     query("DELETE FROM idempotency_keys")
     query("ANALYZE idempotency_keys")

@@ -5,11 +5,13 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import month_of
 from headrace.domain.states import TRANSITIONS, JobState
-from headrace.store.sql import text_of
+from headrace.store.sql import delete_chosen, text_of
+from headrace.tables import jobs
 
 FOLDER = PROJECT_ROOT / "headrace" / "store" / "sql"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.sql"))
@@ -69,3 +71,8 @@ def test_a_job_goes_only_where_the_table_of_transitions_lets_it(name: str) -> No
         targets = {JobState(target.strip("'"))} if target.startswith("'") else set()
         assert targets <= TRANSITIONS[JobState(source)]
     assert ("UPDATE jobs" in read(name)) == (name in ("claim", "finish"))
+
+
+def test_rows_of_a_table_in_partitions_are_not_deleted_by_their_position() -> None:
+    with pytest.raises(AssertionError, match="one of each partition"):
+        delete_chosen(sa.select(jobs.c.id).limit(1), jobs)

@@ -87,12 +87,13 @@ def test_what_the_hosts_of_open_hours_cost_so_far_is_said(run: Run, store: Store
     assert "provisionally" in result.stderr
 
 
-def test_a_month_without_charges_says_so(run: Run) -> None:
-    result = run("costs", "--month", "2020-02")
+@pytest.mark.parametrize("month", ["2020-02", "0001-01"])
+def test_a_month_without_charges_says_so(run: Run, month: str) -> None:
+    result = run("costs", "--month", month)
 
     assert result.exit_code == 0
-    assert "No hour of own hosts with a price was closed in 2020-02." in result.stdout
-    assert "Nothing was charged in 2020-02." in result.stdout
+    assert f"No hour of own hosts with a price was closed in {month}." in result.stdout
+    assert f"Nothing was charged in {month}." in result.stdout
 
 
 def test_requests_without_a_closed_hour_are_told_of(run: Run, store: Store) -> None:
@@ -104,7 +105,7 @@ def test_requests_without_a_closed_hour_are_told_of(run: Run, store: Store) -> N
     assert "1 requests count at their price" in result.stderr
 
 
-@pytest.mark.parametrize("month", ["2026", "october", "2026-13", "9999-12", "0001-01", ""])
+@pytest.mark.parametrize("month", ["2026", "october", "2026-13", "9999-12", ""])
 def test_what_is_not_a_month_is_refused(run: Run, month: str) -> None:
     result = run("costs", "--month", month)
 
