@@ -9,7 +9,7 @@ import logging
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from itertools import islice
 from uuid import UUID
@@ -25,6 +25,7 @@ from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptR
 from headrace.policies.overflow import PROVIDER_WINDOW_S, Objection, quote
 from headrace.policies.pricing import BATCH_TIER, cost
 from headrace.store import Store, attempts, provider_batches
+from headrace.store.clock import NOW
 from headrace.store.provider_batches import HOLD, PAGE_ROWS
 from headrace.sweeper import Sweep
 from workers.engines.base import Generation
@@ -122,7 +123,7 @@ class BatchTier:
         """Take its next step. Returns: the batch after it; None if there is nothing to do now."""
         match batch.state:
             case ProviderState.GATHERING:
-                is_over = batch.batch_state is not BatchState.IN_PROGRESS or _age(batch) > HOLD
+                is_over = batch.batch_state is not BatchState.IN_PROGRESS or batch.age > HOLD
                 return self._to(batch, ProviderState.READY) if is_over else None
             case ProviderState.READY:
                 return self._reserve(batch)
@@ -186,7 +187,7 @@ class BatchTier:
         try:
             file_id = self.api.find_file(batch.name)
             if file_id is None:
-                if _age(batch) > HOLD:
+                if batch.age > HOLD:
                     return self._give_up(batch, "The paid API did not take the file.")
                 # Without a name, so that nothing is left of it whatever happens.
                 with tempfile.TemporaryFile() as file:
@@ -207,13 +208,13 @@ class BatchTier:
             if batch.status is None:
                 return self._give_up(batch, str(error))
             # It may have been made, by a call whose answer was lost.
-            if _age(batch) > LONGEST:
+            if batch.age > LONGEST:
                 return self._lose(batch)
             raise
         if told is None:
             if self._is_unwanted(batch):
                 return self._give_up(batch, "The batch was cancelled.")
-            if _age(batch) > HOLD:
+            if batch.age > HOLD:
                 return self._give_up(batch, "The paid API did not take the batch.")
             if self._to(batch, batch.state, status=ASKED) is None:
                 return None
@@ -227,7 +228,7 @@ class BatchTier:
 
     def _note_made(self, batch: ProviderBatch, told: Told) -> None:
         """Note that the provider has it."""
-        values = {"provider_id": told.provider_id, "status": told.status, "sent_at": datetime.now(UTC)}
+        values = {"provider_id": told.provider_id, "status": told.status, "sent_at": NOW}
         if self._to(batch, ProviderState.SENT, **values) is None:
             # Another worker has taken it over, and may have looked before this call came in: nothing may run twice.
             log.error("provider_batch_made_too_late", extra={"provider_batch": batch.name})
@@ -251,14 +252,14 @@ class BatchTier:
         """Ask for it; settle its lines once it has ended."""
         assert batch.provider_id is not None
         assert batch.sent_at is not None
-        is_late = datetime.now(UTC) - batch.sent_at > LONGEST
+        is_late = batch.read_at - batch.sent_at > LONGEST
         try:
             told = self.api.read(batch.provider_id)
             if told.has_ended:
                 return self._settle(batch, told)
-            values: dict[str, object] = {"status": told.status, "checked_at": datetime.now(UTC)}
+            values: dict[str, object] = {"status": told.status, "checked_at": NOW}
             if batch.batch_state is BatchState.CANCELLING and batch.cancel_asked_at is None:
-                values |= {"status": self.api.cancel(batch.provider_id).status, "cancel_asked_at": datetime.now(UTC)}
+                values |= {"status": self.api.cancel(batch.provider_id).status, "cancel_asked_at": NOW}
             self._to(batch, batch.state, **values)
         except EngineError:
             if not is_late:
@@ -274,7 +275,7 @@ class BatchTier:
                 seen = _sum(seen, *(result.usage for result in page))
                 self._settle_page(batch, page, has_total=told.usage is not None)
         self._send_back(batch, told.error or f"It had no answer when the paid API's batch was {told.status}.")
-        values = {"status": told.status, "checked_at": datetime.now(UTC), "error": told.error}
+        values: dict[str, object] = {"status": told.status, "checked_at": NOW, "error": told.error}
         model, price = self.bill.tariff.api_model(batch.model), self.bill.tariff.api_price(batch.model)
         with self.store.begin() as db:
             answered, booked = provider_batches.booked(db, batch)
@@ -381,10 +382,6 @@ class BatchTier:
 
 #: The provider has it, and is asked as often as the settings say.
 _THERE = (ProviderState.SENT, ProviderState.SETTLED)
-
-
-def _age(batch: ProviderBatch) -> timedelta:
-    return datetime.now(UTC) - batch.created_at
 
 
 def _objected(objection: Objection) -> AttemptEnd:

@@ -2,7 +2,6 @@
 
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -19,11 +18,6 @@ from headrace.store import batches, files
 log = logging.getLogger(__name__)
 
 
-def is_ending(batch: Batch, now: datetime) -> bool:
-    """Whether lines that have not started never will: the batch is being cancelled, or its window has ended."""
-    return batch.state is BatchState.CANCELLING or (batch.state is BatchState.IN_PROGRESS and batch.expires_at <= now)
-
-
 def settle(web: WebDeps, batch: Batch) -> int:
     """Note what became of the batch's lines. Returns: how many ended. Raises: StoreUnavailable. BrokerUnavailable."""
     is_cancelling = batch.state is BatchState.CANCELLING
@@ -31,7 +25,7 @@ def settle(web: WebDeps, batch: Batch) -> int:
         if is_cancelling:
             batches.drop_unread(db, batch.id)
         ended = batches.settle(db, batch.id, is_cancelling=is_cancelling)
-        if is_ending(batch, datetime.now(UTC)):
+        if batch.is_ending:
             ended += batches.end_waiting(db, batch.id, LineState.CANCELLED if is_cancelling else LineState.EXPIRED)
         running = batches.submitted_jobs(db, batch.id) if is_cancelling else []
     for job_id in running:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from uuid import UUID
 
@@ -15,12 +14,12 @@ from api.handlers.formats import FORMATS
 from api.handlers.replies import problem
 from api.schemas.body import parse_object, validated
 from headrace.domain.apps import App
-from headrace.domain.batches import BATCH_PREFIX, LINE_PREFIX, Batch, BatchState, Line, LineOf
+from headrace.domain.batches import BATCH_PREFIX, LINE_PREFIX, Batch, Line, LineOf
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Lane, wanted_queue
 from headrace.errors import HeadraceError, InvalidRequest, ModelNotFound, Refused
 from headrace.http import shape_of
-from headrace.store import apps, batches
+from headrace.store import apps, batches, clock
 
 log = logging.getLogger(__name__)
 
@@ -67,17 +66,12 @@ class Feeder:
         return self._note(lines, list(outcomes))
 
     def _ready(self, mine: Sequence[Batch]) -> list[Batch]:
-        now, clock = datetime.now(UTC), time.monotonic()
-        self._resting = {batch_id: until for batch_id, until in self._resting.items() if until > clock}
+        now = time.monotonic()
+        self._resting = {batch_id: until for batch_id, until in self._resting.items() if until > now}
         return [
             batch
             for batch in mine
-            if batch.state is BatchState.IN_PROGRESS
-            and batch.completed + batch.failed < batch.total
-            and (batch.not_before is None or batch.not_before <= now)
-            and batch.expires_at > now
-            and batch.id not in self._resting
-            and not self._leaves(batch)
+            if batch.has_begun and not batch.is_ending and batch.id not in self._resting and not self._leaves(batch)
         ]
 
     def _rooms(self, ready: Sequence[Batch]) -> dict[str, int]:
@@ -106,8 +100,10 @@ class Feeder:
     def _take(self, ready: Sequence[Batch], rooms: dict[str, int]) -> list[tuple[Batch, Line]]:
         """The next lines, as long as there is room: the app and the batch whose last turn is longest ago come first."""
         self._served = {key: turn for key, turn in self._served.items() if key in _keys(ready)}
-        left, taken = list(ready), list[tuple[Batch, Line]]()
+        taken = list[tuple[Batch, Line]]()
         with self._web.store.begin() as db:
+            now = clock.now(db)
+            left = [replace(batch, read_at=now) for batch in ready]
             while left and len(taken) < AT_ONCE:
                 batch = min(left, key=lambda each: (self._turn(each.app_id), self._turn(each.id), each.id))
                 # Where rules choose, that of the most room: if the lines go to another one, it has its own bound.
@@ -181,12 +177,11 @@ def draft_of(batch: Batch, line: Line) -> Draft:
     if values.pop("stream", False):
         raise InvalidRequest("The lines of a batch are not streamed: leave 'stream' out.", param="stream")
     draft: Draft = validated(FORMATS[batch.endpoint].schema, values).to_draft()
-    left_s = (batch.expires_at - datetime.now(UTC)).total_seconds()
     return replace(
         draft,
         lane=Lane.BATCH,
         overflow=batch.overflow,
-        max_wait_s=max(1.0, left_s),
+        max_wait_s=max(1.0, batch.left_s),
         background=True,
         not_before=None,
         # The file of the results has the texts anyway.

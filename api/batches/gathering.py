@@ -6,7 +6,8 @@ An overflow worker sends those: `workers/batch_tier.py`.
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 from api.batches.feeding import draft_of, note, request_id, unhurried
 from api.deps import WebDeps
@@ -17,8 +18,7 @@ from headrace.domain.batches import Batch, BatchState, Line
 from headrace.domain.queues import Lane, Overflow, queue_name
 from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.overflow import lines_for_provider
-from headrace.store import apps, batches, provider_batches
-from headrace.store.provider_batches import HOLD
+from headrace.store import apps, batches, clock, provider_batches
 
 #: What a provider's batch takes. Source: OpenAI's guide "Batch API": 50,000 requests and 200 MB, of which the requests
 #: as they are sent need a part for what the API adds.
@@ -55,7 +55,7 @@ class Gatherer:
 
     def gather(self, mine: Sequence[Batch]) -> int:
         """Choose lines of these batches. Returns: how many. Raises: StoreUnavailable. BrokerUnavailable."""
-        return sum(self._gather(batch) for batch in mine if self._is_on and _is_begun(batch))
+        return sum(self._gather(batch) for batch in mine if self._is_on and batch.has_begun)
 
     def _gather(self, batch: Batch) -> int:
         """Fill batches for the provider, and let them go."""
@@ -76,7 +76,7 @@ class Gatherer:
         while filled < most and size < BYTES_LIMIT and not self._is_closing.is_set():
             with self._web.store.begin() as db:
                 lines = provider_batches.take_lines(db, batch.id, model, min(AT_ONCE, most - filled))
-                owners = apps.by_id(db, {batch.app_id})
+                owners, batch = apps.by_id(db, {batch.app_id}), replace(batch, read_at=clock.now(db))
             if not lines:
                 break
             filled += len(lines)
@@ -87,11 +87,11 @@ class Gatherer:
 
     def _set_aside(self, app: App, batch: Batch, lines: Sequence[Line]) -> bool:
         """Submit lines. Returns: False if one can only be submitted later."""
-        until = datetime.now(UTC) + HOLD
 
         def submit(line: Line) -> Exception | None:
             try:
-                self._web.submitter.set_aside(draft_of(batch, line), unhurried(app), until, Sent(request_id(line)))
+                draft = draft_of(batch, line)
+                self._web.submitter.set_aside(draft, unhurried(app), batch.read_at, Sent(request_id(line)))
             except Exception as error:  # Also a bug: it must not hold up the other lines.
                 return error
             return None
@@ -129,7 +129,7 @@ class Gatherer:
         now = forecast.pool(pool)
         if not now.fleet.slots:
             return 0
-        tokens = forecast.ahead_cap_tokens(queue, _left_s(batch), by_settings=True)
+        tokens = forecast.ahead_cap_tokens(queue, batch.left_s, by_settings=True)
         return None if tokens is None else int(tokens / now.mean_tokens[Lane.BATCH])
 
     def _pool(self, batch: Batch) -> str | None:
@@ -156,14 +156,5 @@ class Gatherer:
         return its == pool and not self._is_paid_alone(batch, pool)
 
 
-def _is_begun(batch: Batch) -> bool:
-    is_going_on = batch.state is BatchState.IN_PROGRESS and batch.completed + batch.failed < batch.total
-    return is_going_on and (batch.not_before is None or batch.not_before <= datetime.now(UTC))
-
-
-def _left_s(batch: Batch) -> float:
-    return (batch.expires_at - datetime.now(UTC)).total_seconds()
-
-
 def _wanted(batch: Batch, lines: int, reached: int | None, *, is_paid_alone: bool) -> int:
-    return lines_for_provider(_left_s(batch), lines, reached, is_paid_alone=is_paid_alone)
+    return lines_for_provider(batch.left_s, lines, reached, is_paid_alone=is_paid_alone)

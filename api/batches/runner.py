@@ -4,13 +4,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from api.batches.ending import end, give_back_lost, is_ending, settle
+from api.batches.ending import end, give_back_lost, settle
 from api.batches.feeding import Feeder
 from api.batches.gathering import Gatherer
 from api.batches.reading import read
@@ -98,9 +97,9 @@ class Runner:
 
     def settle(self) -> int:
         """Note the ends of lines, of batches in which some have ended. Returns: the most of one batch."""
-        running, now = self._in(*_RUNNING), datetime.now(UTC)
+        running = self._in(*_RUNNING)
         found = self._among(batches.with_ended_jobs, running)
-        due = [batch for batch in running if batch.id in found or is_ending(batch, now)]
+        due = [batch for batch in running if batch.id in found or batch.is_ending]
         return max(self._each(lambda batch: settle(self._web, batch), due), default=0)
 
     def give_back_lost(self) -> int:

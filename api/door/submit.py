@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -59,6 +59,7 @@ from headrace.policies.tokens import LONG_CHARS
 from headrace.store import Store
 from headrace.store.jobs import count_delayed
 from headrace.store.jobs.insertion import find_replay, insert_batch, key_reused, until_settled
+from headrace.store.provider_batches import HOLD
 
 log = logging.getLogger(__name__)
 
@@ -225,11 +226,12 @@ class Submitter:
         )
         return without_place(spec, JobState.WAITING, queue, outcome.start_by, left)
 
-    def set_aside(self, draft: Draft, app: App, until: datetime, sent: Sent) -> Accepted:
+    def set_aside(self, draft: Draft, app: App, now: datetime, sent: Sent) -> Accepted:
         """Accept a line for a provider's batch. Its job waits in Postgres, without a place, until that takes it.
 
-        At `until` it goes to its own queue. The cache serves it, but no other job waits for its answer: that may take
-        a day. One that the provider may not answer, or that has a deadline, is submitted as any. Raises: as `submit`.
+        `HOLD` after `now`, by the database's clock, it goes to its own queue. The cache serves it, but no other job
+        waits for its answer: that may take a day. One that the provider may not answer, or that has a deadline, is
+        submitted as any. Raises: as `submit`.
         """
         if draft.continuation is not None:
             draft = composed(draft, app, self.store, self.settings.body_limit_bytes)
@@ -241,9 +243,8 @@ class Submitter:
         if isinstance(served, Accepted):
             return served
         self.cache.release(served)
-        held_s = max(0.0, (until - datetime.now(UTC)).total_seconds())
-        left_s = max(1.0, spec.max_wait_s - held_s)
-        spec = replace(served, cache_key=None, looked_up_by=None, not_before=until, max_wait_s=left_s)
+        left_s = max(1.0, spec.max_wait_s - HOLD.total_seconds())
+        spec = replace(served, cache_key=None, looked_up_by=None, not_before=now + HOLD, max_wait_s=left_s)
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
         [outcome] = insert_batch(self.store, [(spec, Candidate(queue, 0, 0, None, "for the provider's batch tier"))])
         if isinstance(outcome, HeadraceError):

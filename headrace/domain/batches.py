@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -112,6 +112,7 @@ class ProviderBatch:
         file_id, provider_id: what the provider calls the file, and the batch; None before it has them.
         status: the provider's last word.
         cancel_asked_at: when the provider was asked to cancel it; None: it was not.
+        read_at: when this was read, by the database's clock.
         lines: in its file; `answered` of them by the provider.
         unreturned_usd: what the provider billed beyond the answers.
         error: why lines went back to their own queues; None: none did, or only by their own results.
@@ -124,6 +125,7 @@ class ProviderBatch:
     model: str
     state: ProviderState
     created_at: datetime
+    read_at: datetime = field(compare=False)
     file_id: str | None = None
     provider_id: str | None = None
     status: str | None = None
@@ -138,6 +140,11 @@ class ProviderBatch:
     def name(self) -> str:
         """What the provider's file and batch are found by."""
         return f"headrace-{self.id.hex}"
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago it was begun."""
+        return self.read_at - self.created_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +188,7 @@ class Batch:
         total: lines; 0 before the file is read. completed and failed are those of the output and of the error file.
         times: when it reached each state that it has reached.
         expires_at: the end of its window.
+        read_at: when this was read, by the database's clock. No time is compared with a host's clock, which may jump.
         output_keep_s: for how long its files are kept; None: as long as uploads are.
         retry_of: the batch whose failed lines these are.
         errors: why it failed.
@@ -195,6 +203,7 @@ class Batch:
     completion_window: str
     created_at: datetime
     expires_at: datetime
+    read_at: datetime = field(compare=False)
     overflow: Overflow
     model: str | None = None
     output_file_id: UUID | None = None
@@ -211,6 +220,22 @@ class Batch:
     failed: int = 0
     usage: Usage = NO_USAGE
     has_lines: bool = True
+
+    @property
+    def left_s(self) -> float:
+        """The seconds until its window ends."""
+        return (self.expires_at - self.read_at).total_seconds()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether lines may run, or wait for an answer: none before `not_before`."""
+        is_going_on = self.state is BatchState.IN_PROGRESS and self.completed + self.failed < self.total
+        return is_going_on and (self.not_before is None or self.not_before <= self.read_at)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether lines that have not started never will: it is being cancelled, or its window has ended."""
+        return self.state is BatchState.CANCELLING or (self.state is BatchState.IN_PROGRESS and self.left_s <= 0)
 
 
 @dataclass(frozen=True, slots=True)

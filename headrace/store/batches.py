@@ -49,6 +49,7 @@ IS_SUBMITTED = batch_lines.c.state == sa.literal("submitted", literal_execute=Tr
 #: A line that is given back has left the provider's batch that it was to go to.
 _WAITS = {"state": LineState.WAITING, "provider_batch_id": None}
 _TAKE = Statement("take_lines")
+_COLUMNS = (batches, sa.func.now().label("read_at"))
 _LINE_COLUMNS = (
     *(batch_lines.c.batch_id, batch_lines.c.number, batch_lines.c.custom_id, batch_lines.c.state, batch_lines.c.body),
     *(batch_lines.c.job_id, batch_lines.c.status_code, batch_lines.c.refusal),
@@ -94,7 +95,7 @@ def create(
         sa.func.now(), sa.func.coalesce(sa.cast(values.get("not_before"), sa.TIMESTAMP(True)), sa.func.now())
     )
     row = {"id": new_id(), "app_id": app_id, "expires_at": begins + timedelta(seconds=window_s), **values}
-    return _read(db.execute(sa.insert(batches).values(row).returning(batches)).one())
+    return _read(db.execute(sa.insert(batches).values(row).returning(*_COLUMNS)).one())
 
 
 def once(
@@ -124,7 +125,7 @@ def _hold_app(db: Connection, app_id: UUID) -> None:
 
 def find(db: Connection, app_id: UUID | None, batch_id: UUID) -> Batch:
     """The app's batch. Args: app_id: None for an operator. Raises: NotFound."""
-    asked = sa.select(batches).where(batches.c.id == batch_id, *_of(app_id))
+    asked = sa.select(*_COLUMNS).where(batches.c.id == batch_id, *_of(app_id))
     if (row := db.execute(asked).one_or_none()) is None:
         raise _not_found(batch_id)
     return _read(row)
@@ -134,7 +135,7 @@ def newest(
     db: Connection, app_id: UUID | None, *, limit: int, after: UUID | None = None, state: BatchState | None = None
 ) -> list[Batch]:
     """The app's batches, newest first. Args: app_id: None for all apps. after: the last of the page before."""
-    asked = sa.select(batches).where(*_of(app_id)).order_by(batches.c.id.desc()).limit(limit)
+    asked = sa.select(*_COLUMNS).where(*_of(app_id)).order_by(batches.c.id.desc()).limit(limit)
     if after is not None:
         asked = asked.where(batches.c.id < after)
     if state is not None:
@@ -188,10 +189,10 @@ def lease(db: Connection, runner_id: UUID, lease_s: float) -> list[Batch]:
     values = {"runner_id": runner_id, "lease_until": sa.func.now() + timedelta(seconds=lease_s)}
     # Those of this process also while their lines are counted, which locks the row for a moment.
     is_mine = sa.and_(_IS_OPEN, batches.c.runner_id == runner_id)
-    found = db.execute(sa.update(batches).where(is_mine).values(values).returning(batches)).all()
+    found = db.execute(sa.update(batches).where(is_mine).values(values).returning(*_COLUMNS)).all()
     is_free = sa.or_(batches.c.runner_id.is_(None), batches.c.lease_until < sa.func.now())
     free = sa.select(batches.c.id).where(_IS_OPEN, is_free).with_for_update(skip_locked=True)
-    taken = sa.update(batches).where(batches.c.id.in_(free)).values(values).returning(batches)
+    taken = sa.update(batches).where(batches.c.id.in_(free)).values(values).returning(*_COLUMNS)
     return sorted(map(_read, [*found, *db.execute(taken)]), key=lambda batch: batch.id)
 
 
@@ -440,7 +441,7 @@ def _move(
     """Move a batch from one of these states to another, with its time, and with a webhook at its end."""
     values |= {"state": state, f"{state}_at": sa.func.now()}
     these = (batches.c.id == batch_id, batches.c.state.in_(sources), *conditions)
-    row = db.execute(sa.update(batches).where(*these).values(values).returning(batches)).one_or_none()
+    row = db.execute(sa.update(batches).where(*these).values(values).returning(*_COLUMNS)).one_or_none()
     if row is not None and state.is_terminal and row.webhook_url is not None:
         data = {"id": show_id(batch_id, BATCH_PREFIX)}
         deliveries.add(db, f"{BATCH_EVENT}{state}", row.webhook_url, data, app_id=row.app_id)
@@ -449,8 +450,8 @@ def _move(
 
 #: What a batch has as its row has it.
 _SAME = (
-    *("id", "app_id", "endpoint", "input_file_id", "completion_window", "created_at", "expires_at", "model"),
-    *("output_file_id", "error_file_id", "not_before", "webhook_url", "output_keep_s", "retry_of", "metadata"),
+    *("id", "app_id", "endpoint", "input_file_id", "completion_window", "created_at", "expires_at", "read_at"),
+    *("model", "output_file_id", "error_file_id", "not_before", "webhook_url", "output_keep_s", "retry_of", "metadata"),
     *("total", "completed", "failed", "has_lines"),
 )
 

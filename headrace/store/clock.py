@@ -8,6 +8,8 @@ from sqlalchemy import Connection
 #: How long `settled` waits for a transaction, so that one that stays open for hours holds nothing up.
 PATIENCE = timedelta(seconds=1)
 
+#: As a value of a column: the start time of the transaction.
+NOW = sa.func.now()
 _SETTLED = sa.text(
     """
     SELECT greatest(now() - :patience, least(now(), min(xact_start) - interval '1 microsecond'))

@@ -125,7 +125,7 @@ def forgotten(db: Connection, keep_days: int | None) -> Sequence[tuple[UUID, UUI
     Args: keep_days: days for which texts are kept; None for ever.
     """
     now = clock.now(db)
-    old = [sa.and_(files.c.state == "uploading", files.c.id < oldest_id(now - LONGEST_UPLOAD))]
+    old = [sa.and_(files.c.state == "uploading", files.c.created_at < now - LONGEST_UPLOAD)]
     if keep_days is not None:
         old.append(files.c.id < oldest_id(now - timedelta(days=keep_days)))
     due = sa.or_(files.c.state == "deleted", files.c.expires_at <= now, *old)

@@ -44,11 +44,14 @@ UNRETURNED = "unreturned"
 _IS_OPEN = provider_batches.c.state != sa.literal("ended", literal_execute=True)
 _ENGINE = "openai"
 _READ = sa.select(
-    provider_batches, batches_table.c.state.label("batch_state"), batches_table.c.app_id.label("app_id")
+    provider_batches,
+    batches_table.c.state.label("batch_state"),
+    batches_table.c.app_id.label("app_id"),
+    sa.func.now().label("read_at"),
 ).join(batches_table, batches_table.c.id == provider_batches.c.batch_id)
 _SAME = (
-    *("id", "batch_id", "app_id", "model", "created_at", "file_id", "provider_id", "status", "sent_at"),
-    *("cancel_asked_at", "lines", "answered", "unreturned_usd", "error"),
+    *("id", "batch_id", "app_id", "model", "created_at", "read_at", "file_id", "provider_id", "status"),
+    *("sent_at", "cancel_asked_at", "lines", "answered", "unreturned_usd", "error"),
 )
 
 

@@ -43,8 +43,9 @@ def make(store: Store, storage: Storage, app: App) -> Iterator[Make]:
             file_id = files.begin(db, app.id, "batch", "x", 1, 1000)
             if is_whole:
                 files.finish(db, file_id, "batch", 1, expires_s)
-            aged = oldest_id(clock.now(db) - age) if age else file_id
-            db.execute(sa.update(table).where(table.c.id == file_id).values(id=aged))
+            made_at = clock.now(db) - age
+            aged = oldest_id(made_at) if age else file_id
+            db.execute(sa.update(table).where(table.c.id == file_id).values(id=aged, created_at=made_at))
         writer = storage.writer(storage_key(app.id, aged))
         writer.write(b"x")
         if is_whole:

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from headrace.broker.admission import Admission
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
 from headrace.store import Store, batches
+from headrace.tables import batches as table
 from tests import one_attempt
 from tests.integration.api.batches.conftest import Desk, line, lines, look
 from tests.integration.api.batches.test_ending import Died
@@ -446,3 +448,45 @@ def test_without_a_batch_a_look_asks_nothing(store: Store, runner: Runner, said:
     said.clear()
     assert (runner.feed(), runner.settle(), runner.give_back_lost(), runner.end()) == (0, 0, 0, 0)
     assert said == []
+
+
+@pytest.fixture
+def jumps(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Sets the host's clock for the modules that move batches on."""
+
+    def to(ahead: timedelta) -> None:
+        class Jumped(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:
+                return datetime.now(tz) + ahead
+
+        for name in ("ending", "feeding", "gathering", "runner"):
+            monkeypatch.setattr(f"api.batches.{name}.datetime", Jumped, raising=False)
+
+    return to
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=2), timedelta(days=-2)])
+def test_a_jump_of_the_hosts_clock_ends_no_window_and_begins_none(
+    desk: Desk,
+    runner: Runner,
+    begun: Begin,
+    run_out: Callable[[UUID], Any],
+    window_ends: Callable[[UUID], None],
+    jumps: Callable[[timedelta], None],
+    ahead: timedelta,
+) -> None:
+    open_one, over, later = begun(lines(3)), begun(lines(2)), begun(lines(2))
+    window_ends(over)
+    with desk.store.begin() as db:
+        soon = {"not_before": sa.func.now() + timedelta(days=1), "expires_at": sa.func.now() + timedelta(days=2)}
+        db.execute(sa.update(table).where(table.c.id == later).values(soon))
+    jumps(ahead)
+
+    assert look(runner, runner.settle, runner.feed) == 3
+    assert {row.state for row in desk.lines(open_one)} == {"submitted"}
+    assert {row.state for row in desk.lines(over)} == {"expired"}
+    assert {row.state for row in desk.lines(later)} == {"waiting"}
+    for job in desk.jobs(open_one):
+        assert timedelta(hours=23) < job.start_by - job.created_at <= timedelta(hours=24)
+    assert run_out(open_one)["status"] == "completed"
