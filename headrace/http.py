@@ -1,4 +1,4 @@
-"""What the HTTP processes `web` and `ops` share: ASGI's types, the shapes of errors, metrics. Knows no framework."""
+"""Parts of HTTP that processes share: ASGI's types, the shapes of errors, metrics, lines. Knows no framework."""
 
 import io
 import re
@@ -19,6 +19,20 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+def lines_of(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a body that comes in parts, each with its line feed; the last one may lack it.
+
+    Text would also break at U+2028 and others, which JSON may contain: so do `str.splitlines` and the `iter_lines` of
+    HTTP clients.
+    """
+    rest = b""
+    for part in parts:
+        *whole, rest = (rest + part).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
 
 
 def environ_of(scope: Scope, address: str, body: bytes = b"") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from headrace.cli.output import json_option, notes, out, print_json
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL, JobState
+from headrace.http import lines_of
 from headrace.stack.state_folder import Report, no_stack
 
 #: Seconds that one poll may last; must be below the server's limit.
@@ -29,7 +30,7 @@ AWAY_S = 2.0
 #: What a server in trouble, or a proxy before it, answers.
 AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 #: What the lines of an event begin with.
-DATA = "data:"
+DATA = b"data:"
 
 
 class ApiRefused(click.ClickException):
@@ -96,19 +97,17 @@ class Api:
     def events(self, method: str, path: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         """Send one request, and yield the events of the stream that answers it. Raises: as `call`."""
         with self._streamed(method, path, **arguments) as response:
-            for line in response.iter_lines():
+            for line in lines_of(response.iter_bytes()):
                 if line.startswith(DATA):
                     yield json.loads(line.removeprefix(DATA))
 
     def lines(self, path: str, **arguments: Any) -> Iterator[bytes]:
         """Read a file of lines, and yield each with its end. Raises: as `call`. NoAnswer, also for a part of a line."""
         with self._streamed("GET", path, **arguments) as response:
-            rest = b""
-            for part in response.iter_bytes():
-                *whole, rest = (rest + part).split(b"\n")
-                yield from (line + b"\n" for line in whole)
-        if rest:
-            raise NoAnswer(f"The answer of {self._url} was cut off.")
+            for line in lines_of(response.iter_bytes()):
+                if not line.endswith(b"\n"):
+                    raise NoAnswer(f"The answer of {self._url} was cut off.")
+                yield line
 
     @contextmanager
     def _streamed(self, method: str, path: str, **arguments: Any) -> Iterator[httpx2.Response]:

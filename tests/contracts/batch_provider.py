@@ -165,7 +165,9 @@ class BatchProvider:
     def _files(self, name: str, answered: Sequence[object], refused: Sequence[object]) -> dict[str, str | None]:
         made: dict[str, str | None] = {}
         for kind, lines in (("output", answered), ("error", refused)):
-            texts = [json.dumps(each) for each in lines] + (["{no json"] if "garbage" in self.faults else [])
+            texts = [json.dumps(each, ensure_ascii=False) for each in lines] + (
+                ["{no json"] if "garbage" in self.faults else []
+            )
             content = "".join(f"{text}\n" for text in texts).encode()
             made[f"{kind}_file_id"] = (
                 self._put(f"{name}_{kind}.jsonl", content, "batch_output")["id"] if lines else None

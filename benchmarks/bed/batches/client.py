@@ -90,7 +90,7 @@ class BatchClient:
     def _custom_ids(self, file_id: str | None) -> Iterator[str]:
         if file_id is None:
             return
-        for line in self._sdk.files.content(file_id).iter_lines():
+        for line in self._sdk.files.content(file_id).content.splitlines():
             yield json.loads(line)["custom_id"]
 
     def close(self) -> None:

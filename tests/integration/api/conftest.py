@@ -140,7 +140,8 @@ def tokens(top_logprobs: int | None) -> list[TokenLogprob] | None:
 def end(store: Store, admission: Admission) -> End:
     """Ends a queued job as a worker would: claims it, finishes it, and announces it. False: there is none to claim."""
 
-    def end(job_id: UUID, text: str = "".join(PIECES), finish_reason: str = "stop", *, vector: str = VECTOR) -> bool:
+    def end(job_id: UUID, text: str | None = None, finish_reason: str = "stop", *, vector: str = VECTOR) -> bool:
+        text = "".join(PIECES) if text is None else text
         worker = WorkerInfo(new_id(), "gpu@test", "host-1", "chat", "simulator", "served", 8, 2048, 65_536, 16)
         with store.begin() as db:
             workers.register(db, worker, 30)

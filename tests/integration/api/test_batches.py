@@ -683,8 +683,11 @@ def test_an_end_is_announced_to_the_webhook(sdk: OpenAI, runner: Runner, store: 
 
 @pytest.mark.usefixtures("answering")
 def test_the_pages_program_finds_the_answer_to_each_line(
-    base_url: str, key: str, runner: Runner, tmp_path: Path
+    base_url: str, key: str, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What ends no line of JSON, and is written as it is.
+    answer = "One\u2028two\x85three"
+    monkeypatch.setattr("tests.integration.api.conftest.PIECES", (answer,))
     page = (PROJECT_ROOT / "docs/batches.md").read_text(encoding="utf-8")
     blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "lines.jsonl").write_text(next(text for kind, text in blocks if kind == "json"), encoding="utf-8")
@@ -694,10 +697,10 @@ def test_the_pages_program_finds_the_answer_to_each_line(
         program = program.replace(there, here)
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
         until(lambda: step(runner) or running.poll() is not None, "the program ends")
-        said = running.communicate()[0].splitlines()
+        said = running.communicate()[0].rstrip("\n").split("\n")
     assert running.returncode == 0
     assert said[0].startswith("completed BatchRequestCounts(completed=2, failed=0, total=2)")
-    assert said[1:] == [f"row-1 {ANSWER}", f"row-2 {ANSWER}"]
+    assert said[1:] == [f"row-1 {answer}", f"row-2 {answer}"]
 
 
 # ---- Idempotency-Key

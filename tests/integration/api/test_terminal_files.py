@@ -268,6 +268,16 @@ def test_a_stream_prints_the_answer_alone_to_standard_output(run: Callable[..., 
     assert "".join(event.get("delta", "") for event in events) == TEXT
 
 
+@pytest.mark.usefixtures("answering")
+def test_a_stream_breaks_at_line_feeds_alone(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = ("One\u2028two", "\u2029three\x85", "four\x1efive")
+    monkeypatch.setattr("tests.integration.api.conftest.PIECES", pieces)
+    result = run("submit", "Hi", "--stream", "--json")
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.stdout.rstrip("\n").split("\n")]
+    assert "".join(event.get("delta", "") for event in events) == "".join(pieces)
+
+
 def test_a_stream_that_is_refused_says_why(run: Callable[..., Result]) -> None:
     result = run("submit", "Hi", "--stream", "--model", "nope")
     assert result.exit_code == 1

@@ -48,8 +48,8 @@ LINES = 4
 LINE_USD = (2 * PRICE.input_usd_per_mtok + 3 * PRICE.output_usd_per_mtok) / 2 / 1_000_000
 
 
-def prompt(number: int) -> tuple[Message, ...]:
-    return (Message("user", f"Number {number}?"),)
+def prompt(number: int, more: str = "") -> tuple[Message, ...]:
+    return (Message("user", f"Number {number}?{more}"),)
 
 
 #: What is reserved for a line.
@@ -95,7 +95,13 @@ def tier(make_tier: Callable[..., BatchTier]) -> BatchTier:
 def gathered(store: Store, app: App, make_spec: Callable[..., JobSpec]) -> Callable[..., Batch]:
     """A batch of `LINES` lines, all of which are gathered for the provider."""
 
-    def make(lines: int = LINES, until_s: float = 3600, overflow: Overflow = Overflow.ALLOW, **changes: Any) -> Batch:
+    def make(
+        lines: int = LINES,
+        until_s: float = 3600,
+        overflow: Overflow = Overflow.ALLOW,
+        more: str = "",
+        **changes: Any,
+    ) -> Batch:
         runner = new_id()
         given = {"endpoint": "/v1/chat/completions", "input_file_id": new_id(), "completion_window": "24h"}
         with store.begin() as db:
@@ -111,7 +117,7 @@ def gathered(store: Store, app: App, make_spec: Callable[..., JobSpec]) -> Calla
         specs = [
             make_spec(
                 id=line.job_id,
-                messages=prompt(line.number),
+                messages=prompt(line.number, more),
                 line=LineOf(batch.id, line.custom_id, line.job_id),
                 **given,
             )
@@ -278,6 +284,16 @@ def test_what_it_billed_and_did_not_return_is_the_waste_of_the_batchs_app(
     assert (waste.app_id, waste.job_id, waste.output_tokens, waste.usd) == (app.id, None, MORE_TOKENS, usd)
     assert (waste.reason, waste.price_version, waste.model) == ("unreturned", "v1/batch", "gpt-4o-mini")
     assert rows(table)[0].unreturned_usd == usd
+
+
+def test_a_result_ends_at_a_line_feed_alone(
+    tier: BatchTier, gathered: Any, provider: BatchProvider, rows: Any, money: Any
+) -> None:
+    gathered(more=" One\u2028two\u2029three\x85four")
+    go(tier)
+    assert states(rows) == ["succeeded"] * LINES
+    assert money()[2] == billed_usd(provider)
+    assert provider.calls.count("POST /v1/batches") == 1
 
 
 class Died(Exception):

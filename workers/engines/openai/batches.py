@@ -15,6 +15,7 @@ from headrace.config import Settings
 from headrace.domain.attempts import Claim, Usage
 from headrace.domain.ids import parse_id, show_id
 from headrace.errors import ConfigError, EngineBusy, EngineError, EngineFault, NotFound, PromptRejected
+from headrace.http import lines_of
 from headrace.policies.pricing import BATCH_TIER
 from workers.engines.base import Generation, GenerationRequest
 from workers.engines.openai.engine import from_failure, from_status, request_body
@@ -142,9 +143,9 @@ class BatchApi:
     def results(self, file_id: str) -> Iterator[Result]:
         """The lines of a file of results. What is no JSON is a line that was not sent."""
         with _translated(), self._client.files.with_streaming_response.content(file_id) as response:
-            for text in response.iter_lines():
-                if text.strip():
-                    yield _result(text)
+            for line in lines_of(response.iter_bytes()):
+                if line.strip():
+                    yield _result(str(line, "utf-8", "replace"))
 
     def delete(self, file_id: str) -> None:
         """Delete a file. Safe to repeat."""
