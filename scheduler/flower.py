@@ -22,7 +22,6 @@ from tornado import web
 
 from headrace import startup
 from headrace.broker.messages import list_key, make_celery
-from headrace.broker.remote_control import REFUSED
 from headrace.connections.redis import redis_client
 
 #: How long a revocation waits for the workers' replies, in seconds. A worker in the middle of a tick replies late.
@@ -30,7 +29,7 @@ REPLY_S = 2.0
 
 
 class JobPage(TaskView):
-    """A task's page. For a job without events since Flower's start, it says where to look."""
+    """A task's page, with the button that cancels. For a job that Flower has not heard of, it says where to look."""
 
     def initialize(self, started: str) -> None:
         """Args: started: when Flower started."""
@@ -46,14 +45,16 @@ class JobPage(TaskView):
             raise web.HTTPError(404, message)
         super().get(task_id)
 
+    def render(self, template_name: str, **values: Any) -> Any:
+        """Show the button that read-only mode hides."""
+        return super().render(template_name, **values | {"read_only": False})
+
 
 class Revoke(ControlHandler):
-    """Revokes or terminates a task, and shows the control worker's answer."""
+    """Revokes or terminates a task, also in read-only mode, and shows the control worker's answer."""
 
     @web.authenticated
     async def post(self, task_id: str) -> None:
-        if self.application.options.read_only:
-            raise web.HTTPError(403, "Read only mode is enabled")
         replies = await self.run_blocking(
             *("task.revoke", task_id, self.capp.control.broadcast, "revoke"),
             **{"arguments": {"task_id": task_id, "operator": self._user()}, "reply": True, "timeout": REPLY_S},
@@ -73,27 +74,6 @@ class Revoke(ControlHandler):
             return self.current_user
         credentials = self.request.headers.get("Authorization", "").partition(" ")[2]
         return b64decode(credentials).decode().partition(":")[0] or "flower"
-
-
-class _RefusedCommand(ControlHandler):
-    command = ""
-
-    @web.authenticated
-    async def post(self, _name: str) -> None:
-        self.set_status(403)
-        self.write(REFUSED[self.command])
-
-
-class RateLimit(_RefusedCommand):
-    """Refuses to limit the rates of tasks."""
-
-    command = "rate_limit"
-
-
-class TimeLimit(_RefusedCommand):
-    """Refuses to limit the times of tasks."""
-
-    command = "time_limit"
 
 
 class Broker:
@@ -144,8 +124,6 @@ def _replace_pages(broker: Broker) -> None:
         web.url(r"/broker", QueuesView, {"broker": broker}, name="broker"),
         (r"/api/queues/length", QueueLengths, {"broker": broker}),
         (r"/api/task/revoke/(.+)", Revoke),
-        (r"/api/task/rate-limit/(.+)", RateLimit),
-        (r"/api/task/timeout/(.+)", TimeLimit),
     ]
 
 

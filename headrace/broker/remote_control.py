@@ -19,7 +19,7 @@ from headrace.errors import HeadraceError, NotFound
 REFUSED = {
     "pool_grow": "The engine sets how many jobs run at once: set max_running of the pool and start the worker again.",
     "pool_shrink": "The engine sets how many jobs run at once: set max_running of the pool and start the worker again.",
-    "pool_restart": "The engine runs in this process: stop the worker (Shut down), and its supervisor starts it again.",
+    "pool_restart": "The engine runs in this process: stop the worker, and its supervisor starts it again.",
     "autoscale": "A worker's pool has the size of its engine: start more workers instead.",
     "rate_limit": "Rates are limited per app, before a job is queued: headrace apps limit APP --requests-per-minute N.",
     "time_limit": "A job's time is limited by its own deadline, not by its task.",

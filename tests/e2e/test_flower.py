@@ -107,24 +107,40 @@ def test_jobs_that_end_in_their_queue_are_shown_as_revoked(
 
 
 @pytest.mark.parametrize(
-    ("path", "sentence"),
+    "path",
     [
-        ("worker/pool/grow/{}?n=1", "max_running"),
-        ("worker/pool/shrink/{}?n=1", "max_running"),
-        ("worker/pool/autoscale/{}?min=1&max=2", "start more workers"),
-        ("task/rate-limit/headrace.execute?workername={}&ratelimit=1", "headrace apps limit"),
-        ("task/timeout/headrace.execute?workername={}&hard=1", "deadline"),
+        *("worker/shutdown/{}", "worker/pool/restart/{}", "worker/pool/grow/{}?n=1", "worker/pool/shrink/{}?n=1"),
+        *("worker/pool/autoscale/{}?min=1&max=2", "worker/queue/add-consumer/{}?queue=x"),
+        *("worker/queue/cancel-consumer/{}?queue=chat.high", "task/timeout/headrace.execute?workername={}&hard=1"),
+        "task/rate-limit/headrace.execute?workername={}&ratelimit=1",
+        *("task/apply/headrace.execute", "task/async-apply/headrace.observe", "task/send-task/headrace.observe"),
+        "task/abort/job_" + "0" * 32,
     ],
 )
-def test_pool_size_and_rate_limits_are_refused_with_what_to_do_instead(
-    flower: httpx2.Client, wait_until: Callable[..., None], path: str, sentence: str
+def test_flowers_login_cancels_jobs_and_changes_nothing_else(
+    flower: httpx2.Client, wait_until: Callable[..., None], path: str
 ) -> None:
     def worker() -> str:
         return next((name for name in flower.get("/api/workers?refresh=1").json() if name.startswith("gpu@")), "")
 
     wait_until(worker, "Flower knows the worker")
-    answer = flower.post("/api/" + path.format(worker()))
-    assert (answer.status_code, sentence in answer.text) == (403, True), answer.text
+    answer = flower.post("/api/" + path.format(worker()), json={"args": []})
+    assert (answer.status_code, answer.text) == (403, "Read only mode is enabled")
+
+
+def test_the_page_of_a_running_job_has_the_button_that_cancels_it(
+    system: Any, flower: httpx2.Client, wait_until: Callable[..., None]
+) -> None:
+    job = running(system, wait_until)
+    wait_until(lambda: task(flower, job)["state"] == "STARTED", "Flower knows that it runs")
+    assert "task-terminate" in flower.get(f"/task/{job}").text
+    system.http.post(f"/v1/jobs/{job}/cancel")
+
+
+def test_flower_shows_no_button_of_what_it_refuses(flower: httpx2.Client) -> None:
+    names = flower.get("/api/workers?refresh=1").json()
+    page = flower.get(f"/worker/{next(name for name in names if name.startswith('gpu@'))}").text
+    assert "worker-shutdown" not in page
 
 
 def test_the_broker_page_shows_the_queues(flower: httpx2.Client) -> None:
