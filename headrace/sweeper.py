@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+from uuid import UUID
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
 #: A sweep that has not come to its end for longer than this and three of its intervals is a problem.
 LATE_S = 300.0
+#: Seconds for which a sweep leaves out what it could not deal with: an operator may have repaired it meanwhile.
+ASIDE_S = 60.0
+#: The most that a problem names of what was set aside.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,25 @@ class Sweep:
 Outcome = Literal["done", "failed", "skipped"]
 
 
+class _Aside(NamedTuple):
+    """What a sweep left out, since when on the monotonic clock, and what is said of it."""
+
+    since: float
+    said: str
+
+    def age_s(self) -> float:
+        """Seconds since it was left out."""
+        return time.monotonic() - self.since
+
+
 class SweepCounts(Collector):
-    """The runs of a process's sweeps, for Prometheus."""
+    """The runs of a process's sweeps, for Prometheus, and what they set aside."""
 
     def __init__(self) -> None:
         self._runs = Counts("headrace_sweep_runs", "Runs of sweeps.", ("sweep", "outcome"))
         self._every_s: dict[str, float] = {}
         self._swept_at: dict[str, float] = {}
+        self._aside: dict[tuple[str, UUID], _Aside] = {}
         self._began = time.time()
 
     def note(self, sweep: Sweep, outcome: Outcome) -> None:
@@ -57,14 +74,32 @@ class SweepCounts(Collector):
         if outcome == "done":
             self._swept_at[sweep.name] = time.time()
 
+    def set_aside(self, sweep: str, of: UUID, shown: str, error: str) -> None:
+        """Leave this out of the sweep's runs for `ASIDE_S`, so that it holds up nothing else, and say so."""
+        log.error("set_aside", extra={"sweep": sweep, "id": shown, "error": error})
+        kept = {key: each for key, each in self._aside.items() if each.age_s() < 2 * ASIDE_S}
+        self._aside = kept | {(sweep, of): _Aside(time.monotonic(), f"{sweep} set {shown} aside: {error}")}
+
+    def aside(self, sweep: str) -> list[UUID]:
+        """What a run of this sweep is to leave out."""
+        return [of for (name, of), each in self._aside.items() if name == sweep and each.age_s() < ASIDE_S]
+
     def problems(self) -> dict[str, str]:
-        """The alert of sweeps that fail or hang: they have not come to their end for long."""
+        """The alert of sweeps that fail or hang, since they have not come to their end for long; and what is set aside.
+
+        A repaired one is named for a minute more.
+        """
+        found = {}
         late = [name for name, every_s in dict(self._every_s).items() if self._silent_s(name) > LATE_S + 3 * every_s]
-        if not late:
-            return {}
-        silent_s = max(map(self._silent_s, late))
-        text = f"The sweeps {', '.join(sorted(late))} have not come to their end for {silent_s / 60:.0f} minutes."
-        return {"HeadraceSweepNotRunning": text}
+        if late:
+            silent_s = max(map(self._silent_s, late))
+            text = f"The sweeps {', '.join(sorted(late))} have not come to their end for {silent_s / 60:.0f} minutes."
+            found["HeadraceSweepNotRunning"] = text
+        aside = [each.said for each in self._aside.values() if each.age_s() < 2 * ASIDE_S]
+        if aside:
+            more = f" And {len(aside) - MOST_NAMED} more." if len(aside) > MOST_NAMED else ""
+            found["HeadraceSweepFailing"] = " ".join(aside[:MOST_NAMED]) + more
+        return found
 
     def _silent_s(self, name: str) -> float:
         return time.time() - self._swept_at.get(name, self._began)

@@ -28,7 +28,7 @@ from headrace.errors import LockHeld, Unavailable
 from headrace.heartbeat import Heartbeat, beat_in_workers
 from headrace.metrics import Endpoint
 from headrace.storage import open_storage
-from headrace.store import Store, batches, deliveries, escalations, files, jobs
+from headrace.store import Store, deliveries, escalations, files, jobs
 from headrace.store.bad_rows import BadRows
 from headrace.store.cache import exact_cache, semantic_cache, semantic_matches
 from headrace.store.fleet import observations
@@ -131,7 +131,7 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
         ),
         Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
         Sweep("forget_files", FORGET_EVERY_S, partial(sweep.forget_files, deps), files.SWEEP_ROWS),
-        Sweep("forget_lines", FORGET_EVERY_S, partial(sweep.forget_lines, deps), batches.FORGET_BATCHES),
+        Sweep("forget_lines", FORGET_EVERY_S, partial(sweep.forget_lines, deps), batch=1),
         Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
         Sweep("judge_matches", every_s, partial(judge_matches, deps), semantic_matches.JUDGE_ROWS),
         Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), semantic_cache.FORGET_ROWS),

@@ -6,7 +6,7 @@ Only the process that holds a batch's lease reads its file. All other steps are 
 changes its state once, in the transaction that counts it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -24,15 +24,15 @@ from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import BATCH_EVENT
 from headrace.store import clock, deliveries
 from headrace.store.jobs.insertion import find_replay, keep_key, key_reused
-from headrace.store.sql import Statement, is_one_of
+from headrace.store.sql import Statement, delete_chosen, is_one_of
 from headrace.tables import apps, batch_lines, batches, jobs
 
 #: Characters of a prompt by which lines are ordered: an engine keeps what prompts of one beginning have in common.
 PREFIX_CHARS = 128
 #: Lines that one statement moves to the end: it locks their rows.
 SETTLE_ROWS = 1000
-#: Batches whose lines one sweep deletes.
-FORGET_BATCHES = 10
+#: Lines that one statement deletes: at 1 MiB each their texts are half a million rows.
+FORGET_LINES = 1000
 #: How long a submitted line without a job waits until it is submitted again. Its job's id stays the same, so that an
 #: insert that takes longer makes no second job.
 LOST_AFTER = timedelta(seconds=10)
@@ -387,15 +387,34 @@ def end(db: Connection, batch: Batch, state: BatchState, **values: Any) -> bool:
     return _move(db, batch.id, [batch.state], state, **values)
 
 
-def forget_lines(db: Connection, keep_days: float) -> int:
-    """Delete the lines of batches that were made more than `keep_days` ago and have ended. Returns: batches."""
-    old = oldest_id(clock.now(db) - timedelta(days=keep_days))
-    ended = sa.select(batches.c.id).where(batches.c.has_lines, ~_IS_OPEN, batches.c.id < old)
-    chosen = db.scalars(ended.order_by(batches.c.id).limit(FORGET_BATCHES).with_for_update(skip_locked=True)).all()
-    if chosen:
-        db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id.in_(chosen)))
-        db.execute(sa.update(batches).where(batches.c.id.in_(chosen)).values(has_lines=False))
-    return len(chosen)
+def hide_lines(db: Connection, keep_days: float) -> int:
+    """Let no call read the lines of batches that were made more than `keep_days` ago and have ended. Returns: batches.
+
+    A retry that copies lines meanwhile fails, so call it no later than `delete_lines`.
+    """
+    old = sa.select(batches.c.id).where(batches.c.has_lines, ~_IS_OPEN, batches.c.id < _oldest_kept(db, keep_days))
+    chosen = old.with_for_update(skip_locked=True).scalar_subquery()
+    return db.execute(sa.update(batches).where(batches.c.id.in_(chosen)).values(has_lines=False)).rowcount
+
+
+def with_old_lines(db: Connection, keep_days: float, but: Collection[UUID]) -> UUID | None:
+    """The oldest batch with lines that may be deleted; None if there is none. Args: but: batches that are left out."""
+    is_old = (batch_lines.c.batch_id < _oldest_kept(db, keep_days), ~is_one_of(batch_lines.c.batch_id, but))
+    is_open = sa.exists().where(batches.c.id == batch_lines.c.batch_id, _IS_OPEN)
+    found = sa.select(batch_lines.c.batch_id).where(*is_old, ~is_open).order_by(batch_lines.c.batch_id).limit(1)
+    return db.scalar(found)
+
+
+def delete_lines(db: Connection, batch_id: UUID) -> int:
+    """Delete the next `FORGET_LINES` lines of a batch, the whole of which took longer than a statement may."""
+    these = sa.select(batch_lines.c.number).where(batch_lines.c.batch_id == batch_id)
+    # With both columns of the key, no plan sorts.
+    order = (batch_lines.c.batch_id, batch_lines.c.number)
+    return db.execute(delete_chosen(these.order_by(*order).limit(FORGET_LINES), batch_lines)).rowcount
+
+
+def _oldest_kept(db: Connection, keep_days: float) -> UUID:
+    return oldest_id(clock.now(db) - timedelta(days=keep_days))
 
 
 def line_states(db: Connection, batch_id: UUID) -> dict[LineState, int]:

@@ -1,6 +1,6 @@
 """Files: the row of each, from before its content is written until after it is deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from headrace.domain.batches import FILE_PREFIX, Purpose, StoredFile
 from headrace.domain.ids import new_id, oldest_id, show_id
 from headrace.errors import InvalidRequest, NotFound
 from headrace.store import clock
+from headrace.store.sql import is_one_of
 from headrace.tables import apps, files
 
 #: Rows of one `forgotten`: each costs a call to the storage.
@@ -118,18 +119,19 @@ def give_up(db: Connection, file_id: UUID) -> None:
     db.execute(sa.update(files).where(files.c.id == file_id, files.c.state == "uploading").values(state="deleted"))
 
 
-def forgotten(db: Connection, keep_days: int | None) -> Sequence[tuple[UUID, UUID]]:
+def forgotten(db: Connection, keep_days: int | None, but: Collection[UUID]) -> Sequence[tuple[UUID, UUID]]:
     """The apps and ids of files whose content is to be deleted, which no call finds any more.
 
     They were deleted, have expired, are older than texts may be, or are uploads whose process died.
-    Args: keep_days: days for which texts are kept; None for ever.
+    Args: keep_days: days for which texts are kept; None for ever. but: files that are left out.
     """
     now = clock.now(db)
     old = [sa.and_(files.c.state == "uploading", files.c.created_at < now - LONGEST_UPLOAD)]
     if keep_days is not None:
         old.append(files.c.id < oldest_id(now - timedelta(days=keep_days)))
     due = sa.or_(files.c.state == "deleted", files.c.expires_at <= now, *old)
-    chosen = sa.select(files.c.id).where(due).order_by(files.c.id).limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+    found = sa.select(files.c.id).where(due, ~is_one_of(files.c.id, but)).order_by(files.c.id)
+    chosen = found.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
     rows = db.execute(
         sa.update(files)
         .where(files.c.id.in_(chosen.scalar_subquery()))
@@ -141,7 +143,7 @@ def forgotten(db: Connection, keep_days: int | None) -> Sequence[tuple[UUID, UUI
 
 def remove(db: Connection, file_ids: Sequence[UUID]) -> None:
     """Remove the rows of files whose content is deleted."""
-    db.execute(sa.delete(files).where(files.c.id == sa.any_(sa.cast(list(file_ids), sa.ARRAY(sa.Uuid)))))
+    db.execute(sa.delete(files).where(is_one_of(files.c.id, file_ids)))
 
 
 def _read(row: Row[*tuple[Any, ...]]) -> StoredFile:

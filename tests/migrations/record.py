@@ -251,7 +251,9 @@ def bulk(store: Store, app: App, recorder: Recorder) -> None:
         assert len(batches.lines(db, made.id, 0, 10)) == 3
         assert not batches.has_expired_lines(db, made.id)
         assert batches.end(db, ended, BatchState.CANCELLED, completed=1, failed=2)
-        assert batches.forget_lines(db, 30) == 0
+        assert batches.hide_lines(db, 30) == 0
+        assert batches.with_old_lines(db, 30, [WORKER]) is None
+        assert batches.delete_lines(db, WORKER) == 0
 
 
 def at_provider(store: Store, app: App, recorder: Recorder) -> None:

@@ -9,16 +9,17 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from headrace import sweeper
 from headrace.domain.apps import App
-from headrace.domain.batches import storage_key
-from headrace.domain.ids import oldest_id
+from headrace.domain.batches import FILE_PREFIX, storage_key
+from headrace.domain.ids import oldest_id, show_id
 from headrace.errors import StorageUnavailable
 from headrace.storage import Storage, Writer
 from headrace.storage.folder import FolderStorage
 from headrace.store import Store, clock, files
 from headrace.tables import files as table
 from scheduler.deps import ControlDeps
-from scheduler.sweep import forget_files
+from scheduler.sweep import SILENT_AFTER, forget_files
 
 Make = Callable[..., UUID]
 
@@ -121,20 +122,52 @@ def test_a_storage_that_is_silent_loses_no_file_of_sight(
     app: App,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    deleted = make()
+    deleted = {make() for _ in range(2 * SILENT_AFTER)}
+    asked = list[object]()
     with store.begin() as db:
-        files.delete(db, app.id, deleted)
+        for file_id in deleted:
+            files.delete(db, app.id, file_id)
 
-    def silent(*_: object) -> None:
+    def silent(_: object, key: str) -> None:
+        asked.append(key)
         raise StorageUnavailable
 
     with monkeypatch.context() as patch:
         patch.setattr(FolderStorage, "delete", silent)
         with pytest.raises(StorageUnavailable):
             forget_files(with_files)
-    assert left() == ({deleted}, 1)
-    assert forget_files(with_files) == 1
+    assert (left(), len(asked)) == ((deleted, len(deleted)), SILENT_AFTER)
+    monkeypatch.setattr(sweeper, "ASIDE_S", 0.0)
+    assert forget_files(with_files) == len(deleted)
     assert left() == (set(), 0)
+
+
+def test_a_file_that_cannot_be_deleted_holds_up_no_other_and_is_named(
+    with_files: ControlDeps,
+    make: Make,
+    left: Callable[[], object],
+    tmp_path: Path,
+    app: App,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stuck, *_ = sorted(make(timedelta(days=31 + number)) for number in range(3))
+    place = tmp_path / storage_key(app.id, stuck)
+    place.unlink()
+    place.mkdir()
+    assert forget_files(with_files) == 3
+    assert left() == ({stuck}, 0)
+    assert forget_files(with_files) == 0, "it is left out for a while"
+    shown = show_id(stuck, FILE_PREFIX)
+    assert [(each.sweep, each.id) for each in caplog.records if each.message == "set_aside"] == [
+        ("forget_files", shown)
+    ]  # type: ignore[attr-defined]
+    assert f"forget_files set {shown} aside: " in with_files.sweeps.problems()["HeadraceSweepFailing"]
+
+    place.rmdir()
+    monkeypatch.setattr(sweeper, "ASIDE_S", 0.0)
+    assert forget_files(with_files) == 1
+    assert (left(), with_files.sweeps.problems()) == ((set(), 0), {})
 
 
 def test_a_batch_that_is_full_is_followed_at_once(with_files: ControlDeps, make: Make) -> None:

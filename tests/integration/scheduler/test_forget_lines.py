@@ -1,6 +1,6 @@
 """The sweep of batches' lines: they go with the uploads of their age, and no sooner than their batch has ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from headrace import sweeper
 from headrace.domain.apps import App
-from headrace.domain.batches import BatchState
-from headrace.domain.ids import new_id
+from headrace.domain.batches import BATCH_PREFIX, BatchState
+from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import Overflow
 from headrace.store import Store, batches
 from headrace.tables import batch_lines
@@ -56,11 +57,11 @@ def test_lines_of_ended_batches_go_with_the_uploads_of_their_age(
     young = {make(days - 1, state) for state in BatchState}
     running = {make(days + 1, state) for state in BatchState if not state.is_terminal}
 
-    assert forget_lines(deps) == len(gone)
+    assert swept(deps) == 2 * len(gone)
 
     assert left() == dict.fromkeys(young | running, 2)
     assert {row[0] for row in query("SELECT id FROM batches WHERE NOT has_lines")} == gone, "the batches stay"
-    assert forget_lines(deps) == 0
+    assert swept(deps) == 0
 
 
 @pytest.mark.parametrize(("keep_texts_days", "goes"), [(3, True), (5, False), (None, False)])
@@ -69,15 +70,68 @@ def test_they_go_with_the_texts_of_their_age(
 ) -> None:
     make(4)
     changed = deps.settings.model_copy(update={"keep_texts_days": keep_texts_days})
-    assert forget_lines(replace(deps, settings=changed)) == goes
+    assert swept(replace(deps, settings=changed)) == 2 * goes
     assert len(left()) == (not goes)
 
 
-def test_a_sweep_takes_some_batches_at_a_time(
-    deps: ControlDeps, make: Make, left: Callable[[], dict[UUID, int]], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def guarded(query: Any) -> Iterator[Callable[[str], None]]:
+    """Lets Postgres refuse a statement that deletes lines, on a condition on `gone`, the lines that it deletes."""
+    query("DROP FUNCTION IF EXISTS refuse_lines CASCADE")
+
+    def guard(condition: str) -> None:
+        query(
+            "CREATE FUNCTION refuse_lines() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF (SELECT {condition} FROM gone) THEN RAISE EXCEPTION 'refused'; END IF; RETURN NULL; END $$"
+        )
+        query(
+            "CREATE TRIGGER refuse_lines AFTER DELETE ON batch_lines REFERENCING OLD TABLE AS gone "
+            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_lines()"
+        )
+
+    yield guard
+    query("DROP FUNCTION IF EXISTS refuse_lines CASCADE")
+
+
+def swept(deps: ControlDeps) -> int:
+    """How many lines go until a sweep finds none, as the timer runs them."""
+    return sum(iter(lambda: forget_lines(deps), 0))
+
+
+def test_texts_do_not_outlive_their_days_where_old_batches_have_many_lines(
+    deps: ControlDeps, make: Make, left: Callable[[], dict[UUID, int]], query: Any, guarded: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr(batches, "FORGET_BATCHES", 2)
-    oldest = sorted(make(40 + number) for number in range(3))
-    assert forget_lines(deps) == 2
-    assert left() == {oldest[-1]: 2}
-    assert forget_lines(deps) == 1
+    for days in (40, 41):
+        query(
+            "INSERT INTO batch_lines (batch_id, number, custom_id, prefix, body) "
+            "SELECT :id, n, n, '', '{}' FROM generate_series(3, 2500) AS n",
+            id=make(days),
+        )
+    guarded("count(*) > 2000")
+    assert swept(deps) == 5000
+    assert left() == {}
+
+
+def test_a_batch_whose_lines_cannot_be_deleted_holds_up_no_other_and_is_named(
+    deps: ControlDeps,
+    make: Make,
+    left: Callable[[], dict[UUID, int]],
+    query: Any,
+    guarded: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stuck, *_ = sorted(make(40 + number) for number in range(3))
+    guarded(f"bool_or(batch_id = '{stuck}')")
+    swept(deps)
+    assert left() == {stuck: 2}
+    shown = show_id(stuck, BATCH_PREFIX)
+    assert [(each.sweep, each.id) for each in caplog.records if each.message == "set_aside"] == [
+        ("forget_lines", shown)
+    ]  # type: ignore[attr-defined]
+    assert deps.sweeps.problems() == {"HeadraceSweepFailing": f"forget_lines set {shown} aside: refused"}
+
+    query("DROP FUNCTION refuse_lines CASCADE")
+    monkeypatch.setattr(sweeper, "ASIDE_S", 0.0)
+    assert swept(deps) == 2
+    assert (left(), deps.sweeps.problems()) == ({}, {})

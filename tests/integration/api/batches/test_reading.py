@@ -473,7 +473,9 @@ def test_a_retry_whose_old_lines_are_deleted_meanwhile_fails(
 ) -> None:
     def forget() -> None:
         with web.deps.store.begin() as db:
-            assert batches.forget_lines(db, -1) == 1
+            assert batches.hide_lines(db, -1) == 1
+            assert (old := batches.with_old_lines(db, -1, [])) is not None
+            assert batches.delete_lines(db, old)
 
     after_chunk(chunk, forget)
     found = read_it(retried)
