@@ -94,6 +94,16 @@ _COMMANDS = {
 }
 
 
+#: What stands for characters that a terminal would obey: all control characters but tab and newline.
+_SHOWN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
+_SHOWN |= {0x7F: "\u2421", **dict.fromkeys(range(0x80, 0xA0), "\ufffd")}
+
+
+def visible(text: str) -> str:
+    """A text of an app, an engine or a provider, for a terminal: no character in it is a command."""
+    return text.replace("\r\n", "\n").translate(_SHOWN)
+
+
 def hinting(text: str) -> str:
     """A text in which commands have the name by which the user calls this program: `bin/headrace up`."""
     return text.replace("'headrace ", f"'{LazyGroup.program} ")
@@ -133,10 +143,10 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            raise click.ClickException(hinting(str(error))) from error
+            raise click.ClickException(visible(hinting(str(error)))) from error
         except click.ClickException as error:
             # Click's own class says Final. Its subclasses have more that must be kept, such as the context.
-            error.message = hinting(error.message)  # type: ignore[misc]
+            error.message = visible(hinting(error.message))  # type: ignore[misc]
             raise
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 import httpx2
 
-from headrace.cli.output import json_option, notes, out, print_json
+from headrace.cli.output import json_option, notes, out, print_json, say
 from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL, JobState
@@ -250,7 +250,7 @@ def get(job_id: str, is_awaited: bool, as_json: bool) -> None:
     if job["error"]:
         notes.print(job["error"]["message"], markup=False, soft_wrap=True)
     if job["text"] is not None:
-        click.echo(job["text"])
+        say(job["text"])
 
 
 @click.command()

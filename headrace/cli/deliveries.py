@@ -8,7 +8,7 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.database import database, operating
-from headrace.cli.output import json_option, note_more, out, print_json, print_uncut, table
+from headrace.cli.output import json_option, note_more, out, print_json, print_uncut, say, table
 from headrace.domain.ids import show_id
 from headrace.store import actions, apps
 from headrace.store import deliveries as store
@@ -99,7 +99,7 @@ def _print_receiver(app: str, receiver: str, waiting: int, what: str, *, as_json
     if as_json:
         print_json({"app": app, "receiver": receiver, "waiting": waiting})
     else:
-        click.echo(f"{receiver} {what}: {waiting:,} webhooks of {app} wait for it")
+        say(f"{receiver} {what}: {waiting:,} webhooks of {app} wait for it")
 
 
 @deliveries.command()

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from headrace.cli import parameters
 from headrace.cli.database import database, operating
-from headrace.cli.output import json_option, note_more, notes, out, print_json, print_uncut, table
+from headrace.cli.output import json_option, note_more, notes, out, print_json, print_uncut, say, table
 from headrace.domain.batches import parse_batch_id
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
@@ -178,12 +178,12 @@ def show(job_id: str, with_texts: bool, as_json: bool) -> None:
             found = history(db, parse_id(job_id))
     events = sorted(timeline(found), key=lambda event: event.at)
     if as_json:
-        click.echo(json.dumps(_history_json(found, events), indent=2, ensure_ascii=False))
+        print_json(_history_json(found, events))
         return
     _print_history(found, events)
     if found.texts is not None:
         for name in _TEXTS:
-            click.echo(f"\n{name}:\n{_text(getattr(found.texts, name))}")
+            say(f"\n{name}:\n{_text(getattr(found.texts, name))}")
     elif with_texts:
         notes.print("Its prompt and answer are erased.")
 

@@ -5,6 +5,7 @@ A pipe gets only the answer.
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,22 +13,32 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli import hinting
+from headrace.cli import hinting, visible
 
 #: The option of every command that has a result.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 
 
+#: The control characters that JSON leaves as they are, and a terminal obeys.
+_UNESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
 class _Console(Console):
-    """Names this program in hints as the user calls it."""
+    """Shows control characters in what it prints, and names this program in hints as the user calls it."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(hinting(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            # The console's own commands are marked as such.
+            yield part if part.control else Segment(visible(part.text), part.style)
 
 
 out = _Console(highlight=False)
@@ -37,14 +48,21 @@ notes = _Console(stderr=True, highlight=False)
 UNBOUNDED = 100_000
 
 
+def say(text: str, *, nl: bool = True) -> None:
+    """Print a text on standard output: as it is to a pipe, with its control characters shown on a terminal."""
+    # Python has no such stream if it is closed. With `color`, click cuts nothing out of the text.
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    click.echo(visible(text) if is_terminal else text, nl=nl, color=True)
+
+
 def print_json(value: Any) -> None:
     """Print a result for a program, on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False).translate(_UNESCAPED))
 
 
 def print_json_line(value: Any) -> None:
     """Print one of many results for a program: one JSON object a line."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json.dumps(value, ensure_ascii=False).translate(_UNESCAPED))
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import click
 
 from headrace.cli.client import Api, NoAnswer, facts_of, open_api, watch_to_end
-from headrace.cli.output import json_option, notes, out, print_json, print_json_line
+from headrace.cli.output import json_option, notes, out, print_json, print_json_line, say
 from headrace.cli.submit.submit_file import Files, submit_file
 from headrace.domain.fleet import NO_WORKER_REASON
 from headrace.domain.prompts import ReasoningEffort
@@ -122,7 +122,7 @@ def _finish(job: dict[str, Any]) -> None:
     if job["status"] != JobState.SUCCEEDED:
         reason = job["error"]["message"] if job["error"] else "It has no answer."
         raise click.ClickException(f"{job['id']} {job['status']}: {reason}")
-    click.echo(job["text"])
+    say(job["text"])
     notes.print(facts_of(job), style="dim", soft_wrap=True)
 
 
@@ -202,7 +202,7 @@ class WatchedStream:
 def _show(event: dict[str, Any]) -> None:
     match event:
         case {"type": "response.output_text.delta", "delta": str(text)}:
-            click.echo(text, nl=False)
+            say(text, nl=False)
         case {"type": "response.reasoning_text.delta", "delta": str(text)}:
             notes.print(text, end="", style="dim", markup=False, soft_wrap=True)
         case {"type": "response.reasoning_text.done"}:

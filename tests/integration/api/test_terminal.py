@@ -21,7 +21,8 @@ from headrace.domain.apps import App, Changes
 from headrace.domain.ids import parse_id
 from headrace.stack.state_folder import Report, persistent_secret
 from headrace.store import Store, apps, keys
-from headrace.tables import job_texts
+from headrace.tables import job_texts, jobs
+from tests.integration.terminals import Terminal
 
 Run = Callable[..., Result]
 
@@ -65,6 +66,31 @@ def test_a_prompt_can_come_through_a_pipe(run: Run, finish: Any) -> None:
     assert "simulator" in result.stderr
     assert "0.000001230 USD" in result.stderr
     assert json.loads(run("get", job_id, "--json").stdout)["status"] == "succeeded"
+
+
+#: Sets the window's title, clears the screen, and begins a command with one character of eight bits.
+ESCAPES = "\x1b]0;mine\x07 \x1b[2J \x9b2J"
+
+
+def test_terminal_escapes_of_users_do_not_reach_an_operators_terminal(
+    run: Run, finish: Any, store: Store, base_url: str, key: str, settings: Settings
+) -> None:
+    job_id = run("submit", "-", stdin=f"A prompt {ESCAPES}").stdout.split()[0]
+    finish(parse_id(job_id))
+    with store.begin() as db:
+        db.execute(sa.update(job_texts).values(answer=f"Its answer {ESCAPES}"))
+        db.execute(sa.update(jobs).values(model_requested=f"chat{ESCAPES}"))
+    servers = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    for arguments in (["get", job_id], ["jobs", "show", job_id, "--text"], ["get", f"{ESCAPES}{job_id}"]):
+        terminal = Terminal(arguments, {"HEADRACE_URL": base_url, "HEADRACE_API_KEY": key, **servers})
+        with closing(terminal):
+            terminal.end()
+            shown = terminal.text
+        assert not [each for each in ("\x1b]", "\x07", "\x1b[2J", "\x9b") if each in shown], repr(shown)
+        assert "\u241b]0;mine\u2407" in shown
+    assert run("get", job_id).stdout == f"Its answer {ESCAPES}\n", "a pipe gets the text as it is"
+    assert json.loads(run("get", job_id, "--json").stdout)["text"] == f"Its answer {ESCAPES}"
+    assert "\x9b" not in run("get", job_id, "--json").stdout
 
 
 def test_a_wait_prints_the_answer_alone_to_standard_output(run: Run, finish: Any, redis: Any) -> None:
