@@ -48,3 +48,20 @@ if os.environ.get("BATCH_OFF") == "settlement":  # noqa: TID251 - no setting: th
     from workers import batch_tier
 
     batch_tier._more = lambda billed, booked: Usage()
+
+if os.environ.get("BATCH_OFF") == "forget":  # noqa: TID251 - no setting: the product knows nothing of it.
+    from uuid import UUID
+
+    import sqlalchemy as sa
+    from sqlalchemy import Connection
+
+    from headrace.store import batches
+    from headrace.tables import batch_lines
+    from headrace.tables import batches as table
+
+    def delete_all(db: Connection, _batch_id: UUID) -> int:
+        """Delete the lines of all batches that are hidden."""
+        hidden = sa.select(table.c.id).where(~table.c.has_lines)
+        return db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id.in_(hidden))).rowcount
+
+    batches.delete_lines = delete_all
