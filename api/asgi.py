@@ -86,7 +86,7 @@ def _app() -> Mount:
         # Beside the API, on a port of their own.
         Endpoint([mount.web.metrics], settings.metrics_host, settings.metrics_port).start()
     problems = WebProblems(mount.web.metrics, mount.web.waits)
-    Heartbeat(mount.web.store, ProcessKind.WEB, settings, problems=problems).start()
+    Heartbeat(ProcessKind.WEB, settings, problems=problems).start()
     startup.settle_heap(GC_THRESHOLD)
     return mount
 

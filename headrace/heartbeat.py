@@ -1,7 +1,8 @@
 """The sign of life of a process: one row of Postgres for each life, renewed every few seconds.
 
 Pages, commands, `/readyz` and metrics all read these rows. A process that is stopped says so. One that is killed, or
-frozen, says nothing, and is missed after `processes.GONE_S`.
+frozen, says nothing, and is missed after `processes.GONE_S`. The signs have a connection of their own: a locked table
+can hold all others of a process for as long as it is locked.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 
 from celery import Celery, bootsteps
 
+from headrace import connections
 from headrace.config import Settings
 from headrace.domain.fleet import ProcessInfo, ProcessKind
 from headrace.domain.ids import new_id
@@ -29,7 +31,6 @@ class Heartbeat:
 
     def __init__(
         self,
-        store: Store,
         kind: ProcessKind,
         settings: Settings,
         *,
@@ -42,7 +43,7 @@ class Heartbeat:
             node: the process's name in Celery; the others are named by their kind and host.
             problems: what is wrong in this process, in a sentence for each alert.
         """
-        self._store, self._problems = store, problems
+        self._store, self._problems = Store(connections.postgres(settings, pool_size=1)), problems
         self._info = ProcessInfo(
             id=new_id(),
             kind=kind,
@@ -78,11 +79,11 @@ class Heartbeat:
                 processes.stop(db, self._info.id)
         except StoreUnavailable as error:
             log.warning("stop_not_noted", extra={"error": str(error)})
+        self._store.close()
 
 
 def beat_in_workers(
     celery: Celery,
-    store: Store,
     kind: ProcessKind,
     settings: Settings,
     problems: Callable[[], Mapping[str, str]] = dict,
@@ -94,6 +95,6 @@ def beat_in_workers(
 
         def __init__(self, worker: Any, **_: object) -> None:
             super().__init__(worker)
-            Heartbeat(store, kind, settings, node=worker.hostname, problems=problems).start()
+            Heartbeat(kind, settings, node=worker.hostname, problems=problems).start()
 
     celery.steps["worker"].add(HeartbeatStep)

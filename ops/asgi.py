@@ -173,7 +173,7 @@ def _app() -> Server:
     with startup.explained():
         app = create_app(settings)
         Endpoint([app.extensions[EXTENSION].metrics], settings.metrics_host, settings.metrics_port).start()
-    Heartbeat(app.extensions[EXTENSION].store, ProcessKind.OPS, settings).start()
+    Heartbeat(ProcessKind.OPS, settings).start()
     startup.settle_heap(GC_THRESHOLD)
     return Server(app, settings.ops.proxies)
 

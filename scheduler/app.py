@@ -7,6 +7,7 @@ celery -A scheduler.app beat
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -181,7 +182,9 @@ def add_steps(celery: Celery, deps: ControlDeps) -> None:
 
         def create(self, worker: Any) -> Endpoint:
             """Called once, when the worker is put together."""
-            collectors = [deps.tallies, deps.sweeps, QueueMetrics(deps), StoreMetrics(deps)]
+            # While a table is locked, the sweeps hold all connections of their pool.
+            looking = replace(deps, store=Store(connections.postgres(deps.settings, pool_size=1)))
+            collectors = [deps.tallies, deps.sweeps, QueueMetrics(looking), StoreMetrics(looking)]
             return Endpoint(collectors, deps.settings.metrics_host, deps.settings.metrics_port)
 
         def start(self, worker: Any) -> None:
@@ -267,8 +270,8 @@ def _app() -> Celery:
     settings = startup.load()
     celery = make_app(settings)
     deps = make_deps(celery, settings)
-    beat_in_workers(celery, deps.store, ProcessKind.CONTROL, settings, deps.sweeps.problems)
-    beat_init.connect(lambda **_: Heartbeat(deps.store, ProcessKind.BEAT, settings).start(), weak=False)
+    beat_in_workers(celery, ProcessKind.CONTROL, settings, deps.sweeps.problems)
+    beat_init.connect(lambda **_: Heartbeat(ProcessKind.BEAT, settings).start(), weak=False)
     add_steps(celery, deps)
     add_tasks(celery, deps)
     cancel_here(partial(sweep.cancel, deps))

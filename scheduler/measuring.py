@@ -3,7 +3,7 @@ caches and batches.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -19,9 +19,9 @@ from headrace.domain.limits import share
 from headrace.domain.queues import Lane, parts_of
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.policies.health import processes_of
-from headrace.store import batches, clock, provider_batches
+from headrace.store import Glance, batches, clock, provider_batches
 from headrace.store.cache import cache_figures
-from headrace.store.fleet import decisions, observations, processes, workers
+from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import bills, budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far
 from scheduler.deps import MOST_OF_APPS, ControlDeps
@@ -55,8 +55,8 @@ class QueueMetrics(Collector):
         except BrokerUnavailable:
             up.add_metric(["redis"], 0)
         try:
-            yield from self._jobs()
-            up.add_metric(["postgres"], 1)
+            is_up = yield from self._jobs()
+            up.add_metric(["postgres"], is_up)
         except StoreUnavailable:
             up.add_metric(["postgres"], 0)
         yield up
@@ -76,21 +76,30 @@ class QueueMetrics(Collector):
             tokens.add_metric(parts_of(queue), load.expected_tokens)
         yield from (depth, tokens)
 
-    def _jobs(self) -> Iterator[Metric]:
-        with self.deps.store.begin() as db:
-            found = observations.present(db, self.deps.queues)
-            observed_at = observations.last_sample_at(db, clock.now(db))
+    def _jobs(self) -> Generator[Metric, None, bool]:
+        """Returns: whether Postgres answers: also where another session does not let it read a table."""
+        with self.deps.store.read() as db:
+            glance = Glance(db)
+            found = glance.read("jobs", self._activity, dict[str, QueueActivity]())
+            observed_at = glance.read("samples", lambda db: observations.last_sample_at(db, clock.now(db)), None)
+            blockers = status.blockers(db)
+        about = "Sessions of Postgres that hold locks for long which others wait for."
+        yield GaugeMetricFamily("headrace_postgres_blockers", about, len(blockers))
         about = "How long the oldest job in the queue has waited; 0 for an empty queue."
         oldest = GaugeMetricFamily("headrace_queue_oldest_wait_seconds", about, labels=QUEUE)
         running = GaugeMetricFamily("headrace_jobs_running", "Jobs of the queue that run.", labels=QUEUE)
-        for queue in self.deps.queues:
-            activity = found.get(queue, IDLE)
+        for queue, activity in found.items():
             oldest.add_metric(parts_of(queue), activity.oldest_wait_s)
             running.add_metric(parts_of(queue), activity.running)
         yield from (oldest, running)
         if observed_at is not None:
             about = "When the queues were last sampled, since 1970."
             yield GaugeMetricFamily("headrace_observed_timestamp_seconds", about, observed_at.timestamp())
+        return bool(blockers) or not glance.unread
+
+    def _activity(self, db: Connection) -> dict[str, QueueActivity]:
+        found = observations.present(db, self.deps.queues)
+        return {queue: found.get(queue, IDLE) for queue in self.deps.queues}
 
 
 def _up() -> GaugeMetricFamily:

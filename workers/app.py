@@ -68,7 +68,7 @@ def _make_app(name: str, settings: Settings, queues: tuple[str, ...], concurrenc
     startup.check_first(app, settings)
     leave_cancels_to_control()
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    beat_in_workers(app, store, ProcessKind(name), settings)
+    beat_in_workers(app, ProcessKind(name), settings)
     return app, store
 
 

@@ -32,7 +32,7 @@ def main() -> None:
         Endpoint([counts], settings.metrics_host, settings.metrics_port).start()
     sweeper = Sweeper(runner.sweeps(), counts.note)
     sweeper.start()
-    heartbeat = Heartbeat(web.store, ProcessKind.BATCHES, settings, problems=counts.problems)
+    heartbeat = Heartbeat(ProcessKind.BATCHES, settings, problems=counts.problems)
     heartbeat.start()
     log.info("batches_ready")
     ended.wait()

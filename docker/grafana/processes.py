@@ -113,6 +113,12 @@ PROCESS = [
         ],
     ),
     Chart(
+        "Postgres is blocked",
+        "Sessions of Postgres that have held locks for long which others wait for. The overview at /ops names them.",
+        "short",
+        [("max(headrace_postgres_blockers)", "sessions")],
+    ),
+    Chart(
         "Signs of life",
         "Processes by their own signs of life in Postgres: live, lost or stopped in the last hour.",
         "short",

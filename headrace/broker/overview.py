@@ -1,12 +1,12 @@
 """Reads what is known of the running system, for `policies.health` and the first page of the operators.
 
 Reads it in one connection, and what a server does not tell stays unknown: the page that says what is wrong must not
-fail with it.
+fail with it. A table that is locked costs what needs that table alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,11 +14,11 @@ from sqlalchemy import Connection
 
 from headrace.broker.admission import Admission
 from headrace.config import Settings
-from headrace.domain.fleet import Flow
+from headrace.domain.fleet import Fleet, Flow
 from headrace.domain.queues import OVERFLOW, Lane, queue_name
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.policies.health import Facts, LaneFacts
-from headrace.store import Store, batches, clock, deliveries, provider_batches
+from headrace.store import Glance, Store, batches, clock, deliveries, provider_batches
 from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import bills, budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far
@@ -32,51 +32,79 @@ class Overview:
     """The running system at one moment.
 
     Attributes:
-        hosts_usd, paid_usd: what hosts and answers of the paid API have cost in the last hour.
+        hosts_usd, paid_usd: what hosts and answers of the paid API have cost in the last hour; None: unread.
     """
 
     now: datetime
     facts: Facts
-    hosts_usd: Decimal
-    paid_usd: Decimal
+    hosts_usd: Decimal | None
+    paid_usd: Decimal | None
 
 
 def read(
     store: Store, admission: Admission, settings: Settings, expected_wait_s: Callable[[str], float | None]
 ) -> Overview:
     """Args: expected_wait_s: of a job that came into this queue now. Raises: StoreUnavailable."""
-    pools = [*settings.own_pools, *([OVERFLOW] if settings.openai_api_key else [])]
-    places = {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
     redis_error, depths = None, dict[str, int]()
+    places = _places(settings)
     try:
         admission.check_writable()
         depths = {queue: load.jobs for queue, load in admission.loads(list(places)).items()}
     except BrokerUnavailable as error:
         redis_error = error.public_cause
     with store.read() as db:
-        present = observations.present(db, list(places))
-        now = clock.now(db)
-        lately, before = (status.flows(db, list(places), *span) for span in _spans(now))
-        lanes = [
-            LaneFacts(
-                queue,
-                pool,
-                lane,
-                depths.get(queue),
-                present[queue].oldest_wait_s if queue in present else 0.0,
-                None if redis_error else _unless_unknown(expected_wait_s, queue),
-                settings.lane(lane, pool).max_wait_s,
-                lately.get(queue, Flow()),
-                before.get(queue, Flow()),
-            )
-            for queue, (pool, lane) in places.items()
-        ]
-        facts = _facts(db, settings, lanes, redis_error, _write_error(store))
-        return Overview(now, facts, _hosts_usd(db, settings, now), status.paid_usd(db, now - BEFORE))
+        glance, now = Glance(db), clock.now(db)
+        fleets = glance.read("workers", workers.fleets, dict[str, Fleet]())
+        # A forecast reads the workers too.
+        is_known = redis_error is None and not glance.unread
+        expected_s = {queue: _unless_unknown(expected_wait_s, queue) if is_known else None for queue in places}
+        lanes = _lanes(glance, settings, depths, expected_s, now)
+        facts = _facts(glance, settings, lanes, now)
+        hosts_usd = glance.read("costs of hosts", lambda db: _hosts_usd(db, settings, now), None)
+        paid_usd = glance.read("costs of the paid API", lambda db: status.paid_usd(db, now - BEFORE), None)
+        held = status.blockers(db)
+        told = replace(facts, fleets=fleets, blockers=held, unread=glance.unread)
+        # On a second connection: one that was open before may still write.
+        told = replace(told, redis_error=redis_error, postgres_error=_write_error(store))
+    return Overview(now, told, hosts_usd, paid_usd)
+
+
+def _places(settings: Settings) -> dict[str, tuple[str, Lane]]:
+    """Pool and lane of each queue."""
+    pools = [*settings.own_pools, *([OVERFLOW] if settings.openai_api_key else [])]
+    return {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
+
+
+def _lanes(
+    glance: Glance,
+    settings: Settings,
+    depths: Mapping[str, int],
+    expected_s: Mapping[str, float | None],
+    now: datetime,
+) -> list[LaneFacts]:
+    queues = list(expected_s)
+    present = glance.read("oldest waits", lambda db: observations.present(db, queues), None)
+    lately, before = glance.read(
+        "flows of queues", lambda db: [status.flows(db, queues, *span) for span in _spans(now)], [dict[str, Flow]()] * 2
+    )
+    return [
+        LaneFacts(
+            queue,
+            pool,
+            lane,
+            depths.get(queue),
+            None if present is None else present[queue].oldest_wait_s if queue in present else 0.0,
+            expected_s[queue],
+            settings.lane(lane, pool).max_wait_s,
+            lately.get(queue, Flow()),
+            before.get(queue, Flow()),
+        )
+        for queue, (pool, lane) in _places(settings).items()
+    ]
 
 
 def _unless_unknown(expected_wait_s: Callable[[str], float | None], queue: str) -> float | None:
-    with suppress(BrokerUnavailable):
+    with suppress(BrokerUnavailable, StoreUnavailable):
         return expected_wait_s(queue)
     return None
 
@@ -101,35 +129,28 @@ def _spans(now: datetime) -> tuple[tuple[datetime, datetime], tuple[datetime, da
     return (since, now), (since - BEFORE, since)
 
 
-def _facts(
-    db: Connection,
-    settings: Settings,
-    lanes: Sequence[LaneFacts],
-    redis_error: str | None,
-    postgres_error: str | None,
-) -> Facts:
-    now, pools = clock.now(db), list(settings.own_pools)
-    observed_at = observations.last_sample_at(db, now)
-    open_batches, sent = batches.open_batches(db).batches, provider_batches.under_way(db)
+def _facts(glance: Glance, settings: Settings, lanes: Sequence[LaneFacts], now: datetime) -> Facts:
+    read = glance.read
+    observed_at = read("samples", lambda db: observations.last_sample_at(db, now), None)
+    under_way = read("batches", batches.open_batches, None)
+    sent = read("provider's batches", provider_batches.under_way, None)
+    pools = list(settings.own_pools)
     return Facts(
-        redis_error=redis_error,
-        postgres_error=postgres_error,
-        lives=processes.lives(db),
-        left_hosts=status.left_hosts(db),
+        lives=read("processes", processes.lives, []),
+        left_hosts=read("hosts", status.left_hosts, set()),
         lanes=lanes,
-        fleets=workers.fleets(db),
         observed_s=None if observed_at is None else (now - observed_at).total_seconds(),
-        late_s=deliveries.oldest_due(db, 1)[1],
-        receivers=status.failing_receivers(db),
-        paused=deliveries.paused(db),
-        open_batches=sum(open_batches.values()),
-        bill_differences=bills.difference_shares(db),
-        unsent_s=sent.unsent_s,
-        at_provider_s=sent.oldest_s,
-        accounts=budgets.balances(db, settings.budgets).accounts,
-        ordered_s=status.oldest_orders_s(db),
-        failing_orders=[pool for pool in pools if decisions.failing(db, pool)],
-        scaling_alerts=sorted(decisions.alerts_told(db)),
-        preempted=status.preempted(db, LATELY),
+        late_s=read("webhooks", lambda db: deliveries.oldest_due(db, 1)[1], 0.0),
+        receivers=read("webhooks", status.failing_receivers, []),
+        paused=read("webhooks", deliveries.paused, []),
+        open_batches=0 if under_way is None else sum(under_way.batches.values()),
+        bill_differences=read("bills", bills.difference_shares, {}),
+        unsent_s=0.0 if sent is None else sent.unsent_s,
+        at_provider_s=0.0 if sent is None else sent.oldest_s,
+        accounts=read("budgets", lambda db: budgets.balances(db, settings.budgets).accounts, ()),
+        ordered_s=read("hosts", status.oldest_orders_s, {}),
+        failing_orders=read("decisions", lambda db: [pool for pool in pools if decisions.failing(db, pool)], []),
+        scaling_alerts=read("decisions", lambda db: sorted(decisions.alerts_told(db)), []),
+        preempted=read("samples", lambda db: status.preempted(db, LATELY), {}),
         has_key=settings.openai_api_key is not None,
     )

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from headrace import connections
 from headrace.config import Settings
-from headrace.errors import StoreUnavailable
+from headrace.errors import StoreBusy, StoreUnavailable
 from headrace.stack.state_folder import Report, no_stack, persistent_secret
 from headrace.store import Store
 from headrace.store.audit import Audit, acting, this_user
@@ -70,6 +70,8 @@ def hints(settings: Settings) -> Iterator[None]:
     """Say what to do if Postgres does not answer. Args: settings: the operator's."""
     try:
         yield
+    except StoreBusy as error:
+        raise StoreBusy(f"{error}. 'headrace status' names a session that holds a lock.") from error
     except StoreUnavailable as error:
         # Set by the user, or by the stack that was found.
         is_known = "database_url" in settings.model_fields_set

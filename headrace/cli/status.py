@@ -1,6 +1,7 @@
 """`headrace status`: what is wrong, what to do, and which processes run, as on the first page of /ops."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,16 +16,17 @@ from headrace.cli.database import hints, local_stack, operator_settings
 from headrace.cli.output import json_option, out, plain, print_json, table
 from headrace.config import Settings
 from headrace.connections.redis import redis_client
-from headrace.policies.health import Process, problems, processes_of
+from headrace.policies.health import LaneFacts, Process, problems, processes_of
 from headrace.store import Store
 
 
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Say what is wrong and what to do, and which processes run.
+    """Say what is wrong and what to do, which queues have jobs, and which processes run.
 
-    Reads Postgres and Redis, and needs no process of Headrace. The first page of /ops shows the same, and the queues.
+    Reads Postgres and Redis, and needs no process of Headrace. The first page of /ops shows the same. What a locked
+    table holds back is left out, and the session that holds the lock is named.
 
     \b
     state      live: it gives a sign of life every 2 s; stopped: it said so; lost: it was killed, or hangs
@@ -38,15 +40,20 @@ def status(as_json: bool) -> None:
         found = _read(settings)
     wrong, processes = problems(found.facts), processes_of(found.facts.lives)
     if as_json:
-        print_json({"problems": [asdict(each) for each in wrong], "processes": [_json(each) for each in processes]})
+        shown = {"problems": [asdict(each) for each in wrong], "processes": [_json(each) for each in processes]}
+        depths = {each.queue: each.depth for each in found.facts.lanes}
+        print_json({**shown, "depths": depths, "not_available": dict(found.facts.unread)})
     else:
         for each in wrong:
             style = "bold red" if each.severity == "act" else "yellow"
             out.print(f"[{style}]{escape(each.text)}[/] {escape(each.remedy)}")
+        for name, why in found.facts.unread.items():
+            out.print(f"Not available: {name}, since {why}.", markup=False)
         out.print("" if wrong else "Nothing is wrong.")
         for paused in found.facts.paused:
             text = f"Webhooks of {paused.app} to {paused.receiver} are paused since {paused.since:%Y-%m-%d %H:%M} UTC"
             out.print(f"{text} by {paused.operator}: {paused.deliveries:,} wait.", markup=False)
+        out.print(_queues(found.facts.lanes))
         out.print(_table(processes))
         for process in processes:
             if process.end_reason is not None:
@@ -70,6 +77,16 @@ def _read(settings: Settings) -> overview.Overview:
     finally:
         store.close()
         redis.close()
+
+
+def _queues(lanes: Sequence[LaneFacts]) -> Any:
+    """The queues with jobs, and those whose depth is unknown."""
+    rows = table("queue", numbers=("waiting", "oldest wait"))
+    for lane in lanes:
+        if lane.depth != 0:
+            wait = "-" if lane.oldest_wait_s is None else f"{lane.oldest_wait_s:,.0f} s"
+            rows.add_row(lane.queue, "-" if lane.depth is None else f"{lane.depth:,}", wait)
+    return rows if rows.rows else "No job waits."
 
 
 def _table(processes: list[Process]) -> Any:

@@ -36,6 +36,9 @@ FAILED_TRIES = 3
 BUDGET_SHARE = 0.9
 BILL_SHARE = Decimal("0.01")
 UNSENT_S, AT_PROVIDER_S = 5400.0, 25 * 3600.0
+#: A session that others wait for is a problem once its transaction has lasted for so long, in seconds: then each
+#: statement of ours that needs its locks has failed.
+BLOCKING_S = 5.0
 #: The autoscaler's alert that it sees no samples.
 UNOBSERVED = "unobserved"
 
@@ -54,6 +57,27 @@ class Problem:
     text: str
     remedy: str
     page: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session of Postgres that others wait for, and that waits for none.
+
+    Attributes:
+        application: as it calls itself, or the kind of process that it is.
+        query: its present statement, or its last one, cut. Postgres hides it from who may not read it.
+        lasted_s: since its transaction began; None: hidden.
+        waiting: all sessions that wait for a lock.
+    """
+
+    pid: int
+    application: str
+    user: str | None
+    address: str | None
+    state: str | None
+    query: str
+    lasted_s: float | None
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +125,7 @@ class LaneFacts:
 
     Attributes:
         depth: waiting jobs; None: Redis does not answer.
+        oldest_wait_s: None: unread.
         expected_wait_s: of a job that came now; None: unknown.
         max_wait_s: of a job that gives none.
         lately: the last 15 minutes. hour: the hour before these.
@@ -110,7 +135,7 @@ class LaneFacts:
     pool: str
     lane: Lane
     depth: int | None
-    oldest_wait_s: float
+    oldest_wait_s: float | None
     expected_wait_s: float | None
     max_wait_s: float
     lately: Flow = field(default_factory=Flow)
@@ -123,6 +148,8 @@ class Facts:
 
     Attributes:
         redis_error, postgres_error: why a server took no write when it was asked to; None: it took it.
+        blockers: sessions that hold locks for long, the oldest first.
+        unread: what Postgres did not let be read, and why.
         lives: of all processes, lately, the oldest first.
         left_hosts: hosts that were drained or ended lately: their workers are not missed.
         observed_s: since the queues were last sampled; None: never.
@@ -139,6 +166,8 @@ class Facts:
 
     redis_error: str | None = None
     postgres_error: str | None = None
+    blockers: Sequence[Blocker] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
     lives: Sequence[Life] = ()
     left_hosts: Collection[str] = ()
     lanes: Sequence[LaneFacts] = ()
@@ -162,9 +191,9 @@ class Facts:
 def problems(facts: Facts) -> list[Problem]:
     """All that is wrong, what a person must act on first."""
     # While Postgres takes no writes, no process can give a sign of life.
-    of_processes = () if facts.postgres_error else _processes(facts)
-    about = (_servers, _queues, _hosts, _money, _bills, _provider, _webhooks)
-    found = [*of_processes, *(problem for each in about for problem in each(facts))]
+    of_processes = () if facts.postgres_error or "processes" in facts.unread else _processes(facts)
+    about = (_queues, _hosts, _money, _bills, _provider, _webhooks)
+    found = [*_servers(facts), *of_processes, *(problem for each in about for problem in each(facts))]
     return sorted(found, key=lambda problem: problem.severity != "act")
 
 
@@ -187,6 +216,27 @@ def _servers(facts: Facts) -> Iterator[Problem]:
             *("HeadraceServerDown", None, facts.postgres_error),
             "Look for a failover under way, a full disk, or default_transaction_read_only. Nothing is lost.",
         )
+    elif facts.unread and not facts.blockers:
+        what = "; ".join(f"{name}: {why}" for name, why in facts.unread.items())
+        yield _act(
+            *("HeadraceServerDown", None, f"Postgres does not get to what this page asks. {what}."),
+            "pg_stat_activity shows what runs and what it waits for. Nothing is lost.",
+        )
+    for each in facts.blockers:
+        yield _act("HeadracePostgresBlocked", None, _blocking(each), _UNBLOCK.format(each.pid))
+
+
+_UNBLOCK = (
+    "Wait until it ends its transaction, or end it, as its own role or a superuser: SELECT pg_terminate_backend({})."
+)
+
+
+def _blocking(blocker: Blocker) -> str:
+    lasted = "for long" if blocker.lasted_s is None else f"for {blocker.lasted_s:,.0f} s"
+    of_whom = " ".join(["of", blocker.user or "no role", *(["from", blocker.address] if blocker.address else [])])
+    what = f"'{blocker.application}' {of_whom}{f', {blocker.state}' if blocker.state else ''}: {blocker.query}"
+    waiting = f"{blocker.waiting:,} sessions wait for locks. " if blocker.waiting else ""
+    return f"A session of Postgres has held locks {lasted}. {waiting}It is pid {blocker.pid}, {what}"
 
 
 #: The kinds of which one process must live: the alert's name without one, and what does not happen then.
@@ -252,7 +302,7 @@ def _pool(facts: Facts, pool: str, lanes: Sequence[LaneFacts]) -> Iterator[Probl
                 "The paid API is locked out: its last calls failed, and jobs for it wait.",
                 "The log of 'overflow' has the provider's answers: a wrong key, a limit, or an outage of its own.",
             )
-    elif depth and not fleet.slots:
+    elif depth and not fleet.slots and "workers" not in facts.unread:
         who = f"all its {fleet.workers} workers load or drain" if fleet.workers else "no worker lives"
         text = f"{depth:,} jobs wait in the pool {pool}, and {who}."
         yield _act("HeadraceNoWorkerReady", "hosts", text, "See its hosts, and the logs of its workers.")
@@ -270,12 +320,12 @@ def _pool(facts: Facts, pool: str, lanes: Sequence[LaneFacts]) -> Iterator[Probl
 
 
 def _lane(lane: LaneFacts) -> Iterator[Problem]:
-    lately, name = lane.lately, lane.queue
-    if lane.depth and lane.oldest_wait_s > STUCK_S and not lately.started:
+    lately, name, waited_s = lane.lately, lane.queue, lane.oldest_wait_s or 0.0
+    if lane.depth and waited_s > STUCK_S and not lately.started:
         text = f"{lane.depth:,} jobs wait in {name}, and none has started for {STUCK_S / 60:.0f} minutes."
         yield _act("HeadraceQueueStuck", "queues", text, "Its workers are gone, or busy with jobs that do not end.")
-    elif lane.depth and lane.oldest_wait_s > WAIT_SHARE * lane.max_wait_s:
-        text = f"The oldest job in {name} has waited {lane.oldest_wait_s:,.0f} s, of at most {lane.max_wait_s:,.0f}."
+    elif lane.depth and waited_s > WAIT_SHARE * lane.max_wait_s:
+        text = f"The oldest job in {name} has waited {waited_s:,.0f} s, of at most {lane.max_wait_s:,.0f}."
         yield _watch("HeadraceOldestWaitTooLong", "queues", text, "Then it expires. The pool needs more hosts.")
     if lately.ended > LEAST_JOBS and lately.expired > EXPIRED_SHARE * lately.ended:
         text = f"{lately.expired / lately.ended:.0%} of the jobs of {name} expired in the last 15 minutes."

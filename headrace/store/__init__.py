@@ -5,9 +5,10 @@ Callers open a transaction with `Store.begin` and pass it down. Postgres is the 
 database's clock, since the hosts' clocks may differ.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import Error as DriverError
 from psycopg import InterfaceError, OperationalError
@@ -26,8 +27,13 @@ _TOO_LARGE = "54"
 LOCK_NOT_AVAILABLE = "55P03"
 #: Also those of a statement that took too long, and of a deadlock.
 _BUSY = (LOCK_NOT_AVAILABLE, "57014", "40P01")
+#: How long a page that shows the system waits for each locked table, and in all, in seconds, before it leaves out what
+#: it has not read.
+_GLANCE_LOCK_MS, _GLANCE_S = 300, 5.0
 #: The smallest write, whose commit waits for the disk: a message in Postgres's write-ahead log that has no reader.
 _SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
+
+T = TypeVar("T")
 
 
 class Store:
@@ -94,6 +100,33 @@ class Store:
     def close(self) -> None:
         """Close every connection: one that is in use once it is given back."""
         connections.close(self._engine)
+
+
+class Glance:
+    """Reads one thing after another in one transaction. What meets a locked table, or takes too long, is left out.
+
+    Attributes:
+        unread: why, by the name of each thing that is left out.
+    """
+
+    def __init__(self, db: Connection) -> None:
+        """Shorten this transaction's time-out of a lock."""
+        self._db, self._until = db, time.monotonic() + _GLANCE_S
+        self.unread: dict[str, str] = {}
+        db.exec_driver_sql(f"SET LOCAL lock_timeout = {_GLANCE_LOCK_MS}")
+
+    def read(self, name: str, query: Callable[[Connection], T], otherwise: T) -> T:
+        """What the query finds, or `otherwise`. Raises: StoreUnavailable if Postgres does not answer."""
+        if time.monotonic() > self._until:
+            self.unread[name] = "Postgres is too slow"
+            return otherwise
+        try:
+            with _one_error(), self._db.begin_nested():
+                return query(self._db)
+        except StoreBusy as error:
+            is_locked = isinstance(error.__cause__, DBAPIError) and sqlstate(error.__cause__) == LOCK_NOT_AVAILABLE
+            self.unread[name] = "a table is locked" if is_locked else "Postgres took too long"
+            return otherwise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -26,6 +27,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import Inserted, JobSpec
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Ticket
+from headrace.policies.health import BLOCKING_S
 from headrace.store import Store, apps, jobs
 from headrace.store.jobs.insertion import insert_batch, until_settled
 from headrace.tables import metadata
@@ -271,6 +273,22 @@ def query(store: Store) -> Callable[..., Any]:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     return run
+
+
+@pytest.fixture
+def holder(migrated_url: str, query: Callable[..., Any]) -> Iterator[Callable[[str], int]]:
+    """Runs a statement in a session that then stays idle for longer than is taken for short. Returns: its pid."""
+    with psycopg.connect(migrated_url.replace("+psycopg", ""), application_name="a-forgotten-psql") as db:
+
+        def hold(statement: str) -> int:
+            db.execute(statement.encode())
+            age_s = "SELECT extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity WHERE pid = :pid"
+            pid = db.info.backend_pid
+            until(lambda: query(age_s, pid=pid)[0][0] > BLOCKING_S, "the lock has lasted long")
+            return pid
+
+        yield hold
+        db.rollback()
 
 
 @pytest.fixture

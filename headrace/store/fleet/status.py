@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from headrace.domain.deliveries import FailingReceiver
 from headrace.domain.fleet import Flow
+from headrace.policies.health import BLOCKING_S, Blocker
 from headrace.policies.webhooks import origin
 from headrace.store.deliveries import IS_PAUSED
 from headrace.store.fleet.observations import oldest_entry
@@ -22,6 +23,30 @@ _FLOW = ("arrivals", "refused", "started", "ended", "failed", "expired")
 #: A write: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse.
 #: Two probes do not wait for each other, and neither waits for a migration, which changes the row.
 _WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
+#: Who waits, and who holds a table that even a look needs: one may block all others while none waits at this moment. An
+#: index build that waits for old transactions (`virtualxid`) blocks nothing. Postgres shows pid, database, role and
+#: application of every session, the rest only to a member of pg_read_all_stats.
+_BLOCKERS = sa.text(
+    """
+    WITH waits AS (
+        SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_locks WHERE NOT granted AND locktype <> 'virtualxid'
+    ), holders AS (
+        SELECT unnest(blockers) AS pid FROM waits
+        UNION
+        SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+        WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND pg_table_is_visible(c.oid)
+    )
+    SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unnamed') AS application,
+        a.usename AS user, host(a.client_addr) AS address, a.state,
+        left(regexp_replace(a.query, '[[:cntrl:][:space:]]+', ' ', 'g'), 200) AS query,
+        cast(extract(epoch FROM clock_timestamp() - a.xact_start) AS float) AS lasted_s,
+        (SELECT count(DISTINCT pid) FROM waits) AS waiting
+    FROM holders JOIN pg_stat_activity a USING (pid)
+    WHERE a.datname = current_database() AND a.pid NOT IN (SELECT pid FROM waits)
+        AND coalesce(a.xact_start < clock_timestamp() - make_interval(secs => :least_s), true)
+    ORDER BY a.xact_start NULLS LAST LIMIT 5
+    """
+)
 
 
 def revision(db: Connection) -> str | None:
@@ -35,6 +60,11 @@ def revision(db: Connection) -> str | None:
 def check_writable(db: Connection) -> None:
     """Return if Postgres takes writes. Raises: StoreUnavailable, by the connection's block."""
     db.execute(_WRITE)
+
+
+def blockers(db: Connection) -> list[Blocker]:
+    """The sessions that hold locks for long which others wait for, the oldest first. Reads no table of Headrace."""
+    return [Blocker(**row._mapping) for row in db.execute(_BLOCKERS, {"least_s": BLOCKING_S})]
 
 
 def flows(db: Connection, queues: Sequence[str], since: datetime, until: datetime) -> dict[str, Flow]:

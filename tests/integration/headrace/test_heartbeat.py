@@ -27,7 +27,7 @@ def info(kind: ProcessKind = ProcessKind.WEB, name: str = "web@one") -> ProcessI
 
 @pytest.fixture
 def heartbeat(store: Store, settings: Settings) -> Iterator[Heartbeat]:
-    made = Heartbeat(store, ProcessKind.CONTROL, settings, node="control@one", problems=lambda: {"Rule": "It is late."})
+    made = Heartbeat(ProcessKind.CONTROL, settings, node="control@one", problems=lambda: {"Rule": "It is late."})
     made.start()
     yield made
     made.stop()
@@ -60,13 +60,11 @@ def test_a_process_that_exits_says_so_and_a_killed_one_is_missed(
 ) -> None:
     program = (
         "import os, sys\n"
-        "from headrace import connections\n"
         "from headrace.config import Settings\n"
         "from headrace.domain.fleet import ProcessKind\n"
         "from headrace.heartbeat import Heartbeat\n"
-        "from headrace.store import Store\n"
         "settings = Settings.load(database_url=sys.argv[1], redis_url=sys.argv[2], pepper='of-the-tests')\n"
-        "beat = Heartbeat(Store(connections.postgres(settings)), ProcessKind.BEAT, settings, node=sys.argv[3])\n"
+        "beat = Heartbeat(ProcessKind.BEAT, settings, node=sys.argv[3])\n"
         "beat.beat(); beat.start()\n"
         "os._exit(9) if sys.argv[3] == 'killed' else sys.exit()\n"
     )

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from decimal import Decimal
@@ -19,11 +20,13 @@ from headrace.domain.apps import App
 from headrace.domain.fleet import ProcessInfo, ProcessKind
 from headrace.domain.ids import new_id
 from headrace.domain.operators import Operator, Role
+from headrace.errors import StoreBusy
 from headrace.policies.health import Facts, problems
 from headrace.store import Store
 from headrace.store.fleet import processes
 from headrace.tables import deliveries, hosts, queue_samples
 from tests.integration.ops.browser import Browser
+from tests.waiting import until
 
 ReadOnly = Callable[[], AbstractContextManager[None]]
 URL = "https://user:secret@hooks.example.com/secret"
@@ -92,6 +95,45 @@ def test_where_postgres_takes_no_writes_the_page_names_that_alone_and_goes_on_to
         assert (closed.status_code, "Postgres takes no writes." in closed.text) == (503, True)
         assert '<meta http-equiv="refresh" content="3">' in closed.text
     assert viewer.get("/").status_code == 200
+
+
+def test_while_a_table_is_locked_the_page_names_the_session_and_shows_what_needs_no_such_table(
+    viewer: Browser, all_live: None, holder: Callable[[str], int]
+) -> None:
+    pid = holder("LOCK TABLE jobs")
+    response = viewer.get("/")
+    page = html.unescape(response.text)
+    [only] = said(page)
+    assert response.status_code == 200
+    assert only.startswith("A session of Postgres has held locks for ")
+    assert f"It is pid {pid}, 'a-forgotten-psql' of " in only
+    assert "idle in transaction: LOCK TABLE jobs" in only
+    assert f"SELECT pg_terminate_backend({pid})" in page
+    assert "oldest waits (a table is locked)" in page
+    assert "web@one" in page
+
+
+def apps_renamed(store: Store) -> None:
+    with store.begin() as db:
+        db.execute(sa.text("UPDATE apps SET name = name"))
+
+
+def test_a_session_that_holds_a_row_is_named_while_another_waits_for_it_and_not_before(
+    read: Callable[[], Facts], all_live: None, app: App, store: Store, holder: Callable[[str], int]
+) -> None:
+    pid = holder("UPDATE apps SET name = name")
+    assert (read().blockers, problems(read())) == ([], [])
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(apps_renamed, store)
+        seen = [read()]
+        until(lambda: seen[-1].blockers or seen.append(read()), "it is named")
+        facts = seen[-1]
+        assert [(each.pid, each.waiting, each.query) for each in facts.blockers] == [
+            (pid, 1, "UPDATE apps SET name = name")
+        ]
+        assert [each.rule for each in problems(facts)] == ["HeadracePostgresBlocked"]
+        with pytest.raises(StoreBusy):
+            waiting.result()
 
 
 def test_a_receiver_that_fails_is_named_without_its_secrets(

@@ -1,16 +1,20 @@
 """`headrace status`: what is wrong, and which processes run."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
 from click.testing import Result
 from redis import Redis
 
+from headrace.broker.admission import Admission
 from headrace.config import Settings
-from headrace.domain.apps import App
+from headrace.domain.apps import App, AppLimits
 from headrace.domain.fleet import ProcessInfo, ProcessKind
 from headrace.domain.ids import new_id
+from headrace.domain.places import Ask
+from headrace.domain.queues import Candidate
 from headrace.store import Store
 from headrace.store.fleet import processes
 
@@ -55,6 +59,25 @@ def test_it_says_why_a_process_was_lost_that_is_back(status: Run, store: Store, 
     assert (told.exit_code, "gpu@one, lost: It hung." in told.stdout) == (0, True), told.stdout
     [gpu] = [each for each in json.loads(status("--json").stdout)["processes"] if each["kind"] == "gpu"]
     assert (gpu["state"], gpu["lost_last_hour"], gpu["last_end_reason"]) == ("live", 1, "It hung.")
+
+
+def test_a_locked_table_hides_no_depth_and_the_command_names_who_holds_it(
+    status: Run, run: Run, store: Store, admission: Admission, holder: Callable[[str], int]
+) -> None:
+    beat(store, *ProcessKind)
+    admission.reserve(
+        [Ask(new_id(), new_id(), 600, (Candidate("chat.normal", 500, 10**6, None, "test"),), AppLimits())]
+    )
+    pid = holder("LOCK TABLE jobs")
+    told = status()
+    assert told.exit_code == 1
+    assert "'a-forgotten-psql' of" in told.stdout
+    assert f"SELECT pg_terminate_backend({pid})" in told.stdout
+    assert "Not available: oldest waits, since a table is locked." in told.stdout
+    assert re.search(r"chat.normal +1 +-", told.stdout), told.stdout
+    assert "web@one" in told.stdout
+    other = run("jobs")
+    assert (other.exit_code, "'headrace status' names a session that holds a lock" in other.stderr) == (1, True)
 
 
 def test_it_names_a_paused_receiver(status: Run, run: Run, store: Store, app: App) -> None:

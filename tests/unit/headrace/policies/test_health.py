@@ -14,7 +14,7 @@ from headrace.domain.deliveries import FailingReceiver
 from headrace.domain.fleet import Fleet, Flow, Life, ProcessKind
 from headrace.domain.limits import Account
 from headrace.domain.queues import Lane
-from headrace.policies.health import Facts, LaneFacts, problems, processes_of
+from headrace.policies.health import Blocker, Facts, LaneFacts, problems, processes_of
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 BUSY = Flow(arrivals=90, started=90, ended=90)
@@ -30,6 +30,7 @@ ALL = tuple(life(kind) for kind in ProcessKind)
 LANE = LaneFacts("chat.high", "chat", Lane.HIGH, 3, 1.0, 2.0, 60.0, BUSY, BUSY)
 FLEET = Fleet("chat", 2, 1, 8, 3, None, None)
 WELL = Facts(lives=ALL, lanes=[LANE], fleets={"chat": FLEET}, observed_s=4.0)
+BLOCKER = Blocker(41, "psql", "ada", "10.0.0.9", "idle in transaction", "LOCK TABLE jobs", 85.0, 7)
 
 
 def account(used: str, app: str | None = None) -> Account:
@@ -60,6 +61,11 @@ CASES: Mapping[str, tuple[Facts, str]] = {
         "3 batches are open, and no process 'batches' lives",
     ),
     "HeadraceServerDown": (replace(WELL, redis_error="Redis does not answer."), "Redis does not answer."),
+    "HeadracePostgresBlocked": (
+        replace(WELL, blockers=[BLOCKER], unread={"oldest waits": "a table is locked"}),
+        "has held locks for 85 s. 7 sessions wait for locks. It is pid 41, 'psql' of ada from 10.0.0.9, "
+        "idle in transaction: LOCK TABLE jobs",
+    ),
     "HeadraceSweepNotRunning": (
         replace(WELL, lives=[*ALL, life(ProcessKind.CONTROL, problems={"HeadraceSweepNotRunning": "The sweep x"})]),
         "control@one: The sweep x",
@@ -142,6 +148,21 @@ def test_while_postgres_takes_no_writes_no_process_is_missed() -> None:
     silent = [life(kind, silent_s=90) for kind in ProcessKind]
     [found] = problems(replace(WELL, lives=silent, postgres_error="Postgres takes no writes."))
     assert (found.rule, found.text) == ("HeadraceServerDown", "Postgres takes no writes.")
+
+
+def test_what_postgres_does_not_let_be_read_is_named_where_no_session_blocks_it_and_is_not_taken_for_absent() -> None:
+    unread = dict.fromkeys(("workers", "processes"), "Postgres took too long")
+    [found] = problems(replace(WELL, lives=(), fleets={}, unread=unread))
+    assert found.rule == "HeadraceServerDown"
+    assert "workers: Postgres took too long; processes: Postgres took too long." in found.text
+
+
+def test_a_blocking_session_that_postgres_hides_is_named_by_its_pid() -> None:
+    hidden = replace(BLOCKER, state=None, lasted_s=None, address=None, query="<insufficient privilege>")
+    [found] = problems(replace(WELL, blockers=[hidden]))
+    assert "held locks for long. 7" in found.text
+    assert "pid 41, 'psql' of ada: <insufficient privilege>" in found.text
+    assert "SELECT pg_terminate_backend(41)" in found.remedy
 
 
 def test_a_locked_out_paid_api_is_told_from_no_worker() -> None:
