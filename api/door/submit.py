@@ -137,7 +137,11 @@ class Submitter:
         self.poison.check(spec)
         if caching.may_serve(app, self.settings.pools[spec.pool]) or self.confined.find(app.id, spec.pool):
             return None
-        return self._bid(draft, app, spec, sent)
+        try:
+            return self._bid(draft, app, spec, sent)
+        except Refused as error:
+            self._note_refused(spec, app, error, sent)
+            raise
 
     def accepted(self, bid: Bid, place: Place) -> Accepted:
         """Note a job that is durable in its place, and tell its caller."""

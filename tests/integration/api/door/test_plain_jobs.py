@@ -17,11 +17,15 @@ from api.call import Call, Reply
 from api.door.submit import PlainJobs
 from api.handlers.jobs import PLAIN_FIELDS
 from headrace.broker.messages import list_key
+from headrace.config import Settings
 from headrace.domain.apps import App
-from headrace.domain.ids import parse_id
+from headrace.domain.fleet import WorkerInfo
+from headrace.domain.ids import new_id, parse_id
 from headrace.errors import StoreUnavailable
 from headrace.store import Store, apps
+from headrace.store.fleet import workers
 from headrace.tables import job_texts, jobs
+from tests.waiting import until
 from tests.web import ApiClient, Web
 
 PATH = "/v1/jobs"
@@ -228,3 +232,25 @@ def test_an_error_after_the_place_is_told_alike_and_nothing_is_submitted_again(
     assert (first.status_code, len(tries)) == (503, 1)
     second = post(b'{"prompt": "Hi"}', is_alone=True)
     assert (first.data, headers_of(first)) == (second.data, headers_of(second))
+
+
+@pytest.mark.parametrize("is_alone", [False, True], ids=["in a share", "by its own thread"])
+def test_a_job_without_money_has_its_row_among_the_refusals(
+    is_alone: bool,
+    build_web: Callable[..., Web],
+    client_of: Any,
+    key: str,
+    query: Callable[..., Any],
+    settings: Settings,
+) -> None:
+    paid_alone = {"chat": settings.pools["chat"].model_copy(update={"engine": "openai", "drain_jobs_per_s": 0.0})}
+    client: ApiClient = client_of(key, build_web(openai_api_key="sk-test", pools=paid_alone))
+    with client.web.deps.store.begin() as db:
+        workers.register(db, WorkerInfo(new_id(), "overflow@test", "h", "overflow", "openai", "gpt-4o-mini", 8), 600)
+
+    path = f"{PATH}/" if is_alone else PATH
+    refused = [client.post(path, json={"prompt": str(number), "max_tokens": 16}) for number in range(3)]
+
+    assert [each.get_json()["error"]["code"] for each in refused] == ["budget_exceeded"] * 3
+    counted = "SELECT queue, reason, is_repeat, sum(jobs) FROM refusals GROUP BY 1, 2, 3"
+    until(lambda: query(counted) == [("overflow.normal", "budget", False, 3)], "the process has written its counts", 15)
