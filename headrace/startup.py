@@ -48,9 +48,10 @@ def explained() -> Iterator[None]:
 
 
 def load() -> Settings:
-    """Load the settings. A setting that cannot be used ends the process."""
+    """Load the settings. One that cannot be used ends the process, and so does a paid API that is Headrace itself."""
     with explained():
         settings = Settings.load()
+        settings.check_paid_api()
     hops.switch(is_on=settings.log_hops)
     return settings
 

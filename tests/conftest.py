@@ -3,6 +3,7 @@
 A server that is missing fails the test that asks for it. It is never a reason to skip.
 """
 
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ hypothesis.settings.load_profile("headrace")
 
 #: Folders of the tests that take longest: they begin first, so that no process is left alone with one of their files.
 FIRST = ("e2e", "contracts", "chaos", "clients", "migrations", "third_party", "integration")
+#: What names the model of the tests on a GPU.
+GPU_MODEL = ("HEADRACE_MODEL", "HEADRACE_MODEL_DIR")
 HERE = Path(__file__).parent
 
 
@@ -35,8 +38,16 @@ def _turn(item: pytest.Item) -> int:
     return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
 
-def pytest_configure() -> None:
-    """A shell starts background jobs, such as the parts of `bin/test`, with Ctrl-C ignored, and so would the tests."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Clear what a developer's shell would change in the tests.
+
+    Variables of Headrace and of the SDK's clients are unset; tests on a GPU keep the model's. A shell starts background
+    jobs, such as the parts of `bin/test`, with Ctrl-C ignored, and so would the tests.
+    """
+    kept = GPU_MODEL if config.option.markexpr == "gpu" else ()
+    for name in os.environ.keys() - set(kept):  # noqa: TID251 - no setting is read.
+        if name.startswith(("HEADRACE_", "OPENAI_")) or name in ("DATABASE_URL", "REDIS_URL"):
+            del os.environ[name]  # noqa: TID251
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, SecretStr
+from pydantic import AliasChoices, BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from headrace.cli.output import json_option, out, print_json
@@ -281,11 +281,12 @@ def _tables_in(name: str, tables: Mapping[str, BaseModel]) -> Mapping[str, BaseM
 def _setting(
     name: str, path: tuple[str, ...], field: FieldInfo, tables: Mapping[str, BaseModel], description: str
 ) -> Setting:
-    alias = field.validation_alias if isinstance(field.validation_alias, str) else ""
+    alias = field.validation_alias
+    first = alias.choices[0] if isinstance(alias, AliasChoices) else alias
     defaults = {key: getattr(table, name) for key, table in tables.items() if hasattr(table, name)}
     if not tables and not field.is_required():
         defaults = {"": field.get_default(call_default_factory=True)}
-    return Setting(name, alias or PREFIX + "__".join((*path, name)).upper(), field, defaults, description)
+    return Setting(name, str(first or "") or PREFIX + "__".join((*path, name)).upper(), field, defaults, description)
 
 
 def _section_of(annotation: Any) -> tuple[type[BaseModel], bool] | None:

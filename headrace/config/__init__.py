@@ -9,8 +9,9 @@ import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from headrace.config.hosts import HostTypeSettings, OwnedHostSettings, check_hosts
@@ -36,6 +37,7 @@ from headrace.config.sections import (
     with_built_in,
 )
 from headrace.config.variables import check_names, named_error
+from headrace.domain.apps import KEY_PREFIX
 from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError
 
@@ -86,6 +88,13 @@ def toml_source(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
     return file
 
 
+def _server(url: str) -> tuple[str | None, int]:
+    """The host and the port of a URL; one name for all of loopback."""
+    parts = urlsplit(url)
+    host = "127.0.0.1" if parts.hostname in ("localhost", "::1") else parts.hostname
+    return host, parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _check_retention(keep_texts_days: int | None, keep_jobs_months: int | None) -> None:
     """Raises: ConfigError: no month with texts is ever detached, and these texts never go."""
     if keep_texts_days is None and keep_jobs_months is not None:
@@ -111,8 +120,10 @@ class Settings(BaseSettings):
             `sentinel://:PASSWORD@HOST1:26379,HOST2:26379/0?master_name=NAME` asks the Sentinels for the master. The
             password is the servers'; `&sentinel_password=` is for Sentinels that have one. `rediss://` and
             `sentinels://` use TLS, with redis-py's `ssl_ca_certs` and so on.
-        openai_api_key: the paid API's key. Without it no job is sent there.
-        openai_base_url: the URL of any OpenAI-compatible API; by default OpenAI's.
+        openai_api_key: the paid API's key. Without it no job is sent there. Without `HEADRACE_OPENAI_API_KEY`, the
+            SDK's own variable `OPENAI_API_KEY` is read; a key of Headrace is refused there.
+        openai_base_url: the URL of any OpenAI-compatible API; by default OpenAI's. Without `HEADRACE_OPENAI_BASE_URL`,
+            the SDK's own variable `OPENAI_BASE_URL` is read; Headrace's own address is refused there.
         state_dir: the folder in which the one-machine stack keeps data, logs and models.
         model: overrides the `model` of the served pool.
         model_dir: overrides the `model_dir` of the served pool.
@@ -185,8 +196,12 @@ class Settings(BaseSettings):
     database_url: str = Field("postgresql+psycopg://headrace@127.0.0.1:5432/headrace", validation_alias="DATABASE_URL")
     release_database_url: str | None = None
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL", pattern="^https?://")
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("HEADRACE_OPENAI_API_KEY", "OPENAI_API_KEY")
+    )
+    openai_base_url: str | None = Field(
+        None, validation_alias=AliasChoices("HEADRACE_OPENAI_BASE_URL", "OPENAI_BASE_URL"), pattern="^https?://"
+    )
     state_dir: Path = Field(PROJECT_ROOT / ".headrace", validation_alias="HEADRACE_STATE")
     model: str | None = None
     model_dir: Path | None = None
@@ -324,6 +339,30 @@ class Settings(BaseSettings):
                 "'whsec_' and 24 to 64 random bytes in base64, for the 'webhooks' workers."
             )
             raise ConfigError(message, param="budgets.webhook_secret")
+
+    def check_paid_api(self, own_url: str | None = None) -> None:
+        """Check that the paid API is another server than this one, and has a key where it alone answers a pool.
+
+        Clients of Headrace export `OPENAI_BASE_URL` and `OPENAI_API_KEY` for the SDK. A stack that starts in their
+        shell would take itself for the paid API.
+
+        Args: own_url: where the API listens; by default `url`, if it is set.
+
+        Raises: ConfigError.
+        """
+        remedy = (
+            "Unset OPENAI_API_KEY and OPENAI_BASE_URL in this shell, or set HEADRACE_OPENAI_API_KEY and "
+            "HEADRACE_OPENAI_BASE_URL, which win."
+        )
+        if self.openai_api_key is not None and self.openai_api_key.get_secret_value().startswith(KEY_PREFIX):
+            message = (
+                f"The paid API's key (OPENAI_API_KEY) begins with '{KEY_PREFIX}': it is a key of Headrace. {remedy}"
+            )
+            raise ConfigError(message, param="OPENAI_API_KEY")
+        own_url = own_url or (self.url if "url" in self.model_fields_set else None)
+        if own_url and self.openai_base_url and _server(own_url) == _server(self.openai_base_url):
+            message = f"The paid API's address (OPENAI_BASE_URL={self.openai_base_url}) is Headrace's own. {remedy}"
+            raise ConfigError(message, param="OPENAI_BASE_URL")
 
     def check_paid_pools(self) -> None:
         """Raises: ConfigError: the paid API alone answers a pool, and has no key."""

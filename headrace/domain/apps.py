@@ -11,6 +11,9 @@ from uuid import UUID
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 
+#: The prefix of every API key, so that a leaked key can be recognised.
+KEY_PREFIX = "hr-"
+
 
 class Scope(StrEnum):
     """What an API key may be used for."""

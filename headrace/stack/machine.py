@@ -174,6 +174,7 @@ class Machine:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
         self.web_port = self._web_port(options.port)
+        settings.check_paid_api(self.url)
         # The ports of granian's processes are held. The others stay free until their server listens. This is safe,
         # because a stack that starts at the same time gets another API port, so it searches for the others elsewhere.
         shift = (self.web_port - WEB_PORT) % PORTS_APART

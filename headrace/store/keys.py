@@ -20,14 +20,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from headrace.domain.apps import App, KeyRecord, KeyState, Scope
+from headrace.domain.apps import KEY_PREFIX, App, KeyRecord, KeyState, Scope
 from headrace.domain.ids import new_id
 from headrace.errors import InvalidRequest, NotFound, Unauthenticated
 from headrace.store.apps import COLUMNS, read_app
 from headrace.tables import api_keys, apps
 
-#: The prefix of every key, so that a leaked key can be recognised.
-KEY_PREFIX = "hr-"
 #: How many characters of a key may be shown to identify it.
 HINT_CHARS = 8
 #: Random bytes of a key, and characters of its checksum: one invented key in 2^36 has the right checksum.

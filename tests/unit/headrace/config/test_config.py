@@ -301,6 +301,42 @@ def test_a_pool_of_the_paid_api_with_a_key_is_sound(monkeypatch: pytest.MonkeyPa
     load(PAID + '[overflow.models]\nsmall = "gpt-4o-mini"').check_paid_pools()
 
 
+def test_its_own_names_of_the_paid_api_win_over_the_sdks(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hr-of-a-client")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
+    monkeypatch.setenv("HEADRACE_OPENAI_API_KEY", "sk-own")
+    monkeypatch.setenv("HEADRACE_OPENAI_BASE_URL", "https://api.example/v1")
+
+    settings = load("")
+
+    assert settings.openai_api_key is not None
+    assert (settings.openai_api_key.get_secret_value(), settings.openai_base_url) == (
+        "sk-own",
+        "https://api.example/v1",
+    )
+    settings.check_paid_api("http://127.0.0.1:8000")
+
+
+def test_a_key_of_headrace_is_refused_as_the_paid_apis(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hr-secret")
+
+    with pytest.raises(ConfigError, match=r"a key of Headrace.*HEADRACE_OPENAI_API_KEY") as refused:
+        load("").check_paid_api()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("base", ["http://127.0.0.1:8000/v1", "http://localhost:8000/v1/", "http://[::1]:8000"])
+def test_its_own_address_is_refused_as_the_paid_apis(monkeypatch: pytest.MonkeyPatch, load: Load, base: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", base)
+
+    with pytest.raises(ConfigError, match="Headrace's own"):
+        load("").check_paid_api("http://127.0.0.1:8000")
+    with pytest.raises(ConfigError, match="Headrace's own"):
+        load('url = "http://127.0.0.1:8000"').check_paid_api()
+    load("").check_paid_api("http://127.0.0.1:8001")
+    load("").check_paid_api()  # By default vLLM's own server listens there.
+
+
 @pytest.mark.parametrize(
     "option",
     [
