@@ -122,6 +122,11 @@ STORE_GAUGES = (
         "Share of a budget that is spent and reserved; without an app, of all apps together.",
         ("app", "period"),
     ),
+    (
+        "headrace_budget_used_up",
+        "1 if nothing is left of a budget, or too little for a call that was refused in its period; else 0.",
+        ("app", "period"),
+    ),
     ("headrace_cache_entries", "Entries of the semantic cache.", ("pool",)),
     ("headrace_batches", "Batches that have not ended.", ("state",)),
     ("headrace_batch_lines", "Lines of these that have not ended.", ("state",)),
@@ -174,8 +179,9 @@ class StoreMetrics(Collector):
         usd = bills_so_far(db, HostTerms.of(self.deps.settings), now - HOUR, now)
         yield from (("headrace_hosts_usd_per_hour", [pool], float(usd.get(pool, 0))) for pool in pools)
         yield from (("headrace_scaling_alerts", key, n) for key, n in sorted(decisions.alerts_told(db).items()))
-        for budget, ratio in self._budgets(db).items():
+        for budget, (ratio, is_used_up) in self._budgets(db).items():
             yield "headrace_budget_used_ratio", budget, float(ratio)
+            yield "headrace_budget_used_up", budget, is_used_up
         yield from (("headrace_cache_entries", [pool], count) for pool, count in self._entries(db).items())
         under_way = batches.open_batches(db)
         yield from (("headrace_batches", [state], count) for state, count in under_way.batches.items())
@@ -187,16 +193,18 @@ class StoreMetrics(Collector):
         for source, ratio in sorted(bills.difference_shares(db).items()):
             yield "headrace_bill_difference_ratio", [source], float(ratio)
 
-    def _budgets(self, db: Connection) -> dict[tuple[str, str], Decimal]:
-        """The used share of each budget with a limit and at least one reservation in its period."""
+    def _budgets(self, db: Connection) -> dict[tuple[str, str], tuple[Decimal, bool]]:
+        """Of each budget with a limit and at least one reservation in its period, the used share, and if it is used
+        up.
+        """
         accounts = budgets.balances(db, self.deps.settings.budgets).accounts
         used = {
-            (each.app or "", each.period): share(each.used_usd, each.limit_usd)
+            (each.app or "", each.period): (share(each.used_usd, each.limit_usd), each.is_used_up)
             for each in accounts
             if each.limit_usd is not None
         }
         # Those with the largest used share.
-        fullest = sorted((key for key in used if key[0]), key=lambda key: -used[key])[:MOST_OF_APPS]
+        fullest = sorted((key for key in used if key[0]), key=used.__getitem__, reverse=True)[:MOST_OF_APPS]
         return {key: used[key] for key in (*(key for key in used if not key[0]), *fullest)}
 
     def _entries(self, db: Connection) -> dict[str, int]:

@@ -46,43 +46,46 @@ def read(
 ) -> Overview:
     """Args: expected_wait_s: of a job that came into this queue now. Raises: StoreUnavailable."""
     redis_error, depths = None, dict[str, int]()
-    places = _places(settings)
     try:
         admission.check_writable()
-        depths = {queue: load.jobs for queue, load in admission.loads(list(places)).items()}
+        depths = {queue: load.jobs for queue, load in admission.loads(list(_places(settings, has_paid=True))).items()}
     except BrokerUnavailable as error:
         redis_error = error.public_cause
     with store.read() as db:
         glance, now = Glance(db), clock.now(db)
         fleets = glance.read("workers", workers.fleets, dict[str, Fleet]())
+        # A command may lack the key that the workers have.
+        has_paid = settings.openai_api_key is not None or OVERFLOW in fleets
+        places = _places(settings, has_paid=has_paid)
         # A forecast reads the workers too.
         is_known = redis_error is None and not glance.unread
         expected_s = {queue: _unless_unknown(expected_wait_s, queue) if is_known else None for queue in places}
-        lanes = _lanes(glance, settings, depths, expected_s, now)
+        lanes = _lanes(glance, settings, places, depths, expected_s, now)
         facts = _facts(glance, settings, lanes, now)
         hosts_usd = glance.read("costs of hosts", lambda db: _hosts_usd(db, settings, now), None)
         paid_usd = glance.read("costs of the paid API", lambda db: status.paid_usd(db, now - BEFORE), None)
         held = status.blockers(db)
-        told = replace(facts, fleets=fleets, blockers=held, unread=glance.unread)
+        told = replace(facts, fleets=fleets, blockers=held, unread=glance.unread, has_key=has_paid)
         # On a second connection: one that was open before may still write.
         told = replace(told, redis_error=redis_error, postgres_error=_write_error(store))
     return Overview(now, told, hosts_usd, paid_usd)
 
 
-def _places(settings: Settings) -> dict[str, tuple[str, Lane]]:
+def _places(settings: Settings, *, has_paid: bool) -> dict[str, tuple[str, Lane]]:
     """Pool and lane of each queue."""
-    pools = [*settings.own_pools, *([OVERFLOW] if settings.openai_api_key else [])]
+    pools = [*settings.own_pools, *([OVERFLOW] if has_paid else [])]
     return {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
 
 
 def _lanes(
     glance: Glance,
     settings: Settings,
+    places: Mapping[str, tuple[str, Lane]],
     depths: Mapping[str, int],
     expected_s: Mapping[str, float | None],
     now: datetime,
 ) -> list[LaneFacts]:
-    queues = list(expected_s)
+    queues = list(places)
     present = glance.read("oldest waits", lambda db: observations.present(db, queues), None)
     lately, before = glance.read(
         "flows of queues", lambda db: [status.flows(db, queues, *span) for span in _spans(now)], [dict[str, Flow]()] * 2
@@ -99,7 +102,7 @@ def _lanes(
             lately.get(queue, Flow()),
             before.get(queue, Flow()),
         )
-        for queue, (pool, lane) in _places(settings).items()
+        for queue, (pool, lane) in places.items()
     ]
 
 
@@ -152,5 +155,4 @@ def _facts(glance: Glance, settings: Settings, lanes: Sequence[LaneFacts], now: 
         failing_orders=read("decisions", lambda db: [pool for pool in pools if decisions.failing(db, pool)], []),
         scaling_alerts=read("decisions", lambda db: sorted(decisions.alerts_told(db)), []),
         preempted=read("samples", lambda db: status.preempted(db, LATELY), {}),
-        has_key=settings.openai_api_key is not None,
     )

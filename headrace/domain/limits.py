@@ -182,6 +182,14 @@ class Account:
         """What counts against the limit."""
         return self.reserved_usd + self.spent_usd
 
+    @property
+    def is_used_up(self) -> bool:
+        """True if nothing is left, or money spent leaves too little for a call that was refused in this period."""
+        if self.limit_usd is None:
+            return False
+        is_short = "spent" in self.short and _is_nearly_used(self.spent_usd, self.limit_usd)
+        return THRESHOLDS[-1] in reached(self.used_usd, self.limit_usd, is_short=is_short)
+
 
 @dataclass(frozen=True, slots=True)
 class Balances:

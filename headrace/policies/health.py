@@ -25,8 +25,8 @@ WAIT_SHARE = 0.8
 #: A lane in which no job has started for so long, in seconds, and where jobs wait, is stuck.
 STUCK_S = 600.0
 #: Of jobs that ended: the shares that may expire and fail; and of jobs that came, the share that may be refused. They
-#: count from `LEAST_JOBS` on.
-EXPIRED_SHARE, FAILED_SHARE, REFUSED_SHARE, LEAST_JOBS = 0.01, 0.05, 0.1, 20
+#: count from `LEAST_JOBS` on; where all that ended have failed, from `LEAST_FAILED` on.
+EXPIRED_SHARE, FAILED_SHARE, REFUSED_SHARE, LEAST_JOBS, LEAST_FAILED = 0.01, 0.05, 0.1, 20, 5
 KV_SHARE = 0.95
 OBSERVED_S = 60.0
 ORDERED_S = 1800.0
@@ -314,7 +314,7 @@ def _pool(facts: Facts, pool: str, lanes: Sequence[LaneFacts]) -> Iterator[Probl
         text = f"{preempted:,} requests of {pool} lost their KV blocks to others lately, and were computed twice."
         yield _watch("HeadracePreemptions", "queues", text, "Answers are longer than the KV ledger expects.")
     ended, failed = sum(lane.lately.ended for lane in lanes), sum(lane.lately.failed for lane in lanes)
-    if ended > LEAST_JOBS and failed > FAILED_SHARE * ended:
+    if (ended > LEAST_JOBS and failed > FAILED_SHARE * ended) or (LEAST_FAILED <= failed == ended):
         text = f"{failed / ended:.0%} of the jobs of {pool} failed in the last 15 minutes: {failed:,} of {ended:,}."
         yield _act("HeadraceJobsFail", "failed", text, "The failed jobs have their errors.")
 
@@ -358,11 +358,14 @@ def _money(facts: Facts) -> Iterator[Problem]:
             continue
         used, whose = share(account.used_usd, account.limit_usd), account.app or "all apps together"
         of_budget = f"of the {account.period}'s budget of {whose}, {account.limit_usd:,.2f} USD,"
-        if used >= 1:
+        if account.is_used_up:
+            text = f"All {of_budget} is used."
+            if used < 1:
+                text = f"{used:.0%} {of_budget} is used, and the rest is too little for a call that was refused."
             remedy = "The paid API answers no more of these jobs until the period ends, or the budget is raised."
-            yield _act("HeadraceBudgetUsed", "budgets", f"All {of_budget} is used.", remedy)
+            yield _act("HeadraceBudgetUsed", "budgets", text, remedy)
         elif used > BUDGET_SHARE:
-            remedy = "At 100 % the paid API answers no more of these jobs."
+            remedy = "Once a call does not fit into the rest, the paid API answers no more of these jobs."
             yield _watch("HeadraceBudgetNearlyUsed", "budgets", f"{used:.0%} {of_budget} is used.", remedy)
 
 

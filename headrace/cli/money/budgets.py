@@ -122,16 +122,13 @@ def _used(account: Account) -> str:
     if account.limit_usd is None:
         return "-"
     text = f"{share(account.used_usd, account.limit_usd):.0%}"
-    match reached(account.used_usd, account.limit_usd, is_short=bool(account.short)):
-        case ():
-            return text
-        case (_,):
-            return f"[yellow]{text}[/yellow]"
-    return f"[red]{text}[/red]"
+    if account.is_used_up:
+        return f"[red]{text}, used up[/red]"
+    return f"[yellow]{text}[/yellow]" if reached(account.used_usd, account.limit_usd, is_short=False) else text
 
 
 def _json(account: Account) -> dict[str, Any]:
     limit = None if account.limit_usd is None else f"{account.limit_usd:f}"
     amounts = {"spent_usd": f"{account.spent_usd:f}", "reserved_usd": f"{account.reserved_usd:f}", "limit_usd": limit}
     whose = {"app": account.app, "period": account.period, "starts_at": account.starts_at.isoformat()}
-    return {**whose, **amounts, "told_percent": dict(account.told_percent)}
+    return {**whose, **amounts, "is_used_up": account.is_used_up, "told_percent": dict(account.told_percent)}

@@ -9,15 +9,22 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from headrace.broker import overview
+from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings
 from headrace.connections import postgres
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
+from headrace.domain.limits import Shortfall
+from headrace.domain.queues import Route, Ticket
+from headrace.policies.health import problems
 from headrace.store import Store, apps
-from headrace.tables import budgets
+from headrace.store.money import budgets as budgets_of
+from headrace.tables import budgets, jobs
 from scheduler import measuring
 from scheduler.deps import ControlDeps
 from scheduler.measuring import StoreMetrics
+from tests import one_attempt
 
 Serve = Callable[..., Callable[[], list[str]]]
 
@@ -51,6 +58,35 @@ def test_the_used_share_of_each_budget_with_a_limit(limited: ControlDeps, serve:
 
     assert before == set()
     assert used(scrape()) == {'{app="test",period="day"} 0.8', '{app="",period="month"} 0.5'}
+
+
+def test_a_budget_whose_rest_pays_for_no_call_is_used_up_to_prometheus_and_on_the_page_alike(
+    deps: ControlDeps, admission: Admission, queued: Callable[..., Ticket], serve: Serve
+) -> None:
+    settings = deps.settings.model_copy(update={"budgets": BudgetSettings(month_usd=Decimal(12))})
+    limited = replace(deps, settings=settings)
+
+    def said() -> tuple[list[str], list[float]]:
+        page = serve(StoreMetrics(limited))()
+        ends = [float(line.split()[-1]) for line in page if line.startswith('headrace_budget_used_up{app="",')]
+        found = problems(overview.read(deps.store, admission, settings, lambda _queue: None).facts)
+        return [each.rule for each in found if "Budget" in each.rule], ends
+
+    spend(deps.store, None, "month", 10)
+    assert said() == (["HeadraceBudgetNearlyUsed"], [0])
+    with deps.store.begin() as db:
+        worker = one_attempt.add_worker(db, "overflow", "openai")
+    ticket = queued()
+    with deps.store.begin() as db:
+        db.execute(sa.update(jobs).where(jobs.c.id == ticket.job_id).values(route=Route.OVERFLOW))
+        claim = one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker, "openai")
+        assert claim is not None
+        assert isinstance(one_attempt.reserve(db, claim, Decimal(3), settings.budgets), Shortfall)
+    assert said() == (["HeadraceBudgetUsed"], [1])
+
+    with deps.store.begin() as db:
+        budgets_of.set_limits(db, {"month_usd": Decimal(20)}, settings.budgets)
+    assert said() == ([], [0])
 
 
 def test_of_thousands_of_apps_those_with_the_fullest_budgets_are_told(

@@ -165,6 +165,29 @@ def test_a_blocking_session_that_postgres_hides_is_named_by_its_pid() -> None:
     assert "SELECT pg_terminate_backend(41)" in found.remedy
 
 
+def test_a_budget_whose_rest_was_too_little_for_a_call_is_used_up_until_it_is_raised() -> None:
+    short = replace(account("9"), short=frozenset({"spent"}))
+    [found] = problems(replace(WELL, accounts=[short]))
+    assert (found.rule, found.text) == (
+        "HeadraceBudgetUsed",
+        "90% of the day's budget of all apps together, 10.00 USD, is used, and the rest is too little for a call that "
+        "was refused.",
+    )
+    assert problems(replace(WELL, accounts=[replace(short, limit_usd=Decimal(20))])) == []
+
+
+def test_a_pool_whose_last_few_jobs_all_failed_is_named_and_one_that_answered_some_is_not() -> None:
+    paid = replace(LANE, queue="overflow.high", pool="overflow", lately=Flow(ended=5, failed=5))
+    down = replace(WELL, has_key=True, lanes=[paid], fleets={"overflow": replace(FLEET, pool="overflow")})
+    [found] = problems(down)
+    assert (found.rule, found.text) == (
+        "HeadraceJobsFail",
+        "100% of the jobs of overflow failed in the last 15 minutes: 5 of 5.",
+    )
+    for few in (Flow(ended=4, failed=4), Flow(ended=6, failed=5), Flow()):
+        assert problems(replace(down, lanes=[replace(paid, lately=few)])) == []
+
+
 def test_a_locked_out_paid_api_is_told_from_no_worker() -> None:
     overflow = replace(LANE, queue="overflow.high", pool="overflow")
     locked = replace(WELL, has_key=True, lanes=[overflow], fleets={"overflow": replace(FLEET, slots=0)})

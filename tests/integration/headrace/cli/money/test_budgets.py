@@ -35,7 +35,8 @@ def test_budgets_are_shown_with_what_is_left_of_them(run: Run, monkeypatch: pyte
     assert shown.exit_code == 0, shown.output
     title, _, *lines = shown.stdout.splitlines()
     assert title == "All apps together: 121.00 USD a month (from the settings that this command reads)."
-    rows = [line.split() for line in lines]
+    assert [", used up" in line for line in lines] == [False, False, True, False]
+    rows = [line.replace(", used up", "").split() for line in lines]
     assert [(*row[:-6], row[-6], *row[-4:]) for row in rows] == [
         ("all", "together", "day", "30.000000", "0.250000", "-", "-"),
         ("all", "together", "month", "30.000000", "0.250000", "121.00", "25%"),
