@@ -28,6 +28,9 @@ from typing import NoReturn
 #: (GB to download, GB on disk) for the locks when they were last compiled, rounded up.
 SIZE_GB = {"no vLLM": (0.2, 0.4), "CPU build of torch": (0.6, 2.3), "CUDA build of torch": (2.9, 5.8)}
 
+#: The oldest glibc for which all packages of the locks have wheels; llguidance asks for the newest.
+LEAST_GLIBC = (2, 31)
+
 #: The speed for which the time of a download is told.
 MBIT_PER_S = 100
 #: With a smaller share of the packages on the disk, the time left is not told.
@@ -102,6 +105,26 @@ def platform() -> str:
 
 def has_vllm_for_cpu() -> bool:
     return platform() == "Linux x86_64"
+
+
+def check_platform() -> None:
+    """Raises: InstallError: the packages have no wheels for this machine's C library."""
+    if os.uname().sysname != "Linux":
+        return
+    needed = ".".join(map(str, LEAST_GLIBC))
+    try:
+        found = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        found = ""
+    if not (version := re.fullmatch(r"glibc (\d+)\.(\d+).*", found)):
+        raise InstallError(
+            f"Headrace needs glibc {needed} or newer, and this Linux has another C library, such as Alpine's musl: its "
+            "packages have no builds for that. Use Debian, Ubuntu, Fedora or an image of theirs."
+        )
+    if (int(version[1]), int(version[2])) < LEAST_GLIBC:
+        raise InstallError(
+            f"Headrace needs glibc {needed} or newer, and this machine has {found}: use a newer release of it."
+        )
 
 
 def say(text: str) -> None:
@@ -306,6 +329,7 @@ def ensure(checkout: Checkout, dev: bool, progress: Progress | None = None) -> N
     wanted = checkout.wanted(dev)
     if wanted.items() <= checkout.held().items():
         return
+    check_platform()
     with only_one(checkout) as lock:
         if not wanted.items() <= checkout.held().items():
             Installer(checkout, lock, progress or Progress(checkout.root)).install(wanted)

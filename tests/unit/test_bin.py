@@ -60,6 +60,30 @@ def test_help_for_the_installation_installs_nothing(tmp_path: Path, arguments: t
     assert done.stdout.startswith("usage: bin/headrace install [--dev]\n")
 
 
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_link_on_path_leads_to_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_relative: bool
+) -> None:
+    home, links = tmp_path / "checkout", tmp_path / "links"
+    home.mkdir()
+    links.mkdir()
+    run(home)
+    shutil.copy(PROJECT_ROOT / "bin" / "demo", home / "bin")
+    for name in ("headrace", "demo"):
+        script = home / "bin" / name
+        (links / f"{name}-too").symlink_to(Path("../checkout/bin") / name if is_relative else script)
+        (links / name).symlink_to(f"{name}-too")
+    monkeypatch.setenv("PATH", str(links), prepend=os.pathsep)
+
+    told = [
+        subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+        for command in (["headrace", "queues"], ["demo", "--quiet"])
+    ]
+
+    assert [done.stderr for done in told] == ["", ""]
+    assert [done.stdout.split() for done in told] == [["headrace", "queues"], ["headrace", "demo", "--quiet"]]
+
+
 @pytest.mark.parametrize("arguments", [("nonsense",), ("--dev", "up"), ("--devel", "--help")])
 def test_an_argument_that_the_installation_has_not_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = run(tmp_path, "install", *arguments)
@@ -133,6 +157,26 @@ def test_ctrl_c_reaches_what_the_tests_start_also_where_a_shell_runs_them_in_the
     done = subprocess.run(ignoring, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+
+
+def test_the_number_of_processes_is_the_caller_s(tmp_path: Path) -> None:
+    link = tmp_path / "test"
+    link.symlink_to(checkout(tmp_path / "checkout"))
+    run = [[str(link), "--processes", number, *more] for number, *more in (["1"], ["x"], [""], ["2", "tests/unit"])]
+    done = [subprocess.run(each, cwd="/", capture_output=True, text=True, check=False) for each in run]
+    assert [each.returncode for each in done] == [0, 2, 2, 2]
+    assert TESTS.replace("numprocesses 3", "numprocesses 1") in done[0].stdout
+    assert "takes a number from 1 on" in done[1].stderr
+    assert "is for the whole suite" in done[3].stderr
+
+
+def test_a_run_ends_with_what_it_skipped_and_why(tmp_path: Path) -> None:
+    """Such as the tests of the real engine, where vLLM is not available."""
+    file = tmp_path / "test_engine.py"
+    file.write_text("import pytest\npytestmark = pytest.mark.skip('vLLM is not available')\ndef test_one(): ...\n")
+    command = [sys.executable, "-m", "pytest", "-c", PROJECT_ROOT / "pyproject.toml", "--rootdir", tmp_path, file]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert "test_engine.py: vLLM is not available" in done.stdout, done.stdout
 
 
 def test_arguments_go_to_pytest(tmp_path: Path) -> None:

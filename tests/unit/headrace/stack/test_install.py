@@ -1,14 +1,17 @@
+import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from headrace.config import PROJECT_ROOT
 from headrace.stack import install
 from headrace.stack.install import Checkout, Installer, InstallError, Progress, ensure, main, only_one, uv_settings
 
@@ -59,6 +62,7 @@ def machine(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(Installer, "make_venv", lambda _: machine.make_venv())
     monkeypatch.setattr(Installer, "run", lambda _, *args, **kwargs: machine.run(*args, **kwargs))
     monkeypatch.setattr(install, "platform", lambda: "Linux x86_64")
+    monkeypatch.setattr(install, "check_platform", lambda: None)
     return machine
 
 
@@ -213,6 +217,42 @@ def test_other_platforms_get_the_core_and_are_told_of_the_simulator(
 
     assert machine.installed() == ["uv", "core", "backtest", "editable"]
     assert "vLLM has no CPU build for Darwin arm64: the simulator will answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [(None, "another C library, such as Alpine's musl"), ("glibc 2.28", "this machine has glibc 2.28")],
+)
+def test_a_c_library_without_packages_is_named_before_anything_is_installed(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, library: str | None, said: str
+) -> None:
+    def confstr(name: str) -> str:
+        if library is None:
+            raise ValueError("unrecognized configuration name")
+        return library
+
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(sysname="Linux", machine="x86_64"))
+    monkeypatch.setattr("os.confstr", confstr)
+    with pytest.raises(InstallError, match=r"needs glibc 2\.31 or newer") as error:
+        ensure(checkout, dev=False)
+    assert said in str(error.value)
+    assert not checkout.venv.exists()
+
+
+@pytest.mark.parametrize("library", ["glibc 2.31", "glibc 2.41", "glibc 3.0"])
+def test_a_c_library_that_is_new_enough_is_taken(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    monkeypatch.setattr("os.confstr", lambda name: library)
+    install.check_platform()
+
+
+def test_the_oldest_c_library_is_that_of_the_packages() -> None:
+    """By the oldest tag of each wheel that is installed, development tools aside."""
+    lock = (PROJECT_ROOT / "requirements" / "core.txt").read_text(encoding="utf-8")
+    names = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
+    wheels = [each.read_text("WHEEL") or "" for each in metadata.distributions() if each.name.lower() in names]
+    found = [re.findall(r"manylinux_(\d+)_(\d+)_", wheel) for wheel in wheels]
+    tags = [[(int(major), int(minor)) for major, minor in each] for each in found]
+    assert max((min(each) for each in tags if each), default=(2, 0)) <= install.LEAST_GLIBC
 
 
 def test_an_installation_waits_for_the_one_at_work(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:

