@@ -5,6 +5,7 @@ webhooks.
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -22,9 +23,9 @@ from rich.table import Table
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from bed.load import percentile
-from bed.neighbour.attacks import Orders
-from bed.neighbour.good import GoodApps, Told
+from bed.neighbour.good import TIMEOUT_S, GoodApps, Told
 from bed.neighbour.receivers import DrippingReceiver, GoodReceiver
+from bed.neighbour.sending import Orders
 from bed.testbed import Counts, Testbed, console, line_of, patched
 from headrace.config import Settings
 from headrace.connections import postgres
@@ -68,15 +69,27 @@ RATES = {
     "login_floods": 40.0,
     "wrong_bodies": 100.0,
     "readiness": 60.0,
+    "conditions": 32.0,
+    "boundaries": 1.0,
+    "long_queries": 32.0,
+    "half_requests": 150.0,
+    "dear_lines": 0.2,
+    "cancels": 2.0,
+    "blank_lines": 0.2,
+    "fat_results": 2.0,
+    "slow_readers": 4.0,
+    "retries": 0.5,
 }
 #: What comes at once at the beginning: about as many long answers as a queue's cap in tokens has room for, and more
 #: silent connections than the API has threads.
-AT_ONCE = {"token_cap": 130, "silent_logins": 2150}
+AT_ONCE = {"token_cap": 130, "silent_logins": 2150, "half_requests": 4300, "cancels": 40, "slow_readers": 64}
 WARM_UP_S = 10.0
 #: After the end of the load, what has not come by then is counted as if it had.
 WEBHOOKS_S = 20.0
 #: Until all jobs have ended.
 ENDED_S = 180.0
+#: Processes that no app of this needs.
+WITHOUT = ("overflow", "flower", "gpu-better")
 GOALS = {"p95_ratio": 1.3, "good_refused": 0, "webhook_p95_ratio": 1.5}
 #: A cascade, whose judge reads the neighbour's schemas. No worker serves its second pool, which no good answer needs.
 CONFIG = """
@@ -99,15 +112,19 @@ class Arm:
     """What came of one run.
 
     Attributes:
-        answer_p95_s, webhook_p95_s: of the good apps: from the submit to the answer, from the end to the webhook.
+        answer_p95_s, webhook_p95_s, batch_p95_s: of the good apps: from the submit to the answer, from the end to the
+            webhook, from the upload of a batch's file to its results.
         refused: good requests that were not answered, by status.
         attack: statuses of the neighbour's requests, by kind, and what it sent of each a second.
         counts: what became of all jobs.
         good: the same for the good apps alone.
+        peak_mib: the most memory that a process has had, by its name.
+        lines_mib: what Postgres keeps of batches' lines.
     """
 
     answer_p95_s: float
     webhook_p95_s: float
+    batch_p95_s: float
     answered: int
     refused: dict[int, int]
     webhooks: int
@@ -115,6 +132,8 @@ class Arm:
     attack: dict[str, Any]
     counts: Counts
     good: dict[str, int]
+    peak_mib: dict[str, int]
+    lines_mib: int
 
 
 def write_model(folder: Path) -> None:
@@ -168,9 +187,10 @@ def make_keys(bed: Testbed, names: list[str]) -> list[str]:
 @contextmanager
 def attack(orders: Orders) -> Iterator[dict[str, Any]]:
     """The neighbour at work, in a process of its own; afterwards what it was told is in the dictionary."""
-    script = Path(__file__).parent / "bed" / "neighbour" / "attacks.py"
-    told: dict[str, Any] = {}
-    process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command, told = [sys.executable, "-m", "bed.neighbour.attacks"], dict[str, Any]()
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -246,6 +266,7 @@ def _arm(bed: Testbed, told: Told, attacked: Mapping[str, Any], arrived: list[fl
     return Arm(
         percentile(told.answered_s, 95),
         percentile(arrived, 95),
+        percentile(told.batches_s, 95) if told.batches_s else TIMEOUT_S,
         len(told.answered_s),
         dict(told.refused),
         len(arrived),
@@ -253,7 +274,18 @@ def _arm(bed: Testbed, told: Told, attacked: Mapping[str, Any], arrived: list[fl
         {"per_s": per_s, "statuses": attacked["statuses"]},
         bed.count(),
         dict(states),
+        {name: _peak_mib(bed.stack.report.pids[name]) for name in ("web", "batches")},
+        bed.sql("SELECT pg_total_relation_size('batch_lines') / 1048576")[0][0],
     )
+
+
+def _peak_mib(pid: int) -> int:
+    """The most memory that this process, or one that it started, has had."""
+    path = Path(f"/proc/{pid}")
+    found = re.search(r"VmHWM:\s+(\d+) kB", (path / "status").read_text())
+    assert found is not None
+    children = [int(each) for file in path.glob("task/*/children") for each in file.read_text().split()]
+    return max(int(found[1]) // 1024, *map(_peak_mib, children), 0)
 
 
 def run(seconds: float, off: tuple[str, ...], rates: Mapping[str, float]) -> dict[str, Arm]:
@@ -263,7 +295,7 @@ def run(seconds: float, off: tuple[str, ...], rates: Mapping[str, float]) -> dic
         write_model(Path(folder))
         for name in ("harmless", "hostile"):
             console.print(f"{name} neighbour, {seconds:.0f} s", style="dim")
-            with Testbed(settings(Path(folder), off), ("overflow", "flower", "gpu-better")) as bed:
+            with Testbed(settings(Path(folder), off), WITHOUT, has_batches=True) as bed:
                 login_url = bed.url if "process" in off else bed.stack.report.ops_url
                 arms[name] = measure(bed, seconds, login_url, is_hostile=name == "hostile", rates=rates)
     return arms
@@ -277,12 +309,17 @@ def show(arms: Mapping[str, Arm]) -> None:
         "good: answered": lambda arm: str(arm.answered),
         "good: refused, by status": lambda arm: str(arm.refused or "none"),
         "good: p95 from end to webhook": lambda arm: f"{arm.webhook_p95_s:.3f} s",
+        "good: p95 of a batch": lambda arm: f"{arm.batch_p95_s:.2f} s",
         "good: webhooks, missing": lambda arm: f"{arm.webhooks}, {arm.webhooks_missing}",
         "good: jobs, by state": lambda arm: str(arm.good),
+        "peak memory, MiB": lambda arm: f"web={arm.peak_mib['web']} batches={arm.peak_mib['batches']}",
+        "lines in Postgres, MiB": lambda arm: str(arm.lines_mib),
         "all jobs": lambda arm: " ".join(f"{name}={count}" for name, count in asdict(arm.counts).items()),
     }.items():
         table.add_row(title, *(value(arm) for arm in arms.values()))
-    for kind in next(iter(arms.values())).attack["per_s"]:
+    for kind, counts in next(iter(arms.values())).attack["statuses"].items():
+        if not counts:
+            continue
         shown = (f"{arm.attack['per_s'][kind]}/s {arm.attack['statuses'][kind]}" for arm in arms.values())
         table.add_row(f"neighbour: {kind}", *shown)
     console.print(table)
@@ -295,6 +332,7 @@ def figures(arms: Mapping[str, Arm]) -> dict[str, Any]:
         "p95_ratio": hostile.answer_p95_s / harmless.answer_p95_s,
         "good_refused": sum(hostile.refused.values()),
         # Below a hundredth of a second both are noise.
+        "batch_p95_ratio": hostile.batch_p95_s / harmless.batch_p95_s,
         "webhook_p95_ratio": max(0.01, hostile.webhook_p95_s) / max(0.01, harmless.webhook_p95_s),
     }
 
@@ -309,18 +347,25 @@ def figures(arms: Mapping[str, Arm]) -> dict[str, Any]:
 def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path | None) -> None:
     """Put a hostile app beside twenty good ones, and see what it costs them.
 
-    Good apps send ten requests a second together: half are jobs with a webhook, half synchronous chat completions. The
-    hostile app sends, in a second, 1 text that has to be counted and is too long, 1 body of 8 MiB full of empty
-    objects, 2 jobs whose receiver drips its header without end, 20 synchronous calls whose caller hangs up, 50 random
-    keys, 20 jobs with answers of 200 tokens that say they may have 8,192, of which 130 come at once, 1 job of a cascade
-    whose schema is dear to judge, 20 logins whose body never comes, of which 2,150 come at once and stay, 40 logins
-    with invented names, 100 bodies that end in 400, and 60 calls of /readyz. In the other arm as many harmless requests
-    take the place of each.
+    Good apps send ten requests a second together: half are jobs with a webhook, half synchronous chat completions. Five
+    of them also run a batch of three lines every five seconds, from its upload to its answers. The hostile app sends,
+    in a second, 1 text that has to be counted and is too long, 1 body of 8 MiB full of empty objects, 2 jobs whose
+    receiver drips its header without end, 20 synchronous calls whose caller hangs up, 50 random keys, 20 jobs with
+    answers of 200 tokens that say they may have 8,192, of which 130 come at once, 1 job of a cascade whose schema is
+    dear to judge, 20 logins whose body never comes, of which 2,150 come at once and stay, 40 logins with invented
+    names, 100 bodies that end in 400, and 60 calls of /readyz.
+
+    By heads: 32 If-None-Match of 380 KB, one multipart boundary of 390 KB, 32 queries of 64 KB, and 150 heads that do
+    not end, of which 4,300 come at once and stay. By files and batches: every five seconds a batch of 64 lines of 1 MB
+    that are too long, and one whose file has 200 MiB of blank lines; two cancels of batches of 5,000 lines, of which 40
+    come at once; two calls for the results of six lines of 8 MB with an emoji; four downloads that read 512 bytes a
+    second, of which 64 come at once and stay; and every two seconds a retry of a batch of 8 MB, which is cancelled. In
+    the other arm as many harmless requests take the place of each.
 
     The last line is name=value pairs: p95_ratio, the good apps' 95th percentile from submit to answer beside a hostile
     neighbour, by that beside a harmless one; good_refused, good requests beside the hostile one that were not answered;
-    webhook_p95_ratio, the same from a job's end to its webhook, where neither counts as less than 10 ms. The status is
-    1 when one of the goals is missed: 1.3, 0, 1.5.
+    webhook_p95_ratio, the same from a job's end to its webhook, where neither counts as less than 10 ms;
+    batch_p95_ratio, the same of batches. The status is 1 when one of the goals is missed: 1.3, 0, 1.5.
 
     \b
     bin/headrace python benchmarks/bad_neighbour.py

@@ -1,7 +1,7 @@
 """What the neighbour does, by the clock and in a process of its own: hostile, or as many harmless requests.
 
-`python attacks.py` reads its orders as JSON from standard input, a line, and goes on until that is closed. Then it
-prints what was answered.
+`python -m bed.neighbour.attacks` reads its orders as JSON from standard input, a line, prepares what it needs, prints
+`ready` and goes on until its input is closed. Then it prints what was answered.
 """
 
 import base64
@@ -13,19 +13,21 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from functools import cache
 from typing import Any
+
+from bed.neighbour.heads import Heads
+from bed.neighbour.lines import Lines
+from bed.neighbour.sending import TIMEOUT_S, Held, Orders, Sender, chat, job
 
 #: The operators' page without a login.
 LOGIN = "/ops/login"
 #: Requests of one kind under way at once; what is due while all are is sent later.
 AT_ONCE = 40
-TIMEOUT_S = 75.0
 BODY_BYTES = 8 * 2**20
 #: What the harmless jobs ask for, and how long a hostile job's answer may be.
 FEW_TOKENS, MOST_TOKENS = 16, 8192
@@ -41,41 +43,18 @@ SCHEMA_TOKENS = 64
 WRONG_VALUES = 15_000
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """Whom to attack.
-
-    Attributes:
-        login_host, login_port: the server of the operators' pages.
-        answer_tokens: the length of an answer that nothing cuts short.
-        at_once: how many requests of a kind come at once, at the beginning.
-    """
-
-    host: str
-    port: int
-    login_host: str
-    login_port: int
-    key: str
-    is_hostile: bool
-    drip_url: str
-    good_url: str
-    answer_tokens: int
-    long_chars: int
-    at_once: Mapping[str, int]
-    rates: Mapping[str, float]
-
-
-class Neighbour:
-    """One app that sends by the clock; each method sends one request and returns the answer's status."""
+class Neighbour(Sender):
+    """Single requests, hooks and logins."""
 
     def __init__(self, orders: Orders) -> None:
-        self._orders = orders
+        """Send nothing yet."""
+        super().__init__(orders)
         # Letters at random: a tokenizer has a token for hardly any of them together.
         letters = base64.b32encode(os.urandom(orders.long_chars))[: orders.long_chars].decode()
-        self._long = _job(letters, FEW_TOKENS)
+        self._long = job(letters, FEW_TOKENS)
         self._huge = b'{"messages":[' + b"{}," * (BODY_BYTES // 3 - 10) + b"{}]}"
-        self._wrong = _job("Hi", FEW_TOKENS, no_such_field=[[]] * WRONG_VALUES)
-        self._silent: deque[socket.socket] = deque()
+        self._wrong = job("Hi", FEW_TOKENS, no_such_field=[[]] * WRONG_VALUES)
+        self._silent = Held(orders.at_once["silent_logins"])
         self._number = 0
 
     def kinds(self) -> dict[str, Callable[[], int]]:
@@ -96,22 +75,22 @@ class Neighbour:
 
     def long_text(self) -> int:
         """A prompt that is too long, and short enough that it has to be counted."""
-        return self._post("/v1/jobs", self._long if self._orders.is_hostile else _job("Hi", FEW_TOKENS))
+        return self._post("/v1/jobs", self._long if self._orders.is_hostile else job("Hi", FEW_TOKENS))
 
     def huge_body(self) -> int:
         """As many values as a body has room for."""
-        return self._post("/v1/jobs", self._huge if self._orders.is_hostile else _job("Hi", FEW_TOKENS))
+        return self._post("/v1/jobs", self._huge if self._orders.is_hostile else job("Hi", FEW_TOKENS))
 
     def dripping_receiver(self) -> int:
         """A job whose receiver takes for ever to answer."""
         url = self._orders.drip_url if self._orders.is_hostile else self._orders.good_url
-        return self._post("/v1/jobs", _job("Hi", 1, webhook=url))
+        return self._post("/v1/jobs", job("Hi", 1, webhook=url))
 
     def abandoned_wait(self) -> int:
         """A synchronous call whose caller hangs up, for a job that takes long to be answered."""
         if not self._orders.is_hostile:
-            return self._post("/v1/chat/completions", _chat(FEW_TOKENS, "priority"))
-        body = _chat(self._orders.answer_tokens, "flex")
+            return self._post("/v1/chat/completions", chat(FEW_TOKENS, "priority"))
+        body = chat(self._orders.answer_tokens, "flex")
         with socket.create_connection((self._orders.host, self._orders.port), TIMEOUT_S) as connection:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._orders.key}\r\n"
             connection.sendall(
@@ -129,9 +108,7 @@ class Neighbour:
 
     def token_cap(self) -> int:
         """A job with a long answer, which says that it may become very much longer."""
-        return self._post(
-            "/v1/jobs", _job("Hi", MOST_TOKENS if self._orders.is_hostile else self._orders.answer_tokens)
-        )
+        return self._post("/v1/jobs", job("Hi", MOST_TOKENS if self._orders.is_hostile else self._orders.answer_tokens))
 
     def schema(self) -> int:
         """A job of a cascade whose schema is dear to judge: by its pattern and by its references, in turn.
@@ -143,18 +120,15 @@ class Neighbour:
         schema = hostile if self._orders.is_hostile else {"type": "string", "pattern": f"^a{{{PATTERN_CHARS}}}$"}
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         asked = {"model": "auto", "response_format": form}
-        return self._post("/v1/jobs", _job("Hi", SCHEMA_TOKENS, lane="high", max_wait=20, **asked))
+        return self._post("/v1/jobs", job("Hi", SCHEMA_TOKENS, lane="high", max_wait=20, **asked))
 
     def silent_login(self) -> int:
         """A login whose body never comes. As many as came at once are kept open; the oldest goes for a new one."""
         if not self._orders.is_hostile:
             return self._send("GET", LOGIN, b"", "", is_login=True)
-        if len(self._silent) >= self._orders.at_once["silent_logins"]:
-            self._silent.popleft().close()
-        connection = socket.create_connection((self._orders.login_host, self._orders.login_port), TIMEOUT_S)
         head = f"POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-        connection.sendall(f"{head}Content-Length: 100\r\n\r\n".encode())
-        self._silent.append(connection)
+        address = (self._orders.login_host, self._orders.login_port)
+        self._silent.open(*address, f"{head}Content-Length: 100\r\n\r\n".encode())
         return 0
 
     def login(self) -> int:
@@ -188,29 +162,6 @@ class Neighbour:
         """What a load balancer asks, without a key."""
         return self._send("GET", "/readyz" if self._orders.is_hostile else "/healthz", b"", "")
 
-    def _post(self, path: str, body: bytes) -> int:
-        return self._send("POST", path, body, self._orders.key)
-
-    def _send(self, method: str, path: str, body: bytes, key: str, *, is_login: bool = False, cookie: str = "") -> int:
-        orders = self._orders
-        host, port = (orders.login_host, orders.login_port) if is_login else (orders.host, orders.port)
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-        kind = "x-www-form-urlencoded" if is_login else "json"
-        headers = {"Content-Type": f"application/{kind}"}
-        headers |= {"Cookie": cookie} if cookie else {}
-        headers |= {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            # It may be refused before all of it was sent.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, body or None, headers)
-            with connection.getresponse() as answer:
-                answer.read()
-                return answer.status
-        except (OSError, http.client.HTTPException):
-            return -1
-        finally:
-            connection.close()
-
 
 #: The first pattern backtracks over what the second one makes the model write.
 BACKTRACKING: Mapping[str, Any] = {
@@ -228,15 +179,6 @@ def _branching(levels: int) -> dict[str, Any]:
     }
     definitions[f"level{levels}"] = {"enum": ["first"]}
     return {"anyOf": [{"$ref": "#/$defs/level0"}, {"enum": ["second"]}], "$defs": definitions}
-
-
-def _job(prompt: str, max_tokens: int, **more: Any) -> bytes:
-    return json.dumps({"prompt": prompt, "max_tokens": max_tokens, "lane": "normal", **more}).encode()
-
-
-def _chat(max_tokens: int, tier: str) -> bytes:
-    body = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": max_tokens, "service_tier": tier}
-    return json.dumps(body).encode()
 
 
 def repeat(send: Callable[[], int], rate: float, statuses: Counter[int], stop: threading.Event, at_once: int) -> None:
@@ -262,7 +204,9 @@ def repeat(send: Callable[[], int], rate: float, statuses: Counter[int], stop: t
 
 def main() -> None:
     orders = Orders(**json.loads(sys.stdin.readline()))
-    kinds, stop = Neighbour(orders).kinds(), threading.Event()
+    lines, stop = Lines(orders), threading.Event()
+    lines.prepare()
+    kinds = {**Neighbour(orders).kinds(), **Heads(orders).kinds(), **lines.kinds()}
     statuses = {name: Counter[int]() for name in kinds}
     began = time.monotonic()
     threads = [
