@@ -24,7 +24,7 @@ def settle(web: WebDeps, batch: Batch) -> int:
     with web.store.begin() as db:
         if is_cancelling:
             batches.drop_unread(db, batch.id)
-        ended = batches.settle(db, batch.id, is_cancelling=is_cancelling)
+        ended = batches.settle(db, batch.id, batch.endpoint, is_cancelling=is_cancelling)
         if batch.is_ending:
             ended += batches.end_waiting(db, batch.id, LineState.CANCELLED if is_cancelling else LineState.EXPIRED)
         running = batches.submitted_jobs(db, batch.id) if is_cancelling else []

@@ -173,6 +173,9 @@ def request_id(line: Line) -> str:
 def draft_of(batch: Batch, line: Line) -> Draft:
     """The draft of a line, by the format of its batch's endpoint. Raises: InvalidRequest."""
     assert line.job_id is not None
+    if not line.body:
+        message = "The request of this line is deleted, and so is the input file: make a new batch."
+        raise InvalidRequest(message, code="file_not_found", param="input_file_id")
     values = parse_object(line.body.encode())
     if values.pop("stream", False):
         raise InvalidRequest("The lines of a batch are not streamed: leave 'stream' out.", param="stream")

@@ -5,16 +5,18 @@ when it is submitted.
 import codecs
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from api.deps import WebDeps
 from api.schemas.body import parse_object
 from headrace.config.rules import AUTO
-from headrace.domain.batches import Batch, BatchError, storage_key
+from headrace.domain.batches import Batch, BatchError, NewLine, storage_key
 from headrace.errors import InvalidRequest, ModelNotFound, NotFound, StorageUnavailable
-from headrace.store import batches, files
-from headrace.store.batches import PREFIX_CHARS, NewLine
+from headrace.store import batches, files, line_texts
+from headrace.store.batches import PREFIX_CHARS
+from headrace.store.line_texts import DROPPED
 
 #: Lines of one transaction, at most, and the characters of their requests after which it ends.
 CHUNK, CHUNK_CHARS = 1000, 16 * 1024 * 1024
@@ -57,16 +59,31 @@ class _Copier:
         self.total, self.errors, self.model = 0, list[BatchError](), batch.model
 
     def lines(self) -> Iterator[NewLine]:
-        """The lines, with their numbers in the file. Raises: StoreUnavailable."""
-        after = 0
+        """The lines, with their numbers in the file. Raises: StoreUnavailable. StorageUnavailable."""
+        given, after = self._given(), 0
         while True:
             with self._web.store.autocommit() as db:
-                page = batches.unanswered(db, self._old_id, after, COPIED)
+                page = line_texts.unanswered(db, self._old_id, after, COPIED)
             if not page:
                 return
             self.total += len(page)
             after = page[-1].number
-            yield from page
+            for line in page:
+                yield line if line.body != DROPPED else self._again(line, given)
+
+    def _given(self) -> Iterator[tuple[int, bytes]]:
+        """The lines of the input file with their numbers; none once it is deleted."""
+        with suppress(NotFound):
+            yield from enumerate(_raw_lines(self._web, self._batch), 1)
+
+    def _again(self, line: NewLine, given: Iterator[tuple[int, bytes]]) -> NewLine:
+        """The line with its request from the file; with an empty one, which will be refused, if the file has none."""
+        raw = next((raw for number, raw in given if number == line.number), None)
+        try:
+            body = parse_object(raw or b"")["body"]
+        except InvalidRequest:  # Deleted, or longer than a line may be by now.
+            return line._replace(body="")
+        return line._replace(prefix=beginning(body), body=_request(body))
 
     def check_whole(self) -> None:
         """Note whether lines were deleted before they were copied."""
@@ -96,18 +113,10 @@ class _Reader:
 
         Raises: StoreUnavailable. StorageUnavailable.
         """
-        assert self._web.storage is not None
         try:
-            with self._web.store.begin() as db:
-                files.find(db, self._batch.app_id, self._batch.input_file_id)
+            yield from self._checked(_raw_lines(self._web, self._batch))
         except NotFound:
             self._note("file_not_found", "The input file is deleted.", None, "input_file_id")
-            return
-        try:
-            with self._web.storage.read(storage_key(self._batch.app_id, self._batch.input_file_id)) as parts:
-                yield from self._checked(_split(parts, self._web.settings.body_limit_bytes))
-        except NotFound as error:
-            raise StorageUnavailable("The storage has no content of this file: is it mounted?") from error
 
     def _checked(self, given: Iterable[bytes]) -> Iterator[NewLine]:
         limit = self._web.settings.batches.lines_limit
@@ -166,8 +175,7 @@ class _Reader:
             raise InvalidRequest("The 'body' of each line is an object.", code="invalid_body", param="body")
         self._check_model(body)
         self._check_inputs(body)
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-        return NewLine(number, custom_id, beginning(body), text)
+        return NewLine(number, custom_id, beginning(body), _request(body))
 
     def _custom_id(self, line: dict[str, Any]) -> str:
         custom_id = line.get("custom_id")
@@ -212,6 +220,22 @@ class _Reader:
                 code="too_many_tasks",
                 param="body.input",
             )
+
+
+def _raw_lines(web: WebDeps, batch: Batch) -> Iterator[bytes]:
+    """The lines of a batch's input file. Raises: NotFound: it is deleted. StoreUnavailable. StorageUnavailable."""
+    assert web.storage is not None
+    with web.store.begin() as db:
+        files.find(db, batch.app_id, batch.input_file_id)
+    try:
+        with web.storage.read(storage_key(batch.app_id, batch.input_file_id)) as parts:
+            yield from _split(parts, web.settings.body_limit_bytes)
+    except NotFound as error:
+        raise StorageUnavailable("The storage has no content of this file: is it mounted?") from error
+
+
+def _request(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 def beginning(body: dict[str, Any]) -> str:

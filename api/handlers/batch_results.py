@@ -8,17 +8,16 @@ from uuid import UUID
 from api.deps import WebDeps
 from api.handlers.formats import FORMATS
 from api.handlers.replies import problem, reply_of
-from api.schemas.body import parse_object, validated
 from api.schemas.openai import job_error
 from headrace.domain.batches import LINE_PREFIX, Batch, Line, LineState
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
 from headrace.errors import PayloadUnreadable
-from headrace.store import batches
+from headrace.store import line_texts
 from headrace.store.jobs import find_all
 
-#: Lines that are read at once.
+#: Lines that are read at once, unless their texts are large: see `line_texts.PAGE_BYTES`.
 PAGE = 64
 #: Why a line has no response.
 _NEVER_STARTED = {
@@ -42,7 +41,7 @@ def results(web: WebDeps, batch: Batch, after: int = 0) -> Iterator[list[Result]
     """
     while True:
         with web.store.autocommit() as db:
-            lines = batches.lines(db, batch.id, after, PAGE)
+            lines = line_texts.ended(db, batch, after, PAGE, has_tools=FORMATS[batch.endpoint].has_tools)
         if not lines:
             return
         found = _jobs_of(web, batch, lines)
@@ -54,7 +53,9 @@ def _jobs_of(web: WebDeps, batch: Batch, lines: Sequence[Line]) -> dict[int, Job
     """The jobs that exist, by the numbers of their lines, or why one cannot be read."""
     keys = {line.number: (batch.app_id, line.job_id) for line in lines if line.job_id is not None}
     try:
-        found: Mapping[tuple[UUID, UUID], Job] = find_all(web.store, keys.values())
+        found: Mapping[tuple[UUID, UUID], Job] = find_all(
+            web.store, keys.values(), has_tools=FORMATS[batch.endpoint].has_tools
+        )
     except PayloadUnreadable as error:
         if len(lines) == 1:
             return {lines[0].number: error}
@@ -77,7 +78,7 @@ def _result(batch: Batch, line: Line, job: Job | PayloadUnreadable | None) -> Re
         reply = problem(job_error(job), "")
     else:
         form = FORMATS[batch.endpoint]
-        body_of = form.body_of(lambda: validated(form.schema, parse_object(line.body.encode())))
+        body_of = form.body_of(lambda: form.restored(json.loads(line.body)))
         reply = reply_of(body_of(job, None))
     assert isinstance(reply.body, bytes)
     return _response(line, reply.status, reply.body.rstrip(b"\n"), job.id)

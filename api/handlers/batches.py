@@ -60,6 +60,8 @@ def _create(db: Connection, web: WebDeps, app: App, asked: BatchRequest) -> Batc
         most_open=web.settings.batches.open_per_app,
         endpoint=asked.endpoint,
         input_file_id=file.id,
+        held_bytes=file.size,
+        quota_bytes=web.settings.files.app_limit_bytes,
         completion_window=asked.completion_window,
         overflow=Overflow(asked.job.overflow),
         metadata=asked.metadata or {},
@@ -119,8 +121,14 @@ def _retry(db: Connection, web: WebDeps, app: App, batch_id: UUID, window: str |
     window = window or old.completion_window
     seconds = window_s(window)
     assert seconds is not None
-    most_open = web.settings.batches.open_per_app
-    return batches.retry(db, old, window_s=seconds, most_open=most_open, completion_window=window)
+    return batches.retry(
+        db,
+        old,
+        window_s=seconds,
+        most_open=web.settings.batches.open_per_app,
+        quota_bytes=web.settings.files.app_limit_bytes,
+        completion_window=window,
+    )
 
 
 def results_so_far(web: WebDeps, call: Call, public_id: str) -> Reply:

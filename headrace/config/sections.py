@@ -275,7 +275,7 @@ class FileSettings(Section):
             of its own.
         endpoint_url: a server that speaks S3's protocol, instead of AWS.
         limit_bytes: the largest file; 1 GiB at most.
-        app_limit_bytes: what the files of one app may hold together.
+        app_limit_bytes: what the files of one app and the lines of its batches may hold together.
         keep_days: days after which an uploaded file is deleted, unless its upload says otherwise.
     """
 

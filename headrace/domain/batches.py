@@ -20,6 +20,11 @@ FILE_PREFIX = "file-"
 BATCH_PREFIX, LINE_PREFIX = "batch_", "batch_req_"
 #: The paths that lines may be sent to.
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+#: By the path, the fields of a request that its answer is written by, where the first one is set.
+REPEATED: Mapping[str, Sequence[str]] = {
+    "/v1/completions": ("echo", "prompt"),
+    "/v1/embeddings": ("encoding_format",),
+}
 _ID = re.compile(f"{BATCH_PREFIX}([0-9a-f]{{32}})")
 _WINDOW = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m(?:in)?)?(?:(\d{1,8})s)?", re.ASCII)
 _UNITS_S = (86_400, 3600, 60, 1)
@@ -256,6 +261,15 @@ class Line:
     body: str
     job_id: UUID | None = None
     refusal: tuple[int, str] | None = None
+
+
+class NewLine(NamedTuple):
+    """A line of a file, as `COPY` writes it."""
+
+    number: int
+    custom_id: str
+    prefix: str
+    body: str
 
 
 def window_s(text: str) -> int | None:

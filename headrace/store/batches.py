@@ -15,15 +15,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.domain.batches import BATCH_PREFIX, Batch, BatchError, BatchState, Line, LineState, Usage
-from headrace.domain.ids import new_id, oldest_id, show_id, time_of
+from headrace.domain.batches import BATCH_PREFIX, Batch, BatchError, BatchState, Line, LineState, NewLine, Usage
+from headrace.domain.ids import new_id, oldest_id, show_id
 from headrace.domain.jobs import Idempotency
 from headrace.domain.queues import Overflow
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import BATCH_EVENT
-from headrace.store import clock, deliveries
+from headrace.store import clock, deliveries, files, line_texts
 from headrace.store.jobs.insertion import find_replay, keep_key, key_reused
+from headrace.store.line_texts import DROPPED, held_by, left_of_answered, line_of, oldest_job_of
 from headrace.store.sql import Statement, delete_chosen, is_one_of
 from headrace.tables import apps, batch_lines, batches, jobs
 
@@ -38,8 +39,6 @@ FORGET_LINES = 1000
 LOST_AFTER = timedelta(seconds=10)
 #: States in which a cancel begins to end it.
 CANCELLABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
-#: The clocks of Postgres and of the API, which write the ids of batches and of jobs, differ by less.
-_SKEW = timedelta(hours=1)
 _OPEN = (BatchState.VALIDATING, BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.CANCELLING)
 #: A literal, so that the partial index of open batches serves.
 _IS_OPEN = batches.c.state.in_([sa.literal(str(state), literal_execute=True) for state in _OPEN])
@@ -50,10 +49,8 @@ IS_SUBMITTED = batch_lines.c.state == sa.literal("submitted", literal_execute=Tr
 _WAITS = {"state": LineState.WAITING, "provider_batch_id": None}
 _TAKE = Statement("take_lines")
 _COLUMNS = (batches, sa.func.now().label("read_at"))
-_LINE_COLUMNS = (
-    *(batch_lines.c.batch_id, batch_lines.c.number, batch_lines.c.custom_id, batch_lines.c.state, batch_lines.c.body),
-    *(batch_lines.c.job_id, batch_lines.c.status_code, batch_lines.c.refusal),
-)
+#: Of a line that will never run.
+_WITHOUT_REQUEST = {"body": DROPPED, "prefix": ""}
 #: What became of a job's line. A job that was cancelled by itself has failed as a line.
 _LINE_STATES: Mapping[str, LineState] = {
     JobState.SUCCEEDED: LineState.SUCCEEDED,
@@ -63,28 +60,29 @@ _LINE_STATES: Mapping[str, LineState] = {
 }
 
 
-class NewLine(NamedTuple):
-    """A line of a file, as `COPY` writes it."""
-
-    number: int
-    custom_id: str
-    prefix: str
-    body: str
-
-
 def create(
     db: Connection,
     app_id: UUID,
     *,
     window_s: float,
     most_open: int,
+    held_bytes: int = 0,
+    quota_bytes: int | None = None,
     **values: Any,
 ) -> Batch:
-    """Note a batch, which `api/batches` will read. Args: values: of its columns. most_open: batches of one app.
+    """Note a batch, which `api/batches` will read.
 
-    Raises: InvalidRequest, code `too_many_batches`.
+    Args:
+        most_open: batches of one app.
+        held_bytes: what its lines are counted as until they are written: the size of their file.
+        quota_bytes: of all that the app stores; None for no bound.
+        values: of its columns.
+
+    Raises: InvalidRequest, code `too_many_batches` or `storage_quota_exceeded`.
     """
     _hold_app(db, app_id)
+    if quota_bytes is not None:
+        files.check_quota(db, app_id, held_bytes, quota_bytes, "input_file_id")
     mine = sa.select(sa.func.count()).where(_IS_OPEN, batches.c.app_id == app_id)
     if (held := db.scalar(mine) or 0) >= most_open:
         raise InvalidRequest(
@@ -95,6 +93,7 @@ def create(
         sa.func.now(), sa.func.coalesce(sa.cast(values.get("not_before"), sa.TIMESTAMP(True)), sa.func.now())
     )
     row = {"id": new_id(), "app_id": app_id, "expires_at": begins + timedelta(seconds=window_s), **values}
+    row["held_bytes"] = held_bytes
     return _read(db.execute(sa.insert(batches).values(row).returning(*_COLUMNS)).one())
 
 
@@ -156,32 +155,35 @@ def _of(app_id: UUID | None) -> list[ColumnElement[bool]]:
     return [] if app_id is None else [batches.c.app_id == app_id]
 
 
-def retry(db: Connection, old: Batch, *, window_s: float, most_open: int, **values: Any) -> Batch:
+def retry(
+    db: Connection, old: Batch, *, window_s: float, most_open: int, quota_bytes: int | None = None, **values: Any
+) -> Batch:
     """Note a batch of the lines of an ended one that have no answer. `api/batches` copies them.
 
-    Raises: InvalidRequest.
+    Args: as of `create`. Raises: InvalidRequest.
     """
     if not old.state.is_terminal:
         raise InvalidRequest("This batch has not ended: wait for its end, or cancel it.", code="batch_not_ended")
-    if not unanswered(db, old.id, 0, 1):
+    if not line_texts.unanswered(db, old.id, 0, 1):
         raise InvalidRequest(
             "No line of this batch is left to be run again: all have answers, or its lines are deleted.",
             code="nothing_to_retry",
         )
+    try:
+        held_bytes = files.find(db, old.app_id, old.input_file_id).size
+    except NotFound as error:
+        held_bytes = line_texts.requests_left(db, old.id)
+        if not held_bytes:
+            raise InvalidRequest(
+                "The input file of this batch is deleted, and no line without an answer has its request any more: make "
+                "a new batch.",
+                code="file_not_found",
+            ) from error
     same = ("endpoint", "model", "input_file_id", "overflow", "webhook_url", "output_keep_s")
     given = {name: getattr(old, name) for name in same}
     given |= {"metadata": dict(old.metadata), "retry_of": old.id, **values}
-    return create(db, old.app_id, window_s=window_s, most_open=most_open, **given)
-
-
-def unanswered(db: Connection, batch_id: UUID, after: int, limit: int) -> list[NewLine]:
-    """The lines of an ended batch that have no answer, in the order of the file. Args: after: as in `lines`."""
-    asked = sa.select(*(batch_lines.c[name] for name in NewLine._fields)).where(
-        batch_lines.c.batch_id == batch_id,
-        batch_lines.c.number > after,
-        batch_lines.c.state != LineState.SUCCEEDED,
-    )
-    return [NewLine(*row) for row in db.execute(asked.order_by(batch_lines.c.number).limit(limit))]
+    bounds: dict[str, Any] = {"most_open": most_open, "quota_bytes": quota_bytes, "held_bytes": held_bytes}
+    return create(db, old.app_id, window_s=window_s, **bounds, **given)
 
 
 def lease(db: Connection, runner_id: UUID, lease_s: float) -> list[Batch]:
@@ -231,7 +233,8 @@ def _is_mine(db: Connection, batch_id: UUID, runner_id: UUID) -> bool:
 def begin(db: Connection, batch_id: UUID, runner_id: UUID, total: int, model: str | None) -> bool:
     """Let the lines of a batch run, which are all written. Returns: as `put_lines`."""
     is_mine = batches.c.runner_id == runner_id
-    return _move(db, batch_id, [BatchState.VALIDATING], BatchState.IN_PROGRESS, is_mine, total=total, model=model)
+    facts = {"total": total, "model": model, "held_bytes": held_by(batch_id)}
+    return _move(db, batch_id, [BatchState.VALIDATING], BatchState.IN_PROGRESS, is_mine, **facts)
 
 
 def reject(db: Connection, batch_id: UUID, runner_id: UUID, errors: Sequence[BatchError]) -> bool:
@@ -252,7 +255,7 @@ def take_lines(db: Connection, batch_id: UUID, limit: int) -> list[Line]:
     rows = _TAKE.run(db, batch_id=batch_id, ids=[new_id() for _ in range(limit)])
     again = [row.job_id for row in rows if row.is_again]
     begun = set(db.scalars(sa.select(jobs.c.id).where(is_one_of(jobs.c.id, again)))) if again else set()
-    return [_line(row) for row in rows if row.job_id not in begun]
+    return [line_of(batch_id, row) for row in rows if row.job_id not in begun]
 
 
 def give_back(db: Connection, batch_id: UUID, numbers: Sequence[int]) -> None:
@@ -267,7 +270,7 @@ def refuse(db: Connection, line: Line, status: int, body: str) -> bool:
     Returns: False if it has a job, which answers it: an earlier submit of the line made it.
     """
     these = (batch_lines.c.batch_id == line.batch_id, batch_lines.c.number == line.number, IS_SUBMITTED)
-    values = {"state": LineState.FAILED, "status_code": status, "refusal": body, "job_id": None}
+    values = {"state": LineState.FAILED, "status_code": status, "refusal": body, "job_id": None, **_WITHOUT_REQUEST}
     ended = sa.update(batch_lines).where(*these, ~_has_job(line.batch_id)).values(values)
     if not db.execute(ended).rowcount:
         return False
@@ -284,7 +287,7 @@ def give_back_lost(db: Connection, batch_id: UUID) -> int:
 
 def is_job_of(batch_id: UUID) -> ColumnElement[bool]:
     """Whether a job is that of a line. No job is older than its batch, so older months are not looked into."""
-    return sa.and_(jobs.c.id == batch_lines.c.job_id, jobs.c.id >= oldest_id(time_of(batch_id) - _SKEW))
+    return sa.and_(jobs.c.id == batch_lines.c.job_id, jobs.c.id >= oldest_job_of(batch_id))
 
 
 def _has_job(batch_id: UUID) -> ColumnElement[bool]:
@@ -302,7 +305,7 @@ def with_ended_jobs(db: Connection, batch_ids: Sequence[UUID]) -> set[UUID]:
     return set(db.scalars(sa.select(batches.c.id).where(is_one_of(batches.c.id, batch_ids), ended)))
 
 
-def settle(db: Connection, batch_id: UUID, *, is_cancelling: bool) -> int:
+def settle(db: Connection, batch_id: UUID, endpoint: str, *, is_cancelling: bool) -> int:
     """Note what became of submitted lines whose jobs have ended, `SETTLE_ROWS` at most. Returns: how many."""
     facts = (jobs.c.state, jobs.c.prompt_tokens, jobs.c.cached_tokens, jobs.c.output_tokens, jobs.c.reasoning_tokens)
     ended = (
@@ -319,7 +322,12 @@ def settle(db: Connection, batch_id: UUID, *, is_cancelling: bool) -> int:
     for state in set(map(states.__getitem__, (row.state for row in rows))):
         numbers = [row.number for row in rows if states[row.state] is state]
         these = (batch_lines.c.batch_id == batch_id, batch_lines.c.number.in_(numbers))
-        db.execute(sa.update(batch_lines).where(*these).values(state=state))
+        values: dict[str, Any] = {"state": state}
+        if state is LineState.SUCCEEDED:
+            values |= {"body": left_of_answered(endpoint), "prefix": ""}
+        elif state is not LineState.FAILED:
+            values |= _WITHOUT_REQUEST
+        db.execute(sa.update(batch_lines).where(*these).values(values))
     if rows:
         answered = [row for row in rows if row.state == JobState.SUCCEEDED]
         sums = {name: sum(getattr(row, name) or 0 for row in answered) for name in _USAGE}
@@ -342,7 +350,9 @@ def end_waiting(db: Connection, batch_id: UUID, state: LineState) -> int:
     these = (batch_lines.c.batch_id == batch_id, _IS_WAITING)
     begun = sa.update(batch_lines).where(*these, batch_lines.c.job_id.is_not(None), _has_job(batch_id))
     db.execute(begun.values(state=LineState.SUBMITTED))
-    ended = db.execute(sa.update(batch_lines).where(*these).values(state=state, job_id=None)).rowcount
+    ended = db.execute(
+        sa.update(batch_lines).where(*these).values(state=state, job_id=None, **_WITHOUT_REQUEST)
+    ).rowcount
     if ended:
         _count(db, batch_id, failed=ended)
     return ended
@@ -367,15 +377,6 @@ def begin_end(db: Connection, batch_id: UUID) -> None:
     _move(db, batch_id, [BatchState.IN_PROGRESS], BatchState.FINALIZING, is_done)
 
 
-def lines(db: Connection, batch_id: UUID, after: int, limit: int) -> list[Line]:
-    """The lines that have ended, in the order of the file. Args: after: the number of the last line before."""
-    # An expression of which Postgres has no statistics: it reads lines in their order until a page is full. While few
-    # have ended, it would otherwise sort the whole batch for each page.
-    has_ended = (batch_lines.c.state + "").not_in([LineState.WAITING, LineState.SUBMITTED])
-    asked = sa.select(*_LINE_COLUMNS).where(batch_lines.c.batch_id == batch_id, batch_lines.c.number > after, has_ended)
-    return list(map(_line, db.execute(asked.order_by(batch_lines.c.number).limit(limit))))
-
-
 def has_expired_lines(db: Connection, batch_id: UUID) -> bool:
     """Whether a line expired."""
     expired = sa.exists().where(batch_lines.c.batch_id == batch_id, batch_lines.c.state == LineState.EXPIRED)
@@ -384,7 +385,7 @@ def has_expired_lines(db: Connection, batch_id: UUID) -> bool:
 
 def end(db: Connection, batch: Batch, state: BatchState, **values: Any) -> bool:
     """End a batch. Args: values: its files, and how many lines they have. Returns: False if it has ended already."""
-    return _move(db, batch.id, [batch.state], state, **values)
+    return _move(db, batch.id, [batch.state], state, held_bytes=held_by(batch.id), **values)
 
 
 def hide_lines(db: Connection, keep_days: float) -> int:
@@ -488,11 +489,6 @@ def _read(row: Row[Any]) -> Batch:
         times=times,
         usage=usage,
     )
-
-
-def _line(row: Row[*tuple[Any, ...]]) -> Line:
-    refusal = None if row.refusal is None else (row.status_code, row.refusal)
-    return Line(row.batch_id, row.number, row.custom_id, LineState(row.state), row.body, row.job_id, refusal)
 
 
 def _not_found(batch_id: UUID) -> NotFound:

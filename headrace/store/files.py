@@ -13,17 +13,21 @@ from headrace.domain.ids import new_id, oldest_id, show_id
 from headrace.errors import InvalidRequest, NotFound
 from headrace.store import clock
 from headrace.store.sql import is_one_of
-from headrace.tables import apps, files
+from headrace.tables import apps, batches, files
 
 #: Rows of one `forgotten`: each costs a call to the storage.
 SWEEP_ROWS = 100
 #: An upload that has not ended after this has lost its process: the largest file that settings allow takes 4.6 hours at
 #: the slowest rate that `web` allows.
 LONGEST_UPLOAD = timedelta(hours=6)
+#: Files of one app. Those that a batch has made count, and are made beyond it too.
+MOST_FILES = 10_000
 _COLUMNS = (
     *(files.c.id, files.c.app_id, files.c.purpose, files.c.filename, files.c.bytes),
     *(files.c.created_at, files.c.expires_at),
 )
+#: A literal, so that the partial index of what is stored serves.
+_DELETED = sa.literal("deleted", literal_execute=True)
 #: What an app sees. Expired files are gone for it before the sweep has deleted them.
 _VISIBLE = sa.and_(files.c.state == "ready", sa.or_(files.c.expires_at.is_(None), files.c.expires_at > sa.func.now()))
 
@@ -37,28 +41,34 @@ def begin(
     Raises: InvalidRequest, code `storage_quota_exceeded`: the app holds too much.
     """
     if quota_bytes is not None:
-        _check_quota(db, app_id, most_bytes, quota_bytes)
+        check_quota(db, app_id, most_bytes, quota_bytes, "file")
     file_id = new_id()
     row = {"id": file_id, "app_id": app_id, "purpose": purpose, "filename": filename, "bytes": most_bytes}
     db.execute(sa.insert(files).values(row))
     return file_id
 
 
-def _check_quota(db: Connection, app_id: UUID, most_bytes: int, quota_bytes: int) -> None:
-    # Uploads of one app that begin at once see each other.
+def check_quota(db: Connection, app_id: UUID, more_bytes: int, quota_bytes: int, param: str) -> None:
+    """Check that an app may store more: a file, or the lines of a batch. Those that begin at once see each other.
+
+    Reads two indexes alone: of at most `MOST_FILES` files, and of batches that have lines.
+    Raises: InvalidRequest, code `storage_quota_exceeded`.
+    """
     db.execute(sa.select(apps.c.id).where(apps.c.id == app_id).with_for_update(key_share=True))
-    held = db.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(files.c.bytes), 0)).where(
-            files.c.app_id == app_id, sa.or_(files.c.state == "uploading", _VISIBLE)
+    sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
+    count, in_files = db.execute(sums.where(files.c.app_id == app_id, files.c.state != _DELETED)).one()
+    held = sa.select(sa.func.coalesce(sa.func.sum(batches.c.held_bytes), 0))
+    in_lines = db.scalar(held.where(batches.c.app_id == app_id, batches.c.has_lines)) or 0
+    if in_files + in_lines + more_bytes > quota_bytes:
+        message = (
+            f"The files of this app hold {in_files} bytes and the lines of its batches {in_lines}, and {quota_bytes} "
+            f"is the bound of both: {more_bytes} more do not fit. Delete files that are not needed."
         )
-    ).scalar_one()
-    if held + most_bytes > quota_bytes:
-        raise InvalidRequest(
-            f"The files of this app hold {held} bytes, and {quota_bytes} is their bound: {most_bytes} more do not fit. "
-            "Delete files that are not needed.",
-            code="storage_quota_exceeded",
-            param="file",
-        )
+    elif count >= MOST_FILES:
+        message = f"This app has {count} files, and {MOST_FILES} is their bound. Delete files that are not needed."
+    else:
+        return
+    raise InvalidRequest(message, code="storage_quota_exceeded", param=param)
 
 
 def finish(db: Connection, file_id: UUID, purpose: Purpose, size: int, expires_s: float | None) -> StoredFile:

@@ -22,8 +22,10 @@ files = sa.Table(
     moment("expires_at", comment="When it is deleted by itself; NULL: with the texts of jobs of its age."),
     one_of("state", ("uploading", "ready", "deleted"), "state"),
     one_of("purpose", ("batch", "batch_output"), "purpose"),
-    # The newest of an app first, and the sum of what it holds.
+    # The newest of an app first.
     sa.Index("ix_files_app_id", "app_id", "id"),
+    # The sum of what an app holds.
+    sa.Index("ix_files_held", "app_id", postgresql_include=["bytes"], postgresql_where=sa.text("state <> 'deleted'")),
     sa.Index("ix_files_unready", "id", postgresql_where=sa.text("state <> 'ready'")),
     sa.Index("ix_files_expires_at", "expires_at", postgresql_where=sa.text("expires_at IS NOT NULL")),
     comment="A row stands before the content is written and until it is deleted, so that no content is forgotten.",
@@ -74,6 +76,13 @@ batches = sa.Table(
     sa.Column(
         "has_lines", sa.Boolean, nullable=False, server_default=sa.true(), comment="False: its lines are deleted."
     ),
+    sa.Column(
+        "held_bytes",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Bytes of its lines; until they are read, of its file. They count in the app's storage.",
+    ),
     one_of("state", BatchState, "state"),
     one_of("overflow", Overflow, "overflow"),
     sa.CheckConstraint("completed + failed <= total", name="counts"),
@@ -85,6 +94,7 @@ batches = sa.Table(
         postgresql_where=sa.text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
     ),
     sa.Index("ix_batches_with_lines", "id", postgresql_where=sa.text("has_lines")),
+    sa.Index("ix_batches_held", "app_id", postgresql_include=["held_bytes"], postgresql_where=sa.text("has_lines")),
     comment="Bulk work: the lines of a file, in OpenAI's states.",
 )
 
@@ -96,7 +106,7 @@ batch_lines = sa.Table(
     sa.Column("custom_id", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
     sa.Column("prefix", sa.Text, nullable=False, comment="How its prompt begins: lines that begin alike run together."),
-    sa.Column("body", sa.Text, nullable=False, comment="The request, as the file has it."),
+    sa.Column("body", sa.Text, nullable=False, comment="The request; {} once no step needs it."),
     sa.Column("job_id", sa.Uuid, comment="Its job's id, which stands here before the job is submitted."),
     sa.Column("status_code", sa.SmallInteger, comment="Of its refusal; NULL: it was not refused."),
     sa.Column("refusal", sa.Text, comment="The body of its refusal, as JSON."),

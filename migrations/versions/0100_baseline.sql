@@ -364,6 +364,7 @@ CREATE TABLE files (
     CONSTRAINT ck_files_purpose CHECK (purpose IN ('batch', 'batch_output'))
 );
 CREATE INDEX ix_files_app_id ON files (app_id, id);
+CREATE INDEX ix_files_held ON files (app_id) INCLUDE (bytes) WHERE state <> 'deleted';
 CREATE INDEX ix_files_unready ON files (id) WHERE state <> 'ready';
 CREATE INDEX ix_files_expires_at ON files (expires_at) WHERE expires_at IS NOT NULL;
 
@@ -404,6 +405,7 @@ CREATE TABLE batches (
     runner_id uuid,
     lease_until timestamptz,
     has_lines boolean DEFAULT true NOT NULL,
+    held_bytes bigint DEFAULT 0 NOT NULL,
     CONSTRAINT pk_batches PRIMARY KEY (id),
     CONSTRAINT fk_batches_app_id FOREIGN KEY (app_id) REFERENCES apps (id) ON DELETE RESTRICT,
     CONSTRAINT ck_batches_state CHECK (
@@ -417,6 +419,7 @@ CREATE TABLE batches (
 CREATE INDEX ix_batches_app_id ON batches (app_id, id);
 CREATE INDEX ix_batches_open ON batches (id) WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
 CREATE INDEX ix_batches_with_lines ON batches (id) WHERE has_lines;
+CREATE INDEX ix_batches_held ON batches (app_id) INCLUDE (held_bytes) WHERE has_lines;
 
 CREATE TABLE batch_lines (
     batch_id uuid NOT NULL,

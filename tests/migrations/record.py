@@ -30,7 +30,7 @@ from headrace.config import PROJECT_ROOT, BudgetSettings, Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.batches import BatchState, LineOf, LineState, ProviderState
+from headrace.domain.batches import BatchState, LineOf, LineState, NewLine, ProviderState
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import time_of
@@ -42,9 +42,20 @@ from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.stack.postgres import Postgres
 from headrace.stack.valkey import Valkey
-from headrace.store import Store, apps, attempts, batches, clock, deliveries, jobs, keys, months, provider_batches
+from headrace.store import (
+    Store,
+    apps,
+    attempts,
+    batches,
+    clock,
+    deliveries,
+    jobs,
+    keys,
+    line_texts,
+    months,
+    provider_batches,
+)
 from headrace.store.attempts import claim_of
-from headrace.store.batches import NewLine
 from headrace.store.cache import exact_cache
 from headrace.store.cache.exact_cache import Follower, Hit, Question, Settled
 from headrace.store.fleet import workers
@@ -238,7 +249,7 @@ def bulk(store: Store, app: App, recorder: Recorder) -> None:
         batches.give_back(db, made.id, [3])
         assert batches.give_back_lost(db, made.id) == 0
         assert batches.with_ended_jobs(db, [made.id]) == {made.id}
-        assert batches.settle(db, made.id, is_cancelling=False) == 1
+        assert batches.settle(db, made.id, given["endpoint"], is_cancelling=False) == 1
     recorder.part("end of the batch")
     with store.begin() as db:
         batches.cancel(db, app.id, made.id)
@@ -248,7 +259,7 @@ def bulk(store: Store, app: App, recorder: Recorder) -> None:
         assert batches.with_all_ended(db, [made.id]) == {made.id}
         batches.begin_end(db, made.id)
         ended = batches.find(db, app.id, made.id)
-        assert len(batches.lines(db, made.id, 0, 10)) == 3
+        assert len(line_texts.ended(db, ended, 0, 10, has_tools=False)) == 3
         assert not batches.has_expired_lines(db, made.id)
         assert batches.end(db, ended, BatchState.CANCELLED, completed=1, failed=2)
         assert batches.hide_lines(db, 30) == 0

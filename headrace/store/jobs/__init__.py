@@ -1,6 +1,6 @@
 """Jobs: find, list and cancel them, and the sweeps' statements for jobs that no worker moves on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 from uuid import UUID
@@ -74,7 +74,11 @@ def find(db: Connection, app_id: UUID, job_id: UUID) -> Job:
 
 
 def find_all(
-    where: Connection | Store, asked: Iterable[tuple[UUID, UUID]], *, is_listed: bool = False
+    where: Connection | Store,
+    asked: Iterable[tuple[UUID, UUID]],
+    *,
+    is_listed: bool = False,
+    has_tools: bool = True,
 ) -> dict[tuple[UUID, UUID], Job]:
     """The jobs that exist, matched by (app id, job id).
 
@@ -83,14 +87,16 @@ def find_all(
     Args:
         where: a transaction; or a store, where the read is one by itself.
         is_listed: leaves out what can have megabytes for each job, and jobs that cannot be read.
+        has_tools: False leaves out the tools of requests.
 
     Raises: PayloadUnreadable: one of them, unless `is_listed`.
     """
-    rows = _read(where, _FIND, asked, is_listed)
+    parts = {"is_listed": is_listed, "has_tools": has_tools}
+    rows = _read(where, _FIND, asked, parts)
     following = [key for key, row in rows.items() if row.state == JobState.WAITING and row.served_by_job]
     for key in following:
         del rows[key]
-    rows |= _read(where, _FIND_FOLLOWING, following, is_listed)
+    rows |= _read(where, _FIND_FOLLOWING, following, parts)
     if not is_listed:
         return {key: job_of(row) for key, row in rows.items()}
     listed = BadRows("list").readable(list(rows.values()), job_of, len(rows))
@@ -98,10 +104,10 @@ def find_all(
 
 
 def _read(
-    where: Connection | Store, how: Statement, asked: Iterable[tuple[UUID, UUID]], is_listed: bool
+    where: Connection | Store, how: Statement, asked: Iterable[tuple[UUID, UUID]], parts: Mapping[str, bool]
 ) -> dict[tuple[UUID, UUID], Row[Any]]:
     given = [{"app_id": app_id, "job_id": job_id} for app_id, job_id in set(asked)]
-    return {(row.app_id, row.id): row for row in how.run_by_month(where, given, is_listed=is_listed)}
+    return {(row.app_id, row.id): row for row in how.run_by_month(where, given, **parts)}
 
 
 #: The most rows that one sweep moves in one transaction, so that a backlog cannot hold locks for long.

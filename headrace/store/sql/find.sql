@@ -2,7 +2,8 @@
 --
 -- Run by: web processes, for a poll, a wait, or a page of a list (headrace/store/jobs/__init__.py).
 -- Parameters: given, a JSON list of {app_id, job_id}, all of one month; first_id, last_id, the month's bounds;
---     is_listed, whether to leave out what can have megabytes for each job.
+--     is_listed, whether to leave out what can have megabytes for each job; has_tools, whether to read the tools of
+--     requests.
 -- Returns: a row for each job that exists and has its texts: an erased one must not be found.
 --     `is_over` is that of a job that shares no answer: see find_following.sql.
 WITH given AS (
@@ -22,7 +23,7 @@ SELECT
     -- A list leaves vectors of embeddings out, too.
     CASE WHEN NOT :'is_listed'::boolean OR jobs.max_tokens > 0 THEN job_texts.answer END AS answer,
     CASE WHEN NOT :'is_listed'::boolean THEN job_texts.reasoning END AS reasoning,
-    CASE WHEN NOT :'is_listed'::boolean THEN job_texts.sampling -> 'tools' END AS tools,
+    CASE WHEN NOT :'is_listed'::boolean AND :'has_tools'::boolean THEN job_texts.sampling -> 'tools' END AS tools,
     CASE WHEN NOT :'is_listed'::boolean THEN job_texts.choices END AS others,
     -- As text: the API passes them on as they are stored.
     CASE WHEN NOT :'is_listed'::boolean THEN coalesce(job_texts.logprobs_json::text, job_texts.logprobs::text) END

@@ -23,7 +23,7 @@ SELECT
     -- A list leaves vectors of embeddings out, too.
     CASE WHEN NOT :'is_listed'::boolean OR jobs.max_tokens > 0 THEN job_texts.answer END AS answer,
     CASE WHEN NOT :'is_listed'::boolean THEN job_texts.reasoning END AS reasoning,
-    CASE WHEN NOT :'is_listed'::boolean THEN job_texts.sampling -> 'tools' END AS tools,
+    CASE WHEN NOT :'is_listed'::boolean AND :'has_tools'::boolean THEN job_texts.sampling -> 'tools' END AS tools,
     CASE WHEN NOT :'is_listed'::boolean THEN job_texts.choices END AS others,
     -- As text: the API passes them on as they are stored.
     CASE WHEN NOT :'is_listed'::boolean THEN coalesce(job_texts.logprobs_json::text, job_texts.logprobs::text) END

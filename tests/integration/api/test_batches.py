@@ -619,15 +619,24 @@ def test_the_results_of_more_lines_than_a_page_come_in_order(
 
 
 @pytest.mark.usefixtures("answering")
-def test_an_erased_job_leaves_its_line_without_an_answer_and_without_its_request(
-    sdk: OpenAI, client: ApiClient, runner: Runner, store: Store
-) -> None:
+def test_an_erased_job_leaves_its_line_without_an_answer(sdk: OpenAI, client: ApiClient, runner: Runner) -> None:
     done = finished(sdk, runner, create(sdk, upload(sdk)).id)
     path = f"/v1/batches/{done.id}/results"
     first = json.loads(client.get(path).text.splitlines()[0])
     assert client.delete(f"/v1/jobs/{first['response']['body']['id']}").status_code == 200
     told = json.loads(client.get(path).text.splitlines()[0])
     assert (told["response"], told["error"]["code"]) == (None, "erased")
+
+
+def test_an_erased_job_takes_the_request_that_its_line_kept_for_a_retry(
+    sdk: OpenAI, client: ApiClient, runner: Runner, store: Store
+) -> None:
+    made = create(sdk, upload(sdk))
+    step(runner)
+    for job_id in _jobs(store):
+        assert client.post(f"/v1/jobs/job_{job_id.hex}/cancel").status_code == 200
+    finished(sdk, runner, made.id)
+    assert client.delete(f"/v1/jobs/job_{_jobs(store)[0].hex}").status_code == 200
     with store.begin() as db:
         bodies = db.execute(sa.select(batch_lines.c.body, batch_lines.c.prefix).order_by(batch_lines.c.number)).all()
     assert bodies[0] == ("{}", "")

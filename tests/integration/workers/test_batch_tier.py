@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from headrace.broker.admission import Admission
 from headrace.config import BudgetSettings, Price, Settings
 from headrace.domain.apps import App
-from headrace.domain.batches import Batch, BatchState, LineOf, LineState, ProviderBatch, ProviderState
+from headrace.domain.batches import Batch, BatchState, LineOf, LineState, NewLine, ProviderBatch, ProviderState
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import Message, Sampling
@@ -23,7 +23,6 @@ from headrace.errors import EngineFault
 from headrace.policies.pricing import Tariff, ceiling
 from headrace.store import Store, batches, provider_batches
 from headrace.store import jobs as jobs_store
-from headrace.store.batches import NewLine
 from headrace.store.jobs.insertion import insert_batch
 from headrace.store.money import bills
 from headrace.tables import attempts, budgets, jobs, ledger
@@ -192,7 +191,7 @@ def test_lines_go_as_one_file_and_each_answer_is_written_and_paid_once(
     assert (row.state, row.lines, row.answered, row.unreturned_usd, row.error) == ("ended", LINES, LINES, 0, None)
     assert not provider.files, "its files are deleted there"
     with store.begin() as db:
-        assert batches.settle(db, batch.id, is_cancelling=False) == LINES
+        assert batches.settle(db, batch.id, batch.endpoint, is_cancelling=False) == LINES
 
 
 def test_the_cap_of_a_budget_holds_and_the_lines_beyond_it_go_to_their_own_queue(
@@ -449,7 +448,7 @@ def test_a_cancel_cancels_the_providers_batch_and_keeps_what_it_has_answered(
     assert provider.calls.count("POST /v1/batches/batch-0002/cancel") == 1
     assert money() == (0, LINE_USD, LINE_USD)
     with store.begin() as db:
-        assert batches.settle(db, batch.id, is_cancelling=True) == LINES
+        assert batches.settle(db, batch.id, batch.endpoint, is_cancelling=True) == LINES
         assert batches.line_states(db, batch.id) == {LineState.SUCCEEDED: 1, LineState.CANCELLED: 3}
 
 

@@ -14,7 +14,7 @@ from api.batches.reading import beginning, read
 from headrace.config import BatchSettings, FileSettings, PoolSettings, Settings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
-from headrace.domain.batches import Batch, BatchError, BatchState, storage_key
+from headrace.domain.batches import Batch, BatchError, BatchState, NewLine, storage_key
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Overflow
 from headrace.errors import StorageUnavailable
@@ -407,7 +407,7 @@ def test_a_late_reader_ends_nothing_that_another_one_has_begun(
         _lease(store, second)
         with store.begin() as db:
             assert batches.clear_lines(db, batch.id, second)
-            assert batches.put_lines(db, batch.id, second, [batches.NewLine(1, "row-0", "", "{}")])
+            assert batches.put_lines(db, batch.id, second, [NewLine(1, "row-0", "", "{}")])
 
     monkeypatch.setattr(reading._Reader, "check_whole", late)
     _lease(store, first)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from headrace.domain.apps import App
 from headrace.domain.batches import LineOf
 from headrace.domain.ids import new_id
-from headrace.store import Store, batches
+from headrace.store import Store, batches, line_texts
 
 LINES = 3000
 
@@ -70,7 +70,7 @@ def test_batches_of_which_a_line_has_ended_are_found_by_one_look(
     with store.begin() as db:
         assert batches.with_ended_jobs(db, [one, other, third]) == {one}
         assert batches.with_ended_jobs(db, [other, third]) == set()
-        assert batches.settle(db, one, is_cancelling=False) == 1
+        assert batches.settle(db, one, "/v1/chat/completions", is_cancelling=False) == 1
         assert batches.with_ended_jobs(db, [one, other, third]) == set()
 
 
@@ -85,7 +85,7 @@ def test_batches_without_a_line_that_is_left_are_found_by_one_look(
 
 
 def test_a_page_of_results_is_read_in_the_order_of_the_file_while_most_lines_wait(
-    store: Store, make_batch: Callable[..., UUID], query: Callable[..., Any]
+    store: Store, app: App, make_batch: Callable[..., UUID], query: Callable[..., Any]
 ) -> None:
     """Sorted, each page would cost as much as all lines."""
     batch_id = make_batch(LINES)
@@ -93,8 +93,9 @@ def test_a_page_of_results_is_read_in_the_order_of_the_file_while_most_lines_wai
     query("ANALYZE batch_lines")
     said = list[tuple[str, Any]]()
     with store.begin() as db:
+        batch = batches.find(db, app.id, batch_id)
         sa.event.listen(db, "before_cursor_execute", lambda _db, _cursor, *given: said.append(given[:2]))
-        found = batches.lines(db, batch_id, 500, 5)
+        found = line_texts.ended(db, batch, 500, 5, has_tools=True)
         [(statement, values)] = said
         plan = "\n".join(row[0] for row in db.exec_driver_sql(f"EXPLAIN {statement}", values))
     assert [line.number for line in found] == [600, 700, 800, 900, 1000]

@@ -24,8 +24,8 @@ BY_MONTH: dict[str, tuple[str, dict[str, str]]] = {
     "hold": ("hold", {}),
     "record": ("record", {}),
     "finish": ("finish", {"state": "'succeeded'"}),
-    "find": ("find", {"is_listed": "'f'"}),
-    "find listed": ("find", {"is_listed": "'t'"}),
+    "find": ("find", {"is_listed": "'f'", "has_tools": "'t'"}),
+    "find listed": ("find", {"is_listed": "'t'", "has_tools": "'t'"}),
 }
 #: Rows that are found by the key of one job.
 KEYS = {
@@ -159,7 +159,7 @@ VALUES = {
     "given": "[]",
     "first_id": UUID(int=0),
     "last_id": UUID(int=2**128 - 1),
-    **dict.fromkeys(("is_before_disk", "is_listed", "ready", "draining"), "f"),
+    **dict.fromkeys(("is_before_disk", "is_listed", "has_tools", "ready", "draining"), "f"),
     **dict.fromkeys(
         ("apps", "app_counts", "full_apps", "receivers", "receiver_counts", "queues", "times", "ids"), "{}"
     ),

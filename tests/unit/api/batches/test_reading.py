@@ -10,7 +10,8 @@ import pytest
 from hypothesis import strategies as st
 
 from api.batches.reading import CHUNK, CHUNK_CHARS, _chunks, _split, beginning
-from headrace.store.batches import PREFIX_CHARS, NewLine
+from headrace.domain.batches import NewLine
+from headrace.store.batches import PREFIX_CHARS
 
 LIMIT = 40
 USER = {"role": "user", "content": "Why?"}

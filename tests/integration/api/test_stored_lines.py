@@ -1,0 +1,260 @@
+"""What an app makes Headrace hold by its batches: their lines in Postgres, and their results in a web process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+from redis import Redis
+
+from api.app import build
+from api.batches.runner import Runner
+from headrace.config import PROJECT_ROOT, FileSettings, Settings
+from headrace.domain.apps import App
+from headrace.domain.ids import show_id
+from headrace.stack.child import read_procfile, shell
+from headrace.stack.ports import free_port
+from headrace.store import files
+from tests.waiting import until
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+MIB = 1024 * 1024
+DEADLINE_S = 60.0
+ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+class Address:
+    """The API as a client reaches it."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._http = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=DEADLINE_S)
+
+    def call(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        return self._http.request(method, path, **options)
+
+    def upload(self, content: bytes) -> httpx2.Response:
+        return self.call("POST", "/v1/files", data={"purpose": "batch"}, files={"file": ("lines.jsonl", content)})
+
+    def batch(self, content: bytes, endpoint: str = CHAT) -> httpx2.Response:
+        file_id = self.upload(content).raise_for_status().json()["id"]
+        return self.create(file_id, endpoint)
+
+    def create(self, file_id: str, endpoint: str = CHAT) -> httpx2.Response:
+        asked = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
+        return self.call("POST", "/v1/batches", json=asked)
+
+    def read(self, batch_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/v1/batches/{batch_id}").raise_for_status().json()
+        return found
+
+    def close(self) -> None:
+        self._http.close()
+
+
+@pytest.fixture
+def serve(settings: Settings, redis: Redis, tmp_path: Path, key: str) -> Iterator[Callable[..., tuple[Address, int]]]:
+    """Starts a web process; returns a client of it, and its id."""
+    with ExitStack() as exits:
+
+        def serve(**environment: str) -> tuple[Address, int]:
+            port = free_port()
+            environment |= {
+                "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+                "PORT": str(port),
+                "DATABASE_URL": settings.database_url,
+                "REDIS_URL": settings.redis_url,
+                "HEADRACE_ENGINE": "simulator",
+                "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+                "HEADRACE_FILES__STORE": str(tmp_path / "files"),
+            }
+            line = read_procfile(PROJECT_ROOT / "Procfile")["web"]
+            server = subprocess.Popen(shell(line), env=environment, cwd=PROJECT_ROOT)
+            exits.callback(server.wait, DEADLINE_S)
+            exits.callback(server.terminate)
+            made = Address(f"http://127.0.0.1:{port}", key)
+            exits.callback(made.close)
+
+            def is_ready() -> bool:
+                with suppress(httpx2.TransportError):
+                    return made.call("GET", "/readyz").status_code == 200
+                return False
+
+            until(is_ready)
+            return made, server.pid
+
+        yield serve
+
+
+@pytest.fixture
+def runner(settings: Settings, tmp_path: Path) -> Iterator[Runner]:
+    """A process `batches`, whose sweeps run when a test says so."""
+    deps = build(settings.model_copy(update={"files": FileSettings(store=str(tmp_path / "files"))}))
+    runner = Runner(deps)
+    yield runner
+    runner.close()
+    deps.close()
+
+
+def line(number: int, content: str = "Why?", custom_id: str = "", **body: Any) -> bytes:
+    """A line of a file."""
+    asked = {"messages": [{"role": "user", "content": content}], **body}
+    given = {"custom_id": custom_id or f"row-{number}", "method": "POST", "url": CHAT, "body": asked}
+    return json.dumps(given, ensure_ascii=False).encode() + b"\n"
+
+
+def lines(count: int, content: str) -> bytes:
+    return b"".join(line(number, content) for number in range(count))
+
+
+def step(runner: Runner) -> None:
+    """Run each sweep once."""
+    for sweep in (runner.lease, runner.read, runner.lease, runner.feed, runner.settle, runner.lease, runner.end):
+        sweep()
+
+
+def ended(api: Address, runner: Runner, batch_id: str) -> dict[str, Any]:
+    """The batch after its end."""
+    until(lambda: step(runner) or api.read(batch_id)["status"] in ENDED)
+    return api.read(batch_id)
+
+
+def most_memory(pid: int) -> int:
+    """The most bytes that the server's own process, whose only child serves, and its child had at once."""
+    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = [text for text in Path(f"/proc/{child}/status").read_text().splitlines() if text.startswith("VmHWM:")]
+    return int(found[0].split()[1]) * 1024
+
+
+def test_results_without_an_answer_load_no_request(serve: Callable[..., tuple[Address, int]], runner: Runner) -> None:
+    """Each line takes 12 MiB as a text: one of its characters needs 4 bytes, and so all do."""
+    api, pid = serve()
+    small = ended(api, runner, api.batch(lines(1, "")).json()["id"])
+    api.call("GET", f"/v1/batches/{small['id']}/results").raise_for_status()
+    file_id = api.upload(lines(8, "a" * 3 * MIB + "😀")).json()["id"]
+    large = ended(api, runner, api.create(file_id).json()["id"])
+    before = most_memory(pid)
+    for _ in range(3):
+        reply = api.call("GET", f"/v1/batches/{large['id']}/results").raise_for_status()
+        assert len(reply.text.splitlines()) == 8
+        assert len(reply.content) < 8 * 1024
+    assert most_memory(pid) - before < 24 * MIB
+
+
+def refused(reply: httpx2.Response) -> tuple[int, str, str]:
+    error = reply.json()["error"]
+    return reply.status_code, error["code"], error["param"]
+
+
+def test_lines_count_in_the_quota_until_they_will_never_run(
+    serve: Callable[..., tuple[Address, int]], runner: Runner
+) -> None:
+    api, _ = serve(HEADRACE_FILES__APP_LIMIT_BYTES=str(8 * MIB + 64 * 1024))
+    content = lines(4, "Why? " * (MIB // 5))
+    file_id = api.upload(content).raise_for_status().json()["id"]
+    first = api.create(file_id).raise_for_status().json()["id"]
+    full = (400, "storage_quota_exceeded", "input_file_id")
+    assert refused(api.create(file_id)) == full, "before its file is read"
+    for sweep in (runner.lease, runner.read):
+        sweep()
+    assert api.read(first)["status"] == "in_progress"
+    assert refused(api.create(file_id)) == full
+    assert refused(api.upload(line(1, "a" * 80 * 1024))) == (400, "storage_quota_exceeded", "file")
+    for _ in range(3):
+        api.call("POST", f"/v1/batches/{first}/cancel").raise_for_status()
+        assert ended(api, runner, first)["status"] == "cancelled"
+        again = api.call("POST", f"/v1/batches/{first}/retry").raise_for_status().json()["id"]
+        assert refused(api.create(file_id)) == full
+        for sweep in (runner.lease, runner.read):
+            sweep()
+        first = again
+        assert api.read(first)["request_counts"]["total"] == 4
+        assert refused(api.create(file_id)) == full
+
+
+def test_an_app_has_no_more_files_than_it_may(
+    serve: Callable[..., tuple[Address, int]], app: App, query: Callable[..., Any]
+) -> None:
+    api, _ = serve()
+    first = api.upload(line(1)).raise_for_status().json()["id"]
+    query(
+        "INSERT INTO files (id, app_id, state, purpose, filename, bytes)"
+        " SELECT gen_random_uuid(), :app, 'ready', 'batch', 'x', 1 FROM generate_series(2, :most)",
+        app=app.id,
+        most=files.MOST_FILES,
+    )
+    assert refused(api.upload(line(1))) == (400, "storage_quota_exceeded", "file")
+    assert refused(api.create(first)) == (400, "storage_quota_exceeded", "input_file_id")
+    api.call("DELETE", f"/v1/files/{first}").raise_for_status()
+    api.upload(line(1)).raise_for_status()
+
+
+def test_a_retry_reads_what_was_cancelled_from_the_input_file(
+    serve: Callable[..., tuple[Address, int]], runner: Runner, query: Callable[..., Any]
+) -> None:
+    api, _ = serve()
+    file_id = api.upload(b"\n" + lines(300, "Why is the sky blue?") + line(300, "And é?")).json()["id"]
+    made = api.create(file_id).json()["id"]
+    for sweep in (runner.lease, runner.read):
+        sweep()
+    asked = query("SELECT number, custom_id, prefix, body FROM batch_lines ORDER BY number")
+    api.call("POST", f"/v1/batches/{made}/cancel").raise_for_status()
+    assert ended(api, runner, made)["request_counts"] == {"total": 301, "completed": 0, "failed": 301}
+    assert query("SELECT DISTINCT prefix, body FROM batch_lines") == [("", "{}")]
+    again = api.call("POST", f"/v1/batches/{made}/retry").raise_for_status().json()["id"]
+    for sweep in (runner.lease, runner.read):
+        sweep()
+    its = "SELECT number, custom_id, prefix, body FROM batch_lines WHERE batch_id = :id ORDER BY number"
+    assert query(its, id=UUID(hex=again.removeprefix("batch_"))) == asked
+    api.call("DELETE", f"/v1/files/{file_id}").raise_for_status()
+    reply = api.call("POST", f"/v1/batches/{made}/retry")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "file_not_found")
+
+
+def test_a_retry_without_the_input_file_runs_the_lines_whose_jobs_had_no_answer(
+    serve: Callable[..., tuple[Address, int]], runner: Runner, end: Callable[..., bool], query: Callable[..., Any]
+) -> None:
+    api, _ = serve()
+    file_id = api.upload(line(1, "Why?") + line(2, "", messages=[])).json()["id"]
+    made = api.create(file_id).json()["id"]
+    step(runner)
+    [(job_id,)] = query("SELECT id FROM jobs")
+    api.call("POST", f"/v1/jobs/{show_id(job_id)}/cancel").raise_for_status()
+    assert ended(api, runner, made)["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
+    api.call("DELETE", f"/v1/files/{file_id}").raise_for_status()
+    again = api.call("POST", f"/v1/batches/{made}/retry").raise_for_status().json()["id"]
+    step(runner)
+    [(other,)] = query("SELECT id FROM jobs WHERE id <> :id", id=job_id)
+    assert end(other)
+    done = ended(api, runner, again)
+    assert done["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    [failed] = api.call("GET", f"/v1/files/{done['error_file_id']}/content").text.splitlines()
+    assert json.loads(failed)["custom_id"] == "row-2"
+    assert json.loads(failed)["response"]["body"]["error"]["code"] == "file_not_found"
+
+
+@pytest.mark.usefixtures("answering")
+def test_of_an_answered_request_what_its_answer_repeats_is_left(
+    serve: Callable[..., tuple[Address, int]], runner: Runner, query: Callable[..., Any]
+) -> None:
+    api, _ = serve()
+    given = [{"prompt": "Say é: ", "echo": True}, {"prompt": ["Say ü: "], "echo": True}, {"prompt": "x", "echo": False}]
+    asked = [
+        {"custom_id": str(number), "method": "POST", "url": COMPLETIONS, "body": body}
+        for number, body in enumerate(given)
+    ]
+    content = "".join(f"{json.dumps(each)}\n" for each in asked).encode()
+    done = ended(api, runner, api.batch(content, COMPLETIONS).json()["id"])
+    texts = [
+        json.loads(text)["response"]["body"]["choices"][0]["text"]
+        for text in api.call("GET", f"/v1/batches/{done['id']}/results").text.splitlines()
+    ]
+    assert [text.partition("Because")[0] for text in texts] == ["Say é: ", "Say ü: ", ""]
+    left = [json.loads(body) for (body,) in query("SELECT body FROM batch_lines ORDER BY number")]
+    assert left == [*({"echo": True, "prompt": body["prompt"]} for body in given[:2]), {}]
