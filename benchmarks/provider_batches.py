@@ -6,10 +6,13 @@ and did not return is booked, to the last digit. The provider keeps its own bill
 
 import json
 import sys
+import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bed.batches.client import ENDPOINT, BatchClient
 from bed.testbed import Counts, Testbed, console, line_of, patched, wait_until
-from tests.contracts.batch_provider import BatchProvider
+from tests.contracts.batch_provider import BatchProvider, Reply
 from tests.contracts.conftest import StandIn
 
 #: By fault, the number of lines that the provider answers, of those in a batch. `none` is no fault.
@@ -37,17 +40,22 @@ ANSWERED = {
     "bills_more": lambda lines: lines,
     "malformed": lambda lines: lines - 1,
     "garbage": lambda lines: lines,
+    "late": lambda lines: lines,
 }
 #: Lines of these end as `failed`: one of each batch.
 REJECTED = ("rejects",)
 WITHOUT = ("gpu", "webhooks", "flower", "ops")
 #: USD per 1,000,000 tokens of a prompt and of an answer, and the factor of the tier.
 PRICE, TIER = (Decimal(10), Decimal(100)), Decimal("0.5")
+#: After so many seconds a call without an answer is given up; the create that is `late` answers after `LATE_S`, and its
+#: batch is listed only then, which is later than the next look for it.
+SILENT_S, LATE_S = 6, 20
 SETTINGS = f"""
 [overflow]
 batch_tier = true
 batch_poll_s = 1
 model = "gpt-4o-mini"
+timeout_s = {SILENT_S}
 
 [prices."gpt-4o-mini"]
 input_usd_per_mtok = "{PRICE[0]}"
@@ -56,6 +64,8 @@ tiers = {{ batch = "{TIER}" }}
 version = "v1"
 source = "benchmark"
 """
+#: By mechanism that can be taken away, the figure that shows it.
+OFF = {"settlement": "unbooked_usd", "lookup": "charged_twice"}
 OFF_FOLDER = Path(__file__).parent / "bed" / "batches" / "off"
 ANSWER_TOKENS, LONGEST_S = 16, 300.0
 _ENDED = "SELECT count(*) FROM provider_batches WHERE state = 'ended'"
@@ -78,15 +88,40 @@ _BOOKED = """
 
 @dataclass
 class FaultyProvider(BatchProvider):
-    """Each batch meets the fault that the prompt of its first line begins with. Attributes: bills: USD, by fault."""
+    """Each batch meets the fault that the prompt of its first line begins with.
+
+    Attributes:
+        bills: USD, by fault.
+        batches_of: how many batches of the lines of each fault it has run.
+    """
 
     bills: dict[str, Decimal] = field(default_factory=dict)
+    batches_of: Counter[str] = field(default_factory=Counter)
+
+    def _create(self, asked: dict[str, Any]) -> Reply:
+        status, made = reply = super()._create(asked)
+        is_first = len(self.lines) == len({self._fault(name) for name in self.lines})
+        if status == HTTPStatus.OK and isinstance(made, dict) and is_first and self._fault(made["id"]) == "late":
+            self.hidden.add(made["id"])
+            threading.Event().wait(LATE_S)
+            self.hidden.discard(made["id"])
+        return reply
+
+    def _fault(self, name: str) -> str:
+        """What the batch of this name meets."""
+        prompt: str = json.loads(self.lines[name].splitlines()[0])["body"]["messages"][-1]["content"]
+        return prompt.split()[0]
+
+    def run_out(self) -> None:
+        """End what still runs, as a provider does with what is not cancelled."""
+        for batch in self.batches.values():
+            self._looked_at(batch)
 
     def _end(self, batch: dict[str, Any], status: str) -> None:
-        first = json.loads(self.contents[batch["input_file_id"]].splitlines()[0])
-        fault = first["body"]["messages"][-1]["content"].split()[0]
+        fault = self._fault(batch["id"])
         before, self.faults = list(self.billed), {fault}
         super()._end(batch, status)
+        self.batches_of[fault] += 1
         tokens = (now - then for now, then in zip(self.billed, before, strict=True))
         usd = sum(number * price for number, price in zip(tokens, PRICE, strict=True)) * TIER / 1_000_000
         self.bills[fault] = self.bills.get(fault, Decimal()) + usd
@@ -99,7 +134,7 @@ class Found:
     Attributes:
         right: those that ended as they should, if each has one job, and the provider answered as many as it did.
         answered: those that the provider's batch answered.
-        twice: entries that charge a line again.
+        twice: entries that charge a line again, and lines that the provider ran in a second batch.
         booked_usd: what the batch's answers cost.
         unreturned_usd: what is booked beyond the answers.
     """
@@ -147,6 +182,7 @@ def measure(lines: int, env: Mapping[str, str]) -> Outcome:
                 begun = {fault: client.begin(_file(Path(folder), fault, lines), overflow="only") for fault in ANSWERED}
             console.print(f"{len(begun)} batches of {lines} lines go to the provider", style="dim")
             wait_until(lambda: bed.sql(_ENDED)[0][0] >= len(begun), LONGEST_S, "The provider's batches do not end.")
+            provider.run_out()
             bed.wait_until_all_ended(LONGEST_S)
             found = [_found(bed, fault, batch_id, lines, provider) for fault, batch_id in begun.items()]
             [(booked_usd, reserved_usd)] = bed.sql(_BOOKED)
@@ -171,7 +207,7 @@ def _found(bed: Testbed, fault: str, name: str, lines: int, provider: FaultyProv
     rejected = 1 if fault in REJECTED else 0
     is_right = jobs == names == lines and failed == rejected and answered == ANSWERED[fault](lines)
     right = succeeded + failed if is_right else 0
-    twice = charged - charged_jobs
+    twice = charged - charged_jobs + lines * max(0, provider.batches_of[fault] - 1)
     return Found(fault, lines, right, answered, twice, usd, unreturned_usd, provider.bills.get(fault, Decimal()))
 
 
@@ -189,36 +225,42 @@ def show(outcome: Outcome, title: str) -> None:
 
 @click.command()
 @click.option("--lines", type=click.IntRange(min=2), default=50, show_default=True, help="Of each fault's batch.")
-@click.option("--off", type=click.Choice(["settlement"]), help="Once more; the provider's bill is not compared.")
+@click.option(
+    "--off",
+    type=click.Choice(list(OFF)),
+    multiple=True,
+    help="Once more, without: settlement, which compares the provider's bill; lookup, of a batch that may be made.",
+)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write figures.")
-def main(lines: int, off: str | None, file: Path | None) -> None:
+def main(lines: int, off: Sequence[str], file: Path | None) -> None:
     """Send batches to a provider whose batches go wrong in every known way, and compare the ledger with its bill.
 
     Starts a stack whose lines only the paid API answers, and a provider that keeps a bill. Each batch meets one fault:
     it expires halfway, fails as a whole, fails in part, rejects a line, leaves one out, answers one twice, answers a
-    line that was never sent, bills tokens that no line has, or returns what cannot be read. What comes back is a single
-    call each.
+    line that was never sent, bills tokens that no line has, or returns what cannot be read; or the call that makes it
+    answers late, and it is listed as late. What comes back is a single call each.
 
     The last line is name=value pairs: right_share, of the lines, those that ended once and as they should;
-    charged_twice, entries that charge a line again; unbooked_usd, the provider's bill less what the ledger has of its
-    batches; reserved_usd, what is still reserved at the end; with --off settlement, what is not booked where only the
-    answers are; and what became of all jobs. The status is 1 if a line ended wrong or was charged twice, if the ledger
-    is not the bill, if anything is reserved, or if the bill is booked without the settlement, too.
+    charged_twice, entries that charge a line again, and lines that ran in two of the provider's batches; unbooked_usd,
+    the provider's bill less what the ledger has of its batches; reserved_usd, what is still reserved at the end; with
+    --off settlement, what is not booked where only the answers are; with --off lookup, what is charged twice where a
+    batch is asked for again at once; and what became of all jobs. The status is 1 if a line ended wrong or was charged
+    twice, if the ledger is not the bill, if anything is reserved, or if a mechanism that is off changes nothing.
 
     \b
     bin/headrace python benchmarks/provider_batches.py
-    bin/headrace python benchmarks/provider_batches.py --off settlement
+    bin/headrace python benchmarks/provider_batches.py --off settlement --off lookup
     """
     outcome = measure(lines, {})
     show(outcome, "Each fault in a batch of its own")
     figures = outcome.figures
     is_met = figures["right_share"] == 1 and not figures["charged_twice"]
     is_met = is_met and not outcome.unbooked_usd and not outcome.reserved_usd
-    if off:
-        without = measure(lines, patched(OFF_FOLDER) | {"BATCH_OFF": off})
-        show(without, "Without the settlement of the provider's bill")
-        figures["unbooked_usd_off"] = without.figures["unbooked_usd"]
-        is_met = is_met and without.unbooked_usd > 0
+    for name in off:
+        without = measure(lines, patched(OFF_FOLDER) | {"BATCH_OFF": name})
+        show(without, f"Without the {name}")
+        figures[f"{OFF[name]}_off"] = without.figures[OFF[name]]
+        is_met = is_met and float(without.figures[OFF[name]]) > 0
     figures |= asdict(outcome.counts)
     if file is not None:
         faults = [asdict(each) for each in outcome.found]

@@ -3,6 +3,9 @@
 Runs in overflow workers. Each provider's batch has a lease, so that one worker at a time moves it on. Every step is
 safe to repeat after a worker that died in it: the provider is asked for the file and the batch by their name before
 either is made, and a line whose job no longer runs there has been settled.
+
+A batch whose creation is uncertain, because the call had no answer, is looked for before it is asked for again. If two
+appear all the same, the surplus one is cancelled, and what it cost is booked with what the other one did not return.
 """
 
 import logging
@@ -29,7 +32,7 @@ from headrace.store.clock import NOW
 from headrace.store.provider_batches import HOLD, PAGE_ROWS
 from headrace.sweeper import Sweep
 from workers.engines.base import Generation
-from workers.engines.openai.batches import BatchApi, Result, Told, answer_of
+from workers.engines.openai.batches import VOID_STATES, BatchApi, Result, Told, answer_of
 from workers.paid import NO_CALL
 from workers.running.bill import Answered, Bill
 from workers.running.publisher import Notices
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 LEASE_EVERY_S, SEND_EVERY_S = 2.0, 5.0
 #: A provider's batch without a last word so long after it was made is given up. What it may cost counts as spent.
 LONGEST = timedelta(seconds=PROVIDER_WINDOW_S) + timedelta(hours=2)
+#: How long one that was asked for, and whose call had no answer, is looked for before it is asked for again.
+APPEARS_WITHIN = timedelta(minutes=15)
 #: The status of one that the provider is asked to make.
 ASKED = "asked for"
 REASON = "the provider's batch tier: its queue would not start it in time"
@@ -203,44 +208,85 @@ class BatchTier:
         """Let the provider make the batch, unless it has made it."""
         assert batch.file_id is not None
         try:
-            told = self.api.find_batch(batch.name)
+            told = _chosen(self.api.find_batches(batch.name), batch.asks)
         except EngineUnavailable as error:
-            if batch.status is None:
+            if not batch.asks:
                 return self._give_up(batch, str(error))
             # It may have been made, by a call whose answer was lost.
             if batch.age > LONGEST:
                 return self._lose(batch)
             raise
-        if told is None:
-            if self._is_unwanted(batch):
-                return self._give_up(batch, "The batch was cancelled.")
-            if batch.age > HOLD:
-                return self._give_up(batch, "The paid API did not take the batch.")
-            if self._to(batch, batch.state, status=ASKED) is None:
-                return None
-            try:
-                told = self.api.create(batch.name, batch.file_id)
-            except (PromptRejected, EngineUnavailable) as error:
-                return self._give_up(batch, str(error))
+        if told is not None:
+            self._note_made(batch, told)
+            # It needs minutes at least: the other sweep asks for it.
+            return None
+        if batch.status == ASKED:
+            return self._look_longer(batch)
+        if self._is_unwanted(batch):
+            return self._give_up(batch, "The batch was cancelled.")
+        if batch.age > HOLD:
+            return self._give_up(batch, "The paid API did not take the batch.")
+        asked = self._to(batch, batch.state, status=ASKED, asks=batch.asks + 1, asked_at=NOW)
+        return asked and self._ask(asked)
+
+    def _ask(self, batch: ProviderBatch) -> ProviderBatch | None:
+        """Ask for it, once."""
+        assert batch.file_id is not None
+        try:
+            told = self.api.create(batch.name, batch.file_id)
+        except EngineError as error:
+            if error.may_be_billed:
+                raise
+            unmade = self._to(batch, batch.state, status=None, asks=batch.asks - 1)
+            if unmade is None or not isinstance(error, PromptRejected | EngineUnavailable):
+                raise
+            return self._give_up(unmade, str(error))
         self._note_made(batch, told)
-        # It needs minutes at least: the other sweep asks for it.
         return None
+
+    def _look_longer(self, batch: ProviderBatch) -> ProviderBatch | None:
+        """Wait for one that may have been made. If it does not appear, send its file anew."""
+        assert batch.file_id is not None
+        assert batch.asked_at is not None
+        if batch.read_at - batch.asked_at < APPEARS_WITHIN:
+            return None
+        log.warning("provider_batch_did_not_appear", extra={"provider_batch": batch.name, "asks": batch.asks})
+        # Without its file, a batch that is made even now fails, at no cost.
+        self.api.delete(batch.file_id)
+        return self._to(batch, ProviderState.RESERVED, file_id=None, status=None)
 
     def _note_made(self, batch: ProviderBatch, told: Told) -> None:
         """Note that the provider has it."""
         values = {"provider_id": told.provider_id, "status": told.status, "sent_at": NOW}
+        facts = {"provider_batch": batch.name, "provider_id": told.provider_id}
         if self._to(batch, ProviderState.SENT, **values) is None:
-            # Another worker has taken it over, and may have looked before this call came in: nothing may run twice.
-            log.error("provider_batch_made_too_late", extra={"provider_batch": batch.name})
-            self._undo(batch, told)
+            # Another worker has taken it over, and finds this one by its name.
+            log.error("provider_batch_made_too_late", extra=facts)
         else:
-            log.info("provider_batch_sent", extra={"provider_batch": batch.name, "provider_id": told.provider_id})
+            log.info("provider_batch_sent", extra=facts)
 
-    def _undo(self, batch: ProviderBatch, told: Told) -> None:
-        with self.store.begin() as db:
-            now = provider_batches.find(db, batch.id)
-        if now.provider_id not in (None, told.provider_id):
-            self.api.cancel(told.provider_id)
+    def _surplus(self, batch: ProviderBatch) -> list[Told]:
+        """Cancel what else the provider has made of these lines. Returns: all of it, as it was before."""
+        if batch.asks <= (batch.provider_id is not None):
+            return []
+        others = [each for each in self.api.find_batches(batch.name) if each.provider_id != batch.provider_id]
+        for each in others:
+            if not each.has_ended and each.status not in VOID_STATES:
+                log.error(
+                    "provider_batch_surplus", extra={"provider_batch": batch.name, "provider_id": each.provider_id}
+                )
+                self.api.cancel(each.provider_id)
+        return others
+
+    def _billed(self, others: Sequence[Told]) -> Usage:
+        """All that these cost."""
+        lines = (
+            result.usage
+            for each in others
+            for file_id in (each.file_ids if each.usage is None else ())
+            for result in self.api.results(file_id)
+        )
+        return _sum(Usage(), *(each.usage for each in others if each.usage is not None), *lines)
 
     def _is_unwanted(self, batch: ProviderBatch) -> bool:
         with self.store.begin() as db:
@@ -254,11 +300,12 @@ class BatchTier:
         assert batch.sent_at is not None
         is_late = batch.read_at - batch.sent_at > LONGEST
         try:
-            told = self.api.read(batch.provider_id)
-            if told.has_ended:
-                return self._settle(batch, told)
+            told, others = self.api.read(batch.provider_id), self._surplus(batch)
+            if told.has_ended and (is_late or all(each.has_ended for each in others)):
+                return self._settle(batch, told, others)
             values: dict[str, object] = {"status": told.status, "checked_at": NOW}
-            if batch.batch_state is BatchState.CANCELLING and batch.cancel_asked_at is None:
+            is_unwanted = batch.batch_state is BatchState.CANCELLING and not told.has_ended
+            if is_unwanted and batch.cancel_asked_at is None:
                 values |= {"status": self.api.cancel(batch.provider_id).status, "cancel_asked_at": NOW}
             self._to(batch, batch.state, **values)
         except EngineError:
@@ -266,8 +313,11 @@ class BatchTier:
                 raise
         return self._lose(batch) if is_late else None
 
-    def _settle(self, batch: ProviderBatch, told: Told) -> ProviderBatch | None:
-        """Settle each line with its answer, once; send the others back; book what else was billed."""
+    def _settle(self, batch: ProviderBatch, told: Told, others: Sequence[Told]) -> ProviderBatch | None:
+        """Settle each line with its answer, once; send the others back; book what else was billed.
+
+        Args: others: the surplus ones, which cost, too.
+        """
         seen = Usage()
         for file_id in told.file_ids:
             results = self.api.results(file_id)
@@ -276,23 +326,28 @@ class BatchTier:
                 self._settle_page(batch, page, has_total=told.usage is not None)
         self._send_back(batch, told.error or f"It had no answer when the paid API's batch was {told.status}.")
         values: dict[str, object] = {"status": told.status, "checked_at": NOW, "error": told.error}
-        model, price = self.bill.tariff.api_model(batch.model), self.bill.tariff.api_price(batch.model)
+        billed = _sum(told.usage or seen, self._billed(others))
         with self.store.begin() as db:
-            answered, booked = provider_batches.booked(db, batch)
-            more = _more(told.usage or seen, booked)
-            cost_usd = cost(price, more, BATCH_TIER)
-            values |= {"answered": answered, "unreturned_usd": cost_usd.usd}
-            if not provider_batches.move(db, batch, self.id, ProviderState.SETTLED, **values):
-                return None
-            if more != Usage():
-                provider_batches.book_unreturned(db, batch, model, more, cost_usd)
-            settled = provider_batches.find(db, batch.id)
-        facts = {"provider_batch": batch.name, "status": told.status, "lines": answered, "usd": f"{cost_usd.usd:f}"}
-        if more == Usage():
-            log.info("provider_batch_settled", extra=facts)
-        else:
-            log.warning("provider_billed_more", extra=facts)
+            values["answered"], booked = provider_batches.booked(db, batch)
+            settled = self._book(db, batch, ProviderState.SETTLED, _more(billed, booked), **values)
+        facts = {"provider_batch": batch.name, "status": told.status, "lines": values["answered"]}
+        log.info("provider_batch_settled", extra=facts)
         return settled
+
+    def _book(
+        self, db: Connection, batch: ProviderBatch, state: ProviderState, more: Usage, **values: object
+    ) -> ProviderBatch | None:
+        """Move it to a state. Args: more: what was billed beyond the answers."""
+        model, price = self.bill.tariff.api_model(batch.model), self.bill.tariff.api_price(batch.model)
+        cost_usd = cost(price, more, BATCH_TIER)
+        if more != Usage():
+            values["unreturned_usd"] = cost_usd.usd
+        if not provider_batches.move(db, batch, self.id, state, **values):
+            return None
+        if more != Usage():
+            log.warning("provider_billed_more", extra={"provider_batch": batch.name, "usd": f"{cost_usd.usd:f}"})
+            provider_batches.book_unreturned(db, batch, model, more, cost_usd)
+        return provider_batches.find(db, batch.id)
 
     def _settle_page(self, batch: ProviderBatch, page: Sequence[Result], *, has_total: bool) -> None:
         """Args: has_total: the provider says what all lines cost, so that nothing of it is guessed."""
@@ -344,6 +399,8 @@ class BatchTier:
         bill = self.bill.of_one_attempt()
         while True:
             with self.store.begin() as db:
+                if not provider_batches.move(db, batch, self.id, batch.state):
+                    return
                 claims = provider_batches.running(db, batch, None)
                 ends = [(claim, _failed(bill, claim, fault)) for claim in claims]
                 ended = provider_batches.give_back(db, batch, ends, self.paid_pools)
@@ -352,17 +409,28 @@ class BatchTier:
                 return
 
     def _forget(self, batch: ProviderBatch) -> ProviderBatch | None:
-        """Delete the provider's files: nothing of them is needed any more."""
-        files = [batch.file_id] if batch.file_id else []
+        """Delete the provider's files: nothing of them is needed any more. One that may still appear is waited for."""
+        files, more = [batch.file_id] if batch.file_id else [], Usage()
         try:
+            others = self._surplus(batch)
             if batch.provider_id is not None:
                 files += self.api.read(batch.provider_id).file_ids
-            for file_id in files:
-                self.api.delete(file_id)
+            elif _may_appear(batch, others):
+                self._delete(files)
+                return None
+            else:
+                more = self._billed(others)
+            files += [file_id for each in others for file_id in each.file_ids]
+            self._delete(files)
         except EngineUnavailable as error:
             facts = {"provider_batch": batch.name, "files": files, "error": str(error)}
             log.warning("provider_files_not_deleted", extra=facts)
-        return self._to(batch, ProviderState.ENDED)
+        with self.store.begin() as db:
+            return self._book(db, batch, ProviderState.ENDED, more)
+
+    def _delete(self, file_ids: Sequence[str]) -> None:
+        for file_id in file_ids:
+            self.api.delete(file_id)
 
     def _running(self, batch: ProviderBatch) -> Iterator[list[Claim]]:
         """The claims of all its lines, in pages."""
@@ -382,6 +450,20 @@ class BatchTier:
 
 #: The provider has it, and is asked as often as the settings say.
 _THERE = (ProviderState.SENT, ProviderState.SETTLED)
+
+
+def _chosen(found: Sequence[Told], asks: int) -> Told | None:
+    """The first batch that was made and may answer lines. Args: found: newest first."""
+    able = [each for each in found if each.status not in VOID_STATES] or (found if asks < 2 else [])
+    return able[-1] if able else None
+
+
+def _may_appear(batch: ProviderBatch, others: Sequence[Told]) -> bool:
+    """Whether one that was given up may still be made, or ends."""
+    if not batch.asks or batch.asked_at is None:
+        return False
+    since = batch.read_at - batch.asked_at
+    return since < HOLD or (since < LONGEST and not all(each.has_ended for each in others))
 
 
 def _objected(objection: Objection) -> AttemptEnd:

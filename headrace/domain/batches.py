@@ -116,6 +116,7 @@ class ProviderBatch:
         model: what the jobs name, not what the provider calls it.
         file_id, provider_id: what the provider calls the file, and the batch; None before it has them.
         status: the provider's last word.
+        asks: how often the provider may have made it, by calls without an answer or with one; `asked_at` is the last.
         cancel_asked_at: when the provider was asked to cancel it; None: it was not.
         read_at: when this was read, by the database's clock.
         lines: in its file; `answered` of them by the provider.
@@ -134,6 +135,8 @@ class ProviderBatch:
     file_id: str | None = None
     provider_id: str | None = None
     status: str | None = None
+    asks: int = 0
+    asked_at: datetime | None = None
     sent_at: datetime | None = None
     cancel_asked_at: datetime | None = None
     lines: int = 0

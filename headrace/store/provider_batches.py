@@ -51,7 +51,7 @@ _READ = sa.select(
 ).join(batches_table, batches_table.c.id == provider_batches.c.batch_id)
 _SAME = (
     *("id", "batch_id", "app_id", "model", "created_at", "read_at", "file_id", "provider_id", "status"),
-    *("sent_at", "cancel_asked_at", "lines", "answered", "unreturned_usd", "error"),
+    *("asks", "asked_at", "sent_at", "cancel_asked_at", "lines", "answered", "unreturned_usd", "error"),
 )
 
 

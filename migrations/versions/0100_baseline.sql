@@ -457,6 +457,8 @@ CREATE TABLE provider_batches (
     unreturned_usd numeric(18, 9) DEFAULT 0 NOT NULL,
     error text,
     created_at timestamptz DEFAULT now() NOT NULL,
+    asks integer DEFAULT 0 NOT NULL,
+    asked_at timestamptz,
     sent_at timestamptz,
     checked_at timestamptz,
     cancel_asked_at timestamptz,

@@ -35,6 +35,7 @@ class BatchProvider:
         faults: of `FAULTS`, what the next batches meet.
         is_held: batches do not end.
         has_totals: batches say what they bill.
+        hidden: batches that are made, and not listed yet.
         is_away: every call is answered with this status; None: none is.
         calls: method and path of each call.
         billed: the tokens of all batches that have ended: prompt and output.
@@ -50,6 +51,9 @@ class BatchProvider:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: By batch, the lines of its file, which it has read when it is made.
+    lines: dict[str, bytes] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
     billed: list[int] = field(default_factory=lambda: [0, 0])
     made: int = 0
     url: str = ""
@@ -73,7 +77,11 @@ class BatchProvider:
             case "POST", "batches":
                 return self._create(json.loads(raw))
             case "GET", "batches":
-                return _page(self.batches)
+                seen = {name: batch for name, batch in self.batches.items() if name not in self.hidden}
+                for batch in seen.values():
+                    if batch["status"] == "cancelling":
+                        self._looked_at(batch)
+                return _page(seen)
             case "GET", "batches", batch_id if batch_id in self.batches:
                 return 200, self._looked_at(self.batches[batch_id])
             case "POST", "batches", batch_id, "cancel" if batch_id in self.batches:
@@ -111,7 +119,7 @@ class BatchProvider:
             **{"id": self._next("batch"), "object": "batch", "status": "in_progress", "created_at": 1},
             **{"errors": None, "output_file_id": None, "error_file_id": None, "usage": None, **asked},
         }
-        self.batches[made["id"]] = made
+        self.batches[made["id"]], self.lines[made["id"]] = made, self.contents[asked["input_file_id"]]
         return 200, made
 
     def _looked_at(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +135,7 @@ class BatchProvider:
             errors = [{"code": "token_limit_exceeded", "message": "too many", "line": None, "param": None}]
             batch |= {"status": "failed", "errors": {"object": "list", "data": errors}}
             return
-        lines = [json.loads(each) for each in self.contents[batch["input_file_id"]].splitlines()]
+        lines = [json.loads(each) for each in self.lines[batch["id"]].splitlines()]
         run = lines
         if "expires" in self.faults:
             status, run = "expired", lines[: len(lines) // 2]

@@ -178,11 +178,13 @@ class StandIn:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status, answer = stand_in.batches.answer(self.command, self.path, headers, raw)
                 content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                # The client may have given up.
+                with suppress(ConnectionError):
+                    self.send_response(status)
+                    self.send_header("content-type", "application/json")
+                    self.send_header("content-length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
 
             def do_POST(self) -> None:
                 if not self.path.endswith("/chat/completions"):

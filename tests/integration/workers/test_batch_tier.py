@@ -30,8 +30,9 @@ from headrace.tables import provider_batches as table
 from scheduler.rescue import Patience
 from tests.contracts.batch_provider import MORE_TOKENS, BatchProvider
 from tests.contracts.conftest import StandIn
-from workers.batch_tier import LONGEST, BatchTier
+from workers.batch_tier import APPEARS_WITHIN, HOLD, LONGEST, BatchTier
 from workers.engines.openai.batches import BatchApi
+from workers.engines.openai.stream import billed
 from workers.running.bill import Bill
 from workers.running.publisher import Notices
 
@@ -387,7 +388,7 @@ def test_a_worker_that_dies_while_it_reserves_leaves_no_line_without_its_money(
     assert money() == (0, LINE_USD * LINES, LINE_USD * LINES)
 
 
-def test_a_worker_that_lost_its_lease_cancels_the_batch_that_it_made_too_late(
+def test_a_worker_that_lost_its_lease_makes_the_only_batch(
     make_tier: Any,
     gathered: Any,
     provider: BatchProvider,
@@ -398,22 +399,147 @@ def test_a_worker_that_lost_its_lease_cancels_the_batch_that_it_made_too_late(
 ) -> None:
     late, other = make_tier(), make_tier()
     gathered()
-    find, create = late.api.find_batch, late.api.create
+    create = late.api.create
 
     def stalls(name: str, file_id: str) -> Any:
-        """Between its look and its call, another worker takes over, and makes the batch."""
+        """Between its look and its call, another worker takes over, and looks for what this one makes."""
         with store.begin() as db:
             db.execute(sa.update(table).values(lease_until=sa.func.now() - timedelta(seconds=1)))
         go(other, other.send)
         return create(name, file_id)
 
     monkeypatch.setattr(late.api, "create", stalls)
-    assert find("headrace-none") is None
     go(late, late.send)
-    assert [batch["status"] for batch in provider.batches.values()] == ["in_progress", "cancelling"]
-    go(other, other.read, other.read)
+    assert rows(table)[0].state == "uploaded"
+    go(other)
+    assert len(provider.batches) == 1
     assert states(rows) == ["succeeded"] * LINES
     assert money()[0] == 0
+
+
+@pytest.fixture
+def unanswered(tier: BatchTier, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Sends a batch that the provider makes, does not list yet, and gives no answer about."""
+    create = tier.api.create
+
+    def send() -> None:
+        def loses(*given: str) -> Any:
+            provider.hidden.add(create(*given).provider_id)
+            raise billed(EngineFault("The paid API did not answer: APITimeoutError."))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tier.api, "create", loses)
+            go(tier, tier.send)
+
+    return send
+
+
+@pytest.fixture
+def does_not_appear(store: Store) -> Callable[[], None]:
+    """As if it had been looked for as long as it could appear."""
+
+    def end() -> None:
+        with store.begin() as db:
+            db.execute(sa.update(table).values(asked_at=sa.func.now() - APPEARS_WITHIN))
+
+    return end
+
+
+def test_one_whose_create_had_no_answer_is_looked_for_before_another_is_made(
+    tier: BatchTier, gathered: Any, provider: BatchProvider, rows: Any, money: Any, unanswered: Any
+) -> None:
+    gathered()
+    unanswered()
+    go(tier, tier.send, tier.send)
+    assert provider.calls.count("POST /v1/batches") == 1
+    provider.hidden.clear()
+    go(tier)
+    assert states(rows) == ["succeeded"] * LINES
+    assert provider.calls.count("POST /v1/batches") == 1
+    assert money() == (0, LINE_USD * LINES, LINE_USD * LINES)
+    assert billed_usd(provider) == LINE_USD * LINES
+
+
+def test_a_second_one_is_cancelled_and_what_it_cost_is_booked(
+    tier: BatchTier,
+    gathered: Any,
+    provider: BatchProvider,
+    rows: Any,
+    money: Any,
+    unanswered: Any,
+    does_not_appear: Any,
+) -> None:
+    provider.is_held = True
+    gathered()
+    unanswered()
+    does_not_appear()
+    go(tier, tier.send)
+    first, second = provider.batches.values()
+    assert first["input_file_id"] not in provider.files, "one that is made even later fails"
+    assert [row.provider_id for row in rows(table)] == [second["id"]]
+
+    provider.hidden.clear()
+    provider.is_held = False
+    go(tier, tier.read)
+    assert first["status"] == "cancelling"
+    assert second["status"] == "completed"
+    assert states(rows) == ["running"] * LINES
+    go(tier, tier.read, tier.read)
+    assert states(rows) == ["succeeded"] * LINES
+    assert billed_usd(provider) == LINE_USD * (LINES + 1), "it had answered a line"
+    assert money() == (0, billed_usd(provider), billed_usd(provider))
+    [row] = rows(table)
+    assert (row.state, row.answered, row.unreturned_usd) == ("ended", LINES, LINE_USD)
+    assert not provider.files
+
+
+def test_one_that_appears_after_it_was_given_up_is_cancelled_and_what_it_cost_is_booked(
+    tier: BatchTier,
+    gathered: Any,
+    provider: BatchProvider,
+    rows: Any,
+    money: Any,
+    unanswered: Any,
+    does_not_appear: Any,
+    store: Store,
+    app: App,
+) -> None:
+    batch = gathered()
+    unanswered()
+    with store.begin() as db:
+        batches.cancel(db, app.id, batch.id)
+    go(tier, tier.send)
+    assert rows(table)[0].state == "uploaded", "it may run, so it is looked for"
+    does_not_appear()
+    go(tier, tier.send, tier.read)
+    assert rows(table)[0].state == "settled"
+    assert not provider.files
+
+    provider.hidden.clear()
+    go(tier, tier.read)
+    [late] = provider.batches.values()
+    assert late["status"] == "cancelling"
+    with store.begin() as db:
+        db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+    go(tier, tier.read)
+    [row] = rows(table)
+    assert (row.state, row.unreturned_usd) == ("ended", billed_usd(provider))
+    assert money() == (0, LINE_USD, LINE_USD)
+    assert not provider.files
+
+
+@pytest.mark.parametrize(("status", "calls"), [(503, 2), (500, 1)])
+def test_only_one_that_was_surely_not_made_is_asked_for_again_at_once(
+    status: int, calls: int, tier: BatchTier, gathered: Any, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered()
+    create = provider._create
+    with monkeypatch.context() as patch:
+        patch.setattr(provider, "_create", lambda _: (status, {"error": {"message": "no", "code": "away"}}))
+        go(tier, tier.send)
+    assert provider._create == create
+    go(tier, tier.send)
+    assert provider.calls.count("POST /v1/batches") == calls
 
 
 def test_rescue_leaves_the_jobs_at_the_provider_alone(
@@ -506,7 +632,7 @@ def test_one_that_may_have_been_made_is_not_given_up_while_the_provider_refuses_
     def loses(*given: str) -> Any:
         create(*given)
         provider.is_away = 401
-        raise EngineFault("The paid API did not answer.")
+        raise billed(EngineFault("The paid API did not answer."))
 
     with monkeypatch.context() as patch:
         patch.setattr(tier.api, "create", loses)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any, Literal
 from uuid import UUID
 
@@ -30,6 +31,10 @@ ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NAME = "headrace"
 #: The provider's last words about a batch.
 LAST_STATES = frozenset({"completed", "failed", "expired", "cancelled"})
+#: The status of an API that takes no calls just now.
+OVERLOADED = 503
+#: Its words about a batch that answers no line any more.
+VOID_STATES = frozenset({"failed", "cancelling", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +116,23 @@ class BatchApi:
             sent = self._client.files.create(file=(name, content), purpose="batch", timeout=UPLOAD_S)
         return sent.id
 
-    def find_batch(self, name: str) -> Told | None:
-        """The newest batch that was made under this name."""
+    def find_batches(self, name: str) -> list[Told]:
+        """The batches that were made under this name, newest first."""
         with _translated():
-            for no, batch in enumerate(self._client.batches.list(limit=100)):
-                if (batch.metadata or {}).get(NAME) == name:
-                    return _told(batch)
-                if no >= LOOK_THROUGH:
-                    return None
-        return None
+            newest = islice(self._client.batches.list(limit=100), LOOK_THROUGH)
+            return [_told(batch) for batch in newest if (batch.metadata or {}).get(NAME) == name]
 
     def create(self, name: str, file_id: str) -> Told:
-        """Make the batch of a file."""
-        with _translated():
-            return _told(
-                self._client.batches.create(
-                    input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata={NAME: name}
-                )
-            )
+        """Make the batch of a file. It may be made although this raises: then the error's `may_be_billed` is set."""
+        given: dict[str, Any] = {"completion_window": "24h", "metadata": {NAME: name}}
+        try:
+            with _translated():
+                return _told(self._client.batches.create(input_file_id=file_id, endpoint=ENDPOINT, **given))
+        except EngineFault as error:
+            # An API that fails may fail after it has made the batch; one that is overloaded has not begun.
+            cause = error.__cause__
+            error.may_be_billed |= isinstance(cause, openai.InternalServerError) and cause.status_code != OVERLOADED
+            raise
 
     def read(self, provider_id: str) -> Told:
         """What the provider says of a batch now."""

@@ -1,7 +1,8 @@
 """Takes a mechanism of batches away, for a counter-proof: `BATCH_OFF` names it, and this folder is on PYTHONPATH.
 
 Python runs this at its start. `ids`: the id of a line's job is written down only once the job is submitted, four times
-a second, as a process does that keeps what it submits in its memory.
+a second, as a process does that keeps what it submits in its memory. `settlement`: what the provider billed beyond its
+answers is not booked. `lookup`: a batch that may have been made is asked for again at once, and neither is cancelled.
 """
 
 import os
@@ -65,3 +66,11 @@ if os.environ.get("BATCH_OFF") == "forget":  # noqa: TID251 - no setting: the pr
         return db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id.in_(hidden))).rowcount
 
     batches.delete_lines = delete_all
+
+if os.environ.get("BATCH_OFF") == "lookup":  # noqa: TID251 - no setting: the product knows nothing of it.
+    from datetime import timedelta
+
+    from workers import batch_tier
+
+    batch_tier.APPEARS_WITHIN = timedelta(0)
+    batch_tier.BatchTier._surplus = lambda self, batch: []  # type: ignore[method-assign]
