@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from headrace.config import PROJECT_ROOT
+from api.schemas.chat import ChatRequest
+from api.schemas.completions import CompletionRequest
+from api.schemas.openai import TIER_LANES, OpenAIRequest
+from api.schemas.response_request import ResponseRequest
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.policies.webhooks import APP_EVENTS, BUDGET_EVENT, SCALING_EVENT
 
+API_PAGE = PROJECT_ROOT / "docs" / "api.md"
 PAGES = sorted([*PROJECT_ROOT.glob("docs/*.md"), PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md"])
 FOLDERS = sorted(
     path.name for path in PROJECT_ROOT.iterdir() if path.is_dir() and path.name.isidentifier() and path.name != "build"
@@ -88,3 +93,34 @@ def test_the_page_of_webhooks_lists_the_events_that_the_code_sends() -> None:
 
 def test_readme_fits_its_size() -> None:
     assert len((PROJECT_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+@pytest.mark.parametrize(
+    ("call", "request_of"),
+    [("responses", ResponseRequest), ("chat completions", ChatRequest), ("completions", CompletionRequest)],
+)
+def test_the_table_of_openais_fields_says_what_each_call_refuses_and_ignores(
+    call: str, request_of: type[OpenAIRequest]
+) -> None:
+    chapter = API_PAGE.read_text(encoding="utf-8").partition("### What is refused, and what is ignored")[2]
+    row = re.search(rf"^\| {call} \|(.*)\|(.*)\|$", chapter, re.MULTILINE)
+    assert row is not None
+    refused, ignored = (frozenset(re.findall("`(.*?)`", cell)) for cell in row.groups())
+    assert (refused, ignored) == (request_of.UNSUPPORTED.keys(), request_of.IGNORED)
+
+
+def test_the_table_of_lanes_has_each_tier_and_no_call_that_refuses_it() -> None:
+    rows = re.findall(r"^\| (.*) \| (?:lane )?`(high|normal|low)`", API_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {tier: lane for cell, lane in rows for tier in re.findall(r"`(\w+)`", cell) if tier in TIER_LANES}
+    assert listed == TIER_LANES
+    of_chat = ChatRequest.model_json_schema()["properties"]["service_tier"]["anyOf"][0]["enum"]
+    assert TIER_LANES.keys() - of_chat == {"ultrafast"}, "the table says that only responses have it"
+
+
+def test_the_readmes_defaults_are_those_of_the_settings() -> None:
+    chapter = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8").partition("## Three defaults")[2]
+    stated = re.search(r"in each\s+`web` process, ([\d,]+) calls a minute", chapter)
+    assert stated is not None
+    fields = Settings.model_fields
+    assert int(stated[1].replace(",", "")) == fields["calls_per_minute"].default
+    assert f"erased after {fields['keep_texts_days'].default} days" in chapter

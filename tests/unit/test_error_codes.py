@@ -117,6 +117,12 @@ def test_each_code_of_a_page_is_in_the_code() -> None:
     assert of_pages() - literals() == set()
 
 
+def test_no_page_shows_a_code_that_no_app_sees() -> None:
+    shown = re.compile(rf"\b({'|'.join(code for code in UNSEEN if '_' in code)})\b")
+    pages = (PROJECT_ROOT / "docs" / f"{name}.md" for name in ("analytics", "api", "batches", "guide", "questions"))
+    assert [found for page in pages for found in shown.findall(page.read_text(encoding="utf-8"))] == []
+
+
 def test_each_reason_of_a_429_is_on_the_page_and_in_the_code() -> None:
     listed = column("api.md", "## Limits and 429", 1)
     # `api.reading` puts them together.

@@ -30,8 +30,8 @@ _HEAD = """\
 `bin/headrace analyst --page` makes this page from the comments in the database; do not edit it.
 
 The role of analysts reads these views and tables, and these columns of them ([analytics.md](analytics.md)). Days, hours
-and months are those of UTC. An amount is in USD, a time that ends in `_s` in seconds. The HTTP API calls `state`
-`status`, `finish_by` `deadline`, and `public_id` `id`; all other names are the same in SQL, HTTP and metrics.
+and months are those of UTC. An amount is in USD, a time that ends in `_s` in seconds. The HTTP API has
+some of them under other names, such as `status` for `state`, `deadline` for `finish_by`, and `id` for `public_id`.
 
 ## Columns in several views
 

@@ -149,7 +149,7 @@ class Draw:
         job |= {"overflow": "allow", "model_requested": MODEL, "background": True, "max_tokens": 2048}
         job |= {"prompt_tokens": prompt, "end_user": request.end_user, "created_at": request.at, "attempt": 1 + lost}
         job |= {"start_by": request.at + timedelta(minutes=10), "started_at": started, "ended_at": ended}
-        job |= {"error_code": "engine_error" if state == "failed" else None}
+        job |= {"error_code": "engine_fault" if state == "failed" else None}
         job |= {"metadata": {"feature": FEATURES[request.app][number % 5]} if number % 9 else {}}
         if state == "expired":
             self.jobs.append(job | {"attempt": 0, "started_at": None})
