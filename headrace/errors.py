@@ -312,9 +312,12 @@ class EngineError(HeadraceError):
         billed_tokens: for what it charges, if it said so, in the tier `billed_tier`.
         retry_after_s: how long the engine asks callers to wait; None if it does not say.
         rates: the rate limits that a paid API reported; None if it reported none.
+        cause: how a paid API failed, in a few words for every operator: its status and its error's code, or why it did
+            not answer. Never its message, which may quote the prompt or the account. None for other engines.
     """
 
     code = "engine_error"
+    cause: str | None = None
     may_be_billed = False
     billed_tokens: BilledTokens | None = None
     billed_tier: str | None = None

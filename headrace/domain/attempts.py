@@ -127,6 +127,7 @@ class AttemptEnd:
     api_usd: Decimal | None = None
     error_code: str | None = None
     error_message: str | None = None
+    error_cause: str | None = None
     host_id: str | None = None
     preemptions: int = 0
     estimated: bool = False

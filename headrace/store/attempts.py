@@ -231,6 +231,7 @@ def _recorded(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "kind": end.kind,
         "outcome": end.outcome,
         "error_code": end.error_code,
+        "error_cause": end.error_cause,
         "prompt_tokens": end.usage.prompt_tokens,
         "cached_tokens": end.usage.cached_tokens,
         "output_tokens": end.usage.output_tokens,

@@ -213,6 +213,7 @@ attempts = sa.Table(
         comment="What its call to the paid API may still cost, and holds of its budgets; 0 once that is settled.",
     ),
     sa.Column("escalated_by", sa.Text, comment="What called its answer bad: length, refusal, format, logprob."),
+    sa.Column("error_cause", sa.Text, comment="How the paid API failed: its status and error code, or no answer."),
     one_of("outcome", ("succeeded", "failed", "aborted", "lost"), "outcome"),
     postgresql_partition_by="RANGE (job_id)",
 )

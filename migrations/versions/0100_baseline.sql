@@ -223,6 +223,7 @@ CREATE TABLE attempts (
     preemptions integer DEFAULT 0 NOT NULL,
     reserved_usd numeric(18, 9) DEFAULT 0 NOT NULL,
     escalated_by text,
+    error_cause text,
     CONSTRAINT pk_attempts PRIMARY KEY (job_id, number),
     CONSTRAINT ck_attempts_outcome CHECK (outcome IN ('succeeded', 'failed', 'aborted', 'lost'))
 ) PARTITION BY RANGE (job_id);

@@ -23,6 +23,7 @@ from headrace.domain.prompts.tools import ToolCall, ToolCallPiece, Tools
 from headrace.errors import (
     ConfigError,
     EngineBusy,
+    EngineError,
     EngineFault,
     EngineUnavailable,
     ModelUnavailable,
@@ -210,6 +211,25 @@ def test_a_code_can_be_stored_whatever_it_is(stand_in: Any, engine: OpenAIEngine
     with pytest.raises(EngineUnavailable, match=r"403 \(a\ufffdbc+\)") as caught:
         engine.generate(REQUEST)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "cause"),
+    [
+        (500, "engine_overloaded", "server_error", "500 engine_overloaded"),
+        (503, None, "server_error", "503 server_error"),
+        (401, "invalid_api_key", "invalid_request_error", "401 invalid_api_key"),
+        (400, "sk-Proj-1234", "hello there", "400"),
+        (429, None, None, "429"),
+    ],
+)
+def test_the_cause_of_an_error_is_its_status_and_code_and_none_of_its_words(
+    stand_in: Any, engine: OpenAIEngine, status: int, code: Any, kind: Any, cause: str
+) -> None:
+    stand_in.script.append((status, {"error": {"message": "hello there", "type": kind, "param": None, "code": code}}))
+    with pytest.raises(EngineError) as failed:
+        engine.generate(REQUEST)
+    assert failed.value.cause == cause
 
 
 def test_a_connection_that_is_dropped_is_a_fault(stand_in: Any, engine: OpenAIEngine) -> None:

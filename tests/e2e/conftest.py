@@ -1,6 +1,7 @@
 """A whole stack of real processes, and the ways to look at it: HTTP, SQL, Redis, and the table of processes."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL
 from headrace.stack.child import read_procfile
 from headrace.stack.demo_servers import Receiver
+from headrace.stack.install import Checkout
 from headrace.stack.stack import Stack
 from tests.waiting import until
 
@@ -76,6 +78,12 @@ class System:
         """The rows of a query, from a connection of its own: servers may have been restarted since the last."""
         with psycopg.connect(self._database_url, autocommit=True, row_factory=dict_row) as db:
             return db.execute(query, values).fetchall()
+
+    def operate(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `headrace` as an operator of this stack does."""
+        env = os.environ | {"HEADRACE_STATE": str(self.stack.state_dir)}  # noqa: TID251 - it is handed on whole.
+        command = [str(Checkout(PROJECT_ROOT).venv / "bin" / "headrace"), *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False, **options)
 
     def count(self, state: str) -> int:
         """How many jobs are in this state."""

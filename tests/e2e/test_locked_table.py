@@ -2,8 +2,6 @@
 
 import html
 import json
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +9,6 @@ from typing import Any
 import httpx2
 import psycopg
 
-from headrace.config import PROJECT_ROOT
-from headrace.stack.install import Checkout
 from tests.integration.ops.browser import PASSWORD, TOKEN
 
 #: The lock lasts more than twice as long as a process may be silent. The setting's default is 60 s; with it the lock
@@ -21,17 +17,10 @@ HUNG_AFTER_S, LOCKED_S = 10, 24
 HOLDER = "a-forgotten-psql"
 
 
-def headrace(system: Any, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command as an operator of this stack does."""
-    env = os.environ | {"HEADRACE_STATE": str(system.stack.state_dir)}  # noqa: TID251 - it is handed on whole.
-    command = [str(Checkout(PROJECT_ROOT).venv / "bin" / "headrace"), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, **options)
-
-
 @contextmanager
 def pages(system: Any) -> Iterator[httpx2.Client]:
     """The operators' pages, after a login."""
-    made = headrace(system, "operators", "create", "ann", "--role", "viewer", input=PASSWORD)
+    made = system.operate("operators", "create", "ann", "--role", "viewer", input=PASSWORD)
     assert made.returncode == 0, made.stderr
     with httpx2.Client(base_url=system.stack.report.ops_url, timeout=60) as client:
         token = TOKEN.search(client.get("/ops/login").text)
@@ -51,13 +40,15 @@ def test_a_lock_of_jobs_kills_no_process_and_the_page_and_status_name_its_holder
     with pages(system) as browser, psycopg.connect(url, application_name=HOLDER) as holder:
         running = system.submit()
         wait_until(lambda: system.count("running"), "a job runs")
+        # `headrace up` ends a session that is idle in a transaction after a minute; another Postgres never does.
+        holder.execute("SET idle_in_transaction_session_timeout = 0")
         holder.execute("LOCK TABLE jobs")
         pid = holder.info.backend_pid
         held = f"SELECT now() - xact_start > interval '{LOCKED_S} s' AS held FROM pg_stat_activity WHERE pid = {pid}"
         wait_until(lambda: system.sql(held)[0]["held"], "the lock has lasted long")
 
-        page, told = browser.get("/ops/"), headrace(system, "status")
-        as_json = headrace(system, "status", "--json").stdout
+        page, told = browser.get("/ops/"), system.operate("status")
+        as_json = system.operate("status", "--json").stdout
         metrics = httpx2.get(system.stack.report.metrics_urls["control"], timeout=10).text
 
     assert {job["status"] for job in system.all_ended([running, system.submit()])} == {"succeeded"}

@@ -90,6 +90,21 @@ def test_a_rate_limit_of_the_provider_costs_nothing_and_is_not_counted(system: A
     assert system.bills([job["id"]]) == [("api", 1)]
 
 
+def test_an_error_of_the_provider_is_on_the_attempt_for_every_operator_and_its_words_are_not(
+    system: Any, provider: StandIn
+) -> None:
+    error = {"message": "hello there, sk-test!", "type": "server_error", "param": None, "code": "engine_overloaded"}
+    provider.script += [(500, {"error": error})]
+    job = system.ended(system.submit(prompt="hello there", overflow="only"))
+
+    assert (job["status"], job["attempts"]) == ("succeeded", 2)
+    shown = system.operate("jobs", "show", job["id"])
+    assert shown.returncode == 0, shown.stderr
+    assert "error_code=engine_fault error_cause=500 engine_overloaded" in " ".join(shown.stdout.split())
+    assert "hello there" not in shown.stdout
+    assert "sk-test" not in shown.stdout
+
+
 def test_without_money_the_door_says_so_and_other_jobs_stay_in_their_pool(
     system: Any, wait_until: Callable[..., None]
 ) -> None:

@@ -89,6 +89,9 @@ class Bill:
 
     def of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:
         """The bill of an attempt without an answer. Its cost is waste, because the job got no result."""
+        return replace(self._of_failure(claim, error, engine_s), error_cause=error.cause)
+
+    def _of_failure(self, claim: Claim, error: EngineError, engine_s: float) -> AttemptEnd:
         if isinstance(error, EngineCrash):
             usage = Usage(claim.prompt_tokens, error.made_tokens)
             spent = self._price(claim, usage)

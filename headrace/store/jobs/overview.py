@@ -240,7 +240,10 @@ def _deeds(db: Connection, job: Row[Any]) -> list[Entry]:
 
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
-_ENDED = ("outcome", "error_code", "model_served", *_TOKENS, "engine_s", "first_token_s", "preemptions", "reserved_usd")
+_ENDED = (
+    *("outcome", "error_code", "error_cause", "model_served", *_TOKENS, "engine_s", "first_token_s", "preemptions"),
+    "reserved_usd",
+)
 _CHARGED = (
     *("kind", "attempt", "model", "host_id", *_TOKENS, "engine_s", "usd", "idle_usd", "api_usd", "saved_usd"),
     "price_version",

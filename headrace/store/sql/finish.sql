@@ -12,7 +12,7 @@ WITH given AS (
         finish_reason text, prompt_tokens int, cached_tokens int, output_tokens int, reasoning_tokens int,
         original_tokens int, engine_s float8, first_token_s float8, preemptions int, kv_token_s float8, usd numeric,
         charged_usd numeric, price_version text, api_usd numeric, estimated boolean, saved_usd numeric, reason text,
-        escalated_by text, answer text, logprobs_json json, reasoning text, tool_calls jsonb, choices json
+        escalated_by text, error_cause text, answer text, logprobs_json json, reasoning text, tool_calls jsonb, choices json
     )
     -- Always true: see claim.sql.
     WHERE enqueue_no BETWEEN 0 AND 2147483647
@@ -38,6 +38,7 @@ WITH given AS (
     UPDATE attempts
     SET ended_at = now(), outcome = held.outcome, error_code = held.error_code, model_served = held.model_served,
         first_token_s = held.first_token_s, preemptions = held.preemptions, escalated_by = held.escalated_by,
+        error_cause = held.error_cause,
         prompt_tokens = held.prompt_tokens, cached_tokens = held.cached_tokens, output_tokens = held.output_tokens,
         engine_s = held.engine_s
     FROM held

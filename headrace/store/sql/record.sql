@@ -8,7 +8,8 @@ WITH given AS (
         job_id uuid, attempt int, enqueue_no int, app_id uuid, end_user text, pool text, model text, model_served text,
         host_id text, kind text, outcome text, error_code text, prompt_tokens int, cached_tokens int,
         output_tokens int, engine_s float8, first_token_s float8, preemptions int, kv_token_s float8, usd numeric,
-        price_version text, api_usd numeric, estimated boolean, saved_usd numeric, reason text, escalated_by text
+        price_version text, api_usd numeric, estimated boolean, saved_usd numeric, reason text, escalated_by text,
+        error_cause text
     )
     -- Always true: see claim.sql.
     WHERE enqueue_no BETWEEN 0 AND 2147483647
@@ -16,6 +17,7 @@ WITH given AS (
     UPDATE attempts
     SET ended_at = now(), outcome = given.outcome, error_code = given.error_code, model_served = given.model_served,
         first_token_s = given.first_token_s, preemptions = given.preemptions, escalated_by = given.escalated_by,
+        error_cause = given.error_cause,
         prompt_tokens = given.prompt_tokens, cached_tokens = given.cached_tokens, output_tokens = given.output_tokens,
         engine_s = given.engine_s
     FROM given

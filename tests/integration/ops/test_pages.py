@@ -130,6 +130,14 @@ def test_an_admin_reads_a_job_s_texts(admin: Browser, full: list[UUID], store: S
         assert part in text
 
 
+def test_a_viewer_sees_on_the_attempt_how_the_paid_api_failed(
+    viewer: Browser, full: list[UUID], query: Callable[..., object]
+) -> None:
+    cause = "UPDATE attempts SET error_code = 'engine_fault', error_cause = '503 server_error', ended_at = now()"
+    query(f"{cause} WHERE job_id = :job", job=full[0])
+    assert "engine_fault: 503 server_error" in viewer.get(f"/jobs/{show_id(full[0])}").text
+
+
 def test_a_webhook_s_host_is_shown_to_all_and_its_url_to_an_admin(
     browser_of: Callable[[Role], Browser], full: list[UUID]
 ) -> None:

@@ -4,6 +4,7 @@ Knows nothing of budgets, prices or queues. The only importer of `openai` among 
 """
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import AsyncIterable, Iterator
@@ -77,6 +78,8 @@ _FLEX_S = 900.0
 _END_S = 5.0
 #: The most characters of an error's code that a message quotes.
 _LONGEST_CODE = 64
+#: A code that every operator may see: no key and no text looks like it.
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: Statuses of a gateway: the API behind it may have answered, and billed, the call. The last two are Cloudflare's own,
 #: for a malformed and for a late answer. Its other statuses mean that it did not reach the API.
 #: Source: Cloudflare's documentation, "5xx errors".
@@ -292,6 +295,13 @@ def _cut_short(loop: asyncio.AbstractEventLoop) -> None:
 
 def from_status(error: openai.APIStatusError) -> EngineError:
     """The error for an answer without success. If the API itself answered, it generated nothing."""
+    found = _of_status(error)
+    code = next((each for each in (error.code, error.type) if _IDENTIFIER.fullmatch(str(each or ""))), "")
+    found.cause = f"{error.status_code} {code}".rstrip()
+    return found
+
+
+def _of_status(error: openai.APIStatusError) -> EngineError:
     status, code = error.status_code, storable(error.code or "")[:_LONGEST_CODE]
     if status in _REJECTED:
         return PromptRejected(f"The paid API rejected the request: {error.message}", param=error.param)
@@ -308,8 +318,9 @@ def from_status(error: openai.APIStatusError) -> EngineError:
 
 
 def from_failure(error: Exception) -> EngineError:
-    what = f"The paid API did not answer: {type(error).__name__}."
-    return EngineFault(what) if any(isinstance(each, _UNSENT) for each in _causes(error)) else billed(EngineFault(what))
+    found = EngineFault(f"The paid API did not answer: {type(error).__name__}.")
+    found.cause = f"no answer: {type(error).__name__}"
+    return found if any(isinstance(each, _UNSENT) for each in _causes(error)) else billed(found)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

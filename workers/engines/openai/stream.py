@@ -153,7 +153,9 @@ class ChatCall:
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Read a chunk. Raises: EngineFault: it reports an error. KeyError or a similar error: it is malformed."""
         if chunk.get("error"):
-            raise billed(EngineFault("The paid API reported an error in the middle of its answer."))
+            fault = EngineFault("The paid API reported an error in the middle of its answer.")
+            fault.cause = "an error in its answer"
+            raise billed(fault)
         self.model = _text(chunk, "model") or self.model
         self.tier = _text(chunk, "service_tier") or self.tier
         if counts := chunk.get("usage"):
