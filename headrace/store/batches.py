@@ -50,7 +50,7 @@ _WAITS = {"state": LineState.WAITING, "provider_batch_id": None}
 _TAKE = Statement("take_lines")
 _COLUMNS = (batches, sa.func.now().label("read_at"))
 #: Of a line that will never run.
-_WITHOUT_REQUEST = {"body": DROPPED, "prefix": ""}
+WITHOUT_REQUEST = {"body": DROPPED, "prefix": ""}
 #: What became of a job's line. A job that was cancelled by itself has failed as a line.
 _LINE_STATES: Mapping[str, LineState] = {
     JobState.SUCCEEDED: LineState.SUCCEEDED,
@@ -270,7 +270,7 @@ def refuse(db: Connection, line: Line, status: int, body: str) -> bool:
     Returns: False if it has a job, which answers it: an earlier submit of the line made it.
     """
     these = (batch_lines.c.batch_id == line.batch_id, batch_lines.c.number == line.number, IS_SUBMITTED)
-    values = {"state": LineState.FAILED, "status_code": status, "refusal": body, "job_id": None, **_WITHOUT_REQUEST}
+    values = {"state": LineState.FAILED, "status_code": status, "refusal": body, "job_id": None, **WITHOUT_REQUEST}
     ended = sa.update(batch_lines).where(*these, ~_has_job(line.batch_id)).values(values)
     if not db.execute(ended).rowcount:
         return False
@@ -326,7 +326,7 @@ def settle(db: Connection, batch_id: UUID, endpoint: str, *, is_cancelling: bool
         if state is LineState.SUCCEEDED:
             values |= {"body": left_of_answered(endpoint), "prefix": ""}
         elif state is not LineState.FAILED:
-            values |= _WITHOUT_REQUEST
+            values |= WITHOUT_REQUEST
         db.execute(sa.update(batch_lines).where(*these).values(values))
     if rows:
         answered = [row for row in rows if row.state == JobState.SUCCEEDED]
@@ -351,7 +351,7 @@ def end_waiting(db: Connection, batch_id: UUID, state: LineState) -> int:
     begun = sa.update(batch_lines).where(*these, batch_lines.c.job_id.is_not(None), _has_job(batch_id))
     db.execute(begun.values(state=LineState.SUBMITTED))
     ended = db.execute(
-        sa.update(batch_lines).where(*these).values(state=state, job_id=None, **_WITHOUT_REQUEST)
+        sa.update(batch_lines).where(*these).values(state=state, job_id=None, **WITHOUT_REQUEST)
     ).rowcount
     if ended:
         _count(db, batch_id, failed=ended)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -38,6 +38,9 @@ class Address:
 
     def call(self, method: str, path: str, **options: Any) -> httpx2.Response:
         return self._http.request(method, path, **options)
+
+    def stream(self, path: str) -> AbstractContextManager[httpx2.Response]:
+        return self._http.stream("GET", path)
 
     def upload(self, content: bytes) -> httpx2.Response:
         return self.call("POST", "/v1/files", data={"purpose": "batch"}, files={"file": ("lines.jsonl", content)})
@@ -145,6 +148,32 @@ def test_results_without_an_answer_load_no_request(serve: Callable[..., tuple[Ad
         assert len(reply.text.splitlines()) == 8
         assert len(reply.content) < 8 * 1024
     assert most_memory(pid) - before < 24 * MIB
+
+
+def test_large_answers_are_read_a_few_at_a_time(
+    serve: Callable[..., tuple[Address, int]],
+    runner: Runner,
+    finish: Callable[..., None],
+    query: Callable[..., Any],
+) -> None:
+    api, pid = serve()
+    made = api.batch(lines(24, "Why?")).json()["id"]
+    for _ in range(2):
+        step(runner)
+    ids = [job_id for (job_id,) in query("SELECT id FROM jobs")]
+    assert len(ids) == 24
+    finish(ids[0], "Short.")
+    step(runner)
+    path = f"/v1/batches/{made}/results"
+    assert len(api.call("GET", path).raise_for_status().text.splitlines()) == 1
+    for job_id in ids[1:]:
+        finish(job_id, "a" * 2 * MIB)
+    step(runner)
+    before = most_memory(pid)
+    with api.stream(path) as reply:
+        sent = sum(map(len, reply.iter_raw()))
+    assert sent > 23 * 2 * MIB
+    assert most_memory(pid) - before < 60 * MIB
 
 
 def refused(reply: httpx2.Response) -> tuple[int, str, str]:
