@@ -46,6 +46,7 @@ OFF_BY_SETTINGS: Mapping[str, Mapping[str, str]] = {
 #: The mechanisms that `neighbour/off` takes away, and those that settings do.
 OFF = (
     *("encoding", "values", "checksum", "waits", "judge", "checking", "process", "logins", "readiness"),
+    *("heads", "idle", "downloads", "turns", "requests", "pages"),
     *OFF_BY_SETTINGS,
 )
 #: The own pool, and the length of an answer that nothing cuts short.
@@ -119,7 +120,7 @@ class Arm:
         counts: what became of all jobs.
         good: the same for the good apps alone.
         peak_mib: the most memory that a process has had, by its name.
-        lines_mib: what Postgres keeps of batches' lines.
+        lines_mib: the requests of batches' lines in Postgres, before it compresses them.
     """
 
     answer_p95_s: float
@@ -275,7 +276,7 @@ def _arm(bed: Testbed, told: Told, attacked: Mapping[str, Any], arrived: list[fl
         bed.count(),
         dict(states),
         {name: _peak_mib(bed.stack.report.pids[name]) for name in ("web", "batches")},
-        bed.sql("SELECT pg_total_relation_size('batch_lines') / 1048576")[0][0],
+        int(bed.sql("SELECT coalesce(sum(octet_length(body)), 0) / 1048576 FROM batch_lines")[0][0]),
     )
 
 
@@ -378,6 +379,14 @@ def main(seconds: float, only: tuple[str, ...], off: tuple[str, ...], file: Path
     bin/headrace python benchmarks/bad_neighbour.py --only wrong_bodies --off calls
     bin/headrace python benchmarks/bad_neighbour.py --off checking
     bin/headrace python benchmarks/bad_neighbour.py --only readiness --off readiness
+    bin/headrace python benchmarks/bad_neighbour.py --only conditions --off heads
+    bin/headrace python benchmarks/bad_neighbour.py --only boundaries --off heads
+    bin/headrace python benchmarks/bad_neighbour.py --only long_queries --off heads
+    bin/headrace python benchmarks/bad_neighbour.py --only half_requests --off idle
+    bin/headrace python benchmarks/bad_neighbour.py --only slow_readers --off downloads
+    bin/headrace python benchmarks/bad_neighbour.py --only dear_lines --only cancels --only blank_lines --off turns
+    bin/headrace python benchmarks/bad_neighbour.py --only retries --off requests
+    bin/headrace python benchmarks/bad_neighbour.py --only fat_results --off pages
     """
     arms = run(seconds, off, {name: rate if not only or name in only else 0.0 for name, rate in RATES.items()})
     show(arms)

@@ -25,7 +25,7 @@ class Heads(Sender):
         super().__init__(orders)
         self._match = ",".join(f'"{number}"' for number in range(MATCH_BYTES // 8))
         self._query = "&".join(f"f{number}=" for number in range(QUERY_BYTES // 8))
-        self._half = Held(orders.at_once["half_requests"])
+        self._half = Held(orders.at_once["half_requests"], until_closed=True)
 
     def kinds(self) -> dict[str, Callable[[], int]]:
         """The attacks, by name."""
@@ -55,7 +55,7 @@ class Heads(Sender):
         return self._send("GET", f"/v1/files?{query}", b"", self._orders.key)
 
     def half_request(self) -> int:
-        """A head that does not end. As many as came at once are kept open."""
+        """A head that does not end. As many as came at once are open; new ones replace those that the server closes."""
         if not self._orders.is_hostile:
             return self._send("GET", "/healthz", b"", "")
         self._half.open(self._orders.host, self._orders.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")

@@ -43,7 +43,7 @@ class Lines(Sender):
         #: Batches to be cancelled, the oldest first.
         self._open: deque[str] = deque()
         self._retried: deque[str] = deque()
-        self._slow = Held(orders.at_once["slow_readers"])
+        self._slow = Held(orders.at_once["slow_readers"], until_closed=True)
 
     def kinds(self) -> dict[str, Callable[[], int]]:
         """The attacks, by name."""
@@ -63,19 +63,15 @@ class Lines(Sender):
             "dear_lines": lambda: _lines(DEAR_LINES, DEAR_CHARS if hostile else 2),
             "cancels": lambda: _lines(MANY_LINES if hostile else 1, 2),
             "blank_lines": lambda: (*_lines(1, 2), *(_blank() if hostile else ())),
-            # Not streamed by any batch, so that each ends as soon as it is submitted.
             "fat_results": lambda: _lines(FAT_LINES, FAT_CHARS if hostile else 2, begins="\N{GRINNING FACE}"),
             "slow_readers": lambda: [b" " * (DOWNLOAD_BYTES if hostile else 100)],
             "retries": lambda: _lines(KEPT_LINES, KEPT_CHARS if hostile else 2),
         }
         self._files = {name: self._upload(make()) for name, make in makers.items() if name in wanted}
-        if "fat_results" in wanted:
-            self._batches["fat_results"] = self._ended(self._create("fat_results"))
-        if "retries" in wanted:
-            made = self._create("retries", is_later=True)
-            self._begun(made)
+        for name in wanted.intersection(("fat_results", "retries")):
+            made = self._begun(self._create(name, is_later=True))
             self._post(f"/v1/batches/{made}/cancel", b"")
-            self._batches["retries"] = self._ended(made)
+            self._batches[name] = self._until(made, ("cancelled",))
         if "cancels" in wanted:
             self._open = deque(self._create("cancels", is_later=True) for _ in range(self._orders.at_once["cancels"]))
             for each in self._open:
@@ -146,10 +142,7 @@ class Lines(Sender):
         return str(body["id"])
 
     def _begun(self, batch_id: str) -> str:
-        return self._until(batch_id, ("in_progress", "finalizing", "completed"))
-
-    def _ended(self, batch_id: str) -> str:
-        return self._until(batch_id, ("completed", "cancelled"))
+        return self._until(batch_id, ("in_progress",))
 
     def _until(self, batch_id: str, states: tuple[str, ...]) -> str:
         """The id, once the batch is in one of these states."""
@@ -173,17 +166,10 @@ class Lines(Sender):
 
 
 def _lines(count: int, chars: int, begins: str = "") -> Iterator[bytes]:
-    """Lines of a batch, each a prompt of letters at random.
-
-    Args: begins: how the prompt begins. Such a line is refused when it is submitted, for asking for a stream.
-    """
+    """Lines of a batch, each a prompt of letters at random. Args: begins: how each begins."""
     for number in range(count):
         letters = begins + base64.b32encode(os.urandom(chars * 5 // 8 + 1)).decode()[:chars]
-        body = {
-            "messages": [{"role": "user", "content": letters}],
-            "max_tokens": 1,
-            **({"stream": True} if begins else {}),
-        }
+        body = {"messages": [{"role": "user", "content": letters}], "max_tokens": 1}
         line = {"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": body}
         yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
 

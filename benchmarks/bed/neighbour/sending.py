@@ -76,17 +76,25 @@ class Sender:
 
 
 class Held:
-    """Connections that stay open: of so many, the oldest goes for a new one. Safe for many threads."""
+    """Connections that stay open. Safe for many threads."""
 
-    def __init__(self, count: int) -> None:
-        """Open none yet."""
-        self._count = count
+    def __init__(self, count: int, *, until_closed: bool = False) -> None:
+        """Open none yet.
+
+        Args: until_closed: once so many are open, a new one is opened when the server has closed one; else the oldest
+            goes for it.
+        """
+        self._count, self._until_closed = count, until_closed
         self._open: deque[socket.socket] = deque()
 
     def open(self, host: str, port: int, head: bytes, receive_bytes: int | None = None) -> None:
         """Open one more, and send a request's beginning. Args: receive_bytes: the kernel's room for its answer."""
         if len(self._open) >= self._count:
-            self._open.popleft().close()
+            oldest = self._open.popleft()
+            if self._until_closed and _is_open(oldest):
+                self._open.append(oldest)
+                return
+            oldest.close()
         connection = socket.socket()
         if receive_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -101,6 +109,16 @@ class Held:
         for connection in list(self._open):
             with suppress(OSError):
                 connection.recv(size, socket.MSG_DONTWAIT)
+
+
+def _is_open(connection: socket.socket) -> bool:
+    """Whether the server has neither closed it nor answered."""
+    try:
+        return bool(connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def job(prompt: str, max_tokens: int, **more: Any) -> bytes:

@@ -5,10 +5,15 @@ body's values are counted when all of them have been read; `checksum`: every key
 app may hold all the waits of a process, and an abandoned one is held until its job has ended; `judge`: an answer is
 judged by a schema's patterns whatever that takes; `checking`: as many bodies are checked at once as come; `process`:
 the API serves the operators' pages too; `logins`: as many passwords are compared at once as come; `readiness`: each
-call checks everything anew.
+call checks everything anew; `heads`: a head has as much room as the server gives by default, and its parts any length;
+`idle`: a head may take the server's default time; `downloads`: one app may hold all slots of files, however slowly it
+reads; `turns`: the process of batches takes each step with whole batches, and submits lines in rounds of any size;
+`requests`: a line keeps its request when it will never run; `pages`: a page of results is read with all requests,
+which stay.
 """
 
 import os
+import sys
 
 OFF = os.environ.get("NEIGHBOUR_OFF", "").split(",")  # noqa: TID251 - no setting: the product knows nothing of it.
 
@@ -109,3 +114,63 @@ if "readiness" in OFF:
 
     health.revisions.newest = health.revisions.newest.__wrapped__  # type: ignore[assignment]
     health.Readiness.report = health.Readiness.check  # type: ignore[method-assign]
+
+
+def drop(option: str) -> None:
+    """Take an option of this process's command line away, with its value."""
+    if option in sys.argv:
+        at = sys.argv.index(option)
+        del sys.argv[at : at + 2]
+
+
+if "heads" in OFF:
+    from api.handlers import files, submitting
+    from headrace import http
+
+    drop("--http1-buffer-size")
+    http.PARSED_BYTES = {}
+    files.BOUNDARY_CHARS_LIMIT = files.PART_HEAD_BYTES = submitting.QUERY_FIELDS_LIMIT = 2**30
+if "idle" in OFF:
+    drop("--http1-header-read-timeout")
+if "downloads" in OFF:
+    import api.app
+    from api.mounts import exchange
+
+    async def send(self: exchange.Exchange, data: bytes) -> None:
+        """Wait for the client as long as it takes."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    api.app.FILE_SHARE = 1.0
+    exchange.Exchange.send = send  # type: ignore[method-assign]
+if "turns" in OFF:
+    from collections.abc import Callable
+
+    from api.batches import feeding, runner
+    from headrace.domain.batches import Batch
+
+    def take(self: runner.Turns, due: Callable[[], list[Batch]]) -> int:
+        """Each batch to its end, one after the other."""
+        return sum(sum(self._step(batch)) for batch in due())
+
+    runner.Turns.take = take  # type: ignore[method-assign]
+    feeding.APP_BYTES = feeding.BYTES = feeding.LONG_CHARS = 2**40
+    feeding.ROUND_S = 3600.0
+if "requests" in OFF or "pages" in OFF:
+    from headrace.store import batches
+
+    batches._WITHOUT_REQUEST = {}
+if "pages" in OFF:
+    from sqlalchemy import Connection
+
+    from headrace.domain.batches import Batch, Line
+    from headrace.store import line_texts
+
+    def ended(db: Connection, batch: Batch, after: int, limit: int, *, has_tools: bool) -> list[Line]:
+        """A page by lines alone, with their requests."""
+        lines = line_texts.batch_lines
+        has_ended = (lines.c.state + "").not_in(["waiting", "submitted"])
+        columns = (*line_texts._COLUMNS, *line_texts._REFUSAL, lines.c.body)
+        found = line_texts.sa.select(*columns).where(lines.c.batch_id == batch.id, lines.c.number > after, has_ended)
+        return [line_texts.line_of(batch.id, row) for row in db.execute(found.order_by(lines.c.number).limit(limit))]
+
+    line_texts.ended = ended
