@@ -38,6 +38,7 @@ SAYS = {
     "Be called when it is done": rf"(?=.*resp_)(?=.*{OPEN})",
     NO_ROOM: OPEN,
     "Send it twice, get it once": r'^("id":")?(resp_\w{32})\n("id":")?\2\n$',
+    "Get JSON of a schema": r"(?=.*country)(?=.*capital)",
     "Let the model call your functions": r"\[simulated\] |function_call.*weather",
     "Many prompts: a batch": r"(?=.*batch_)(?=.*validating)",
 }
@@ -118,6 +119,17 @@ def test_typescript_finds_no_fault(tmp_path: Path) -> None:
     assert not checked_types(programs, tmp_path)
     (tmp_path / "node_modules").unlink()
     assert "TS2322" in checked_types({"wrong": "const number: number = 'one'; export {};"}, tmp_path)
+
+
+def test_snippets_that_show_an_answer_ask_for_the_likeliest_one() -> None:
+    """Otherwise the demo's small model answers with gibberish at times."""
+    chapters = [heading for heading, said in SAYS.items() if "simulated" in said or "country" in said]
+    assert len(chapters) == 5
+    showing = [each.text for each in SNIPPETS if each.heading in chapters]
+    showing += [
+        each.text for each in snippets("README.md") if each.heading == "Ten lines of SDK" and "capital" in each.text
+    ]
+    assert [text for text in (*showing, *FILE.splitlines()) if "temperature" not in text] == []
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda each: f"{each.heading}-{each.language}")

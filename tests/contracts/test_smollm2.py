@@ -67,6 +67,17 @@ def test_it_knows_the_capital_of_france(engine: Engine) -> None:
     assert generation.model_served == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def test_it_fills_a_schema_with_values_and_not_with_white_space(engine: Engine) -> None:
+    fields = {name: {"type": "string"} for name in ("country", "capital")}
+    schema = {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
+    shape = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+    sampling = Sampling(128, temperature=0.0, response_format=shape)
+    for question in ("Describe Paris.", "What is the capital of France?"):
+        generation = engine.generate(GenerationRequest(question, (Message("user", question),), sampling))
+        assert generation.finish_reason == "stop", generation.text
+        assert json.loads(generation.text).keys() == fields.keys()
+
+
 def test_questions_that_are_asked_together_get_their_own_answers(engine: Engine) -> None:
     capitals = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Germany": "Berlin"}
     questions = [ask(f"What is the capital of {country}?", CAPITALS) for country in capitals]

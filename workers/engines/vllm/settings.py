@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.config import PoolSettings
+from headrace.config.pools import DEFAULT_MODEL
 from headrace.connections import model_files
 from headrace.errors import ConfigError
 from headrace.policies.cpus import engine_threads, listed
@@ -84,6 +85,8 @@ def _rank(folder: Path) -> int:
 
 #: The most tokens in one step, vLLM's own default. A whole prompt must fit into a step.
 _BATCHED_TOKENS = 2048
+#: A model as small as the demo's fills JSON with white space up to `max_tokens` where its grammar allows that.
+_DENSE_JSON = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
 #: For a pool without a size: vLLM would ask for 92 % of the host's memory, as it does of a GPU's.
 _CPU_KV_CACHE_MIB = 512
 
@@ -101,6 +104,7 @@ def arguments(pool: PoolSettings, adapters: Iterable[Adapter] = ()) -> dict[str,
         **({"reasoning_parser": pool.reasoning_parser} if pool.reasoning_parser else {}),
         **(_cpu_arguments(pool) if is_cpu_build() else {}),
         **lora_arguments(adapters, on_cpu=is_cpu_build()),
+        **(_DENSE_JSON if pool.model == DEFAULT_MODEL and not pool.is_embedding else {}),
         **pool.engine_options,
     }
 

@@ -33,6 +33,13 @@ def test_the_operator_s_engine_options_win(on_cpu: bool) -> None:
     assert chosen["enforce_eager"] is False
 
 
+def test_structured_output_of_the_demos_model_has_no_white_space(on_cpu: bool) -> None:
+    name = "structured_outputs_config"
+    assert arguments(PoolSettings())[name] == {"backend": "xgrammar", "disable_any_whitespace": True}
+    assert name not in arguments(PoolSettings(model="org/name"))
+    assert arguments(PoolSettings(engine_options={name: {"backend": "auto"}}))[name] == {"backend": "auto"}
+
+
 def test_an_embedding_model_runs_in_the_pooling_runner(on_cpu: bool) -> None:
     chosen = arguments(PoolSettings(serves="embeddings"))
     assert (chosen["runner"], chosen.get("dtype")) == ("pooling", "float32" if on_cpu else None)
