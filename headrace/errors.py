@@ -108,6 +108,12 @@ class BodyTooLarge(HeadraceError):
     code = "request_too_large"
 
 
+class HeaderTooLarge(HeadraceError):
+    """A header that is parsed is longer than its parser is given."""
+
+    code = "header_too_large"
+
+
 class UnsupportedEncoding(HeadraceError):
     """The request's body is packed in a way that this server does not read."""
 

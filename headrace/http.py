@@ -35,6 +35,28 @@ def lines_of(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
+#: Bytes of the headers that are parsed here or by Werkzeug, some of them in quadratic time. Of 1 KiB none takes 0.2 ms.
+#: A browser sends a page the cookies of all ports of its host.
+PARSED_BYTES: Mapping[bytes, int] = {
+    b"cookie": 4096,
+    **dict.fromkeys((b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"), 1024),
+    **dict.fromkeys((b"range", b"content-type", b"content-encoding", b"prefer", b"x-forwarded-for"), 1024),
+}
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check the lengths of the headers that are parsed; those of one name are measured together.
+
+    Args: headers: with names in lower case. Raises: HeaderTooLarge.
+    """
+    sizes: dict[bytes, int] = {}
+    for name, value in headers:
+        if (most := PARSED_BYTES.get(name)) is not None:
+            sizes[name] = sizes.get(name, 0) + len(value)
+            if sizes[name] > most:
+                raise errors.HeaderTooLarge(f"The header '{name.decode()}' is longer than {most} bytes.")
+
+
 def environ_of(scope: Scope, address: str, body: bytes = b"") -> dict[str, Any]:
     """The request as WSGI has it (PEP 3333), so that Flask can answer it."""
     server = scope.get("server") or ("localhost", 80)
@@ -100,6 +122,7 @@ SHAPES: Mapping[type[HeadraceError], Shape] = {
     # The rest of the body is not read, so the connection cannot carry another request.
     errors.BodyTimeout: Shape(408, "invalid_request_error", {"Connection": "close"}),
     errors.BodyTooLarge: Shape(413, "invalid_request_error"),
+    errors.HeaderTooLarge: Shape(431, "invalid_request_error"),
     errors.UnsupportedEncoding: Shape(415, "invalid_request_error"),
     # Headrace has retried by itself, and the output is paid for: the SDK must not retry.
     errors.Unanswered: Shape(502, "server_error", {"x-should-retry": "false"}),

@@ -18,8 +18,9 @@ from werkzeug.wrappers import Response
 
 from headrace import startup
 from headrace.domain.fleet import ProcessKind
+from headrace.errors import HeaderTooLarge
 from headrace.heartbeat import Heartbeat
-from headrace.http import Receive, Scope, Send, environ_of
+from headrace.http import Receive, Scope, Send, check_headers, environ_of
 from headrace.logging import configure
 from headrace.metrics import Endpoint
 from ops.app import FORM_BYTES_MAX, create_app
@@ -60,6 +61,7 @@ class Server:
         """Answer one request."""
         began = time.monotonic()
         try:
+            _check_headers(scope)
             address = self._client(scope)
             response = await self._answer(environ_of(scope, address, await self._body(scope, receive)))
         except _Refusal as refusal:
@@ -125,6 +127,13 @@ class Server:
             del self._coming[oldest]
             if not oldest.expired():
                 oldest.reschedule(asyncio.get_running_loop().time())
+
+
+def _check_headers(scope: Scope) -> None:
+    try:
+        check_headers(scope["headers"])
+    except HeaderTooLarge as error:
+        raise _Refusal(431, str(error)) from error
 
 
 async def _read(receive: Receive) -> bytes:

@@ -13,7 +13,7 @@ from api.door.specify import LATEST_START, check_lane, check_webhook
 from api.handlers.batch_results import results
 from api.handlers.files import parse_file_id, slot_of, storage_of
 from api.handlers.replies import reply_of
-from api.handlers.submitting import checked_body, idempotency, query
+from api.handlers.submitting import checked_body, idempotency, listed, query
 from api.schemas.batches import (
     BatchBody,
     BatchesQuery,
@@ -98,7 +98,7 @@ def list_batches(web: WebDeps, call: Call) -> Reply:
         raise InvalidRequest("Invalid 'after': it is not the id of a batch.", param="after") from error
     with web.store.begin() as db:
         found = batches.newest(db, call.app.id, limit=asked.limit + 1, after=after)
-    return reply_of(BatchList.of([BatchBody.of(batch) for batch in found], asked.limit))
+    return listed(web, call, lambda: BatchList.of([BatchBody.of(batch) for batch in found], asked.limit))
 
 
 def cancel(web: WebDeps, call: Call, public_id: str) -> Reply:

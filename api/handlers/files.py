@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from uuid import UUID
 
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
@@ -14,7 +15,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 from api.call import READ_BODY, Call, ClientGone, Operation, Reply, Step, Upload, Wake
 from api.deps import WebDeps
 from api.handlers.replies import reply_of
-from api.handlers.submitting import query
+from api.handlers.submitting import listed, query
 from api.schemas.body import validated
 from api.schemas.files import DeletedFile, FileBody, FileForm, FileList, FilesQuery
 from api.slots import Slot
@@ -39,8 +40,21 @@ FORM_BYTES = 64 * 1024
 #: Parts of a form: the file, its purpose, and two for its expiry.
 MOST_PARTS = 8
 FIELD_BYTES = 1024
+#: Bytes of the head of a part, and characters of the boundary between them, by RFC 2046. Python compiles the boundary
+#: into patterns, which it keeps.
+PART_HEAD_BYTES = 4096
+BOUNDARY_CHARS_LIMIT = 70
 FILENAME_CHARS_LIMIT = 255
 _ID = re.compile(f"{FILE_PREFIX}([0-9a-f]{{32}})")
+
+
+class _Decoder(MultipartDecoder):
+    """A decoder of forms that parses no long head."""
+
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        if len(data) > PART_HEAD_BYTES:
+            raise ValueError(f"The head of a part is longer than {PART_HEAD_BYTES} bytes")
+        return super()._parse_headers(data)
 
 
 class FileUpload(Upload):
@@ -57,11 +71,13 @@ class FileUpload(Upload):
         boundary = options.get("boundary", "")
         if kind != "multipart/form-data" or not boundary or not boundary.isascii():
             raise InvalidRequest("A file is uploaded as multipart/form-data.", code="invalid_form")
+        if len(boundary) > BOUNDARY_CHARS_LIMIT:
+            raise InvalidRequest(f"A boundary has at most {BOUNDARY_CHARS_LIMIT} characters.", code="invalid_form")
         self._length = call.length
         if (self._length or 0) > self._limit + FORM_BYTES:
             raise self._too_large()
         self._storage = storage_of(web)
-        self._decoder = MultipartDecoder(boundary.encode(), max_parts=MOST_PARTS)
+        self._decoder = _Decoder(boundary.encode(), max_parts=MOST_PARTS)
         self._fields: dict[str, str] = {}
         self._field: tuple[str, bytearray] | None = None
         self._file_id: UUID | None = None
@@ -239,7 +255,7 @@ def list_files(web: WebDeps, call: Call) -> Reply:
             after=after,
             is_ascending=asked.order == "asc",
         )
-    return reply_of(FileList.of([FileBody.of(file) for file in found], asked.limit))
+    return listed(web, call, lambda: FileList.of([FileBody.of(file) for file in found], asked.limit))
 
 
 def delete(web: WebDeps, call: Call, public_id: str) -> Reply:

@@ -10,7 +10,7 @@ from api.call import QUESTION, SCHEMA, SUBMIT, Asked, Call, ClientGone, Operatio
 from api.deps import WebDeps
 from api.door.drafts import Accepted, Draft
 from api.handlers.replies import problem, reply_of, with_job_headers
-from api.handlers.submitting import accept, checked_body, idempotency_key, query
+from api.handlers.submitting import accept, checked_body, idempotency_key, listed, query
 from api.schemas.body import parse_object, validated
 from api.schemas.jobs import AcceptedBody, DeletedJob, JobBody, JobList, JobRequest, JobsQuery, WaitQuery
 from headrace.broker import ending
@@ -163,7 +163,7 @@ def list_newest(web: WebDeps, call: Call) -> Reply:
         raise InvalidRequest("Invalid 'after': it is not the id of a job.", param="after") from error
     with web.store.begin() as db:
         found = jobs.newest(db, call.app.id, state=asked.status, after=after, limit=asked.limit + 1)
-    return reply_of(JobList.of([JobBody.of(job) for job in found], asked.limit))
+    return listed(web, call, lambda: JobList.of([JobBody.of(job) for job in found], asked.limit))
 
 
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {

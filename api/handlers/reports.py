@@ -15,7 +15,7 @@ from api.call import Call, Operation, Reply
 from api.deps import WebDeps
 from api.door.catalogue import no_such_model
 from api.handlers.replies import reply_of
-from api.handlers.submitting import query
+from api.handlers.submitting import listed, query
 from api.schemas.fields import unserved
 from api.schemas.reports import (
     MOST_ROWS,
@@ -113,7 +113,7 @@ def read_usage(web: WebDeps, call: Call) -> Reply:
     if len(found) > MOST_ROWS:
         message = f"Invalid 'group_by': it makes more than {MOST_ROWS:,} rows. Ask for fewer days, or for fewer groups."
         raise InvalidRequest(message, param="group_by")
-    return reply_of(UsageList.of(days, by, found))
+    return listed(web, call, lambda: UsageList.of(days, by, found))
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.abandoned import cancel_unless_wanted
-from api.auth import CALL_BYTES
+from api.auth import CALL_BYTES, calls_of
 from api.call import Call, ClientGone, Reply, Wait
 from api.deps import WebDeps
 from api.door.drafts import Accepted, Draft, Sent
+from api.handlers.replies import reply_of
 from api.schemas.body import parse_object, validated
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Idempotency, Job
@@ -25,6 +26,8 @@ Checked = TypeVar("Checked", bound=BaseModel)
 Replying = Callable[[Accepted, Job], Reply]
 
 KEY_CHARS_LIMIT = 255
+#: Fields of a query string. No query has more than seven.
+QUERY_FIELDS_LIMIT = 16
 #: Digits that the n of `Prefer: wait=n` may have.
 WAIT_DIGITS_LIMIT = 9
 
@@ -44,11 +47,29 @@ def checked_body(schema: type[Checked], web: WebDeps, call: Call) -> Checked:
 def query(schema: type[Query], call: Call) -> Query:
     """The checked query string. Raises: InvalidRequest."""
     given: dict[str, str] = {}
-    for name, value in parse_qsl(call.query.encode("latin-1").decode(errors="replace"), keep_blank_values=True):
+    text = call.query.encode("latin-1").decode(errors="replace")
+    try:
+        fields = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_LIMIT)
+    except ValueError as error:
+        raise InvalidRequest(f"The query has more than {QUERY_FIELDS_LIMIT} fields.") from error
+    for name, value in fields:
         if name in given:
             raise InvalidRequest(f"'{name[:80]}' is given twice.", param=name[:80])
         given[name] = value
     return validated(schema, given)
+
+
+def listed(web: WebDeps, call: Call, read: Callable[[], BaseModel]) -> Reply:
+    """The reply to a list that was read. It is made in turn with large bodies, and its size counts as calls.
+
+    Args: read: makes the list. Raises: AppLimited: earlier lists used up the app's calls while this one waited.
+    """
+    with web.bodies.checking.hold(call.app.id):
+        web.callers.rates.check(call.app)
+        reply = reply_of(read())
+    assert isinstance(reply.body, bytes)
+    call.calls_due += calls_of(len(reply.body))
+    return reply
 
 
 def idempotency(call: Call) -> Idempotency | None:

@@ -25,8 +25,8 @@ from api.mounts.flask_app import OPERATIONS, WebApp
 from api.mounts.loop import Mailbox, Threads
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
-from headrace.errors import StoreUnavailable
-from headrace.http import Receive, Scope, Send, environ_of
+from headrace.errors import HeaderTooLarge, StoreUnavailable
+from headrace.http import Receive, Scope, Send, check_headers, environ_of
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,11 @@ class Mount:
             self._bodies = BodyReader(self.web.bodies, self.web.settings.body_limit_bytes, self._threads)
             self._begin()
         exchange = Exchange(scope, receive, send)
+        try:
+            check_headers(scope["headers"])
+        except HeaderTooLarge as error:
+            await self._refuse(exchange, error)
+            return
         operation, names = self._find(exchange.method, exchange.path)
         if operation is None:
             environ = environ_of(scope, (scope.get("client") or [""])[0])
@@ -93,6 +98,12 @@ class Mount:
         finally:
             if reply.on_close:
                 await self._threads.run(partial(_close, reply), call.app.id)
+
+    async def _refuse(self, exchange: Exchange, error: HeaderTooLarge) -> None:
+        call = Call(exchange.method, exchange.path, exchange.query, exchange.headers)
+        reply = finished(self.web, None, call, problem(error, call.id))
+        assert isinstance(reply.body, bytes)
+        await exchange.respond(reply.status, reply.headers, reply.body)
 
     def _find(self, method: str, path: str) -> tuple[Operation | None, tuple[str, ...]]:
         """The operation that is answered here, and its path's parameters; None: Flask answers."""

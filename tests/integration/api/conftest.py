@@ -1,13 +1,18 @@
 """The whole API on real servers: in process for most tests, behind a real HTTP server for the SDK."""
 
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx2
 import pytest
 import sqlalchemy as sa
 from redis import Redis
@@ -15,7 +20,7 @@ from redis import Redis
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
 from headrace.broker.streams import Streams
-from headrace.config import Settings
+from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.answers import Choice, TokenLogprob, alternative
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
@@ -27,10 +32,13 @@ from headrace.domain.prompts.embeddings import are_inputs, pack_floats, to_answe
 from headrace.domain.prompts.tools import ToolCallPiece, joined
 from headrace.domain.queues import KEY_PREFIX, lane_queues
 from headrace.domain.states import JobState
+from headrace.stack.child import Child, Command, read_procfile, shell
+from headrace.stack.ports import free_port
 from headrace.store import Store, apps, keys
 from headrace.store.fleet import workers
 from headrace.tables import idempotency_keys, job_texts, jobs
 from tests import one_attempt
+from tests.waiting import DEADLINE_S
 from tests.web import ApiClient, Web
 
 #: What a worker thinks where the prompt says "think", piece by piece, and what it says.
@@ -104,6 +112,40 @@ def base_url(web: Web) -> Iterator[str]:
     """The address of the API, on the server that production runs."""
     with web.served() as url:
         yield url
+
+
+@pytest.fixture
+def serve_web(settings: Settings, redis: Redis, tmp_path: Path) -> Iterator[Callable[..., tuple[Child, str]]]:
+    """Starts the Procfile's web process with more settings, once, and returns it and its URL when it answers."""
+    children: list[Child] = []
+
+    def serve(**more: str) -> tuple[Child, str]:
+        port = free_port()
+        env = {
+            "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+            "PORT": str(port),
+            "DATABASE_URL": settings.database_url,
+            "REDIS_URL": settings.redis_url,
+            "HEADRACE_ENGINE": "simulator",
+            "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
+            **more,
+        }
+        line = read_procfile(PROJECT_ROOT / "Procfile")["web"]
+        child = Child(Command("web", shell(line), env, PROJECT_ROOT), tmp_path / "web.log")
+        children.append(child)
+        url = f"http://127.0.0.1:{port}"
+        child.wait_until(lambda: _is_up(url), DEADLINE_S)
+        return child, url
+
+    yield serve
+    for child in children:
+        child.stop()
+
+
+def _is_up(url: str) -> bool:
+    with suppress(httpx2.TransportError):
+        return httpx2.get(f"{url}/healthz").status_code == 200
+    return False
 
 
 @pytest.fixture

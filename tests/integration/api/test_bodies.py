@@ -5,7 +5,6 @@ import io
 import json
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,12 +25,10 @@ from api.reading import Waits
 from api.schemas.chat import ChatRequest
 from api.schemas.completions import CompletionRequest
 from api.schemas.response_request import ResponseRequest
-from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.apps import App
 from headrace.domain.jobs import Job
 from headrace.domain.queues import KEY_PREFIX
-from headrace.stack.child import Child, Command, read_procfile, shell
-from headrace.stack.ports import free_port
+from headrace.stack.child import Child
 from headrace.store import Store, apps
 from tests.web import ApiClient, Web
 
@@ -42,34 +39,13 @@ LIMIT = 8 * 1024 * 1024
 
 
 @pytest.fixture
-def web_server(settings: Settings, redis: Redis, tmp_path: Path) -> Iterator[tuple[Child, str]]:
+def web_server(serve_web: Callable[..., tuple[Child, str]]) -> tuple[Child, str]:
     """The Procfile's web process, with room for two of the largest bodies, and its URL."""
-    port = free_port()
-    env = {
-        "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
-        "PORT": str(port),
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "HEADRACE_ENGINE": "simulator",
-        "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
-        "HEADRACE_BODY_LIMIT_BYTES": str(LIMIT),
-        "HEADRACE_BODIES_IN_FLIGHT_BYTES": str(2 * LIMIT),
-        "HEADRACE_BODY_GRACE_S": str(GRACE_S),
-    }
-    line = read_procfile(PROJECT_ROOT / "Procfile")["web"]
-    child = Child(Command("web", shell(line), env, PROJECT_ROOT), tmp_path / "web.log")
-    url = f"http://127.0.0.1:{port}"
-
-    def is_up() -> bool:
-        with suppress(httpx2.TransportError):
-            return httpx2.get(f"{url}/healthz").status_code == 200
-        return False
-
-    try:
-        child.wait_until(is_up, DEADLINE_S)
-        yield child, url
-    finally:
-        child.stop()
+    return serve_web(
+        HEADRACE_BODY_LIMIT_BYTES=str(LIMIT),
+        HEADRACE_BODIES_IN_FLIGHT_BYTES=str(2 * LIMIT),
+        HEADRACE_BODY_GRACE_S=str(GRACE_S),
+    )
 
 
 LARGE = 2 * SMALL_BYTES

@@ -35,6 +35,7 @@ CASES = [
     (errors.ContextLengthExceeded("m"), 400, "invalid_request_error", "context_length_exceeded"),
     (errors.ModelNotFound("m"), 404, "invalid_request_error", "model_not_found"),
     (errors.BodyTooLarge("m"), 413, "invalid_request_error", "request_too_large"),
+    (errors.HeaderTooLarge("m"), 431, "invalid_request_error", "header_too_large"),
     (errors.UnsupportedEncoding("m"), 415, "invalid_request_error", "unsupported_encoding"),
     (errors.BodyTimeout("m"), 408, "invalid_request_error", "body_timeout"),
     (errors.IdempotencyKeyReused("m"), 422, "idempotency_error", "idempotency_key_reused"),
