@@ -42,8 +42,9 @@ from headrace.store.money import budgets, tariffs
 
 #: Reads of usage at once, of the 8 connections to Postgres that a process has.
 USAGE_SLOTS = 2
-#: Files that are taken or sent at once. A slow client holds one without a thread.
-FILE_SLOTS = 64
+#: Files that are taken or sent at once, and the share of them that one app may hold. A slow client holds one without a
+#: thread.
+FILE_SLOTS, FILE_SHARE = 64, 0.5
 
 
 def create_app(settings: Settings, begin: Callable[[], object] = lambda: None) -> Mount:
@@ -89,7 +90,7 @@ def build(settings: Settings) -> WebDeps:
         streams=Streams(redis),
         metrics=WebMetrics(waits),
         usage_slots=Slots(USAGE_SLOTS),
-        file_slots=Slots(FILE_SLOTS),
+        file_slots=Slots(FILE_SLOTS, FILE_SHARE),
         storage=open_storage(settings.files),
         readiness=Readiness(settings, store, admission, catalogue, vacancies),
     )

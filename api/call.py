@@ -101,6 +101,7 @@ class Reply:
     Attributes:
         body: the whole of it, or a stream.
         refusal: the bound that was met, if the call was refused.
+        is_download: its stream comes as fast as its client takes it, and breaks off where that is too slow.
         on_close: called once the last byte is sent, or can be sent no more.
     """
 
@@ -108,6 +109,7 @@ class Reply:
     body: bytes | Stream
     headers: dict[str, str]
     refusal: str | None = None
+    is_download: bool = False
     on_close: list[Callable[[], None]] = field(default_factory=list)
 
 

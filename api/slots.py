@@ -39,8 +39,9 @@ class Slot:
 class Slots:
     """The slots of one process, by the apps that hold them."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, app_share: float = 1.0) -> None:
+        """Args: app_share: the share of the slots that one app may hold, also where it is alone."""
+        self._count, self._most_of_app = count, max(1, int(count * app_share))
         self._lock = threading.Lock()
         self._held = Counter[UUID]()
         self._knocks: dict[UUID, float] = {}
@@ -62,7 +63,7 @@ class Slots:
             now, own = time.monotonic(), self._held[app_id]
             self._knocks = {app: until for app, until in self._knocks.items() if until > now and app != app_id}
             free = self._count - self._held.total()
-            share = math.ceil(self._count / len({app_id, *self._held, *self._knocks}))
+            share = min(self._most_of_app, math.ceil(self._count / len({app_id, *self._held, *self._knocks})))
             # Shares are rounded up: without `kept`, the other apps' shares may leave none for the last app.
             kept = sum(not self._held[app] for app in self._knocks) if own else 0
             if free > kept and own < share:

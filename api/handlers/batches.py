@@ -139,7 +139,7 @@ def results_so_far(web: WebDeps, call: Call, public_id: str) -> Reply:
         raise NotFound("The lines of this batch are deleted. Its files may still be there.")
     slot = slot_of(web, call)
     headers = {"Content-Type": JSONL}
-    return Reply(200, partial(_steps, web, batch, asked.after), headers, on_close=[slot.release])
+    return Reply(200, partial(_steps, web, batch, asked.after), headers, is_download=True, on_close=[slot.release])
 
 
 def _steps(web: WebDeps, batch: Batch, after: int, _wake: Wake) -> Generator[Step, None, None]:

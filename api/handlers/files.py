@@ -228,7 +228,7 @@ def content(web: WebDeps, call: Call, public_id: str) -> Reply:
             raise StorageUnavailable("The storage has no content of this file: is it mounted?") from error
         kept = exits.pop_all()
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(file.size)}
-    return Reply(200, partial(_steps, parts), headers, on_close=[kept.close])
+    return Reply(200, partial(_steps, parts), headers, is_download=True, on_close=[kept.close])
 
 
 def _steps(parts: Iterator[bytes], _wake: Wake) -> Generator[Step, None, None]:

@@ -37,9 +37,16 @@ class RequestHeaders:
 
 
 class Exchange:
-    """One exchange. Attributes: path: as WSGI has it: the decoded bytes as latin-1. receive: the body's next part."""
+    """One exchange.
 
-    __slots__ = ("_send", "headers", "method", "path", "query", "receive")
+    Attributes:
+        path: as WSGI has it: the decoded bytes as latin-1.
+        receive: the body's next part.
+        lag_s: how far its client may still fall behind `MIN_RATE` while it takes a reply's body; None: without end.
+        is_cut: the client fell behind. The reply breaks off, and the server closes the connection.
+    """
+
+    __slots__ = ("_send", "headers", "is_cut", "lag_s", "method", "path", "query", "receive")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.receive, self._send = receive, send
@@ -48,6 +55,8 @@ class Exchange:
         self.query: str = scope["query_string"].decode("latin-1")
         path: str = scope["path"]
         self.path = path if path.isascii() else path.encode().decode("latin-1")
+        self.lag_s: float | None = None
+        self.is_cut = False
 
     async def respond(self, status: int, headers: Mapping[str, str], body: bytes | None) -> None:
         """Send a whole reply. Of one whose body is None, send the head: `send` and `end` follow."""
@@ -60,11 +69,23 @@ class Exchange:
 
     async def send(self, data: bytes) -> None:
         """Send a part of the body; waits while a few are on their way."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if self.lag_s is None:
+            await sending
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self.lag_s):
+                await sending
+        except TimeoutError:
+            self.is_cut = True
+        self.lag_s += len(data) / MIN_RATE - (loop.time() - began)
 
     async def end(self) -> None:
-        """End the body."""
-        await self._send({"type": "http.response.body", "body": b""})
+        """End the body, unless it breaks off: without its end, the server closes the connection."""
+        if not self.is_cut:
+            await self._send({"type": "http.response.body", "body": b""})
 
     async def left(self) -> None:
         """Return once the client has closed its connection. The body must have been read."""

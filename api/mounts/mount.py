@@ -92,6 +92,7 @@ class Mount:
             if isinstance(reply.body, bytes):
                 await exchange.respond(reply.status, reply.headers, reply.body)
             else:
+                exchange.lag_s = self.web.bodies.grace_s if reply.is_download else None
                 await exchange.respond(reply.status, reply.headers, None)
                 await self._follow(exchange, reply.body, call)
                 await exchange.end()
@@ -198,12 +199,12 @@ class Mount:
         try:
             while True:
                 news.clear()
-                step = await self._threads.run(partial(_next, steps, leaving.done()), call.app.id)
+                step = await self._threads.run(partial(_next, steps, leaving.done() or exchange.is_cut), call.app.id)
                 if not isinstance(step, Step):
                     return step[0]
                 if step.data:
                     await exchange.send(step.data)
-                if (left_s := step.until - time.monotonic()) > 0 and not leaving.done():
+                if (left_s := step.until - time.monotonic()) > 0 and not (leaving.done() or exchange.is_cut):
                     await _wait(news, left_s)
         finally:
             # A receiver that stays would take what the connection's next request brings.
