@@ -235,7 +235,7 @@ def _blocking(blocker: Blocker) -> str:
     lasted = "for long" if blocker.lasted_s is None else f"for {blocker.lasted_s:,.0f} s"
     of_whom = " ".join(["of", blocker.user or "no role", *(["from", blocker.address] if blocker.address else [])])
     what = f"'{blocker.application}' {of_whom}{f', {blocker.state}' if blocker.state else ''}: {blocker.query}"
-    waiting = f"{blocker.waiting:,} sessions wait for locks. " if blocker.waiting else ""
+    waiting = f"Sessions that wait for locks: {blocker.waiting:,}. " if blocker.waiting else ""
     return f"A session of Postgres has held locks {lasted}. {waiting}It is pid {blocker.pid}, {what}"
 
 

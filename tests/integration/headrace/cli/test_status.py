@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 from click.testing import Result
 from redis import Redis
 
@@ -17,6 +18,8 @@ from headrace.domain.places import Ask
 from headrace.domain.queues import Candidate
 from headrace.store import Store
 from headrace.store.fleet import processes
+from headrace.tables import queue_samples
+from tests import one_attempt
 
 Run = Callable[..., Result]
 
@@ -78,6 +81,20 @@ def test_a_locked_table_hides_no_depth_and_the_command_names_who_holds_it(
     assert "web@one" in told.stdout
     other = run("jobs")
     assert (other.exit_code, "'headrace status' names a session that holds a lock" in other.stderr) == (1, True)
+
+
+def test_a_paid_api_that_failed_its_last_five_jobs_is_named_also_where_the_command_has_no_key(
+    status: Run, store: Store
+) -> None:
+    beat(store, *ProcessKind)
+    row = {"depth": 0, "oldest_wait_s": 0, "arrivals": 0, "refused": 0, "started": 0, "running": 0, "slots": 8}
+    with store.begin() as db:
+        one_attempt.add_worker(db, "overflow", "openai")
+        ends = {"ended": 5, "failed": 5, "hosts": 1, "at": sa.func.now()}
+        db.execute(sa.insert(queue_samples).values(queue="overflow.normal", **row, **ends))
+    [only] = json.loads(status("--json").stdout)["problems"]
+    assert (only["rule"], only["severity"]) == ("HeadraceJobsFail", "act")
+    assert only["text"] == "100% of the jobs of overflow failed in the last 15 minutes: 5 of 5."
 
 
 def test_it_names_a_paused_receiver(status: Run, run: Run, store: Store, app: App) -> None:

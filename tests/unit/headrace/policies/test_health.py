@@ -63,7 +63,7 @@ CASES: Mapping[str, tuple[Facts, str]] = {
     "HeadraceServerDown": (replace(WELL, redis_error="Redis does not answer."), "Redis does not answer."),
     "HeadracePostgresBlocked": (
         replace(WELL, blockers=[BLOCKER], unread={"oldest waits": "a table is locked"}),
-        "has held locks for 85 s. 7 sessions wait for locks. It is pid 41, 'psql' of ada from 10.0.0.9, "
+        "has held locks for 85 s. Sessions that wait for locks: 7. It is pid 41, 'psql' of ada from 10.0.0.9, "
         "idle in transaction: LOCK TABLE jobs",
     ),
     "HeadraceSweepNotRunning": (
@@ -160,7 +160,7 @@ def test_what_postgres_does_not_let_be_read_is_named_where_no_session_blocks_it_
 def test_a_blocking_session_that_postgres_hides_is_named_by_its_pid() -> None:
     hidden = replace(BLOCKER, state=None, lasted_s=None, address=None, query="<insufficient privilege>")
     [found] = problems(replace(WELL, blockers=[hidden]))
-    assert "held locks for long. 7" in found.text
+    assert "held locks for long. Sessions that wait for locks: 7." in found.text
     assert "pid 41, 'psql' of ada: <insufficient privilege>" in found.text
     assert "SELECT pg_terminate_backend(41)" in found.remedy
 
