@@ -107,6 +107,8 @@ class Refusals:
     memory: "RefusalMemory[Wish, Refusal]"
     _early: "RefusalMemory[Looks, Examined]" = field(default_factory=lambda: RefusalMemory[Looks, Examined]())
     _knocked_at: dict[tuple[UUID, str], float] = field(default_factory=dict)
+    #: By app and queue, and then by reason: the last Retry-After, and when it ends on the monotonic clock.
+    _told: dict[tuple[UUID, str], dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     def error(self, refusal: Refusal, bid: Bid) -> Refused:
         """The error for a job that got no place. Jobs that look like it are refused early from now on."""
@@ -164,9 +166,11 @@ class Refusals:
         self.counts.add(*examined.counted, mark_of(app_id, raw))
         return examined.error
 
-    def had_room(self, looks: Looks) -> None:
-        """Refuse no more jobs early that look like one that was accepted."""
-        self._early.forget(looks)
+    def had_room(self, bid: Bid) -> None:
+        """Note a job that was accepted: none like it is refused early, and its app was not told to come too soon."""
+        self._early.forget(looks_of(bid))
+        for candidate in bid.candidates:
+            self._told.pop((bid.app.id, candidate.queue), None)
 
     def _vacancy(self, refusal: Refusal, bid: Bid) -> Vacancy | None:
         """The vacancy behind a refusal for lack of room; None if a worker empties one of the queues."""
@@ -180,7 +184,22 @@ class Refusals:
             return _retry_after(wait_s - start_within_s(spec, self.forecast.latency_goal(spec)))
         tokens = _tokens_to_drain(refusal, spec.kv_tokens, candidate)
         drained_s = or_unknown(lambda: self.forecast.seconds_to_drain(candidate.queue, tokens))
-        return RETRY_BLINDLY_S if drained_s is None else _retry_after(drained_s)
+        retry_after_s = RETRY_BLINDLY_S if drained_s is None else _retry_after(drained_s)
+        return retry_after_s and self._longer((spec.app_id, candidate.queue), refusal.reason, retry_after_s)
+
+    def _longer(self, key: tuple[UUID, str], reason: str, retry_after_s: int) -> int:
+        """Longer than the last one if that was too short: its app came back in time, and found no room again."""
+        if len(self._told) >= REMEMBERED:
+            self._told.clear()
+        told, now = self._told.setdefault(key, {}), time.monotonic()
+        told_s, until = told.get(reason, (0, -math.inf))
+        if now < until:
+            retry_after_s = max(retry_after_s, math.ceil(until - now))
+        elif now < until + LATE_S:
+            retry_after_s = min(RETRY_AFTER_LIMIT_S, max(retry_after_s, 2 * told_s))
+        if now + retry_after_s >= until + 1:
+            told[reason] = (retry_after_s, now + retry_after_s)
+        return retry_after_s
 
     def _holds_for_its_looks(self, refusal: Refusal, bid: Bid) -> bool:
         """True if each job that looks like this one would be refused, too."""

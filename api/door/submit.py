@@ -23,7 +23,7 @@ from api.door.confinement import ConfinedApps, Poison, check_room
 from api.door.drafts import NOT_SENT, Accepted, Bid, Draft, Sent, without_place
 from api.door.intake import Intake, Outcome
 from api.door.paid import SharedWallet, SpillSwitch
-from api.door.refusals import Refusals, looks_of, or_unknown, start_within_s
+from api.door.refusals import Refusals, or_unknown, start_within_s
 from api.door.sharing import Caller, ExactCache
 from api.door.specify import specify
 from headrace.batching import Batching
@@ -147,7 +147,7 @@ class Submitter:
         """Note a job that is durable in its place, and tell its caller."""
         spec, queue, position, ahead_tokens = bid.spec, place.candidate.queue, place.position, place.ahead_tokens
         assert place.start_by is not None
-        self.refusals.had_room(looks_of(bid))
+        self.refusals.had_room(bid)
         if route_of(queue) is Route.OVERFLOW:
             self.wallet.let_in(bid.app, self.tariff().ceiling_usd(spec.model, spec.messages, spec.sampling))
         return Accepted(

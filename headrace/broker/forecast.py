@@ -48,6 +48,7 @@ class PoolForecast:
         curves: empty when no drain rate is known.
         departed: jobs that had ever left the pool's queues, read before its fleet.
         kept: slots that are kept free for `high`.
+        next_end_s: seconds until the job ends that has run longest, if it runs as long as the mean one.
     """
 
     fleet: Fleet
@@ -58,6 +59,7 @@ class PoolForecast:
     curves: dict[Lane, DrainCurve]
     departed: int
     kept: int
+    next_end_s: float
 
     def free(self, lane: Lane) -> int:
         """Slots that take a job of this lane at once."""
@@ -179,10 +181,14 @@ class Forecast:
         return int(curve.tokens_within(max_wait_s))
 
     def seconds_to_drain(self, queue: str, tokens: float) -> float | None:
-        """Seconds until this many tokens have left the queue; None when no drain rate is known."""
+        """Seconds until this many tokens have left the queue; None when no drain rate is known.
+
+        While no slot is free, nothing leaves it before a job ends: those that began together end together.
+        """
         pool, lane = _split(queue)
-        curve = self.pool(pool).curves.get(lane)
-        return curve.seconds_until(tokens) if curve else None
+        now = self.pool(pool)
+        until_s = now.curves[lane].seconds_until(tokens) if now.curves else None
+        return until_s if until_s is None or now.free(lane) else max(until_s, now.next_end_s)
 
     def _read_outlook(self) -> Outlook:
         text = self._admission.outlook()
@@ -202,12 +208,15 @@ class Forecast:
         drain_tokens_per_s = (rates.drain_tokens_per_s_per_slot or 0.0) * fleet.slots
         if not is_measured:
             drain_tokens_per_s = self._believed_jobs_per_s(name, fleet) * mean
-        curves = {}
+        curves, next_end_s = {}, 0.0
         if drain_tokens_per_s:
+            run_s = mean * fleet.slots / drain_tokens_per_s
+            next_end_s = 0.0 if fleet.ran_s is None else max(0.0, run_s - fleet.ran_s)
             curves = {lane: drain_curve(lane, flows, drain_tokens_per_s, kept) for lane in Lane}
         mean_tokens = {lane: flow.mean_tokens for lane, flow in flows.items()}
         kept_slots = round(fleet.slots * kept)
-        return PoolForecast(fleet, by_lane, mean_tokens, is_measured, drain_tokens_per_s, curves, departed, kept_slots)
+        drain = (is_measured, drain_tokens_per_s, curves)
+        return PoolForecast(fleet, by_lane, mean_tokens, *drain, departed, kept_slots, next_end_s)
 
     def _kept_share(self, name: str, rates: PoolRates, high: Load) -> float:
         """The share of the pool's slots that its workers keep free for `high` now."""

@@ -148,6 +148,7 @@ class Fleet:
         kv_use: share of their KV caches in use lately; None if no worker reports it.
         kv_reserved: share that their KV ledgers lately expected to be in use at its peak; None if no worker has one.
         payload_version: the highest version of jobs' prompts that every one of them reads; None without workers.
+        ran_s: how long the job has run that has run longest; None: none runs.
     """
 
     pool: str
@@ -160,6 +161,7 @@ class Fleet:
     kv_use: float | None = None
     kv_reserved: float | None = None
     payload_version: int | None = None
+    ran_s: float | None = None
 
     @property
     def is_too_old(self) -> bool:

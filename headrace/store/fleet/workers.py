@@ -176,6 +176,8 @@ def _fleets() -> Select[Any]:
     serves = sa.not_(live.c.is_draining)
     # Counted from `jobs`: the numbers in the workers' rows are as old as their last renewal.
     running = sa.select(sa.func.count()).where(jobs.c.worker_id == workers.c.id, IS_RUNNING).scalar_subquery()
+    first = sa.select(sa.func.min(jobs.c.started_at)).where(jobs.c.worker_id == workers.c.id, IS_RUNNING)
+    ran_s = sa.func.extract("epoch", sa.func.now() - first.scalar_subquery())
     recent = sa.func.now() - timedelta(seconds=RECENT_S)
     of_late = (worker_samples.c.taken_at > recent, worker_samples.c.pool == workers.c.pool)
     kv_use, kv_reserved = (
@@ -191,6 +193,7 @@ def _fleets() -> Select[Any]:
             sa.func.count(live.c.host.distinct()).filter(serves).label("hosts"),
             sa.func.coalesce(sa.func.sum(workers.c.max_running).filter(workers.c.ready, serves), 0).label("slots"),
             sa.cast(sa.func.coalesce(sa.func.sum(running).filter(serves), 0), sa.BigInteger).label("running"),
+            sa.cast(sa.func.max(ran_s).filter(serves), sa.Double).label("ran_s"),
             sa.func.min(workers.c.max_model_tokens).label("max_model_tokens"),
             sa.func.min(workers.c.kv_tokens).label("kv_tokens"),
             sa.func.min(workers.c.payload_version).label("payload_version"),

@@ -12,18 +12,19 @@ from redis import Redis
 
 from headrace.broker.admission import Admission
 from headrace.broker.rates import Pace
-from headrace.config import Settings
+from headrace.config import LaneSettings, Settings
 from headrace.domain.attempts import Usage
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane
+from headrace.policies.forecasting import PoolRates, to_json
 from headrace.store import Store
 from headrace.store.fleet import workers
 from scheduler.deps import ControlDeps
 from scheduler.observe import observe
 from tests import one_attempt
 from tests.waiting import until
-from tests.web import ApiClient
+from tests.web import ApiClient, Web
 from workers.engines.base import EngineLimits, Generation
 from workers.taking.kv_budget import KvBudget
 
@@ -101,3 +102,34 @@ def test_a_change_of_max_tokens_from_24_to_256_refuses_nothing_for_a_wait_that_w
     with store.begin() as db:
         seconds = float(db.scalar(sa.text("SELECT extract(epoch FROM max(at) - min(at)) FROM queue_samples")))
     assert answers[-1].get_json()["expected_wait_s"] == pytest.approx(112 * seconds / 40, rel=0.2)
+
+
+def test_a_retry_after_comes_from_what_runs(
+    build_web: Callable[..., Web],
+    client_of: Any,
+    key: str,
+    settings: Settings,
+    store: Store,
+    admission: Admission,
+    worker: WorkerInfo,
+) -> None:
+    def server() -> ApiClient:
+        web = build_web(lanes={**settings.lanes, Lane.NORMAL: LaneSettings(depth_cap=1)})
+        client: ApiClient = client_of(key, web)
+        return client
+
+    def submit(to: ApiClient) -> Any:
+        return to.post("/v1/jobs", json={"prompt": "Why is the sky blue?", "max_wait": 60})
+
+    first = server()
+    for _ in range(8):
+        start(store, admission, worker, UUID(submit(first).get_json()["id"].removeprefix("job_")))
+    assert submit(first).status_code == 202
+    # Each runs for 30 s: one ends each 3.75 s in the long run, and none for 30 s, since all began just now.
+    mean_tokens = admission.loads(["chat.normal"])["chat.normal"].expected_tokens
+    admission.publish_outlook(to_json({"chat": PoolRates(mean_tokens / 30)}), 600)
+    second = server()
+    until(lambda: second.get("/v1/queues").get_json()["data"][1]["running"] == 8)
+    refused = submit(second)
+    assert refused.get_json()["error"]["reason"] == "depth"
+    assert 10 <= int(refused.headers["Retry-After"]) <= 30

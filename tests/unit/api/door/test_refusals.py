@@ -14,6 +14,7 @@ from api.door.refusals import (
     FRESH_S,
     HASHED_BYTES,
     KNOCK_EVERY_S,
+    LATE_S,
     REMEMBER_S,
     REMEMBERED,
     RefusalCounts,
@@ -223,6 +224,33 @@ def test_the_memory_of_knocks_is_bounded(submitter: Submitter, app: App) -> None
     for number in range(REMEMBERED + 10):
         knock(submitter, app, f"q{number}")
     assert len(submitter.refusals._knocked_at) <= REMEMBERED
+
+
+def test_an_app_that_comes_back_in_time_and_finds_no_room_is_told_longer(
+    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
+) -> None:
+    def told(of: App = app) -> int:
+        after_s = refused(submitter, of).retry_after_s
+        assert after_s is not None
+        return after_s
+
+    door.refusal = FULL
+    first = last = told()
+    clock.now_s += REMEMBER_S
+    assert told() == first, "another of its clients is not told a sooner time, nor a later one"
+    for times in (2, 4, 8):
+        clock.now_s += last
+        last = told()
+        assert last == times * first
+    assert told(replace(app, id=new_id())) == first
+
+    clock.now_s += last + LATE_S
+    assert told() == first, "it did not come back"
+    clock.now_s += first
+    door.refusal = None
+    submitter.submit(DRAFT, app)
+    door.refusal = FULL
+    assert told() == first, "it found room when it was told to"
 
 
 class Servers:

@@ -1,7 +1,7 @@
 """How long a job will likely wait, at the places where the answer changes its kind, and what a queue drains in time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -107,6 +107,31 @@ def test_slots_that_are_kept_for_the_lane_high_are_free_for_it_alone(
     # Alone, it drains what 30 slots do.
     assert again.seconds_to_drain("chat.normal", 3000) == pytest.approx(10)
     assert again.seconds_to_drain("chat.high", 3200) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("running", "ran_s", "drained_s"),
+    [
+        (8, 0.0, 11.0),  # All began just now, and nothing leaves the queue before they end.
+        (8, 4.0, 7.0),
+        (8, 10.9, 1.375),  # The queue drains a job each 11/8 s in the long run.
+        (8, 30.0, 1.375),
+        (8, None, 1.375),
+        (7, 0.0, 1.375),
+    ],
+)
+def test_nothing_leaves_a_queue_before_a_running_job_ends(
+    forecast: Forecast,
+    admission: FakeAdmission,
+    fleet: dict[str, Fleet],
+    running: int,
+    ran_s: float | None,
+    drained_s: float,
+) -> None:
+    fleet["chat"] = replace(alive(workers=1, slots=8, running=running), ran_s=ran_s)
+    admission.rates = observed(100.0)
+    admission.backlog["chat.normal"] = Load(2, 2200, 1, 2200)
+    assert forecast.seconds_to_drain("chat.normal", 1100) == pytest.approx(drained_s, rel=0.01)
 
 
 def test_an_observed_rate_wins_over_a_believed_one(
