@@ -36,6 +36,7 @@ def main() -> None:
     heartbeat.start()
     log.info("batches_ready")
     ended.wait()
+    runner.interrupt()
     sweeper.stop()
     runner.close()
     heartbeat.stop()

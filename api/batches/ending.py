@@ -1,6 +1,7 @@
 """Ends batches: notes the ends of their lines, and writes the files of their results."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -18,50 +19,62 @@ from headrace.store import batches, files
 log = logging.getLogger(__name__)
 
 
-def settle(web: WebDeps, batch: Batch) -> int:
-    """Note what became of the batch's lines. Returns: how many ended. Raises: StoreUnavailable. BrokerUnavailable."""
-    is_cancelling = batch.state is BatchState.CANCELLING
+def settle(web: WebDeps, batch: Batch) -> Iterator[int]:
+    """Note what became of the batch's lines. Yields: after some, how many ended.
+
+    Raises: StoreUnavailable. BrokerUnavailable.
+    """
+    is_cancelling, is_full = batch.state is BatchState.CANCELLING, True
+    while is_full:
+        with web.store.begin() as db:
+            dropped = batches.drop_unread(db, batch.id) if is_cancelling else 0
+            ended = batches.settle(db, batch.id, batch.endpoint, is_cancelling=is_cancelling)
+            state = LineState.CANCELLED if is_cancelling else LineState.EXPIRED
+            unstarted = batches.end_waiting(db, batch.id, state) if batch.is_ending else 0
+        is_full = max(dropped, ended, unstarted) >= batches.SETTLE_ROWS
+        yield ended + unstarted
+    if is_cancelling:
+        yield from _cancel_running(web, batch)
+
+
+def _cancel_running(web: WebDeps, batch: Batch) -> Iterator[int]:
     with web.store.begin() as db:
-        if is_cancelling:
-            batches.drop_unread(db, batch.id)
-        ended = batches.settle(db, batch.id, batch.endpoint, is_cancelling=is_cancelling)
-        if batch.is_ending:
-            ended += batches.end_waiting(db, batch.id, LineState.CANCELLED if is_cancelling else LineState.EXPIRED)
-        running = batches.submitted_jobs(db, batch.id) if is_cancelling else []
+        running = batches.submitted_jobs(db, batch.id)
     for job_id in running:
         # One that has ended and was erased since is none to cancel.
         with suppress(NotFound):
             cancel(web.store, web.admission, batch.app_id, job_id)
-    return ended
+        yield 0
 
 
-def give_back_lost(web: WebDeps, batch: Batch) -> int:
-    """Let lines whose submit was cut off be submitted again. Returns: how many."""
+def give_back_lost(web: WebDeps, batch: Batch, under_way: Sequence[UUID]) -> int:
+    """Let lines whose submit was cut off be submitted again. Args: under_way: as of the store's. Returns: how many."""
     with web.store.begin() as db:
-        lost = batches.give_back_lost(db, batch.id)
+        lost = batches.give_back_lost(db, batch.id, under_way)
     if lost:
         log.warning("lines_given_back", extra={"batch_id": show_id(batch.id, BATCH_PREFIX), "lines": lost})
     return lost
 
 
-def end(web: WebDeps, batch: Batch) -> bool:
-    """Write the files of a batch whose lines have all ended, and end it. Returns: whether it has ended.
+def end(web: WebDeps, batch: Batch) -> Iterator[int]:
+    """Write the files of a batch whose lines have all ended, and end it. Yields: after each page, whether it has ended.
 
     Safe to repeat, and in two processes at once: the files become visible in the transaction that ends the batch, and
     those of a process that died before are swept. Raises: StoreUnavailable. StorageUnavailable.
     """
     with web.store.begin() as db:
-        batches.drop_unread(db, batch.id)
+        is_dropped = batches.drop_unread(db, batch.id) < batches.SETTLE_ROWS
         batches.begin_end(db, batch.id)
         batch = batches.find(db, batch.app_id, batch.id)
-    if batch.state not in _ENDING or batch.completed + batch.failed < batch.total:
-        return False
+    if batch.state not in _ENDING or batch.completed + batch.failed < batch.total or not is_dropped:
+        return
     output, errors = _ResultFile(web, batch, "output"), _ResultFile(web, batch, "error")
     has_ended = False
     try:
         for page in results(web, batch):
             for result in page:
                 (output if result.has_answer else errors).write(result.text)
+            yield False
         has_ended = _end(web, batch, output, errors)
     finally:
         if not has_ended:
@@ -70,7 +83,7 @@ def end(web: WebDeps, batch: Batch) -> bool:
     if has_ended:
         facts = {"batch_id": show_id(batch.id, BATCH_PREFIX), "completed": output.lines, "failed": errors.lines}
         log.info("batch_ended", extra=facts)
-    return has_ended
+    yield has_ended
 
 
 def _end(web: WebDeps, batch: Batch, output: "_ResultFile", errors: "_ResultFile") -> bool:

@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from uuid import UUID
@@ -17,7 +19,7 @@ from headrace.domain.apps import App
 from headrace.domain.batches import BATCH_PREFIX, LINE_PREFIX, Batch, Line, LineOf
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Lane, wanted_queue
-from headrace.errors import HeadraceError, InvalidRequest, ModelNotFound, Refused
+from headrace.errors import HeadraceError, InvalidRequest, ModelNotFound, Refused, StoreUnavailable
 from headrace.http import shape_of
 from headrace.store import apps, batches, clock
 
@@ -27,6 +29,12 @@ log = logging.getLogger(__name__)
 TURN = 16
 #: Lines that are submitted at once. They share round trips, as requests do that come at once.
 AT_ONCE = 64
+#: Bytes of an app's lines, and of all lines, that are under way at most, but for one line.
+APP_BYTES, BYTES = 1024**2, 16 * 1024**2
+#: A round ends without its lines of more characters, each of which may take seconds, and after `ROUND_S` without any
+#: line that is still under way. A later round notes their ends.
+LONG_CHARS = 64 * 1024
+ROUND_S = 2.0
 #: Seconds for which a batch rests whose line found no room.
 REST_S = 0.5
 
@@ -38,6 +46,8 @@ class Feeder:
         """Submit nothing yet. Args: leaves: whether a batch's lines go elsewhere now."""
         self._web, self._leaves = web, leaves
         self._threads = ThreadPoolExecutor(AT_ONCE, "lines")
+        #: What is being submitted, or has been, and is not noted yet.
+        self._under_way: dict[Future[Exception | None], tuple[Batch, Line]] = {}
         #: By batch, until when it rests, on the monotonic clock.
         self._resting: dict[UUID, float] = {}
         #: By app and by batch, the number of its last turn.
@@ -47,23 +57,34 @@ class Feeder:
     def close(self) -> None:
         """Stop; lines that are being submitted are submitted."""
         self._threads.shutdown()
+        with suppress(StoreUnavailable):
+            self._note_done()
+
+    @property
+    def under_way(self) -> list[UUID]:
+        """The jobs' ids of lines that are being submitted."""
+        return [line.job_id for _, line in list(self._under_way.values()) if line.job_id is not None]
 
     def feed(self, mine: Sequence[Batch]) -> int:
-        """Submit some lines of these batches. Returns: how many were accepted.
+        """Submit some lines of these batches. Returns: how many lines were accepted, of earlier rounds, too.
 
         Raises: StoreUnavailable. BrokerUnavailable.
         """
+        accepted = self._note_done()
         ready = self._ready(mine)
-        if not ready:
-            return 0
-        rooms = self._rooms(ready)
-        lines = self._take(ready, rooms)
+        lines = self._take(ready, self._rooms(ready)) if ready else []
         if not lines:
-            return 0
+            return accepted
         with self._web.store.begin() as db:
             owners = apps.by_id(db, {batch.app_id for batch, _ in lines})
-        outcomes = self._threads.map(lambda each: self._submit(owners[each[0].app_id], *each), lines)
-        return self._note(lines, list(outcomes))
+        begun = {
+            self._threads.submit(self._submit, owners[batch.app_id], batch, line): (batch, line)
+            for batch, line in lines
+        }
+        self._under_way |= begun
+        short = [each for each, (_, line) in begun.items() if len(line.body) <= LONG_CHARS]
+        wait(short or begun, ROUND_S)
+        return accepted + self._note_done()
 
     def _ready(self, mine: Sequence[Batch]) -> list[Batch]:
         now = time.monotonic()
@@ -84,6 +105,9 @@ class Feeder:
             pool = queue.rpartition(".")[0]
             most = max(1, int(settings.lane(Lane.BATCH, pool).depth_cap * settings.batches.queue_share))
             rooms[queue] = most - loads[queue].jobs
+        for batch, _ in self._under_way.values():
+            for queue in queues.intersection(self._queues(batch)):
+                rooms[queue] -= 1
         return rooms
 
     def _queues(self, batch: Batch) -> Sequence[str]:
@@ -100,20 +124,23 @@ class Feeder:
     def _take(self, ready: Sequence[Batch], rooms: dict[str, int]) -> list[tuple[Batch, Line]]:
         """The next lines, as long as there is room: the app and the batch whose last turn is longest ago come first."""
         self._served = {key: turn for key, turn in self._served.items() if key in _keys(ready)}
-        taken = list[tuple[Batch, Line]]()
+        taken, free = list[tuple[Batch, Line]](), AT_ONCE - len(self._under_way)
+        sizes = _sizes(self._under_way.values())
         with self._web.store.begin() as db:
             now = clock.now(db)
             left = [replace(batch, read_at=now) for batch in ready]
-            while left and len(taken) < AT_ONCE:
+            while left and len(taken) < free and sizes.total() < BYTES:
                 batch = min(left, key=lambda each: (self._turn(each.app_id), self._turn(each.id), each.id))
                 # Where rules choose, that of the most room: if the lines go to another one, it has its own bound.
                 queue = max(self._queues(batch), key=rooms.__getitem__)
-                limit = min(TURN, rooms[queue], AT_ONCE - len(taken))
-                found = batches.take_lines(db, batch.id, limit) if limit > 0 else []
+                limit, room_bytes = min(TURN, rooms[queue], free - len(taken)), APP_BYTES - sizes[batch.app_id]
+                found = batches.take_lines(db, batch.id, limit, room_bytes) if min(limit, room_bytes) > 0 else []
                 if not found:
                     left.remove(batch)
                     continue
-                taken += [(batch, line) for line in found]
+                new = [(batch, line) for line in found]
+                taken += new
+                sizes += _sizes(new)
                 rooms[queue] -= len(found)
                 self._turns_given += 1
                 self._served[batch.app_id] = self._served[batch.id] = self._turns_given
@@ -131,19 +158,32 @@ class Feeder:
             return error
         return None
 
-    def _note(self, lines: Sequence[tuple[Batch, Line]], outcomes: Sequence[Exception | None]) -> int:
+    def _note_done(self) -> int:
         """Note what became of submitted lines. Returns: how many were accepted."""
-        until = time.monotonic() + REST_S
-        for (batch, line), error in zip(lines, outcomes, strict=True):
-            if error is not None and not note(self._web, line, error):
-                self._resting[batch.id] = until
-        return sum(error is None for error in outcomes)
+        accepted = 0
+        for each in [each for each in self._under_way if each.done()]:
+            batch, line = self._under_way.pop(each)
+            error = each.result()
+            if error is None:
+                accepted += 1
+            elif not note(self._web, line, error):
+                self._resting[batch.id] = time.monotonic() + REST_S
+        return accepted
+
+
+def _sizes(lines: Iterable[tuple[Batch, Line]]) -> Counter[UUID]:
+    """The bytes of lines, by app."""
+    sizes = Counter[UUID]()
+    for batch, line in lines:
+        sizes[batch.app_id] += len(line.body.encode())
+    return sizes
 
 
 def note(web: WebDeps, line: Line, error: Exception) -> bool:
     """Note that a submitted line was not accepted. Returns: False if it may be later.
 
-    A line whose job may exist stays submitted: `give_back_lost` looks for it.
+    A line whose job may exist stays submitted: `give_back_lost` looks for it. So does one that has a job, although this
+    submit of it was refused: the job answers it.
     """
     if isinstance(error, Refused):
         with web.store.begin() as db:

@@ -4,7 +4,7 @@ An overflow worker sends those: `workers/batch_tier.py`.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -53,23 +53,23 @@ class Gatherer:
         pool = self._pool(batch)
         return pool is not None and self._is_paid_alone(batch, pool) and _wanted(batch, 1, None, is_paid_alone=True) > 0
 
-    def gather(self, mine: Sequence[Batch]) -> int:
-        """Choose lines of these batches. Returns: how many. Raises: StoreUnavailable. BrokerUnavailable."""
-        return sum(self._gather(batch) for batch in mine if self._is_on and batch.has_begun)
+    def gather(self, batch: Batch) -> Iterator[int]:
+        """Choose lines of this batch, and let those that fill a batch for the provider go. Yields: after some, how many
+        went.
 
-    def _gather(self, batch: Batch) -> int:
-        """Fill batches for the provider, and let them go."""
-        left, gathered = self._wanted_of(batch), 0
+        Raises: StoreUnavailable. BrokerUnavailable.
+        """
+        left, gathered = self._wanted_of(batch) if self._is_on and batch.has_begun else 0, 0
         while left > gathered and not self._is_closing.is_set():
-            filled = self._fill(batch, min(LINES_LIMIT, left - gathered))
+            filled = yield from self._fill(batch, min(LINES_LIMIT, left - gathered))
             gathered += filled
             with self._web.store.begin() as db:
                 provider_batches.close(db, batch.id)
+            yield filled
             if not filled:
                 break
-        return gathered
 
-    def _fill(self, batch: Batch, most: int) -> int:
+    def _fill(self, batch: Batch, most: int) -> Generator[int, None, int]:
         """Add lines to one batch for the provider. Returns: how many; 0 if no more can be added now."""
         filled = size = 0
         model = self._web.catalogue.find(batch.model).name
@@ -83,6 +83,7 @@ class Gatherer:
             size += sum(len(line.body.encode()) for line in lines)
             if not self._set_aside(owners[batch.app_id], batch, lines):
                 return 0
+            yield 0
         return filled
 
     def _set_aside(self, app: App, batch: Batch, lines: Sequence[Line]) -> bool:

@@ -18,8 +18,8 @@ from headrace.store import batches, files, line_texts
 from headrace.store.batches import PREFIX_CHARS
 from headrace.store.line_texts import DROPPED
 
-#: Lines of one transaction, at most, and the characters of their requests after which it ends.
-CHUNK, CHUNK_CHARS = 1000, 16 * 1024 * 1024
+#: Lines of one transaction, at most, and the bytes of the file after which it ends. Apps take turns after each.
+CHUNK, CHUNK_BYTES = 1000, 4 * 1024**2
 #: Lines of an old batch that are read at once.
 COPIED = 200
 #: Errors after which the rest of a file is not read.
@@ -29,26 +29,28 @@ CUSTOM_ID_CHARS_LIMIT = 512
 INPUTS_LIMIT = 50_000
 
 
-def read(web: WebDeps, runner_id: UUID, batch: Batch) -> None:
+def read(web: WebDeps, runner_id: UUID, batch: Batch) -> Iterator[int]:
     """Write the lines of the batch's file, and let them run; or fail the batch with what is wrong.
 
-    Those of a retry are copied from the batch that it retries.
-    Safe to repeat, also after a part was read. Raises: StoreUnavailable. StorageUnavailable.
+    Those of a retry are copied from the batch that it retries. Safe to repeat, also after a part was read.
+    Yields: after each chunk, whether the batch is read. Raises: StoreUnavailable. StorageUnavailable.
     """
     with web.store.begin() as db:
         if not batches.clear_lines(db, batch.id, runner_id):
             return
     reader = _Reader(web, batch) if batch.retry_of is None else _Copier(web, batch, batch.retry_of)
-    for chunk in _chunks(reader.lines()):
+    for chunk in reader.chunks():
         with web.store.begin() as db:
             if not batches.put_lines(db, batch.id, runner_id, chunk):
                 return
+        yield False
     reader.check_whole()
     with web.store.begin() as db:
         if reader.errors:
             batches.reject(db, batch.id, runner_id, reader.errors)
         else:
             batches.begin(db, batch.id, runner_id, reader.total, reader.model)
+    yield True
 
 
 class _Copier:
@@ -58,8 +60,11 @@ class _Copier:
         self._web, self._batch, self._old_id = web, batch, old_id
         self.total, self.errors, self.model = 0, list[BatchError](), batch.model
 
-    def lines(self) -> Iterator[NewLine]:
+    def chunks(self) -> Iterator[list[NewLine]]:
         """The lines, with their numbers in the file. Raises: StoreUnavailable. StorageUnavailable."""
+        return _chunks((len(line.body), line) for line in self._lines())
+
+    def _lines(self) -> Iterator[NewLine]:
         given, after = self._given(), 0
         while True:
             with self._web.store.autocommit() as db:
@@ -108,34 +113,41 @@ class _Reader:
         self._seen: set[str] = set()
         self._inputs = 0
 
-    def lines(self) -> Iterator[NewLine]:
+    def chunks(self) -> Iterator[list[NewLine]]:
         """The lines of the file. Once one is wrong, the rest are only checked.
 
         Raises: StoreUnavailable. StorageUnavailable.
         """
         try:
-            yield from self._checked(_raw_lines(self._web, self._batch))
+            yield from _chunks(self._checked(_raw_lines(self._web, self._batch)))
         except NotFound:
             self._note("file_not_found", "The input file is deleted.", None, "input_file_id")
 
-    def _checked(self, given: Iterable[bytes]) -> Iterator[NewLine]:
+    def _checked(self, given: Iterable[bytes]) -> Iterator[tuple[int, NewLine | None]]:
+        """Each line with its bytes; None for one that is blank, wrong, or after a wrong one."""
         limit = self._web.settings.batches.lines_limit
         for number, raw in enumerate(given, 1):
             if not raw.strip():
+                if number - self.total > limit:
+                    self._note(
+                        "too_many_tasks", f"A file may have {limit} blank lines here, and this one has more.", None
+                    )
+                    return
+                yield len(raw), None
                 continue
             self.total += 1
             if self.total > limit:
                 self._note("too_many_tasks", f"A batch may have {limit} lines here, and this file has more.", None)
                 return
+            line: NewLine | None
             try:
                 line = self._line(number, raw)
             except InvalidRequest as error:
                 self._note(error.code, str(error), number, error.param)
                 if len(self.errors) >= MOST_ERRORS or error.code == "too_many_tasks":
                     return
-                continue
-            if not self.errors:
-                yield line
+                line = None
+            yield len(raw), None if self.errors else line
 
     def check_whole(self) -> None:
         """Note what is wrong with the file as a whole, once all lines are read."""
@@ -246,27 +258,32 @@ def beginning(body: dict[str, Any]) -> str:
     return str(prompt or "")[:PREFIX_CHARS]
 
 
-def _chunks(lines: Iterable[NewLine]) -> Iterator[list[NewLine]]:
-    """The lines of one transaction each."""
-    chunk, chars = list[NewLine](), 0
-    for line in lines:
-        chunk.append(line)
-        chars += len(line.body)
-        if len(chunk) == CHUNK or chars >= CHUNK_CHARS:
+def _chunks(lines: Iterable[tuple[int, NewLine | None]]) -> Iterator[list[NewLine]]:
+    """The lines of one transaction each. Args: lines: each with its bytes in the file; None counts them alone."""
+    chunk, size = list[NewLine](), 0
+    for line_bytes, line in lines:
+        size += line_bytes
+        if line is not None:
+            chunk.append(line)
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
             yield chunk
-            chunk, chars = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk
 
 
 def _split(parts: Iterable[bytes], limit: int) -> Iterator[bytes]:
     """The lines of a file that comes in parts. Of a line that is too long, a piece that is too long as well."""
-    rest, is_first = b"", True
+    begun, size, is_first = list[bytes](), 0, True
     for part in parts:
-        *whole, rest = (rest + part).split(b"\n")
-        for line in whole:
+        *ends, rest = part.split(b"\n")
+        for end in ends:
+            line = b"".join((*begun, end))
             yield line.removeprefix(codecs.BOM_UTF8) if is_first else line
-            is_first = False
+            begun, size, is_first = [], 0, False
         # The line is refused for its length anyway.
-        rest = rest if len(rest) <= limit + 1 else rest[: limit + 1]
-    yield rest.removeprefix(codecs.BOM_UTF8) if is_first else rest
+        if size <= limit:
+            begun.append(rest)
+            size += len(rest)
+    line = b"".join(begun)
+    yield line.removeprefix(codecs.BOM_UTF8) if is_first else line

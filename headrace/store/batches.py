@@ -24,16 +24,14 @@ from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import BATCH_EVENT
 from headrace.store import clock, deliveries, files, line_texts
 from headrace.store.jobs.insertion import find_replay, keep_key, key_reused
-from headrace.store.line_texts import DROPPED, held_by, left_of_answered, line_of, oldest_job_of
+from headrace.store.line_texts import DROPPED, PAGE_BYTES, held_by, left_of_answered, line_of, oldest_job_of
 from headrace.store.sql import Statement, delete_chosen, is_one_of
 from headrace.tables import apps, batch_lines, batches, jobs
 
 #: Characters of a prompt by which lines are ordered: an engine keeps what prompts of one beginning have in common.
 PREFIX_CHARS = 128
-#: Lines that one statement moves to the end: it locks their rows.
+#: Lines that one statement moves to the end, or deletes: at 1 MiB each their texts are half a million rows.
 SETTLE_ROWS = 1000
-#: Lines that one statement deletes: at 1 MiB each their texts are half a million rows.
-FORGET_LINES = 1000
 #: How long a submitted line without a job waits until it is submitted again. Its job's id stays the same, so that an
 #: insert that takes longer makes no second job.
 LOST_AFTER = timedelta(seconds=10)
@@ -247,12 +245,12 @@ def reject(db: Connection, batch_id: UUID, runner_id: UUID, errors: Sequence[Bat
     return True
 
 
-def take_lines(db: Connection, batch_id: UUID, limit: int) -> list[Line]:
-    """The next lines to run, each with a job's id, as submitted from now on.
+def take_lines(db: Connection, batch_id: UUID, limit: int, most_bytes: int = PAGE_BYTES) -> list[Line]:
+    """The next lines to run, each with a job's id, as submitted from now on: one at least, if one waits.
 
     A line whose job was inserted all the same, after it had been given back, is only noted as submitted.
     """
-    rows = _TAKE.run(db, batch_id=batch_id, ids=[new_id() for _ in range(limit)])
+    rows = _TAKE.run(db, batch_id=batch_id, ids=[new_id() for _ in range(limit)], most_bytes=most_bytes)
     again = [row.job_id for row in rows if row.is_again]
     begun = set(db.scalars(sa.select(jobs.c.id).where(is_one_of(jobs.c.id, again)))) if again else set()
     return [line_of(batch_id, row) for row in rows if row.job_id not in begun]
@@ -265,11 +263,12 @@ def give_back(db: Connection, batch_id: UUID, numbers: Sequence[int]) -> None:
 
 
 def refuse(db: Connection, line: Line, status: int, body: str) -> bool:
-    """End a line whose request was refused for good. Args: body: of the refusal, as JSON.
+    """End a line whose request was refused for good, also if it was given back meanwhile. Args: body: JSON.
 
-    Returns: False if it has a job, which answers it: an earlier submit of the line made it.
+    Returns: False if it has ended, or has a job, which answers it: an earlier submit of the line made it.
     """
-    these = (batch_lines.c.batch_id == line.batch_id, batch_lines.c.number == line.number, IS_SUBMITTED)
+    is_open = sa.or_(IS_SUBMITTED, _IS_WAITING)
+    these = (batch_lines.c.batch_id == line.batch_id, batch_lines.c.number == line.number, is_open)
     values = {"state": LineState.FAILED, "status_code": status, "refusal": body, "job_id": None, **WITHOUT_REQUEST}
     ended = sa.update(batch_lines).where(*these, ~_has_job(line.batch_id)).values(values)
     if not db.execute(ended).rowcount:
@@ -278,10 +277,14 @@ def refuse(db: Connection, line: Line, status: int, body: str) -> bool:
     return True
 
 
-def give_back_lost(db: Connection, batch_id: UUID) -> int:
-    """Let submitted lines without a job wait again: their feeder died, or Postgres lost the jobs. Returns: how many."""
+def give_back_lost(db: Connection, batch_id: UUID, under_way: Sequence[UUID] = ()) -> int:
+    """Let submitted lines without a job wait again: their feeder died, or Postgres lost the jobs. Returns: how many.
+
+    Args: under_way: the jobs' ids of lines that this process is submitting.
+    """
     is_old = batch_lines.c.submitted_at < sa.func.now() - LOST_AFTER
-    these = (batch_lines.c.batch_id == batch_id, IS_SUBMITTED, is_old, ~_has_job(batch_id))
+    is_left = sa.not_(is_one_of(batch_lines.c.job_id, under_way))
+    these = (batch_lines.c.batch_id == batch_id, IS_SUBMITTED, is_old, ~_has_job(batch_id), is_left)
     return db.execute(sa.update(batch_lines).where(*these).values(_WAITS)).rowcount
 
 
@@ -336,26 +339,27 @@ def settle(db: Connection, batch_id: UUID, endpoint: str, *, is_cancelling: bool
     return len(rows)
 
 
-def drop_unread(db: Connection, batch_id: UUID) -> None:
-    """Delete the lines of a cancelled batch whose file was not read to its end: none of them ever ran."""
-    unread = sa.exists().where(batches.c.id == batch_id, batches.c.in_progress_at.is_(None))
-    db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id, unread))
+def drop_unread(db: Connection, batch_id: UUID) -> int:
+    """Delete the next lines of a cancelled batch whose file was not read to its end. Returns: how many."""
+    is_unread = sa.exists().where(batches.c.id == batch_id, batches.c.in_progress_at.is_(None))
+    return delete_lines(db, batch_id) if db.scalar(sa.select(is_unread)) else 0
 
 
 def end_waiting(db: Connection, batch_id: UUID, state: LineState) -> int:
-    """End all lines that wait: they are expired or cancelled. Returns: how many.
+    """End lines that wait: they are expired or cancelled. Returns: how many, `SETTLE_ROWS` at most.
 
     A line whose job was inserted all the same, after it had been given back, ends as that job does.
     """
-    these = (batch_lines.c.batch_id == batch_id, _IS_WAITING)
-    begun = sa.update(batch_lines).where(*these, batch_lines.c.job_id.is_not(None), _has_job(batch_id))
-    db.execute(begun.values(state=LineState.SUBMITTED))
-    ended = db.execute(
-        sa.update(batch_lines).where(*these).values(state=state, job_id=None, **WITHOUT_REQUEST)
-    ).rowcount
-    if ended:
-        _count(db, batch_id, failed=ended)
-    return ended
+    waiting = sa.select(batch_lines.c.number, _has_job(batch_id)).where(batch_lines.c.batch_id == batch_id, _IS_WAITING)
+    rows = db.execute(waiting.limit(SETTLE_ROWS).with_for_update(of=batch_lines, skip_locked=True)).all()
+    ended = {"state": state, "job_id": None, **WITHOUT_REQUEST}
+    for has_job, values in ((False, ended), (True, {"state": LineState.SUBMITTED})):
+        if numbers := [row.number for row in rows if row[1] is has_job]:
+            these = (batch_lines.c.batch_id == batch_id, is_one_of(batch_lines.c.number, numbers))
+            db.execute(sa.update(batch_lines).where(*these).values(values))
+    if failed := sum(not has_job for _, has_job in rows):
+        _count(db, batch_id, failed=failed)
+    return len(rows)
 
 
 def submitted_jobs(db: Connection, batch_id: UUID) -> list[UUID]:
@@ -366,9 +370,9 @@ def submitted_jobs(db: Connection, batch_id: UUID) -> list[UUID]:
 
 
 def with_all_ended(db: Connection, batch_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of these batches of which no line is left to end."""
+    """Those of these batches that are open, and of which no line is left to end."""
     is_done = batches.c.completed + batches.c.failed >= batches.c.total
-    return set(db.scalars(sa.select(batches.c.id).where(is_one_of(batches.c.id, batch_ids), is_done)))
+    return set(db.scalars(sa.select(batches.c.id).where(is_one_of(batches.c.id, batch_ids), is_done, _IS_OPEN)))
 
 
 def begin_end(db: Connection, batch_id: UUID) -> None:
@@ -407,11 +411,11 @@ def with_old_lines(db: Connection, keep_days: float, but: Collection[UUID]) -> U
 
 
 def delete_lines(db: Connection, batch_id: UUID) -> int:
-    """Delete the next `FORGET_LINES` lines of a batch, the whole of which took longer than a statement may."""
+    """Delete the next `SETTLE_ROWS` lines of a batch, the whole of which took longer than a statement may."""
     these = sa.select(batch_lines.c.number).where(batch_lines.c.batch_id == batch_id)
     # With both columns of the key, no plan sorts.
     order = (batch_lines.c.batch_id, batch_lines.c.number)
-    return db.execute(delete_chosen(these.order_by(*order).limit(FORGET_LINES), batch_lines)).rowcount
+    return db.execute(delete_chosen(these.order_by(*order).limit(SETTLE_ROWS), batch_lines)).rowcount
 
 
 def _oldest_kept(db: Connection, keep_days: float) -> UUID:

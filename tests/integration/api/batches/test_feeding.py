@@ -1,5 +1,6 @@
 """How lines become jobs: their order, the turns of apps, the room in the queue, and the end of a refused line."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from api.batches.feeding import AT_ONCE, TURN, draft_of
+from api.batches.feeding import APP_BYTES, AT_ONCE, TURN, draft_of, note
 from api.batches.runner import Runner
 from api.door import intake
 from api.door.submit import Submitter
@@ -21,7 +22,7 @@ from headrace.domain.apps import App, Changes
 from headrace.domain.batches import LineState
 from headrace.domain.jobs import JobSpec
 from headrace.domain.queues import KEY_PREFIX, Candidate, Lane
-from headrace.errors import BrokerUnavailable, ConfigError, StoreUnavailable
+from headrace.errors import BrokerUnavailable, ConfigError, InvalidRequest, StoreUnavailable
 from headrace.store import Store, apps, batches
 from tests.integration.api.batches.conftest import CHAT, MODEL, Desk, line, lines, look
 from tests.waiting import until
@@ -355,6 +356,63 @@ def test_a_postgres_that_does_not_say_whether_it_has_the_job_is_asked_later(
     assert {job.id for job in desk.jobs(batch_id)} == ids
     if not is_inserted:
         assert admission.loads([QUEUE])[QUEUE].jobs == 2
+
+
+@pytest.mark.parametrize("is_taken_again", [False, True])
+def test_a_refusal_ends_a_line_that_was_given_back_meanwhile(
+    desk: Desk, web: Web, store: Store, begun: Begin, app: App, query: Any, is_taken_again: bool
+) -> None:
+    """It took so long to find out that it is refused. A second time would take as long."""
+    batch_id = begun([line("bad", temperature=9)])
+    with store.begin() as db:
+        batch, [taken] = batches.find(db, app.id, batch_id), batches.take_lines(db, batch_id, 1)
+    age_submits(query)
+    with store.begin() as db:
+        assert batches.give_back_lost(db, batch_id) == 1
+        assert len(batches.take_lines(db, batch_id, 1) if is_taken_again else [taken]) == 1
+    with pytest.raises(InvalidRequest) as refused:
+        draft_of(batch, taken)
+    assert note(web.deps, taken, refused.value)
+    assert [(row.state, row.status_code) for row in desk.lines(batch_id)] == [("failed", 400)]
+    assert desk.read(batch_id)["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
+
+
+def test_lines_that_take_long_delay_no_round_and_are_not_given_back(
+    desk: Desk,
+    runner: Runner,
+    begun: Begin,
+    query: Any,
+    client_of: Callable[..., ApiClient],
+    make_key: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch_id = begun([line(str(each), f"{each}" + "x" * 100_000) for each in range(40)])
+    light = Desk(client_of(make_key("other")), desk.store).submit(lines(2))
+    look(runner, runner.read, runner.lease)
+    submit, is_free = Submitter.submit, threading.Event()
+
+    def wait_if_heavy(self: Submitter, draft: Any, *arguments: Any) -> Any:
+        if len(draft.messages[0].content) > 100_000:
+            is_free.wait()
+        return submit(self, draft, *arguments)
+
+    monkeypatch.setattr(Submitter, "submit", wait_if_heavy)
+    try:
+        assert runner.feed() == 2
+        assert {job.batch_id for job in desk.jobs(batch_id, light)} == {light}
+        under_way = Counter(row.state for row in desk.lines(batch_id))["submitted"]
+        assert APP_BYTES <= under_way * 100_000 < APP_BYTES + 200_000
+        age_submits(query)
+        assert look(runner, runner.give_back_lost, runner.feed) == 0
+    finally:
+        is_free.set()
+
+    def refused() -> int:
+        look(runner, runner.feed)
+        return sum(row.status_code == 400 for row in desk.lines(batch_id))
+
+    until(lambda: refused() == 40, "each line is refused")
+    assert desk.read(batch_id)["request_counts"] == {"total": 40, "completed": 0, "failed": 40}
 
 
 def test_a_line_that_was_given_back_too_early_makes_no_second_job(

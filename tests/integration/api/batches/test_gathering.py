@@ -214,7 +214,7 @@ def test_without_the_setting_a_key_or_a_price_of_the_tier_no_line_goes(
     settings |= {"prices": {"gpt-4o-mini": PRICE}, **changes}
     begun(lines(2), window="30h", **ONLY)
     other = make_runner(build_web(files=FileSettings(store=str(folder)), **settings))
-    assert other._gatherer.gather(other._mine) == 0
+    assert other.gather() == 0
     with other._web.store.begin() as db:
         db.execute(sa.text("UPDATE batches SET lease_until = now() - interval '1 s'"))
     assert look(other, other.gather) == 0

@@ -91,7 +91,7 @@ def read_it(web: Web) -> Read:
     def read_it(batch: Batch) -> Batch:
         runner_id = new_id()
         _lease(web.deps.store, runner_id)
-        read(web.deps, runner_id, batch)
+        sum(read(web.deps, runner_id, batch))
         return _again(web.deps.store, batch)
 
     return read_it
@@ -138,7 +138,7 @@ def test_each_line_becomes_a_row_with_its_request(make: Make, read_it: Read, que
     assert rows(query, found) == [(at, each["custom_id"], "waiting", each["body"]) for at, each in enumerate(given, 1)]
 
 
-def test_a_chunk_ends_after_so_many_characters(
+def test_a_chunk_ends_after_so_many_bytes(
     make: Make, read_it: Read, monkeypatch: pytest.MonkeyPatch, query: Any
 ) -> None:
     sizes = list[int]()
@@ -149,7 +149,7 @@ def test_a_chunk_ends_after_so_many_characters(
         return put(db, batch_id, runner_id, lines)
 
     monkeypatch.setattr(batches, "put_lines", counted)
-    monkeypatch.setattr(reading, "CHUNK_CHARS", 1000)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 1500)
     found = read_it(make(jsonl(*(line(number, "x" * 400) for number in range(5)))))
     assert sizes == [3, 2]
     assert len(rows(query, found)) == 5
@@ -335,15 +335,16 @@ def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], 
     """Calls a function once a given number of chunks is written."""
 
     def arrange(number: int, do: Callable[[], object]) -> None:
-        made = reading._chunks
+        for kind in (reading._Reader, reading._Copier):
+            made = kind.chunks
 
-        def chunks(lines: Iterator[Any]) -> Iterator[list[Any]]:
-            for at, chunk in enumerate(made(lines)):
-                if at == number:
-                    do()
-                yield chunk
+            def chunks(self: Any, made: Any = made) -> Iterator[list[Any]]:
+                for at, chunk in enumerate(made(self)):
+                    if at == number:
+                        do()
+                    yield chunk
 
-        monkeypatch.setattr(reading, "_chunks", chunks)
+            monkeypatch.setattr(kind, "chunks", chunks)
 
     return arrange
 
@@ -411,7 +412,7 @@ def test_a_late_reader_ends_nothing_that_another_one_has_begun(
 
     monkeypatch.setattr(reading._Reader, "check_whole", late)
     _lease(store, first)
-    read(web.deps, first, batch)
+    assert sum(read(web.deps, first, batch)) == 1
     assert _again(store, batch).state is BatchState.VALIDATING
     assert len(rows(query, batch)) == 1
 

@@ -163,7 +163,7 @@ VALUES = {
     **dict.fromkeys(
         ("apps", "app_counts", "full_apps", "receivers", "receiver_counts", "queues", "times", "ids"), "{}"
     ),
-    **dict.fromkeys(("most", "per_app", "per_receiver", "groups", "running", "lease_s"), 1),
+    **dict.fromkeys(("most", "most_bytes", "per_app", "per_receiver", "groups", "running", "lease_s"), 1),
     **{"state": "succeeded", "key_ttl": "24 hours", "until": "now", "after_receiver": ""},
     **dict.fromkeys(("worker_id", "after_app", "batch_id"), UUID(int=0)),
 }

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from api.batches.reading import CHUNK, CHUNK_CHARS, _chunks, _split, beginning
+from api.batches.reading import CHUNK, CHUNK_BYTES, _chunks, _split, beginning
 from headrace.domain.batches import NewLine
 from headrace.store.batches import PREFIX_CHARS
 
@@ -86,8 +86,9 @@ def test_a_mark_that_comes_in_two_parts_is_passed_over() -> None:
 
 
 def test_the_lines_of_a_transaction_are_bounded_in_number_and_in_size() -> None:
-    short = [NewLine(number, "id", "", "{}") for number in range(2 * CHUNK + 1)]
+    short = [(2, NewLine(number, "id", "", "{}")) for number in range(2 * CHUNK + 1)]
     assert [len(chunk) for chunk in _chunks(short)] == [CHUNK, CHUNK, 1]
-    long = [NewLine(number, "id", "", "x" * (CHUNK_CHARS // 2)) for number in range(5)]
+    long = [(CHUNK_BYTES // 2, line) for _, line in short[:5]]
     assert [len(chunk) for chunk in _chunks(long)] == [2, 2, 1]
+    assert [len(chunk) for chunk in _chunks([(CHUNK_BYTES, None), *long])] == [0, 2, 2, 1], "what is passed over counts"
     assert list(_chunks([])) == []
