@@ -180,8 +180,9 @@ LATE_ENTRIES = timedelta(seconds=10)
 LATE_REFUSALS = timedelta(minutes=5)
 #: How often a process adds its refusals, in seconds.
 REFUSALS_EVERY_S = 3.0
-#: The most ledger entries by which it is judged what an app was served.
-SERVED_ENTRIES = 100_000
+#: The most ledger entries by which it is judged what an app was served, and among how many of all kinds: those of
+#: caches are no service of hosts.
+SERVED_ENTRIES, SERVED_AMONG = 100_000, 1_000_000
 
 _ALIKE = (jobs.c.pool, jobs.c.lane, jobs.c.queue, jobs.c.overflow, jobs.c.max_tokens)
 
@@ -286,11 +287,13 @@ def served_rates(db: Connection, long: timedelta, short: timedelta) -> dict[str,
     """The tokens per second that each app was served, by pool: on average over the last `long`, or `short` if more.
 
     The average over `long` begins with the pool's first entry, so that it is right soon after a pool's first job. Reads
-    the newest `SERVED_ENTRIES` at most.
+    the newest `SERVED_ENTRIES` at most, among the newest `SERVED_AMONG`.
     """
     row = ledger.c
-    newest = sa.select(row.pool, row.app_id, row.at, row.kind, (row.prompt_tokens + row.output_tokens).label("tokens"))
-    entry = newest.order_by(row.id.desc()).limit(SERVED_ENTRIES).subquery().c
+    newest_id = db.scalar(sa.select(row.id).order_by(row.id.desc()).limit(1)) or 0
+    is_served = (row.id > newest_id - SERVED_AMONG, row.kind.in_(("compute", "api")))
+    newest = sa.select(row.pool, row.app_id, row.at, (row.prompt_tokens + row.output_tokens).label("tokens"))
+    entry = newest.where(*is_served).order_by(row.id.desc()).limit(SERVED_ENTRIES).subquery().c
     now = sa.func.now()
     summed = sa.select(
         entry.pool,
@@ -298,7 +301,7 @@ def served_rates(db: Connection, long: timedelta, short: timedelta) -> dict[str,
         sa.cast(sa.func.sum(entry.tokens), sa.Float).label("tokens"),
         sa.cast(sa.func.sum(entry.tokens).filter(entry.at > now - short), sa.Float).label("short_tokens"),
         sa.cast(sa.func.extract("epoch", now - sa.func.min(entry.at)), sa.Float).label("seconds"),
-    ).where(entry.kind.in_(("compute", "api")), entry.at > now - long)
+    ).where(entry.at > now - long)
     rows = db.execute(summed.group_by(entry.pool, entry.app_id)).all()
     seen_s = {pool: max(each.seconds for each in rows if each.pool == pool) for pool in {each.pool for each in rows}}
     found: dict[str, dict[UUID, float]] = defaultdict(dict)

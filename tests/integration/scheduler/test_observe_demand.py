@@ -222,3 +222,19 @@ def test_beside_others_an_app_counts_for_a_multiple_of_what_it_was_served(
 
     refuse(store, app.id, 25)
     assert sampled(columns) == (25, 0)
+
+
+def test_hits_of_a_cache_do_not_hide_what_an_app_was_served_before(
+    store: Store, app: App, sampled: Sampled, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observations, "SERVED_ENTRIES", 3)
+    entry = (
+        "INSERT INTO ledger (app_id, job_id, kind, pool, prompt_tokens, usd, at) "
+        "VALUES (:app_id, :job_id, :kind, 'chat', 3540, 0, now() - interval '59 minutes')"
+    )
+    for app_id, kind in ((app.id, "compute"), *[(app.id, "cache")] * 4, (new_id(), "compute")):
+        query(entry, app_id=app_id, job_id=new_id(), kind=kind)
+
+    refuse(store, app.id, 25)
+
+    assert sampled("offered_tokens, discounted_tokens") == (25, 0)
