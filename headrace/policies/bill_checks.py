@@ -54,17 +54,19 @@ class OutsideBill:
     Attributes:
         file: the files' names, for people.
         types: only hosts of these types are on it; empty: of all.
+        listed: days that the files have, also those without a line.
     """
 
     source: Source
     file: str
     lines: Sequence[BillLine]
     types: Sequence[str] = ()
+    listed: Sequence[date] = ()
 
     @property
     def days(self) -> tuple[date, date]:
         """Its first and its last day."""
-        days = [line.day for line in self.lines]
+        days = [*self.listed, *(line.day for line in self.lines)]
         return min(days), max(days)
 
 

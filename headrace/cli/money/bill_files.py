@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from io import TextIOWrapper
 from pathlib import Path
@@ -55,14 +55,17 @@ def read(paths: Sequence[Path], types: Sequence[str], tags: Mapping[str, str]) -
     sources = {source for _, source, _ in found}
     if len(sources) > 1:
         raise click.UsageError("The files are bills of hosts and of the paid API: reconcile them one after the other.")
-    lines = [line for _, _, of_file in found for line in of_file if not types or line.kind in types]
+    rows = [row for _, _, of_file in found for row in of_file]
+    lines = [row for row in rows if isinstance(row, BillLine) and (not types or row.kind in types)]
+    listed = {row.day if isinstance(row, BillLine) else row for row in rows}
     if not lines:
         which = f" of type {', '.join(types)}" if types else ""
         raise click.ClickException(f"{', '.join(map(str, paths))} has no line{which} to compare.")
-    return OutsideBill(sources.pop(), ", ".join(path.name for path in paths), lines, types)
+    return OutsideBill(sources.pop(), ", ".join(path.name for path in paths), lines, types, sorted(listed))
 
 
-def _read(path: Path, tags: Mapping[str, str]) -> tuple[Source, list[BillLine]]:
+def _read(path: Path, tags: Mapping[str, str]) -> tuple[Source, list[BillLine | date]]:
+    """The source, and the lines; a day in place of one that has nothing to compare."""
     try:
         with path.open("rb") as binary, ExitStack() as stack:
             plain = stack.enter_context(gzip.open(binary)) if path.suffix == ".gz" else binary
@@ -76,9 +79,9 @@ def _read(path: Path, tags: Mapping[str, str]) -> tuple[Source, list[BillLine]]:
         raise click.ClickException(f"{path} cannot be read: {error}") from error
 
 
-def _csv(path: Path, rows: "csv.DictReader[str]", tags: Mapping[str, str]) -> tuple[Source, list[BillLine]]:
+def _csv(path: Path, rows: "csv.DictReader[str]", tags: Mapping[str, str]) -> tuple[Source, list[BillLine | date]]:
     columns = {_snake(name): name for name in rows.fieldnames or ()}
-    readers: tuple[tuple[Sequence[str], Source, Callable[[Row], BillLine | None]], ...] = (
+    readers: tuple[tuple[Sequence[str], Source, Callable[[Row], BillLine | date | None]], ...] = (
         (HOSTS, Source.HOSTS, _host),
         (AWS, Source.HOSTS, lambda row: _aws(row, tags)),
         (OPENAI, Source.API, _openai),
@@ -104,8 +107,8 @@ def _snake(name: str) -> str:
 
 
 def _lines(
-    path: Path, rows: "csv.DictReader[str]", columns: Mapping[str, str], reader: Callable[[Row], BillLine | None]
-) -> Iterator[BillLine]:
+    path: Path, rows: "csv.DictReader[str]", columns: Mapping[str, str], reader: Callable[[Row], BillLine | date | None]
+) -> Iterator[BillLine | date]:
     for row in rows:
         try:
             if any(row.get(None) or ()):
@@ -171,12 +174,13 @@ def _tag(key: str) -> str:
     return plain if plain.startswith(("aws", "user")) else f"user{plain}"
 
 
-def _openai(row: Row) -> BillLine | None:
-    """A line of OpenAI's usage export; None for an hour without a call."""
+def _openai(row: Row) -> BillLine | date:
+    """A line of OpenAI's usage export; the day of an hour without a call."""
+    at = _moment(row, "start_time")
     if not row["model"]:
-        return None
+        return at.date()
     return BillLine(
-        _moment(row, "start_time"),
+        at,
         _text(row, "model"),
         requests=_count(row, "num_model_requests"),
         prompt_tokens=_count(row, "input_tokens"),
@@ -185,19 +189,26 @@ def _openai(row: Row) -> BillLine | None:
     )
 
 
-def _openai_json(path: Path, page: Any) -> Iterator[BillLine]:
+def _openai_json(path: Path, page: Any) -> Iterator[BillLine | date]:
     """OpenAI's answer to `GET /organization/usage/completions`, or `/organization/costs` grouped by `line_item`."""
     try:
+        if page.get("has_more"):
+            raise click.ClickException(
+                f"{path} has 'has_more': true: its last days are on further pages. Ask again with a larger 'limit', or "
+                "for fewer days, so that 'has_more' is false; '--bill' takes a file for each part."
+            )
         for bucket in page["data"]:
+            start = {"start_time": bucket["start_time"]}
+            yield _moment({"start_time": str(start["start_time"])}, "start_time").date()
             for each in bucket["results"]:
-                if line := _openai_result({**each, "start_time": bucket["start_time"]}):
+                if line := _openai_result({**each, **start}):
                     yield line
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = "OpenAI's /organization/usage/completions grouped by model, or /organization/costs grouped by line item"
         raise click.ClickException(f"{path} is no answer of {what}: {error!r}") from error
 
 
-def _openai_result(each: Mapping[str, Any]) -> BillLine | None:
+def _openai_result(each: Mapping[str, Any]) -> BillLine | date | None:
     row = {name: "" if value is None else str(value) for name, value in each.items()}
     if "amount" not in each:
         return _openai({"model": "", **row})

@@ -66,7 +66,8 @@ def reconcile_bill(db: Connection, bill: OutsideBill, terms: HostTerms, prices: 
     Raises: InvalidRequest: no day of the bill is over.
     """
     today = (clock.now(db) - SETTLE).astimezone(UTC).date()
-    bill = replace(bill, lines=[line for line in bill.lines if line.day < today])
+    lines = [line for line in bill.lines if line.day < today]
+    bill = replace(bill, lines=lines, listed=[day for day in bill.listed if day < today])
     if not bill.lines:
         raise InvalidRequest(
             f"{bill.file} has no day that is over: the ledger closes a day five minutes after its end."

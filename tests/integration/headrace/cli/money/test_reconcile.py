@@ -196,6 +196,32 @@ def test_the_report_of_aws_is_read(run: Run, tmp_path: Path, is_second: bool) ->
 
 
 @pytest.mark.usefixtures("booked")
+def test_a_day_that_the_provider_lists_without_a_call_is_compared(run: Run, tmp_path: Path) -> None:
+    tokens = {"model": "gpt-4o-mini", "input_tokens": 1, "output_tokens": 1, "num_model_requests": 1}
+    days = [(DAY - timedelta(days=1), [tokens]), (DAY, []), (NEXT, [])]
+    page = {"data": [{"start_time": int(at(day).timestamp()), "results": results} for day, results in days]}
+    bill = tmp_path / "usage.json"
+    bill.write_text(json.dumps({**page, "has_more": False}), encoding="utf-8")
+
+    causes = [(row[0], row[3]) for row in found(run("costs", "reconcile", "--bill", str(bill), "--json"))]
+
+    assert (f"{DAY}", "overbooked") in causes
+
+
+def test_a_bill_with_further_pages_is_refused_by_its_field(run: Run, tmp_path: Path) -> None:
+    tokens = {"model": "gpt-4o-mini", "input_tokens": 1, "output_tokens": 1, "num_model_requests": 1}
+    bill = tmp_path / "usage.json"
+    page = {"data": [{"start_time": int(at(DAY).timestamp()), "results": [tokens]}], "has_more": True}
+    bill.write_text(json.dumps({**page, "next_page": "page_2"}), encoding="utf-8")
+
+    result = run("costs", "reconcile", "--bill", str(bill))
+
+    assert result.exit_code == 1
+    assert "'has_more': true" in result.output
+    assert "a larger 'limit'" in result.output
+
+
+@pytest.mark.usefixtures("booked")
 def test_the_usage_and_the_costs_of_openai_are_read(run: Run, tmp_path: Path) -> None:
     start = int(at(DAY).timestamp())
     tokens = {"input_tokens": 3000, "input_cached_tokens": 0, "output_tokens": 300, "num_model_requests": 3}
