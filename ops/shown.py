@@ -54,7 +54,8 @@ def usd(amount: Decimal | None) -> str:
     cents = round(amount, 2)
     if cents == amount or abs(amount) >= 1:
         return f"{cents:,.2f}"
-    return f"{round(amount, 6).normalize():f}"
+    shown = round(amount, 6).normalize()
+    return f"{shown:f}" if shown or amount < 0 else "<0.000001"
 
 
 def seconds(length: float | timedelta | None) -> str:

@@ -295,14 +295,25 @@ class QueueSample:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What came and went in one queue. Attributes: refused: for lack of room or time."""
+    """What came and went in one queue.
+
+    Attributes:
+        refused: for lack of room or time, as far as it counts as demand.
+        discounted: refused, too, but no demand: repeats, and what one app had refused beyond its share.
+    """
 
     arrivals: int = 0
     refused: int = 0
+    discounted: int = 0
     started: int = 0
     ended: int = 0
     failed: int = 0
     expired: int = 0
+
+    @property
+    def all_refused(self) -> int:
+        """Every refusal for lack of room or time."""
+        return self.refused + self.discounted
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import new_secret
 from headrace.store import clock
-from headrace.store.jobs import BILLED
 from headrace.tables import apps, jobs, ledger, refusals
 
 #: How far the clocks of the hosts that make ids may be behind the database's.
@@ -151,7 +150,7 @@ def activity(db: Connection, app_id: UUID, period: timedelta) -> Activity:
     mine = (jobs.c.app_id == app_id, jobs.c.id >= oldest_id(since - CLOCK_SKEW), jobs.c.created_at >= since)
     counted = db.execute(sa.select(jobs.c.state, sa.func.count()).where(*mine).group_by(jobs.c.state))
     charged = sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(
-        ledger.c.app_id == app_id, ledger.c.at >= since, ledger.c.kind.in_(BILLED)
+        ledger.c.app_id == app_id, ledger.c.at >= since, ledger.c.kind != "waste"
     )
     row = refusals.c
     why = sa.select(row.reason, sa.func.sum(row.jobs)).where(row.minute >= since, row.app_id == app_id)

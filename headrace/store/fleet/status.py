@@ -14,12 +14,12 @@ from headrace.policies.webhooks import origin
 from headrace.store.deliveries import IS_PAUSED
 from headrace.store.fleet.observations import oldest_entry
 from headrace.store.fleet.processes import LATELY
-from headrace.tables import apps, deliveries, hosts, ledger, queue_samples, worker_samples
+from headrace.tables import apps, attempts, deliveries, hosts, ledger, queue_samples, worker_samples
 from headrace.tables.work import RECEIVER
 
 #: Deliveries that are looked at for receivers that fail: those whose next try is due first.
 LOOK_ROWS = 5_000
-_FLOW = ("arrivals", "refused", "started", "ended", "failed", "expired")
+_FLOW = ("arrivals", "refused", "discounted", "started", "ended", "failed", "expired")
 #: A write: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse.
 #: Two probes do not wait for each other, and neither waits for a migration, which changes the row.
 _WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
@@ -102,9 +102,14 @@ def oldest_orders_s(db: Connection) -> dict[str, float]:
 
 
 def paid_usd(db: Connection, since: datetime) -> Decimal:
-    """What the answers of the paid API have cost since."""
-    new = (ledger.c.id > oldest_entry(db, since), ledger.c.at > since, ledger.c.kind == "api")
-    usd: Decimal = db.execute(sa.select(sa.func.coalesce(sa.func.sum(ledger.c.usd), 0)).where(*new)).scalar_one()
+    """What the paid API has cost since, calls that failed included."""
+    entry = ledger.c
+    called = (attempts.c.job_id == entry.job_id, attempts.c.number == entry.attempt, attempts.c.engine == "openai")
+    # Waste of a provider's batch has no attempt of its own.
+    is_paid_waste = entry.price_version.like("%/batch") | sa.exists().where(*called)
+    is_paid = (entry.kind == "api") | ((entry.kind == "waste") & is_paid_waste)
+    new = (entry.id > oldest_entry(db, since), entry.at > since, is_paid)
+    usd: Decimal = db.execute(sa.select(sa.func.coalesce(sa.func.sum(entry.usd), 0)).where(*new)).scalar_one()
     return usd
 
 

@@ -395,7 +395,7 @@ _SPLITS = sa.text(
         SELECT pool, sum(requests)::bigint AS requests, sum(api_usd) AS api_usd,
                sum(prompt_tokens + output_tokens)::numeric AS tokens
         FROM ({_CHARGES}) charges
-        WHERE kind = 'compute'
+        WHERE kind = 'compute' AND is_closed
         GROUP BY pool
     ) own USING (pool)
     LEFT JOIN LATERAL (

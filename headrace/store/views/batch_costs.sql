@@ -22,7 +22,10 @@ SELECT b.id AS batch_id,
        s.waste_usd,
        s.saved_usd,
        s.api_usd,
-       'batch_' || replace(b.id::text, '-', '') AS public_id
+       s.full_usd,
+       'batch_' || replace(b.id::text, '-', '') AS public_id,
+       (SELECT jsonb_object_agg(k.key, left(b.metadata->>k.key, 64)) FROM label_keys k WHERE b.metadata ? k.key)
+           AS labels
 FROM batches b
 JOIN apps a ON a.id = b.app_id
 -- For each batch by itself, so that one batch reads its own jobs alone.
@@ -36,9 +39,16 @@ CROSS JOIN LATERAL (
            coalesce(sum(l.usd) FILTER (WHERE l.kind <> 'waste'), 0) AS usd,
            coalesce(sum(l.usd) FILTER (WHERE l.kind = 'waste'), 0) AS waste_usd,
            coalesce(sum(l.saved_usd), 0) AS saved_usd,
-           sum(l.api_usd) FILTER (WHERE l.kind <> 'waste') AS api_usd
+           sum(l.api_usd) FILTER (WHERE l.kind <> 'waste') AS api_usd,
+           coalesce(sum(CASE WHEN h.pool IS NULL THEN l.usd
+                             ELSE full_usd(l.usd,
+                                           request_work(l.prompt_tokens, l.cached_tokens, l.output_tokens,
+                                                        l.kv_token_s, h.weigh_by, h.cached_weight, h.output_weight),
+                                           h.factor, h.idle_usd_per_work)
+                        END) FILTER (WHERE l.kind <> 'waste'), 0) AS full_usd
     FROM jobs j
     LEFT JOIN ledger l ON l.job_id = j.id
+    LEFT JOIN cost_hours h ON l.kind = 'compute' AND h.pool = l.pool AND h.hour = date_trunc('hour', l.at, 'UTC')
     WHERE j.batch_id = b.id
 ) s;
 
@@ -68,3 +78,7 @@ COMMENT ON COLUMN batch_costs.waste_usd IS 'Failed and lost attempts; not charge
 COMMENT ON COLUMN batch_costs.saved_usd IS 'What caches, shared attempts and compression saved.';
 COMMENT ON COLUMN batch_costs.api_usd IS 'The same tokens at the paid API''s list price; NULL: it has none.';
 COMMENT ON COLUMN batch_costs.public_id IS 'The batch''s id as apps see it.';
+COMMENT ON COLUMN batch_costs.full_usd IS
+    'usd, with the share of hosts that were paid for and not used; equals usd until the hour closes.';
+COMMENT ON COLUMN batch_costs.labels IS
+    'The metadata that [costs].label_keys names, 64 characters of each value; NULL: none.';

@@ -14,9 +14,11 @@ FROM (
     GROUP BY 1, 2
 ) hosts
 JOIN (
-    SELECT date_trunc('month', at, 'UTC') AS month, pool, count(*) AS requests, sum(api_usd) AS api_usd,
+    -- Of closed hours alone: those of which the hosts' time is known.
+    SELECT date_trunc('month', hour, 'UTC') AS month, l.pool, count(*) AS requests, sum(api_usd) AS api_usd,
            sum(prompt_tokens::bigint + output_tokens)::numeric AS tokens
-    FROM ledger
+    FROM ledger l
+    JOIN cost_hours h ON h.pool = l.pool AND h.hour = date_trunc('hour', l.at, 'UTC')
     WHERE kind = 'compute'
     GROUP BY 1, 2
 ) own USING (month, pool)
@@ -26,7 +28,7 @@ LEFT JOIN LATERAL (
 WHERE host_hours > 0;
 
 COMMENT ON VIEW split_point IS
-    'From how many requests an hour a host is cheaper than the paid API, and how many it served.';
+    'From how many requests an hour a host is cheaper than the paid API, and how many it served; of closed hours.';
 COMMENT ON COLUMN split_point.month IS 'Its start, in UTC.';
 COMMENT ON COLUMN split_point.pool IS 'The pool whose hosts serve it, or would have.';
 COMMENT ON COLUMN split_point.usd_per_host_hour IS 'What an hour of a host cost.';
