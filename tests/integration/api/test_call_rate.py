@@ -132,6 +132,17 @@ def test_a_large_body_is_not_checked_once_those_before_it_used_up_the_calls(limi
     assert is_limited(answer.result())
 
 
+def test_a_long_list_counts_as_many_calls(limited: Client) -> None:
+    client = limited("lists")
+    metadata = {str(number): "x" * 512 for number in range(16)}
+    for _ in range(3):
+        assert client.post("/v1/jobs", json={"prompt": "Why?", "metadata": metadata}).status_code == 202
+    answers = [client.get("/v1/jobs") for _ in range(3)]
+    assert len(answers[0].data) > 5 * CALL_BYTES
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert is_limited(answers[-1])
+
+
 def test_a_gzip_that_breaks_off_counts_as_the_largest_body(limited: Client, settings: Settings) -> None:
     client = limited("packed")
     broken = gzip.compress(bytes(settings.body_limit_bytes - 1))[:-8]

@@ -33,6 +33,13 @@ def test_an_app_alone_may_hold_every_slot() -> None:
     assert slots.take(FIRST) is None
 
 
+def test_an_app_alone_holds_no_more_than_its_share_where_there_is_one() -> None:
+    slots = Slots(4, 0.5)
+    taken(slots, FIRST, FIRST)
+    assert slots.take(FIRST) is None
+    taken(slots, SECOND, SECOND)
+
+
 def test_with_a_second_app_neither_gets_more_than_its_share() -> None:
     slots = Slots(6)
     taken(slots, SECOND, FIRST, FIRST, FIRST)
