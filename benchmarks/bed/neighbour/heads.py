@@ -38,8 +38,9 @@ class Heads(Sender):
 
     def condition(self) -> int:
         """A page without a key, if it is none of some ten thousand."""
-        match = self._match if self._orders.is_hostile else '"1"'
-        return self._ask("GET", "/openapi.json", b"", "", {"If-None-Match": match})[0]
+        if not self._orders.is_hostile:
+            return self._send("GET", "/healthz", b"", "")
+        return self._ask("GET", "/openapi.json", b"", "", {"If-None-Match": self._match})[0]
 
     def boundary(self) -> int:
         """An upload whose boundary is as long as a head may be, and another one each time."""

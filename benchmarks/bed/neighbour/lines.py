@@ -104,8 +104,10 @@ class Lines(Sender):
         path = f"/v1/files/{self._files['slow_readers']}/content"
         if not self._orders.is_hostile:
             return self._send("GET", path, b"", self._orders.key)
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._orders.key}\r\n\r\n".encode()
-        self._slow.open(self._orders.host, self._orders.port, head, RECEIVE_BYTES)
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._orders.key}\r\n"
+        self._slow.open(
+            self._orders.host, self._orders.port, f"{head}Connection: close\r\n\r\n".encode(), RECEIVE_BYTES
+        )
         return 0
 
     def retry(self) -> int:

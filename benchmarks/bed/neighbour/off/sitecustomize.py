@@ -158,7 +158,7 @@ if "turns" in OFF:
 if "requests" in OFF or "pages" in OFF:
     from headrace.store import batches
 
-    batches._WITHOUT_REQUEST = {}
+    batches.WITHOUT_REQUEST = {}
 if "pages" in OFF:
     from sqlalchemy import Connection
 
