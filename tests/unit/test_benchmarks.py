@@ -60,7 +60,8 @@ def test_what_a_script_replaces_exists(path: Path) -> None:
 
     assert replaced
     for target in replaced:
-        assert callable(eval(ast.unparse(target), found)), ast.unparse(target)
+        # An AttributeError if it does not exist.
+        assert callable(eval(ast.unparse(target), found)) or target.attr.isupper(), ast.unparse(target)
 
 
 def mechanisms(path: Path) -> list[dict[str, str]]:
