@@ -2,7 +2,7 @@
 CREATE VIEW cost_per_user_month AS
 SELECT *,
        full_usd / nullif(users, 0) AS usd_per_user,
-       ln(full_usd / nullif(lag(full_usd) OVER of_app, 0))
+       CASE WHEN least(full_usd, lag(full_usd) OVER of_app) > 0 THEN ln(full_usd / lag(full_usd) OVER of_app) END
            / nullif(ln(users::numeric / nullif(lag(users) OVER of_app, 0)), 0) AS elasticity
 FROM (
     SELECT month, a.name AS app, u.users, s.requests, s.full_usd
@@ -17,7 +17,6 @@ FROM (
             )
         ) days
         GROUP BY 1, 2
-        HAVING sum(full_usd) > 0
     ) s
     JOIN (
         SELECT month, app_id, count(*) AS users

@@ -1,4 +1,4 @@
-"""A browser without a screen: Flask's client, which sends a page's token with each form."""
+"""A browser without a screen: Flask's client, which sends a page's token with each form, and what its pages show."""
 
 import html
 import re
@@ -36,3 +36,14 @@ class Browser:
     def log_in(self, name: str, password: str = PASSWORD, back: str = "") -> TestResponse:
         path = f"/login?back={back}" if back else "/login"
         return self.post(path, {"name": name, "password": password})
+
+
+def rows_of(text: str, label: str) -> list[list[str]]:
+    """The cells of a table of a page, row by row."""
+    table = text.partition(f'aria-label="{label}"')[2].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table.partition("<tbody>")[2], re.DOTALL)
+    return [[plain(cell) for cell in re.split(r"<td[^>]*>", row)[1:]] for row in rows]
+
+
+def plain(text: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())

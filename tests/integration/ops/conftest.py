@@ -18,6 +18,7 @@ from headrace.store import Store, operators
 from ops.app import create_app
 from ops.deps import EXTENSION
 from tests.integration.ops.browser import PASSWORD, Browser
+from tests.integration.ops.charged import charge
 from tests.integration.ops.full import CANARY, fill
 
 
@@ -96,3 +97,9 @@ def full(store: Store, app: App, queued: Callable[..., Ticket]) -> list[UUID]:
     job_ids = [queued(messages=prompt, lane=lane).job_id for lane in Lane]
     fill(store, app, job_ids)
     return job_ids
+
+
+@pytest.fixture
+def charged(store: Store, app: App, queued: Callable[..., Ticket]) -> UUID:
+    """Charges of a month, and of the last hour; the id of a batch of three jobs among them."""
+    return charge(store, app, [queued().job_id for _ in range(6)])
