@@ -142,9 +142,12 @@ def pool_trend(db: Connection, pool: str, since: datetime, span: timedelta) -> l
     each = [
         sa.select(
             *(table.c.queue, table.c.at, sa.cast(table.c.depth, sa.Float).label("depth"), most.label("most")),
-            *(table.c.hosts, table.c.kv_use),
+            *(table.c.hosts, table.c.kv_use, weight.label("weight")),
         ).where(table.c.queue.in_(lane_queues(pool)), table.c.at >= _start_of(span, sa.literal(since)))
-        for table, most in ((queue_samples, queue_samples.c.depth), (queue_rollups, queue_rollups.c.most_depth))
+        for table, most, weight in (
+            (queue_samples, queue_samples.c.depth, sa.literal(1)),
+            (queue_rollups, queue_rollups.c.most_depth, queue_rollups.c.samples),
+        )
     ]
     samples = sa.union_all(*each).cte("samples")
     sample = samples.c
@@ -156,8 +159,8 @@ def pool_trend(db: Connection, pool: str, since: datetime, span: timedelta) -> l
     of_queue = (
         sa.select(
             begin,
-            sa.func.avg(sample.depth).label("depth"),
-            sa.func.avg(sample.hosts).label("hosts"),
+            (sa.func.sum(sample.depth * sample.weight) / sa.func.sum(sample.weight)).label("depth"),
+            (sa.func.sum(sample.hosts * sample.weight) / sa.func.sum(sample.weight)).label("hosts"),
             sa.func.max(sample.kv_use).label("kv_use"),
         )
         .group_by(begin, sample.queue)
