@@ -353,7 +353,11 @@ def _env(settings: Settings, paid: PaidStandIn | None) -> dict[str, str]:
         name = HOST_TYPE.upper()
         env |= {"HEADRACE_SCALING__HOST_TYPE": HOST_TYPE, f"HEADRACE_HOSTS__{name}__USD_PER_HOUR": USD_PER_HOUR}
     if paid is not None:
-        env |= {"OPENAI_API_KEY": "sk-stand-in", "OPENAI_BASE_URL": paid.url, "HEADRACE_BUDGETS__DAY_USD": "1"}
+        env |= {
+            "HEADRACE_OPENAI_API_KEY": "sk-stand-in",
+            "HEADRACE_OPENAI_BASE_URL": paid.url,
+            "HEADRACE_BUDGETS__DAY_USD": "1",
+        }
     return env
 
 

@@ -12,7 +12,13 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from headrace.config.hosts import HostTypeSettings, OwnedHostSettings, check_hosts
 from headrace.config.pools import PoolSettings, Price, SimulatorSettings, check_pools
@@ -120,10 +126,10 @@ class Settings(BaseSettings):
             `sentinel://:PASSWORD@HOST1:26379,HOST2:26379/0?master_name=NAME` asks the Sentinels for the master. The
             password is the servers'; `&sentinel_password=` is for Sentinels that have one. `rediss://` and
             `sentinels://` use TLS, with redis-py's `ssl_ca_certs` and so on.
-        openai_api_key: the paid API's key. Without it no job is sent there. Without `HEADRACE_OPENAI_API_KEY`, the
-            SDK's own variable `OPENAI_API_KEY` is read; a key of Headrace is refused there.
-        openai_base_url: the URL of any OpenAI-compatible API; by default OpenAI's. Without `HEADRACE_OPENAI_BASE_URL`,
-            the SDK's own variable `OPENAI_BASE_URL` is read; Headrace's own address is refused there.
+        openai_api_key: the paid API's key. Without it no job is sent there. If neither this variable nor that of
+            `openai_base_url` is set, the SDK's `OPENAI_API_KEY` and `OPENAI_BASE_URL` are read, in which a key of
+            Headrace is refused.
+        openai_base_url: the URL of any OpenAI-compatible API; by default OpenAI's. Headrace's own address is refused.
         state_dir: the folder in which the one-machine stack keeps data, logs and models.
         model: overrides the `model` of the served pool.
         model_dir: overrides the `model_dir` of the served pool.
@@ -270,7 +276,15 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over the environment, the environment over the file."""
+        """Arguments win over the environment, the environment over the file.
+
+        If Headrace's own key or URL of the paid API is set, the SDK's two are not read: its own key must not go to the
+        SDK's address.
+        """
+        assert isinstance(env_settings, EnvSettingsSource)
+        if {"headrace_openai_api_key", "headrace_openai_base_url"} & env_settings.env_vars.keys():
+            others = env_settings.env_vars.items()
+            env_settings.env_vars = {name: value for name, value in others if not name.startswith("openai_")}
         return init_settings, env_settings, toml_source(settings_cls)
 
     @classmethod
@@ -342,10 +356,10 @@ class Settings(BaseSettings):
             raise ConfigError(message, param="budgets.webhook_secret")
 
     def check_paid_api(self, own_url: str | None = None) -> None:
-        """Check that the paid API is another server than this one, and has a key where it alone answers a pool.
+        """Check that the paid API is another server than this one.
 
         Clients of Headrace export `OPENAI_BASE_URL` and `OPENAI_API_KEY` for the SDK. A stack that starts in their
-        shell would take itself for the paid API.
+        shell would take itself for the paid API. The key of another Headrace is taken from its own variable alone.
 
         Args: own_url: where the API listens; by default `url`, if it is set.
 
@@ -353,9 +367,10 @@ class Settings(BaseSettings):
         """
         remedy = (
             "Unset OPENAI_API_KEY and OPENAI_BASE_URL in this shell, or set HEADRACE_OPENAI_API_KEY and "
-            "HEADRACE_OPENAI_BASE_URL, which win."
+            "HEADRACE_OPENAI_BASE_URL: if one of these is set, the SDK's are not read."
         )
-        if self.openai_api_key is not None and self.openai_api_key.get_secret_value().startswith(KEY_PREFIX):
+        key = self.openai_api_key and self.openai_api_key.get_secret_value()
+        if key and key.startswith(KEY_PREFIX) and key == os.environ.get("OPENAI_API_KEY"):
             message = (
                 f"The paid API's key (OPENAI_API_KEY) begins with '{KEY_PREFIX}': it is a key of Headrace. {remedy}"
             )

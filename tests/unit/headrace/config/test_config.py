@@ -317,6 +317,33 @@ def test_its_own_names_of_the_paid_api_win_over_the_sdks(monkeypatch: pytest.Mon
     settings.check_paid_api("http://127.0.0.1:8000")
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("OPENAI_API_KEY", "sk-own", ("sk-own", None)),
+        ("OPENAI_BASE_URL", "https://api.example", (None, "https://api.example")),
+    ],
+)
+def test_one_name_of_its_own_and_one_of_the_sdks_are_never_put_together(
+    monkeypatch: pytest.MonkeyPatch, load: Load, name: str, own: str, expected: tuple[str | None, str | None]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hr-of-a-client")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://headrace:8000/v1")
+    monkeypatch.setenv(f"HEADRACE_{name}", own)
+
+    settings = load("")
+
+    key = settings.openai_api_key and settings.openai_api_key.get_secret_value()
+    assert (key, settings.openai_base_url) == expected
+
+
+def test_the_key_of_another_headrace_is_taken_by_its_own_name(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    monkeypatch.setenv("HEADRACE_OPENAI_API_KEY", "hr-of-another")
+    monkeypatch.setenv("HEADRACE_OPENAI_BASE_URL", "https://other.example/v1")
+
+    load("").check_paid_api("http://127.0.0.1:8000")
+
+
 def test_a_key_of_headrace_is_refused_as_the_paid_apis(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "hr-secret")
 
