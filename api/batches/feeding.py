@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 TURN = 16
 #: Lines that are submitted at once. They share round trips, as requests do that come at once.
 AT_ONCE = 64
-#: Bytes of an app's lines, and of all lines, that are under way at most, but for one line.
+#: The most bytes of one app's lines, and of all lines, under way at once; one line may exceed them.
 APP_BYTES, BYTES = 1024**2, 16 * 1024**2
-#: A round ends without its lines of more characters, each of which may take seconds, and after `ROUND_S` without any
-#: line that is still under way. A later round notes their ends.
+#: A round does not wait for lines above LONG_CHARS characters, and waits ROUND_S at most. A later round notes their
+#: ends.
 LONG_CHARS = 64 * 1024
 ROUND_S = 2.0
 #: Seconds for which a batch rests whose line found no room.

@@ -30,7 +30,7 @@ FEED_FOR_S = 1.0
 SETTLE_EVERY_S = 0.25
 GATHER_EVERY_S = 5.0
 LOST_EVERY_S = 5.0
-#: How long apps take turns in one run of a sweep: it has come to its end then, as far as its alert knows.
+#: How long apps take turns in one run of a sweep. After this the run counts as done for the sweep's alert.
 TURNS_FOR_S = 30.0
 
 

@@ -73,6 +73,7 @@ def up(engine: str | None, ready_file: Path | None, brief: bool, as_json: bool, 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     scale = _scale(**{name: options.pop(name) for name in ("scale", "max_hosts", "provision_s")})
     settings = choose_engine(engine, tell)
+    settings.check_paid_api()
     settings.check_paid_pools()
     settings.check_budget_webhook()
     with state_lock(settings.state_dir) as lock:

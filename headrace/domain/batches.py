@@ -20,7 +20,7 @@ FILE_PREFIX = "file-"
 BATCH_PREFIX, LINE_PREFIX = "batch_", "batch_req_"
 #: The paths that lines may be sent to.
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-#: By the path, the fields of a request that its answer is written by, where the first one is set.
+#: The fields of a request that its result repeats, by endpoint; kept only if the first one is set.
 REPEATED: Mapping[str, Sequence[str]] = {
     "/v1/completions": ("echo", "prompt"),
     "/v1/embeddings": ("encoding_format",),

@@ -1,7 +1,7 @@
 """The texts of batches' lines: read by pages of few bytes, and dropped once no step needs them.
 
-A line has its request until it ends. Of a line with an answer, the fields stay that its answer is written by. A line
-whose job failed keeps its request, for a retry. All others never run: a retry reads them again from the input file.
+A line has its request until it ends. An answered line keeps only the fields that its result repeats. A line whose job
+failed keeps its request, for a retry. All others never run: a retry reads them again from the input file.
 """
 
 from datetime import timedelta
@@ -46,7 +46,7 @@ def left_of_answered(endpoint: str) -> ColumnElement[str]:
 def held_by(batch_id: UUID) -> ColumnElement[int]:
     """The bytes of the batch's lines in Postgres, before it compresses them."""
     texts = (batch_lines.c.custom_id, batch_lines.c.prefix, batch_lines.c.body, batch_lines.c.refusal)
-    # Of a text, Postgres notes the length beside it, so that none is read.
+    # octet_length reads the stored length, not the text.
     sizes = sum((sa.func.coalesce(sa.func.octet_length(text), 0) for text in texts), sa.literal(ROW_BYTES))
     held = sa.select(sa.func.coalesce(sa.func.sum(sizes), 0)).where(batch_lines.c.batch_id == batch_id)
     return held.scalar_subquery()

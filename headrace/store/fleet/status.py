@@ -23,9 +23,9 @@ _FLOW = ("arrivals", "refused", "discounted", "started", "ended", "failed", "exp
 #: A write: a row lock needs a transaction id and a commit, which a standby, a read-only node and a full disk refuse.
 #: Two probes do not wait for each other, and neither waits for a migration, which changes the row.
 _WRITE = sa.text("SELECT FROM alembic_version FOR KEY SHARE SKIP LOCKED")
-#: Who waits, and who holds a table that even a look needs: one may block all others while none waits at this moment. An
-#: index build that waits for old transactions (`virtualxid`) blocks nothing. Postgres shows pid, database, role and
-#: application of every session, the rest only to a member of pg_read_all_stats.
+#: Sessions that block others, and holders of ACCESS EXCLUSIVE locks, which block even reads. An index build that waits
+#: for old transactions (`virtualxid`) blocks nothing. Postgres shows pid, database, role and application of every
+#: session, the rest only to a member of pg_read_all_stats.
 _BLOCKERS = sa.text(
     """
     WITH waits AS (
