@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
 #: A sweep that has not come to its end for longer than this and three of its intervals is a problem.
 LATE_S = 300.0
-#: Seconds for which a sweep leaves out what it could not deal with: an operator may have repaired it meanwhile.
-ASIDE_S = 60.0
+#: Seconds for which a sweep leaves out what it could not deal with: an operator may have repaired it meanwhile. Each
+#: further failure doubles them, so many times, to 17 hours: else enough of them would take all its runs.
+ASIDE_S, ASIDE_DOUBLINGS = 60.0, 10
 #: The most that a problem names of what was set aside.
 MOST_NAMED = 3
 
@@ -47,14 +48,19 @@ Outcome = Literal["done", "failed", "skipped"]
 
 
 class _Aside(NamedTuple):
-    """What a sweep left out, since when on the monotonic clock, and what is said of it."""
+    """What a sweep left out, since when on the monotonic clock, what is said of it, and how often before."""
 
     since: float
     said: str
+    before: int
 
-    def age_s(self) -> float:
-        """Seconds since it was left out."""
-        return time.monotonic() - self.since
+    def over_s(self) -> float:
+        """Seconds since it is to be tried again; below 0 until then."""
+        return time.monotonic() - self.since - self.for_s()
+
+    def for_s(self) -> float:
+        """Seconds for which it is left out."""
+        return ASIDE_S * 2.0 ** min(self.before, ASIDE_DOUBLINGS)
 
 
 class SweepCounts(Collector):
@@ -75,19 +81,21 @@ class SweepCounts(Collector):
             self._swept_at[sweep.name] = time.time()
 
     def set_aside(self, sweep: str, of: UUID, shown: str, error: str) -> None:
-        """Leave this out of the sweep's runs for `ASIDE_S`, so that it holds up nothing else, and say so."""
+        """Leave this out of the sweep's runs, longer each time, so that it holds up nothing else, and say so."""
         log.error("set_aside", extra={"sweep": sweep, "id": shown, "error": error})
-        kept = {key: each for key, each in self._aside.items() if each.age_s() < 2 * ASIDE_S}
-        self._aside = kept | {(sweep, of): _Aside(time.monotonic(), f"{sweep} set {shown} aside: {error}")}
+        kept = {key: each for key, each in self._aside.items() if each.over_s() < each.for_s()}
+        before = kept[sweep, of].before + 1 if (sweep, of) in kept else 0
+        kept[sweep, of] = _Aside(time.monotonic(), f"{sweep} set {shown} aside: {error}", before)
+        self._aside = kept
 
     def aside(self, sweep: str) -> list[UUID]:
         """What a run of this sweep is to leave out."""
-        return [of for (name, of), each in self._aside.items() if name == sweep and each.age_s() < ASIDE_S]
+        return [of for (name, of), each in self._aside.items() if name == sweep and each.over_s() < 0]
 
     def problems(self) -> dict[str, str]:
         """The alert of sweeps that fail or hang, since they have not come to their end for long; and what is set aside.
 
-        A repaired one is named for a minute more.
+        A repaired one is named until a minute after its next try.
         """
         found = {}
         late = [name for name, every_s in dict(self._every_s).items() if self._silent_s(name) > LATE_S + 3 * every_s]
@@ -95,7 +103,7 @@ class SweepCounts(Collector):
             silent_s = max(map(self._silent_s, late))
             text = f"The sweeps {', '.join(sorted(late))} have not come to their end for {silent_s / 60:.0f} minutes."
             found["HeadraceSweepNotRunning"] = text
-        aside = [each.said for each in self._aside.values() if each.age_s() < 2 * ASIDE_S]
+        aside = [each.said for each in self._aside.values() if each.over_s() < ASIDE_S]
         if aside:
             more = f" And {len(aside) - MOST_NAMED} more." if len(aside) > MOST_NAMED else ""
             found["HeadraceSweepFailing"] = " ".join(aside[:MOST_NAMED]) + more

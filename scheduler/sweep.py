@@ -44,7 +44,7 @@ RECONCILE_PARTS = 20
 MOST_PAGES = 20
 #: Seconds after their end for which undelivered texts of jobs with `store=false` are kept. As long as their streams.
 UNSTORED_S = 600.0
-#: Files that one `forget_files` fails to delete until it takes the storage for silent.
+#: Files one after the other that a `forget_files` fails to delete until it takes the storage for silent.
 SILENT_AFTER = 3
 
 
@@ -339,9 +339,10 @@ def forget_files(deps: ControlDeps) -> int:
     """Delete the contents of files that no call finds any more, and then their rows.
 
     They were deleted, have expired, are older than `keep_texts_days`, or are uploads whose process died: those after
-    `files.LONGEST_UPLOAD`. A file that the storage does not delete is set aside.
+    `files.LONGEST_UPLOAD`. A file that the storage does not delete is set aside. Apps take turns, so that one's stuck
+    files hold up no other's.
     Bound: one sweep after that, which is repeated at once where it found `files.SWEEP_ROWS`, once the storage answers.
-    Returns: files that were found. Raises: StorageUnavailable: it failed `SILENT_AFTER` times.
+    Returns: files that were found. Raises: StorageUnavailable: it failed `SILENT_AFTER` times running.
     """
     if deps.storage is None:
         return 0
@@ -355,6 +356,7 @@ def forget_files(deps: ControlDeps) -> int:
             try:
                 deps.storage.delete(storage_key(app_id, file_id))
                 gone.append(file_id)
+                failures = 0
             except (StorageUnavailable, NotFound) as error:
                 deps.sweeps.set_aside(name, file_id, show_id(file_id, FILE_PREFIX), str(error))
                 if (failures := failures + 1) == SILENT_AFTER:

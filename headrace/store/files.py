@@ -132,7 +132,7 @@ def give_up(db: Connection, file_id: UUID) -> None:
 def forgotten(db: Connection, keep_days: int | None, but: Collection[UUID]) -> Sequence[tuple[UUID, UUID]]:
     """The apps and ids of files whose content is to be deleted, which no call finds any more.
 
-    They were deleted, have expired, are older than texts may be, or are uploads whose process died.
+    They were deleted, have expired, are older than texts may be, or are uploads whose process died. Apps take turns.
     Args: keep_days: days for which texts are kept; None for ever. but: files that are left out.
     """
     now = clock.now(db)
@@ -140,15 +140,18 @@ def forgotten(db: Connection, keep_days: int | None, but: Collection[UUID]) -> S
     if keep_days is not None:
         old.append(files.c.id < oldest_id(now - timedelta(days=keep_days)))
     due = sa.or_(files.c.state == "deleted", files.c.expires_at <= now, *old)
-    found = sa.select(files.c.id).where(due, ~is_one_of(files.c.id, but)).order_by(files.c.id)
-    chosen = found.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+    turn = sa.func.row_number().over(partition_by=files.c.app_id, order_by=files.c.id).label("turn")
+    found = sa.select(files.c.id, turn).where(due, ~is_one_of(files.c.id, but)).order_by(turn, files.c.id)
+    first = found.limit(SWEEP_ROWS).subquery()
+    free = sa.select(files.c.id, first.c.turn).join(first, first.c.id == files.c.id).where(due)
+    chosen = free.with_for_update(of=files, skip_locked=True).cte("chosen")
     rows = db.execute(
         sa.update(files)
-        .where(files.c.id.in_(chosen.scalar_subquery()))
+        .where(files.c.id == chosen.c.id)
         .values(state="deleted")
-        .returning(files.c.app_id, files.c.id)
+        .returning(files.c.app_id, files.c.id, chosen.c.turn)
     )
-    return [(row.app_id, row.id) for row in rows]
+    return [(row.app_id, row.id) for row in sorted(rows, key=lambda row: (row.turn, row.id))]
 
 
 def remove(db: Connection, file_ids: Sequence[UUID]) -> None:

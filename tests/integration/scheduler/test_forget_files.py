@@ -1,6 +1,7 @@
 """The sweep of files: contents that no call finds any more are deleted, whichever process has left them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +17,12 @@ from headrace.domain.ids import oldest_id, show_id
 from headrace.errors import StorageUnavailable
 from headrace.storage import Storage, Writer
 from headrace.storage.folder import FolderStorage
-from headrace.store import Store, clock, files
+from headrace.store import Store, apps, clock, files
 from headrace.tables import files as table
+from scheduler.app import FORGET_EVERY_S
 from scheduler.deps import ControlDeps
 from scheduler.sweep import SILENT_AFTER, forget_files
+from tests.waiting import Clock
 
 Make = Callable[..., UUID]
 
@@ -39,15 +42,21 @@ def make(store: Store, storage: Storage, app: App) -> Iterator[Make]:
     """Makes a file of an age, whole or not."""
     dead: list[Writer] = []
 
-    def make(age: timedelta = timedelta(0), *, is_whole: bool = True, expires_s: float | None = None) -> UUID:
+    def make(
+        age: timedelta = timedelta(0),
+        *,
+        is_whole: bool = True,
+        expires_s: float | None = None,
+        app_id: UUID = app.id,
+    ) -> UUID:
         with store.begin() as db:
-            file_id = files.begin(db, app.id, "batch", "x", 1, 1000)
+            file_id = files.begin(db, app_id, "batch", "x", 1, 1000)
             if is_whole:
                 files.finish(db, file_id, "batch", 1, expires_s)
             made_at = clock.now(db) - age
             aged = oldest_id(made_at) if age else file_id
             db.execute(sa.update(table).where(table.c.id == file_id).values(id=aged, created_at=made_at))
-        writer = storage.writer(storage_key(app.id, aged))
+        writer = storage.writer(storage_key(app_id, aged))
         writer.write(b"x")
         if is_whole:
             writer.finish()
@@ -168,6 +177,53 @@ def test_a_file_that_cannot_be_deleted_holds_up_no_other_and_is_named(
     monkeypatch.setattr(sweeper, "ASIDE_S", 0.0)
     assert forget_files(with_files) == 1
     assert (left(), with_files.sweeps.problems()) == ((set(), 0), {})
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The ids of the files that the storage keeps, though it answers."""
+    keys, delete = set[str](), FolderStorage.delete
+
+    def refuse(storage: FolderStorage, key: str) -> None:
+        if key.rpartition("/")[2] in keys:
+            raise StorageUnavailable("S3 does not take it: AccessDenied")
+        delete(storage, key)
+
+    monkeypatch.setattr(FolderStorage, "delete", refuse)
+    return keys
+
+
+def test_files_of_an_app_that_cannot_be_deleted_hold_up_no_other_app(
+    with_files: ControlDeps, make: Make, left: Callable[[], tuple[set[UUID], int]], store: Store, locked: set[str]
+) -> None:
+    stuck = {make(timedelta(days=40, seconds=number)) for number in range(files.SWEEP_ROWS + 1)}
+    with store.begin() as db:
+        other_id = apps.create(db, "other", {}).id
+    for number in range(5):
+        make(timedelta(days=31, seconds=number), app_id=other_id)
+    locked |= {each.hex for each in stuck}
+    with pytest.raises(StorageUnavailable):
+        forget_files(with_files)
+    assert left()[0] == stuck
+
+
+def test_files_that_cannot_be_deleted_hold_up_others_of_their_app_for_minutes_at_most(
+    with_files: ControlDeps,
+    make: Make,
+    left: Callable[[], tuple[set[UUID], int]],
+    locked: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stuck = {make(timedelta(days=40, seconds=number)) for number in range(40)}
+    for number in range(5):
+        make(timedelta(days=31, seconds=number))
+    locked |= {each.hex for each in stuck}
+    monkeypatch.setattr(sweeper, "time", clock_of_runs := Clock())
+    for run in range(60):
+        clock_of_runs.monotonic = lambda run=run: run * FORGET_EVERY_S
+        with suppress(StorageUnavailable):
+            forget_files(with_files)
+    assert left()[0] == stuck
 
 
 def test_a_batch_that_is_full_is_followed_at_once(with_files: ControlDeps, make: Make) -> None:
