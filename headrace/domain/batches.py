@@ -200,7 +200,7 @@ class Batch:
         output_keep_s: for how long its files are kept; None: as long as uploads are.
         retry_of: the batch whose failed lines these are.
         errors: why it failed.
-        has_lines: False once its lines are deleted, for their age or because it failed.
+        has_lines: False once its lines are deleted for their age.
     """
 
     id: UUID

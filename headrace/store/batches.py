@@ -237,7 +237,7 @@ def begin(db: Connection, batch_id: UUID, runner_id: UUID, total: int, model: st
 
 def reject(db: Connection, batch_id: UUID, runner_id: UUID, errors: Sequence[BatchError]) -> bool:
     """Fail a batch whose file is none, and delete its lines. Returns: as `put_lines`."""
-    values = {"errors": [asdict(error) for error in errors], "has_lines": False}
+    values = {"errors": [asdict(error) for error in errors], "held_bytes": 0}
     is_mine = batches.c.runner_id == runner_id
     if not _move(db, batch_id, [BatchState.VALIDATING], BatchState.FAILED, is_mine, **values):
         return False

@@ -20,8 +20,10 @@ SWEEP_ROWS = 100
 #: An upload that has not ended after this has lost its process: the largest file that settings allow takes 4.6 hours at
 #: the slowest rate that `web` allows.
 LONGEST_UPLOAD = timedelta(hours=6)
-#: Files of one app. Those that a batch has made count, and are made beyond it too.
+#: Files that one app has uploaded.
 MOST_FILES = 10_000
+#: Bytes that a batch counts with beside its lines: its row, with the metadata or the errors, and its index entries.
+BATCH_BYTES = 16 * 1024
 _COLUMNS = (
     *(files.c.id, files.c.app_id, files.c.purpose, files.c.filename, files.c.bytes),
     *(files.c.created_at, files.c.expires_at),
@@ -51,21 +53,24 @@ def begin(
 def check_quota(db: Connection, app_id: UUID, more_bytes: int, quota_bytes: int, param: str) -> None:
     """Check that an app may store more: a file, or the lines of a batch. Those that begin at once see each other.
 
-    Reads two indexes alone: of at most `MOST_FILES` files, and of batches that have lines.
+    Reads two indexes alone. `MOST_FILES` bounds the uploads, `BATCH_BYTES` the batches, which have two files each.
     Raises: InvalidRequest, code `storage_quota_exceeded`.
     """
     db.execute(sa.select(apps.c.id).where(apps.c.id == app_id).with_for_update(key_share=True))
-    sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
+    uploads = sa.func.count().filter(files.c.purpose == "batch")
+    sums = sa.select(uploads, sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
     count, in_files = db.execute(sums.where(files.c.app_id == app_id, files.c.state != _DELETED)).one()
-    held = sa.select(sa.func.coalesce(sa.func.sum(batches.c.held_bytes), 0))
-    in_lines = db.scalar(held.where(batches.c.app_id == app_id, batches.c.has_lines)) or 0
-    if in_files + in_lines + more_bytes > quota_bytes:
+    held = sa.select(sa.func.coalesce(sa.func.sum(batches.c.held_bytes + BATCH_BYTES), 0))
+    in_batches = db.scalar(held.where(batches.c.app_id == app_id, batches.c.has_lines)) or 0
+    if in_files + in_batches + more_bytes > quota_bytes:
         message = (
-            f"The files of this app hold {in_files} bytes and the lines of its batches {in_lines}, and {quota_bytes} "
+            f"The files of this app hold {in_files} bytes and its batches {in_batches}, and {quota_bytes} "
             f"is the bound of both: {more_bytes} more do not fit. Delete files that are not needed."
         )
     elif count >= MOST_FILES:
-        message = f"This app has {count} files, and {MOST_FILES} is their bound. Delete files that are not needed."
+        message = (
+            f"This app has uploaded {count} files, and {MOST_FILES} is their bound. Delete files that are not needed."
+        )
     else:
         return
     raise InvalidRequest(message, code="storage_quota_exceeded", param=param)

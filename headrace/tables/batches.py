@@ -25,7 +25,12 @@ files = sa.Table(
     # The newest of an app first.
     sa.Index("ix_files_app_id", "app_id", "id"),
     # The sum of what an app holds.
-    sa.Index("ix_files_held", "app_id", postgresql_include=["bytes"], postgresql_where=sa.text("state <> 'deleted'")),
+    sa.Index(
+        "ix_files_held",
+        "app_id",
+        postgresql_include=["bytes", "purpose"],
+        postgresql_where=sa.text("state <> 'deleted'"),
+    ),
     sa.Index("ix_files_unready", "id", postgresql_where=sa.text("state <> 'ready'")),
     sa.Index("ix_files_expires_at", "expires_at", postgresql_where=sa.text("expires_at IS NOT NULL")),
     comment="A row stands before the content is written and until it is deleted, so that no content is forgotten.",
@@ -74,7 +79,11 @@ batches = sa.Table(
     sa.Column("runner_id", sa.Uuid, comment="The process that moves it on while its lease lasts; NULL: none yet."),
     moment("lease_until", comment="When another process may take it over; NULL: at once."),
     sa.Column(
-        "has_lines", sa.Boolean, nullable=False, server_default=sa.true(), comment="False: its lines are deleted."
+        "has_lines",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.true(),
+        comment="False: its lines are deleted for their age.",
     ),
     sa.Column(
         "held_bytes",

@@ -365,7 +365,7 @@ CREATE TABLE files (
     CONSTRAINT ck_files_purpose CHECK (purpose IN ('batch', 'batch_output'))
 );
 CREATE INDEX ix_files_app_id ON files (app_id, id);
-CREATE INDEX ix_files_held ON files (app_id) INCLUDE (bytes) WHERE state <> 'deleted';
+CREATE INDEX ix_files_held ON files (app_id) INCLUDE (bytes, purpose) WHERE state <> 'deleted';
 CREATE INDEX ix_files_unready ON files (id) WHERE state <> 'ready';
 CREATE INDEX ix_files_expires_at ON files (expires_at) WHERE expires_at IS NOT NULL;
 

@@ -184,7 +184,7 @@ def refused(reply: httpx2.Response) -> tuple[int, str, str]:
 def test_lines_count_in_the_quota_until_they_will_never_run(
     serve: Callable[..., tuple[Address, int]], runner: Runner
 ) -> None:
-    api, _ = serve(HEADRACE_FILES__APP_LIMIT_BYTES=str(8 * MIB + 64 * 1024))
+    api, _ = serve(HEADRACE_FILES__APP_LIMIT_BYTES=str(8 * MIB + 128 * 1024))
     content = lines(4, "Why? " * (MIB // 5))
     file_id = api.upload(content).raise_for_status().json()["id"]
     first = api.create(file_id).raise_for_status().json()["id"]
@@ -194,7 +194,7 @@ def test_lines_count_in_the_quota_until_they_will_never_run(
         sweep()
     assert api.read(first)["status"] == "in_progress"
     assert refused(api.create(file_id)) == full
-    assert refused(api.upload(line(1, "a" * 80 * 1024))) == (400, "storage_quota_exceeded", "file")
+    assert refused(api.upload(line(1, "a" * 144 * 1024))) == (400, "storage_quota_exceeded", "file")
     for _ in range(3):
         api.call("POST", f"/v1/batches/{first}/cancel").raise_for_status()
         assert ended(api, runner, first)["status"] == "cancelled"
@@ -222,6 +222,34 @@ def test_an_app_has_no_more_files_than_it_may(
     assert refused(api.create(first)) == (400, "storage_quota_exceeded", "input_file_id")
     api.call("DELETE", f"/v1/files/{first}").raise_for_status()
     api.upload(line(1)).raise_for_status()
+
+
+def test_files_of_results_do_not_count_as_files(
+    serve: Callable[..., tuple[Address, int]], app: App, query: Callable[..., Any]
+) -> None:
+    api, _ = serve()
+    query(
+        "INSERT INTO files (id, app_id, state, purpose, filename, bytes)"
+        " SELECT gen_random_uuid(), :app, 'ready', 'batch_output', 'x', 1 FROM generate_series(1, :most)",
+        app=app.id,
+        most=files.MOST_FILES,
+    )
+    api.batch(line(1)).raise_for_status()
+
+
+@pytest.mark.parametrize(("content", "status"), [(line(1), "cancelled"), (b"{}", "failed")])
+def test_a_batch_counts_in_the_quota_beside_its_lines(
+    serve: Callable[..., tuple[Address, int]], runner: Runner, content: bytes, status: str
+) -> None:
+    api, _ = serve(HEADRACE_FILES__APP_LIMIT_BYTES=str(16 * 16 * 1024))
+    file_id = api.upload(content).raise_for_status().json()["id"]
+    for _ in range(16):
+        made = api.create(file_id).raise_for_status().json()["id"]
+        for sweep in (runner.lease, runner.read):
+            sweep()
+        api.call("POST", f"/v1/batches/{made}/cancel").raise_for_status()
+        assert ended(api, runner, made)["status"] == status
+    assert refused(api.create(file_id)) == (400, "storage_quota_exceeded", "input_file_id")
 
 
 def test_a_retry_reads_what_was_cancelled_from_the_input_file(
