@@ -1,4 +1,7 @@
-"""Each figure of the pages is that of the rows: with open hours, discounts and waste."""
+"""Each figure of the pages is that of the rows: with open hours, discounts and waste.
+
+The files beside this one hold queues, hosts and deliveries (`of_fleet`), charts, and the analysts' views.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -49,6 +52,8 @@ def test_the_overview_has_the_figures_of_the_rows(viewer: Browser, charged: UUID
     [(paid,)] = query(f"SELECT sum(usd) FROM ledger l WHERE {PAID} AND at > now() - interval '1 hour'")
     assert f"Paid API, USD in the last hour {usd(paid)} " in plain(text)
     assert usd(paid) == "0.000902"
+    [(period, used)] = query("SELECT period, spent_usd + reserved_usd FROM budgets")
+    assert [row[1:3] for row in rows_of(text, "Budgets")] == [[period, usd(used)]]
 
 
 def test_the_pages_of_apps_jobs_batches_budgets_bills_and_caches_have_the_figures_of_the_rows(

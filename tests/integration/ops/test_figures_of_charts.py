@@ -156,6 +156,11 @@ def test_the_chart_of_waits_has_the_95th_percentile_of_each_lane(
     for lane, p95 in (("high", 2.9), ("batch", 50 + 0.8 * 30)):
         assert near(chart.points[lane], steps([(span, p95)], 30)), lane
     assert chart.points["normal"] == chart.points["low"] == []
+    found = query("SELECT lane, requests, p50_wait_s, p95_wait_s, p99_wait_s FROM waits_per_hour ORDER BY lane")
+    assert found == [
+        ("batch", 5, 30, pytest.approx(74), pytest.approx(78.8)),
+        ("high", 3, 2, pytest.approx(2.9), pytest.approx(2.98)),
+    ]
 
 
 def test_the_charts_of_costs_have_the_days_and_the_split_of_the_rows(

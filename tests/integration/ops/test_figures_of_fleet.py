@@ -18,7 +18,7 @@ from headrace.domain.queues import Lane, Ticket
 from headrace.policies.forecasting import LaneRates, PoolRates, to_json
 from headrace.store import Store, apps
 from headrace.store.fleet import workers
-from headrace.tables import decisions, deliveries, hosts, paused_receivers
+from headrace.tables import decisions, deliveries, hosts, paused_receivers, worker_samples
 from ops.shown import number, seconds, usd
 from tests import one_attempt
 from tests.integration.ops.browser import Browser, plain, rows_of
@@ -133,6 +133,25 @@ def test_the_expected_wait_is_what_waits_over_what_drains(
         assert rows["chat.normal"][7 if path == "/queues" else 3] == seconds(expected_s)
 
 
+def test_the_gpus_of_a_pool_are_the_means_of_its_workers_and_the_sum_of_their_power(
+    viewer: Browser, store: Store, query: Query
+) -> None:
+    busy, idle = new_id(), new_id()
+    zeros = dict.fromkeys(("interval_s", "running", "waiting", "steps", "prompt_tokens", "output_tokens"), 0)
+    with store.begin() as db:
+        for worker_id, gpu_use, gpu_memory, gpu_watts, old_s in (
+            *((busy, 0.9, 0.8, 300, 0), (busy, 0.7, 0.8, 280, 1), (busy, 0.1, 0.1, 10, 60)),
+            (idle, 0.0, 0.5, 60, 0),
+        ):
+            gpus = {"gpu_use": gpu_use, "gpu_memory": gpu_memory, "gpu_watts": gpu_watts}
+            at = sa.func.now() - timedelta(seconds=old_s)
+            of_worker = {"worker_id": worker_id, "pool": "chat", "preemptions": 0, "taken_at": at}
+            db.execute(sa.insert(worker_samples).values(**zeros, **of_worker, **gpus))
+    page = plain(viewer.get("/queues").text)
+    # The busy one by its two samples of the last seconds: 80 % and 290 W.
+    assert "40% of the time in use, 65% of their memory taken, 350 W." in page
+
+
 def test_the_hosts_have_the_figures_of_their_leases_workers_and_jobs(
     viewer: Browser, leased: None, query: Query
 ) -> None:
@@ -192,7 +211,8 @@ def test_the_deliveries_have_the_figures_of_the_outbox(
         for owner, url, state, tries, status, error in (
             *((app, hook, "pending", 0, None, None), (app, hook, "pending", 2, 503, None)),
             *((app, hook, "delivered", 3, 204, None), (app, hook, "failed", 9, None, "no route")),
-            *((app, elsewhere, "pending", 1, 500, None), (other, hook, "pending", 4, 429, None)),
+            *((app, elsewhere, "pending", 1, 500, None), (app, elsewhere.upper(), "pending", 5, 502, None)),
+            (other, hook, "pending", 4, 429, None),
         ):
             row = {"app_id": owner.id, "url": url, "state": state, "tries": tries, "event": "test", "data": {}}
             db.execute(sa.insert(deliveries).values(id=new_id(), **row, last_status=status, last_error=error))
@@ -213,5 +233,17 @@ def test_the_deliveries_have_the_figures_of_the_outbox(
     [(waits,)] = query(f"SELECT count(*) FROM deliveries WHERE state = 'pending' AND {is_paused}", app=app.id, url=hook)
     [cells] = rows_of(text, "Paused receivers")
     assert (cells[0], cells[1], cells[4]) == ("test", "hooks.example.com", f"{waits}")
+    failing = query(
+        "SELECT coalesce(app_id::text, ''), count(*), sum(tries), array_agg(last_status::text) FROM deliveries "
+        f"WHERE state = 'pending' AND tries > 0 AND NOT ({is_paused}) GROUP BY app_id, lower(split_part(url, '/', 3))",
+        app=app.id,
+        url=hook,
+    )
+    names = {f"{app.id}": "test", f"{other.id}": "other"}
+    receivers = {row[1]: row[2:] for row in rows_of(viewer.get("/").text, "Receivers")}
+    assert receivers.keys() == {names[owner] for owner, *_ in failing} == {"test", "other"}
+    for owner, num, tries, answers in failing:
+        assert receivers[names[owner]][:2] == [f"{num}", f"{tries}"]
+        assert receivers[names[owner]][2] in answers
     for state, num in query("SELECT state, count(*) FROM deliveries WHERE state <> 'pending' GROUP BY state"):
         assert len(rows_of(viewer.get(f"/deliveries?state={state}").text, "Deliveries")) == num
