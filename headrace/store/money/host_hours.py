@@ -196,19 +196,18 @@ def bills_so_far(db: Connection, terms: HostTerms, since: datetime, until: datet
     By the leases and the calendar, like `lease_bill`. A machine's pools share it by the fixed shares, or else by how
     long they had it: what they used of it counts once the hour is closed.
     """
-    lives = sa.or_(hosts.c.ended_at.is_(None), hosts.c.ended_at > since)
-    present = sa.select(hosts).where(hosts.c.ordered_at < until, lives).order_by(hosts.c.ordered_at, hosts.c.id)
-    machines = machines_of([lease_of(row._mapping) for row in db.execute(present)])
-    bills: list[tuple[Iterable[PricedSpan], Sequence[HostLease], str | None, Iterable[str]]] = []
+    machines = _machines(db, since, until)
+    bills: list[tuple[Iterable[PricedSpan], list[HostLease], str | None, Iterable[str]]] = []
     for each in terms.owned:
-        leases = [lease for machine in machines for lease in machine if each.host.name in lease.names]
-        pools = {lease.pool for lease in leases} or each.pools
-        bills.append((priced_spans(each.host, each.usd_per_hour, until), leases, each.host.type, pools))
+        stays = [lease for machine in machines for lease in _since(machine, since) if each.host.name in lease.names]
+        pools = {lease.pool for lease in stays} or each.pools
+        bills.append((priced_spans(each.host, each.usd_per_hour, until), stays, each.host.type, pools))
     names = {each.host.name for each in terms.owned}
     for machine in machines:
         if not any(lease.names & names for lease in machine):
-            pools = {lease.pool for lease in machine}
-            bills.append((lease_spans(machine, until), machine, machine[0].instance_type, pools))
+            stays = _since(machine, since)
+            pools = {lease.pool for lease in stays}
+            bills.append((lease_spans(machine, until), stays, stays[0].instance_type, pools))
     found: defaultdict[str, Decimal] = defaultdict(Decimal)
     for spans, stays, of_type, payers in bills:
         usd = sum((_hours(span.began_at, span.ended_at, since) * span.usd_per_hour for span in spans), Decimal())
@@ -220,6 +219,21 @@ def bills_so_far(db: Connection, terms: HostTerms, since: datetime, until: datet
         for pool, part in shares(uses, fixed).items() if usd else ():
             found[pool] += usd * part
     return dict(found)
+
+
+def _machines(db: Connection, since: datetime, until: datetime) -> list[list[HostLease]]:
+    """All leases of each machine that has one in this time: a life has the price with which it began."""
+    lives = sa.or_(hosts.c.ended_at.is_(None), hosts.c.ended_at > since)
+    present = sa.select(hosts.c.id, hosts.c.provider_id).where(hosts.c.ordered_at < until, lives).cte("present").c
+    names = sa.union(sa.select(present.id), sa.select(present.provider_id))
+    is_theirs = sa.or_(hosts.c.id.in_(names), hosts.c.provider_id.in_(names))
+    leases = sa.select(hosts).where(hosts.c.ordered_at < until, is_theirs).order_by(hosts.c.ordered_at, hosts.c.id)
+    return machines_of([lease_of(row._mapping) for row in db.execute(leases)])
+
+
+def _since(machine: Sequence[HostLease], since: datetime) -> list[HostLease]:
+    """The leases that end after a moment."""
+    return [lease for lease in machine if lease.ended_at is None or lease.ended_at > since]
 
 
 def _hours(began: datetime, ended: datetime, since: datetime) -> Decimal:

@@ -252,6 +252,22 @@ def test_bills_so_far_are_those_of_the_hours_once_they_are_closed(store: Store, 
         assert round(sum(found.values()), 8) == db.scalar(billed_usd)
 
 
+def test_bills_so_far_have_the_price_with_which_a_machine_s_life_began(store: Store, lease: AddLease) -> None:
+    lease("box", ordered_at=at(-90), ended_at=at(-30))
+    # Two more leases without a gap, the last of another pool: the machine keeps its price.
+    lease("second", provider_id="box", ordered_at=at(-30), ended_at=at(-5), usd_per_hour=9, is_adopted=True)
+    lease("third", "embed", provider_id="box", ordered_at=at(-5), usd_per_hour=None, is_adopted=True)
+    fixed = HostTerms(fixed={"a100": {"chat": Decimal("0.5"), "embed": Decimal("0.5")}})
+
+    with store.begin() as db:
+        found = bills_so_far(db, fixed, at(0), at(60))
+
+    close(store, fixed)
+    with store.begin() as db:
+        billed_usd = sa.select(cost_hours.c.pool, cost_hours.c.bill_usd).where(cost_hours.c.hour == at(0))
+        assert found == {row.pool: row.bill_usd for row in db.execute(billed_usd)} == {"embed": PRICE}
+
+
 def test_the_open_hours_of_a_month_have_their_hosts_cost_and_are_no_saving_yet(
     store: Store, lease: AddLease, use: AddUse
 ) -> None:
