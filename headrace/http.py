@@ -1,6 +1,7 @@
 """Parts of HTTP that processes share: ASGI's types, the shapes of errors, metrics, lines. Knows no framework."""
 
 import io
+import math
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -21,18 +22,25 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def lines_of(parts: Iterable[bytes]) -> Iterator[bytes]:
+def lines_of(parts: Iterable[bytes], limit: float = math.inf) -> Iterator[bytes]:
     """The lines of a body that comes in parts, each with its line feed; the last one may lack it.
 
     Text would also break at U+2028 and others, which JSON may contain: so do `str.splitlines` and the `iter_lines` of
     HTTP clients.
+    Args: limit: of a line that has more bytes, a piece that has more as well is enough.
     """
-    rest = b""
+    begun, size = list[bytes](), 0
     for part in parts:
-        *whole, rest = (rest + part).split(b"\n")
-        yield from (line + b"\n" for line in whole)
-    if rest:
-        yield rest
+        *ends, rest = part.split(b"\n")
+        for end in ends:
+            # Joined once: to add each part to a line copies the whole of it each time.
+            yield b"".join((*begun, end, b"\n"))
+            begun, size = [], 0
+        if rest and size <= limit:
+            begun.append(rest)
+            size += len(rest)
+    if begun:
+        yield b"".join(begun)
 
 
 #: Bytes of the headers that are parsed here or by Werkzeug, some of them in quadratic time. Of 1 KiB none takes 0.2 ms.

@@ -14,6 +14,7 @@ from api.schemas.body import parse_object
 from headrace.config.rules import AUTO
 from headrace.domain.batches import Batch, BatchError, NewLine, storage_key
 from headrace.errors import InvalidRequest, ModelNotFound, NotFound, StorageUnavailable
+from headrace.http import lines_of
 from headrace.store import batches, files, line_texts
 from headrace.store.batches import PREFIX_CHARS
 from headrace.store.line_texts import DROPPED
@@ -273,17 +274,6 @@ def _chunks(lines: Iterable[tuple[int, NewLine | None]]) -> Iterator[list[NewLin
 
 
 def _split(parts: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """The lines of a file that comes in parts. Of a line that is too long, a piece that is too long as well."""
-    begun, size, is_first = list[bytes](), 0, True
-    for part in parts:
-        *ends, rest = part.split(b"\n")
-        for end in ends:
-            line = b"".join((*begun, end))
-            yield line.removeprefix(codecs.BOM_UTF8) if is_first else line
-            begun, size, is_first = [], 0, False
-        # The line is refused for its length anyway.
-        if size <= limit:
-            begun.append(rest)
-            size += len(rest)
-    line = b"".join(begun)
-    yield line.removeprefix(codecs.BOM_UTF8) if is_first else line
+    """The lines of a file that comes in parts. Of a line that is too long, a piece, which is refused as well."""
+    for number, line in enumerate(lines_of(parts, limit)):
+        yield (line if number else line.removeprefix(codecs.BOM_UTF8)).removesuffix(b"\n")
