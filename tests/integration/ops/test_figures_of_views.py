@@ -167,10 +167,10 @@ def test_the_split_of_a_month_is_the_sum_of_its_hours(charged: UUID, query: Quer
 
 
 def test_the_pace_of_a_budget_is_what_was_spent_since_its_start(charged: UUID, query: Query, app: App) -> None:
-    query("UPDATE apps SET day_usd = 2 WHERE id = :app", app=app.id)
+    query("UPDATE apps SET day_usd = 100 WHERE id = :app", app=app.id)
     names = "app, period, limit_usd, spent_usd, reserved_usd, used, usd_per_day, projected_usd, used_up_at"
     rates = "spent_usd * 86400 / greatest(extract(epoch FROM now() - date_trunc('day', now(), 'UTC')), 1)"
-    rows = f"SELECT 'test', period, 2, spent_usd, reserved_usd, spent_usd / 2, {rates}, {rates}, NULL FROM budgets"
+    rows = f"SELECT 'test', period, 100, spent_usd, reserved_usd, spent_usd / 100, {rates}, {rates}, NULL FROM budgets"
     # Both in one transaction, so that it is the same moment.
     found = query(f"SELECT {names} FROM budget_run_rate UNION ALL {rows}")
     assert alike(found[:1], found[1:])
