@@ -16,6 +16,7 @@ from headrace.domain.places import ROOM_REASONS, RefusalCount, RefusalKey
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.policies.answers import AnswerLength
+from headrace.store import clock
 from headrace.store.jobs.transitions import IS_QUEUED, IS_RUNNING, IS_WAITING
 from headrace.store.sql import delete_chosen, is_one_of
 from headrace.tables import decisions, jobs, ledger, queue_samples, refusals, worker_samples
@@ -289,9 +290,10 @@ def served_rates(db: Connection, long: timedelta, short: timedelta) -> dict[str,
     The average over `long` begins with the pool's first entry, so that it is right soon after a pool's first job. Reads
     the newest `SERVED_ENTRIES` at most, among the newest `SERVED_AMONG`.
     """
-    row = ledger.c
+    row, since = ledger.c, clock.now(db) - long
     newest_id = db.scalar(sa.select(row.id).order_by(row.id.desc()).limit(1)) or 0
-    is_served = (row.id > newest_id - SERVED_AMONG, row.kind.in_(("compute", "api")))
+    after_id = oldest_entry(db, since, newest_id - SERVED_AMONG)
+    is_served = (row.id > after_id, row.at > since, row.kind.in_(("compute", "api")))
     newest = sa.select(row.pool, row.app_id, row.at, (row.prompt_tokens + row.output_tokens).label("tokens"))
     entry = newest.where(*is_served).order_by(row.id.desc()).limit(SERVED_ENTRIES).subquery().c
     now = sa.func.now()
@@ -301,7 +303,7 @@ def served_rates(db: Connection, long: timedelta, short: timedelta) -> dict[str,
         sa.cast(sa.func.sum(entry.tokens), sa.Float).label("tokens"),
         sa.cast(sa.func.sum(entry.tokens).filter(entry.at > now - short), sa.Float).label("short_tokens"),
         sa.cast(sa.func.extract("epoch", now - sa.func.min(entry.at)), sa.Float).label("seconds"),
-    ).where(entry.at > now - long)
+    )
     rows = db.execute(summed.group_by(entry.pool, entry.app_id)).all()
     seen_s = {pool: max(each.seconds for each in rows if each.pool == pool) for pool in {each.pool for each in rows}}
     found: dict[str, dict[UUID, float]] = defaultdict(dict)
@@ -334,13 +336,14 @@ def _oldest_waits(queues: Sequence[str]) -> sa.Select[Any]:
     return sa.select(of_each.c.queue, waited_s).where(of_each.c.since.is_not(None))
 
 
-def oldest_entry(db: Connection, since: datetime) -> int:
+def oldest_entry(db: Connection, since: datetime, least: int = 0) -> int:
     """The id of the newest ledger entry that is surely older than `since`: all newer ones have higher ids.
 
     Postgres walks the primary key backwards, from the newest entry to the first that is old enough.
+    Args: least: entries up to this id are not looked at; it is the answer where no other is old enough.
     """
-    old = sa.select(ledger.c.id).where(ledger.c.at <= since - LATE_ENTRIES).order_by(ledger.c.id.desc()).limit(1)
-    return db.scalar(old) or 0
+    is_old = (ledger.c.id > least, ledger.c.at <= since - LATE_ENTRIES)
+    return db.scalar(sa.select(ledger.c.id).where(*is_old).order_by(ledger.c.id.desc()).limit(1)) or least
 
 
 def _finished(after_id: int, since: datetime, until: datetime) -> sa.Select[Any]:

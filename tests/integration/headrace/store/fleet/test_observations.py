@@ -1,6 +1,6 @@
 """What a worker that starts is told of answers made before.
 
-What a pool was asked for lately, added up from the samples of its queues.
+What a pool was asked for lately, added up from the samples of its queues. What its apps were served.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.domain.fleet import QueueSample
+from headrace.domain.ids import new_id
 from headrace.domain.queues import Lane, Route, Ticket, lane_queues
 from headrace.domain.states import JobState
 from headrace.store import Store
@@ -131,3 +132,24 @@ def test_the_last_moment_has_all_lanes_of_the_pool(store: Store, sample: Callabl
     with store.begin() as db:
         found = observations.last_moment(db, CHAT)
     assert {(each.queue, each.at, each.offered) for each in found} == {(CHAT[0], at(5), 7), (CHAT[1], at(5), 1)}
+
+
+def test_what_apps_were_served_is_found_without_the_hits_before_the_time(store: Store, engine: sa.Engine) -> None:
+    entries = (
+        "INSERT INTO ledger (app_id, job_id, kind, pool, prompt_tokens, usd, at)"
+        " SELECT gen_random_uuid(), overlay(gen_random_uuid()::text PLACING :month FROM 1)::uuid,"
+        " :kind, 'chat', 60, 0, now() - :age FROM generate_series(1, :n)"
+    )
+    with store.begin() as db:
+        for kind, age, count in (("cache", timedelta(hours=2), 20_000), ("compute", timedelta(minutes=1), 2)):
+            given = {"month": str(new_id())[:13], "kind": kind, "age": age, "n": count}
+            db.execute(sa.text(entries), given)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(sa.text("ANALYZE ledger"))
+    read = "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"
+    counts = f"{read} WHERE pg_partition_root(relid) = 'ledger'::regclass AND relid <> 'ledger'::regclass"
+    with store.begin() as db:
+        before = db.scalar(sa.text(counts)) or 0
+        [rates] = observations.served_rates(db, timedelta(hours=1), timedelta(minutes=10)).values()
+        assert list(rates.values()) == [pytest.approx(1, rel=0.2)] * 2
+        assert db.scalar(sa.text(counts)) - before < 100
