@@ -359,13 +359,14 @@ def _money(facts: Facts) -> Iterator[Problem]:
         used, whose = share(account.used_usd, account.limit_usd), account.app or "all apps together"
         of_budget = f"of the {account.period}'s budget of {whose}, {account.limit_usd:,.2f} USD,"
         if account.is_used_up:
-            text = f"All {of_budget} is used."
+            text, refused = f"All {of_budget} is used.", "no more of these jobs"
             if used < 1:
                 text = f"{used:.0%} {of_budget} is used, and the rest is too little for a call that was refused."
-            remedy = "The paid API answers no more of these jobs until the period ends, or the budget is raised."
+                refused = "no calls of that size"
+            remedy = f"The paid API answers {refused} until the period ends, or the budget is raised."
             yield _act("HeadraceBudgetUsed", "budgets", text, remedy)
         elif used > BUDGET_SHARE:
-            remedy = "Once a call does not fit into the rest, the paid API answers no more of these jobs."
+            remedy = "The paid API answers no call that does not fit into the rest."
             yield _watch("HeadraceBudgetNearlyUsed", "budgets", f"{used:.0%} {of_budget} is used.", remedy)
 
 

@@ -173,6 +173,8 @@ def test_a_budget_whose_rest_was_too_little_for_a_call_is_used_up_until_it_is_ra
         "90% of the day's budget of all apps together, 10.00 USD, is used, and the rest is too little for a call that "
         "was refused.",
     )
+    answers = "The paid API answers no calls of that size until the period ends, or the budget is raised."
+    assert found.remedy == answers, "smaller ones may still fit"
     assert problems(replace(WELL, accounts=[replace(short, limit_usd=Decimal(20))])) == []
 
 
