@@ -72,7 +72,7 @@ def create(
 
     Args:
         most_open: batches of one app.
-        held_bytes: what its lines are counted as until they are written: the size of their file.
+        held_bytes: what its lines are counted as until they are written: the size of their file, or of their requests.
         quota_bytes: of all that the app stores; None for no bound.
         values: of its columns.
 
@@ -167,14 +167,14 @@ def retry(
             "No line of this batch is left to be run again: all have answers, or its lines are deleted.",
             code="nothing_to_retry",
         )
+    held_bytes, has_dropped = line_texts.requests_left(db, old.id)
     try:
-        held_bytes = files.find(db, old.app_id, old.input_file_id).size
+        if has_dropped:
+            held_bytes = files.find(db, old.app_id, old.input_file_id).size
     except NotFound as error:
-        held_bytes = line_texts.requests_left(db, old.id)
         if not held_bytes:
             raise InvalidRequest(
-                "The input file of this batch is deleted, and no line without an answer has its request any more: make "
-                "a new batch.",
+                "The input file is deleted, and no line without an answer has its request any more: make a new batch.",
                 code="file_not_found",
             ) from error
     same = ("endpoint", "model", "input_file_id", "overflow", "webhook_url", "output_keep_s")

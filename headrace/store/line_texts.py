@@ -100,11 +100,14 @@ def unanswered(db: Connection, batch_id: UUID, after: int, limit: int) -> list[N
     return [NewLine(row.number, row.custom_id, row.prefix, row.body) for row in db.execute(page)]
 
 
-def requests_left(db: Connection, batch_id: UUID) -> int:
-    """The bytes of the requests that lines without an answer still have."""
-    left = (batch_lines.c.state == LineState.FAILED, batch_lines.c.body != DROPPED)
-    sizes = sa.select(sa.func.sum(sa.func.octet_length(batch_lines.c.body)))
-    return db.scalar(sizes.where(batch_lines.c.batch_id == batch_id, *left)) or 0
+def requests_left(db: Connection, batch_id: UUID) -> tuple[int, bool]:
+    """The bytes of the requests that lines without an answer still have, and whether a line has none any more."""
+    is_left = batch_lines.c.body != DROPPED
+    size = sa.func.sum(sa.func.octet_length(batch_lines.c.body)).filter(is_left)
+    asked = sa.select(sa.func.coalesce(size, 0), sa.func.coalesce(sa.func.bool_or(~is_left), sa.false()))
+    unanswered = (batch_lines.c.batch_id == batch_id, batch_lines.c.state != LineState.SUCCEEDED)
+    held_bytes, has_dropped = db.execute(asked.where(*unanswered)).one()
+    return held_bytes, has_dropped
 
 
 def line_of(batch_id: UUID, row: Row[*tuple[Any, ...]]) -> Line:

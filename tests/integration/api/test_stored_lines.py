@@ -252,6 +252,28 @@ def test_a_batch_counts_in_the_quota_beside_its_lines(
     assert refused(api.create(file_id)) == (400, "storage_quota_exceeded", "input_file_id")
 
 
+def test_a_retry_counts_with_the_requests_that_are_left(
+    serve: Callable[..., tuple[Address, int]],
+    runner: Runner,
+    finish: Callable[..., None],
+    query: Callable[..., Any],
+) -> None:
+    """Most of the file is white space, which no line keeps."""
+    api, _ = serve(HEADRACE_FILES__APP_LIMIT_BYTES=str(4 * MIB + 128 * 1024))
+    made = api.batch(line(1) + line(2)[:-2] + b" " * 2 * MIB + b"}\n").raise_for_status().json()["id"]
+    for _ in range(2):
+        step(runner)
+    failed, answered = [job_id for (job_id,) in query("SELECT id FROM jobs ORDER BY id")]
+    api.call("POST", f"/v1/jobs/{show_id(failed)}/cancel").raise_for_status()
+    finish(answered, "Short.")
+    assert ended(api, runner, made)["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    api.upload(line(1, "a" * MIB)).raise_for_status()
+    again = api.call("POST", f"/v1/batches/{made}/retry").raise_for_status().json()["id"]
+    for sweep in (runner.lease, runner.read):
+        sweep()
+    assert api.read(again)["request_counts"]["total"] == 1
+
+
 def test_a_retry_reads_what_was_cancelled_from_the_input_file(
     serve: Callable[..., tuple[Address, int]], runner: Runner, query: Callable[..., Any]
 ) -> None:
