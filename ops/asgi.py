@@ -20,7 +20,7 @@ from headrace import startup
 from headrace.domain.fleet import ProcessKind
 from headrace.errors import HeaderTooLarge
 from headrace.heartbeat import Heartbeat
-from headrace.http import Receive, Scope, Send, check_headers, environ_of
+from headrace.http import PARSED_BYTES, Receive, Scope, Send, check_headers, environ_of
 from headrace.logging import configure
 from headrace.metrics import Endpoint
 from ops.app import FORM_BYTES_MAX, create_app
@@ -33,6 +33,8 @@ BODY_S = 10.0
 #: Bodies that come at once: at most 32 MiB.
 BODIES = 512
 RETRY_AFTER_S = 2
+#: A browser sends a page the cookies of all ports of its host, and a proxy's own, which may have two of 4 KiB.
+_PARSED_BYTES = {**PARSED_BYTES, b"cookie": 8192}
 #: New objects after which Python looks for garbage in cycles; its default is 700. A request makes few cycles.
 GC_THRESHOLD = 20_000
 
@@ -131,7 +133,7 @@ class Server:
 
 def _check_headers(scope: Scope) -> None:
     try:
-        check_headers(scope["headers"])
+        check_headers(scope["headers"], _PARSED_BYTES)
     except HeaderTooLarge as error:
         raise _Refusal(431, str(error)) from error
 

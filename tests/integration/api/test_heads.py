@@ -72,7 +72,6 @@ def test_a_head_that_does_not_come_is_given_up(web_server: str) -> None:
         ("If-None-Match", "a," * 4000),
         ("If-Modified-Since", "a" * 8000),
         ("Range", "bytes=" + "0-1," * 2000),
-        ("Cookie", "a=b;" * 2000),
         ("Content-Type", "multipart/form-data" + ";a=b" * 2000),
         ("Prefer", "wait=1," * 1000),
     ],
@@ -98,8 +97,14 @@ def test_headers_of_one_name_are_measured_together(base_url: str) -> None:
 
 def test_what_a_browser_sends_is_answered(web: Web) -> None:
     etag = web.test_client().get("/openapi.json").headers["ETag"]
-    headers = {"If-None-Match": f'"other", W/{etag}', "Cookie": f"a={'b' * 2000}"}
+    headers = {"If-None-Match": f'"other", W/{etag}'}
     assert web.test_client().get("/openapi.json", headers=headers).status_code == 304
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/openapi.json", "/v1/nothing"])
+def test_cookies_which_nothing_here_parses_have_only_the_heads_limit(web_server: str, path: str) -> None:
+    plain = httpx2.get(f"{web_server}{path}").status_code
+    assert httpx2.get(f"{web_server}{path}", headers={"Cookie": "a=b;" * 3500}).status_code == plain
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/v1/batches", "/v1/usage", f"/v1/jobs/job_{'0' * 32}"])

@@ -103,6 +103,13 @@ def said(answer: Answer) -> dict[str, Any]:
     return dict(json.loads(body))
 
 
+@pytest.mark.parametrize(("size", "status"), [(8192, 200), (8193, 431)])
+def test_cookies_have_room_for_those_of_a_proxy_and_of_other_apps_of_the_host(
+    app: Flask, size: int, status: int
+) -> None:
+    assert run(ask(Server(app, ()), headers=[("cookie", "a=" + "b" * (size - 2))]))[0] == status
+
+
 FORM = ("content-type", "application/x-www-form-urlencoded")
 
 
