@@ -36,26 +36,32 @@ class RequestHeaders:
         return value.decode("latin-1")
 
 
+#: Seconds beside the grace, at most, by which a client may fall behind later that has taken more than `MIN_RATE`.
+EARNED_S = 60.0
+
+
 class Exchange:
     """One exchange.
 
     Attributes:
         path: as WSGI has it: the decoded bytes as latin-1.
         receive: the body's next part.
-        lag_s: how far its client may still fall behind `MIN_RATE` while it takes a reply's body; None: without end.
+        lag_s: how far its client may still fall behind `MIN_RATE` while it takes a reply's parts; None: without end.
         is_cut: the client fell behind. The reply breaks off, and the server closes the connection.
     """
 
-    __slots__ = ("_send", "headers", "is_cut", "lag_s", "method", "path", "query", "receive")
+    __slots__ = ("_lag_max_s", "_send", "headers", "is_cut", "lag_s", "method", "path", "query", "receive")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, grace_s: float) -> None:
+        """Args: grace_s: how far its client may fall behind from the start."""
         self.receive, self._send = receive, send
         self.method: str = scope["method"]
         self.headers = RequestHeaders(scope["headers"])
         self.query: str = scope["query_string"].decode("latin-1")
         path: str = scope["path"]
         self.path = path if path.isascii() else path.encode().decode("latin-1")
-        self.lag_s: float | None = None
+        self.lag_s: float | None = grace_s
+        self._lag_max_s = grace_s + EARNED_S
         self.is_cut = False
 
     async def respond(self, status: int, headers: Mapping[str, str], body: bytes | None) -> None:
@@ -80,7 +86,7 @@ class Exchange:
                 await sending
         except TimeoutError:
             self.is_cut = True
-        self.lag_s += len(data) / MIN_RATE - (loop.time() - began)
+        self.lag_s = min(self.lag_s + len(data) / MIN_RATE - (loop.time() - began), self._lag_max_s)
 
     async def end(self) -> None:
         """End the body, unless it breaks off: without its end, the server closes the connection."""

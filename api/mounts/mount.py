@@ -73,7 +73,7 @@ class Mount:
             self._threads, self._batches = Threads(THREADS, self._mailbox), Threads(BATCH_THREADS, self._mailbox)
             self._bodies = BodyReader(self.web.bodies, self.web.settings.body_limit_bytes, self._threads)
             self._begin()
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self.web.bodies.grace_s)
         try:
             check_headers(scope["headers"])
         except HeaderTooLarge as error:
@@ -92,7 +92,8 @@ class Mount:
             if isinstance(reply.body, bytes):
                 await exchange.respond(reply.status, reply.headers, reply.body)
             else:
-                exchange.lag_s = self.web.bodies.grace_s if reply.is_download else None
+                if not reply.is_download:
+                    exchange.lag_s = None
                 await exchange.respond(reply.status, reply.headers, None)
                 await self._follow(exchange, reply.body, call)
                 await exchange.end()

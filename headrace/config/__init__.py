@@ -151,8 +151,8 @@ class Settings(BaseSettings):
         body_limit_bytes: a larger request body is refused with 413.
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
             refused with 429. One app may hold half.
-        body_grace_s: how far a client may fall behind 64 KiB/s while it sends a body, or takes a file or results. Past
-            it, it gets a 408, and what it takes breaks off.
+        body_grace_s: how far a client may fall behind 64 KiB/s. One that sends a body more slowly gets a 408. A file
+            or results that it takes more slowly break off.
         calls_per_minute: how often one app may call one API process, accepted submits aside, unless the app has a
             limit of its own. A body counts as one call more for each 4 KiB. The bucket holds 10 seconds' worth.
         wait_limit_s: how long a synchronous request waits for its answer, and the longest `wait=` of a long poll. The

@@ -92,7 +92,7 @@ class Sender:
         async def run() -> bytes:
             threads = Threads(1, Mailbox(asyncio.get_running_loop()))
             try:
-                exchange = Exchange(self._scope, self.receive, _unused)
+                exchange = Exchange(self._scope, self.receive, _unused, self.bodies.grace_s)
                 call = Call("POST", "/v1/jobs", "", exchange.headers, APP)
                 return await BodyReader(self.bodies, BODY_LIMIT, threads).read(exchange, call)
             finally:
@@ -157,3 +157,17 @@ def test_what_is_no_whole_gzip_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest) as raised:
         unpacked(raw, 1000)
     assert raised.value.code == "invalid_encoding"
+
+
+def test_a_client_that_takes_much_at_once_may_pause_for_a_minute_more_and_not_for_an_hour() -> None:
+    async def taken(_: object) -> None:
+        pass
+
+    async def run() -> float | None:
+        scope = {"method": "GET", "path": "/", "query_string": b"", "headers": []}
+        exchange = Exchange(scope, taken, taken, 10.0)  # type: ignore[arg-type]
+        for _ in range(190):
+            await exchange.send(bytes(1024 * 1024))
+        return exchange.lag_s
+
+    assert asyncio.run(run()) == 70.0
