@@ -105,6 +105,10 @@ REFUSALS: Mapping[int, ErrorStatus] = {
             "expected_wait_s": 31.5,
         },
     ),
+    431: ErrorStatus(
+        "A header, or all of them together, is too long. Above 16 KiB in all the reply has no body.",
+        *("header_too_large", "invalid_request_error", "The header 'if-none-match' is longer than 1024 bytes."),
+    ),
     500: ErrorStatus(
         "Ours to fix; tell us the `x-request-id`.",
         *("internal_error", "server_error", "Something went wrong here. Nothing was lost."),
@@ -129,7 +133,7 @@ REFUSALS: Mapping[int, ErrorStatus] = {
     ),
 }
 #: Statuses that may refuse any call with an API key.
-ALWAYS = (401, 403, 429, 500, 503)
+ALWAYS = (401, 403, 429, 431, 500, 503)
 #: The meaning and the pattern of `{id}` in each family of paths.
 IDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("A job's id, in any of its spellings.", "^(job_|resp_|chatcmpl-|cmpl-)[0-9a-f]{32}$"),

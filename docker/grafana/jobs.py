@@ -108,7 +108,10 @@ MONEY = [
         "The spent and reserved share of each budget for the paid API: those of all apps together, and of the apps "
         "those that are used most.",
         "percentunit",
-        [("max by (app, period) (headrace_budget_used_ratio)", "{{app}} {{period}}")],
+        [
+            ("max by (app, period) (headrace_budget_used_ratio)", "{{app}} {{period}}"),
+            ("max by (app, period) (headrace_budget_used_up)", "{{app}} {{period}}: used up"),
+        ],
     ),
     Chart(
         "USD an hour",

@@ -31,7 +31,7 @@ _COMMANDS = {
     "cancel": ("headrace.cli.client:cancel", "Cancel the job ID."),
     "status": (
         "headrace.cli.status:status",
-        "Say what is wrong and what to do, and which processes run.",
+        "Say what is wrong and what to do, which queues have jobs, and which processes run.",
     ),
     "queues": (
         "headrace.cli.queues:queues",

@@ -11,8 +11,8 @@ _is_shut = False
 
 def _refuse(event: str, args: tuple[Any, ...]) -> None:
     # An address of the internet is a tuple; one of a Unix socket is a path.
-    if _is_shut and event in ("socket.connect", "socket.bind") and isinstance(args[1], tuple):
-        raise RuntimeError(f"A unit test opens no socket: {event} {args[1]}. It belongs into tests/integration.")
+    if _is_shut and event == "socket.connect" and isinstance(args[1], tuple):
+        raise RuntimeError(f"A unit test opens no connection, as to {args[1]}. It belongs into tests/integration.")
 
 
 # A hook cannot be taken away again.
@@ -20,7 +20,7 @@ sys.addaudithook(_refuse)
 
 
 @pytest.fixture(autouse=True)
-def _no_sockets() -> Iterator[None]:
+def _no_connections() -> Iterator[None]:
     global _is_shut
     _is_shut = True
     yield

@@ -20,8 +20,10 @@ from scheduler.fleet.plan import Timing
     ],
 )
 def test_the_claim_follows_from_the_time_outs_of_the_actuator_in_use(
-    actuator: str, section: dict[str, object], claim_s: float, tmp_path: Path
+    actuator: str, section: dict[str, object], claim_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # botocore would ask the machine's metadata service for credentials, over the network.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     scaling = {"mode": "active", "actuator": actuator, actuator: section}
     settings = Settings.load(state_dir=tmp_path, scaling=scaling)
     assert Timing.of(load(settings)).claim_s == claim_s
