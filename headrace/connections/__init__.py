@@ -115,6 +115,12 @@ def _close_now(_connection: object, record: ConnectionPoolEntry) -> None:
         record.invalidate()
 
 
+def _forget_read_only(connection: Connection[Any] | None, _record: object) -> None:
+    """After `read_only=True` SQLAlchemy sets False, by which each transaction would write to a read-only node, too."""
+    if connection is not None and connection.read_only is not None:
+        connection.read_only = None
+
+
 class Sessions:
     """Opens an engine's sessions, and closes unusable ones.
 
@@ -136,6 +142,7 @@ class Sessions:
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "handle_error", self._heed)
+        event.listen(engine, "checkin", _forget_read_only)
 
     @staticmethod
     def of(engine: Engine) -> "Sessions | None":

@@ -236,7 +236,7 @@ def sockets_to(pid: int, port: int) -> int:
 
 
 @pytest.mark.parametrize("more", [STRICT, LENIENT])
-def test_a_whole_system_works_through_it_on_two_sessions_with_at_most_five_connections_for_each_worker(
+def test_a_whole_system_works_through_it_on_two_sessions_with_few_connections_for_each_worker(
     pool: Callable[[str], Any], tmp_path: Path, more: str
 ) -> None:
     without = ("--without", "flower", "--without", "overflow")
@@ -276,6 +276,8 @@ def test_a_whole_system_works_through_it_on_two_sessions_with_at_most_five_conne
             http.close()
 
         assert states == ["succeeded"] * JOBS
-        assert 1 < most["gpu"] <= 5
-        assert max(most.values()) <= 5
+        # Five in the pool, and one for the signs of life; control has one more, for its metrics.
+        assert 1 < most["gpu"] <= 6
+        assert most["webhooks"] <= 6
+        assert most["control"] <= 7
         assert pooled.sql(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{NAME}'") <= POOL_SIZE + 1

@@ -39,6 +39,15 @@ def test_read_only_node_is_an_outage_and_every_connection_to_it_is_dropped(
     assert pids(store, 3).isdisjoint(before)
 
 
+def test_a_connection_that_has_only_read_writes_to_no_read_only_node_either(store: Store, read_only: ReadOnly) -> None:
+    with store.read() as db:
+        pid = db.scalar(sa.text("SELECT pg_backend_pid()"))
+    assert pids(store, 1) == {pid}
+
+    with read_only(), pytest.raises(StoreUnavailable, match="takes no writes"), store.begin() as db:
+        db.execute(WRITE)
+
+
 def test_server_that_shuts_a_session_down_is_an_outage_and_the_others_of_the_pool_are_dropped_too(
     store: Store, engine: sa.Engine
 ) -> None:
