@@ -194,11 +194,11 @@ class Refusals:
         told, now = self._told.setdefault(key, {}), time.monotonic()
         told_s, until = told.get(reason, (0, -math.inf))
         if now < until:
-            retry_after_s = max(retry_after_s, math.ceil(until - now))
-        elif now < until + LATE_S:
+            # Another caller of the app. The one that was told first still has to be judged at `until`.
+            return max(retry_after_s, math.ceil(until - now))
+        if now < until + LATE_S:
             retry_after_s = min(RETRY_AFTER_LIMIT_S, max(retry_after_s, 2 * told_s))
-        if now + retry_after_s >= until + 1:
-            told[reason] = (retry_after_s, now + retry_after_s)
+        told[reason] = (retry_after_s, now + retry_after_s)
         return retry_after_s
 
     def _holds_for_its_looks(self, refusal: Refusal, bid: Bid) -> bool:

@@ -253,6 +253,23 @@ def test_an_app_that_comes_back_in_time_and_finds_no_room_is_told_longer(
     assert told() == first, "it found room when it was told to"
 
 
+@pytest.mark.parametrize("callers", [1, 2, 5])
+def test_callers_of_one_app_that_all_come_back_in_time_are_told_longer_and_longer(
+    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, callers: int
+) -> None:
+    door.refusal, came_s = FULL, clock.now_s
+    due, told = [came_s + 0.5 * number for number in range(callers)], []
+    for _ in range(6 * callers):
+        due.sort()
+        clock.now_s = due.pop(0)
+        after_s = refused(submitter, app).retry_after_s
+        assert after_s is not None
+        told.append(after_s)
+        due.append(clock.now_s + after_s)
+
+    assert max(told) >= 8 * told[0]
+
+
 class Servers:
     """A Store and an Admission, and what was added through them. Attributes: known: another process noted these."""
 
