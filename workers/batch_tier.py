@@ -411,6 +411,7 @@ class BatchTier:
     def _forget(self, batch: ProviderBatch) -> ProviderBatch | None:
         """Delete the provider's files: nothing of them is needed any more. One that may still appear is waited for."""
         files, more = [batch.file_id] if batch.file_id else [], Usage()
+        others: Sequence[Told] | None = None
         try:
             others = self._surplus(batch)
             if batch.provider_id is not None:
@@ -425,6 +426,8 @@ class BatchTier:
         except EngineUnavailable as error:
             facts = {"provider_batch": batch.name, "files": files, "error": str(error)}
             log.warning("provider_files_not_deleted", extra=facts)
+            if others is None and batch.asked_at is not None and batch.read_at - batch.asked_at < LONGEST:
+                return None  # What the provider does not list may still run, and cost.
         with self.store.begin() as db:
             return self._book(db, batch, ProviderState.ENDED, more)
 

@@ -19,7 +19,7 @@ from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Overflow, Route
-from headrace.errors import EngineFault
+from headrace.errors import EngineFault, EngineUnavailable
 from headrace.policies.pricing import Tariff, ceiling
 from headrace.store import Store, batches, provider_batches
 from headrace.store import jobs as jobs_store
@@ -526,6 +526,41 @@ def test_one_that_appears_after_it_was_given_up_is_cancelled_and_what_it_cost_is
     assert (row.state, row.unreturned_usd) == ("ended", billed_usd(provider))
     assert money() == (0, LINE_USD, LINE_USD)
     assert not provider.files
+
+
+def test_one_that_was_given_up_is_watched_while_the_provider_does_not_list_it(
+    tier: BatchTier,
+    gathered: Any,
+    provider: BatchProvider,
+    rows: Any,
+    unanswered: Any,
+    does_not_appear: Any,
+    store: Store,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = gathered()
+    unanswered()
+    with store.begin() as db:
+        batches.cancel(db, app.id, batch.id)
+    go(tier, tier.send)
+    does_not_appear()
+    go(tier, tier.send, tier.read)
+    with store.begin() as db:
+        db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+
+    def refuse(*_: object) -> None:
+        raise EngineUnavailable("The key is locked out.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tier.api), "find_batches", refuse)
+        go(tier, tier.read)
+    assert rows(table)[0].state == "settled"
+
+    provider.hidden.clear()
+    go(tier, tier.read)
+    [late] = provider.batches.values()
+    assert late["status"] == "cancelling"
 
 
 @pytest.mark.parametrize(("status", "calls"), [(503, 2), (500, 1)])
