@@ -267,7 +267,7 @@ class BatchTier:
 
     def _surplus(self, batch: ProviderBatch) -> list[Told]:
         """Cancel what else the provider has made of these lines. Returns: all of it, as it was before."""
-        if batch.asks <= (batch.provider_id is not None):
+        if not _has_surplus(batch):
             return []
         others = [each for each in self.api.find_batches(batch.name) if each.provider_id != batch.provider_id]
         for each in others:
@@ -411,7 +411,6 @@ class BatchTier:
     def _forget(self, batch: ProviderBatch) -> ProviderBatch | None:
         """Delete the provider's files: nothing of them is needed any more. One that may still appear is waited for."""
         files, more = [batch.file_id] if batch.file_id else [], Usage()
-        others: Sequence[Told] | None = None
         try:
             others = self._surplus(batch)
             if batch.provider_id is not None:
@@ -426,8 +425,8 @@ class BatchTier:
         except EngineUnavailable as error:
             facts = {"provider_batch": batch.name, "files": files, "error": str(error)}
             log.warning("provider_files_not_deleted", extra=facts)
-            if others is None and batch.asked_at is not None and batch.read_at - batch.asked_at < LONGEST:
-                return None  # What the provider does not list may still run, and cost.
+            if _has_surplus(batch) and batch.asked_at is not None and batch.read_at - batch.asked_at < LONGEST:
+                return None  # What may still run, or is not read yet, costs.
         with self.store.begin() as db:
             return self._book(db, batch, ProviderState.ENDED, more)
 
@@ -459,6 +458,11 @@ def _chosen(found: Sequence[Told], asks: int) -> Told | None:
     """The first batch that was made and may answer lines. Args: found: newest first."""
     able = [each for each in found if each.status not in VOID_STATES] or (found if asks < 2 else [])
     return able[-1] if able else None
+
+
+def _has_surplus(batch: ProviderBatch) -> bool:
+    """Whether the provider may have made others than the one that is known."""
+    return batch.asks > (batch.provider_id is not None)
 
 
 def _may_appear(batch: ProviderBatch, others: Sequence[Told]) -> bool:

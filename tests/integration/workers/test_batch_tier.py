@@ -563,6 +563,77 @@ def test_one_that_was_given_up_is_watched_while_the_provider_does_not_list_it(
     assert late["status"] == "cancelling"
 
 
+def test_one_that_may_appear_is_watched_while_the_key_may_not_delete_files(
+    tier: BatchTier,
+    gathered: Any,
+    provider: BatchProvider,
+    rows: Any,
+    unanswered: Any,
+    does_not_appear: Any,
+    store: Store,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gathered()
+    unanswered()
+    does_not_appear()
+    with monkeypatch.context() as patch:
+        patch.setattr(provider, "_create", lambda _: (401, {"error": {"message": "no", "code": "locked"}}))
+        go(tier, tier.send, tier.send)
+    deleted = list[str]()
+
+    def refuse(_: object, file_id: str) -> None:
+        deleted.append(file_id)
+        raise EngineUnavailable("The key may not delete.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tier.api), "delete", refuse)
+        go(tier, tier.read)
+    assert deleted
+    assert rows(table)[0].state == "settled"
+    provider.hidden.clear()
+    go(tier, tier.read)
+    assert [each["status"] for each in provider.batches.values()] == ["cancelling"]
+
+
+def test_one_that_ended_is_booked_once_its_results_can_be_read(
+    tier: BatchTier,
+    gathered: Any,
+    provider: BatchProvider,
+    rows: Any,
+    unanswered: Any,
+    does_not_appear: Any,
+    store: Store,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = gathered()
+    provider.has_totals = False
+    unanswered()
+    with store.begin() as db:
+        batches.cancel(db, app.id, batch.id)
+    go(tier, tier.send)
+    does_not_appear()
+    go(tier, tier.send, tier.read)
+    provider.hidden.clear()
+    go(tier, tier.read)
+    with store.begin() as db:
+        db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+    asked = list[str]()
+
+    def refuse(_: object, file_id: str) -> Any:
+        asked.append(file_id)
+        raise EngineUnavailable("The key is locked out.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tier.api), "results", refuse)
+        go(tier, tier.read, tier.read)
+    assert asked
+    go(tier, tier.read)
+    [row] = rows(table)
+    assert (row.state, row.unreturned_usd) == ("ended", billed_usd(provider))
+
+
 @pytest.mark.parametrize(("status", "calls"), [(503, 2), (500, 1)])
 def test_only_one_that_was_surely_not_made_is_asked_for_again_at_once(
     status: int, calls: int, tier: BatchTier, gathered: Any, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
