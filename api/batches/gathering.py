@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 from api.batches.feeding import draft_of, note, request_id, unhurried
 from api.deps import WebDeps
@@ -42,6 +43,8 @@ class Gatherer:
         self._is_on = web.settings.overflow.batch_tier and web.settings.openai_api_key is not None
         self._threads = ThreadPoolExecutor(THREADS, "gathered")
         self._is_closing = threading.Event()
+        #: The jobs' ids of lines that are being submitted.
+        self.under_way: Sequence[UUID] = ()
 
     def close(self) -> None:
         """Stop; lines that are being submitted are submitted."""
@@ -98,7 +101,10 @@ class Gatherer:
             return None
 
         is_done = True
-        for line, error in zip(lines, self._threads.map(submit, lines), strict=True):
+        self.under_way = [line.job_id for line in lines if line.job_id is not None]
+        errors = list(self._threads.map(submit, lines))
+        self.under_way = ()
+        for line, error in zip(lines, errors, strict=True):
             if error is not None and not note(self._web, line, error):
                 is_done = False
         return is_done

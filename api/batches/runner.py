@@ -110,7 +110,7 @@ class Runner:
 
     def give_back_lost(self) -> int:
         """Let lines whose submit was cut off be submitted again. Returns: how many."""
-        running, under_way = self._in(*_RUNNING), self._feeder.under_way
+        running, under_way = self._in(*_RUNNING), [*self._feeder.under_way, *self._gatherer.under_way]
         return sum([give_back_lost(self._web, batch, under_way) for batch in running])
 
     def end(self) -> int:

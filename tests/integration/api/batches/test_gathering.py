@@ -1,6 +1,8 @@
 """Which lines are chosen for the provider's batch tier, and what becomes of those that are not."""
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,6 +13,7 @@ import sqlalchemy as sa
 from api.batches import gathering
 from api.batches.gathering import Gatherer
 from api.batches.runner import Runner
+from api.door.submit import Submitter
 from headrace.config import FileSettings, OverflowSettings, Price
 from headrace.domain.apps import App
 from headrace.domain.fleet import WorkerInfo, WorkerReport
@@ -276,6 +279,32 @@ def test_a_gatherer_that_died_is_followed_by_one_that_goes_on(
     assert (after.id, after.state) == (before.id, "ready")
     assert sorted(after.of_lines) == [str(each) for each in range(5)]
     assert len(desk.jobs(batch_id)) == 5
+
+
+def test_a_line_whose_set_aside_takes_long_is_not_given_back(
+    desk: Desk, runner: Runner, begun: Begin, gathered: Any, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = begun(lines(2), window="30h", **ONLY)
+    set_aside, has_begun, is_free = Submitter.set_aside, threading.Event(), threading.Event()
+
+    def wait(self: Submitter, *arguments: Any) -> Any:
+        has_begun.set()
+        is_free.wait()
+        return set_aside(self, *arguments)
+
+    monkeypatch.setattr(Submitter, "set_aside", wait)
+    with ThreadPoolExecutor(1) as threads:
+        gathers = threads.submit(runner.gather)
+        try:
+            assert has_begun.wait(30)
+            query("UPDATE batch_lines SET submitted_at = submitted_at - interval '11 s'")
+            assert look(runner, runner.give_back_lost) == 0
+        finally:
+            is_free.set()
+        assert gathers.result(30) == 2
+    [made] = gathered(batch_id)
+    assert (made.state, made.of_lines) == ("ready", ["0", "1"])
+    assert len(desk.jobs(batch_id)) == 2
 
 
 def test_a_line_that_is_not_sent_within_the_hour_goes_to_its_own_queue(
