@@ -4,7 +4,7 @@ when it is submitted.
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -36,9 +36,8 @@ def read(web: WebDeps, runner_id: UUID, batch: Batch) -> Iterator[int]:
     Those of a retry are copied from the batch that it retries. Safe to repeat, also after a part was read.
     Yields: after each chunk, whether the batch is read. Raises: StoreUnavailable. StorageUnavailable.
     """
-    with web.store.begin() as db:
-        if not batches.clear_lines(db, batch.id, runner_id):
-            return
+    if not (yield from _cleared(web, runner_id, batch)):
+        return
     reader = _Reader(web, batch) if batch.retry_of is None else _Copier(web, batch, batch.retry_of)
     for chunk in reader.chunks():
         with web.store.begin() as db:
@@ -46,12 +45,23 @@ def read(web: WebDeps, runner_id: UUID, batch: Batch) -> Iterator[int]:
                 return
         yield False
     reader.check_whole()
+    is_cleared = not reader.errors or (yield from _cleared(web, runner_id, batch))
     with web.store.begin() as db:
-        if reader.errors:
-            batches.reject(db, batch.id, runner_id, reader.errors)
-        else:
+        if not reader.errors:
             batches.begin(db, batch.id, runner_id, reader.total, reader.model)
+        elif is_cleared:
+            batches.reject(db, batch.id, runner_id, reader.errors)
     yield True
+
+
+def _cleared(web: WebDeps, runner_id: UUID, batch: Batch) -> Generator[int, None, bool]:
+    """Delete the lines that are written, some in each transaction. Yields: as `read`. Returns: as `put_lines`."""
+    while True:
+        with web.store.begin() as db:
+            deleted = batches.clear_lines(db, batch.id, runner_id)
+        if not deleted:
+            return deleted is not None
+        yield False
 
 
 class _Copier:

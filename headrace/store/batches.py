@@ -203,12 +203,9 @@ def release(db: Connection, runner_id: UUID) -> None:
     )
 
 
-def clear_lines(db: Connection, batch_id: UUID, runner_id: UUID) -> bool:
-    """Delete what an earlier reader wrote. Returns: False if another process reads it now, or it was cancelled."""
-    if not _is_mine(db, batch_id, runner_id):
-        return False
-    db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
-    return True
+def clear_lines(db: Connection, batch_id: UUID, runner_id: UUID) -> int | None:
+    """Delete the next lines of a batch that does not run yet. Returns: how many; None where `put_lines` is False."""
+    return delete_lines(db, batch_id) if _is_mine(db, batch_id, runner_id) else None
 
 
 def put_lines(db: Connection, batch_id: UUID, runner_id: UUID, lines: Iterable[NewLine]) -> bool:
@@ -236,13 +233,10 @@ def begin(db: Connection, batch_id: UUID, runner_id: UUID, total: int, model: st
 
 
 def reject(db: Connection, batch_id: UUID, runner_id: UUID, errors: Sequence[BatchError]) -> bool:
-    """Fail a batch whose file is none, and delete its lines. Returns: as `put_lines`."""
+    """Fail a batch whose file is none, once its lines are deleted. Returns: as `put_lines`."""
     values = {"errors": [asdict(error) for error in errors], "held_bytes": 0}
     is_mine = batches.c.runner_id == runner_id
-    if not _move(db, batch_id, [BatchState.VALIDATING], BatchState.FAILED, is_mine, **values):
-        return False
-    db.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
-    return True
+    return _move(db, batch_id, [BatchState.VALIDATING], BatchState.FAILED, is_mine, **values)
 
 
 def take_lines(db: Connection, batch_id: UUID, limit: int, most_bytes: int = PAGE_BYTES) -> list[Line]:

@@ -232,7 +232,7 @@ def bulk(store: Store, app: App, recorder: Recorder) -> None:
         made = batches.create(db, app.id, window_s=86_400, most_open=50, overflow=Overflow.NEVER, **given)
     for step in (
         lambda db: batches.lease(db, WORKER, 10),
-        lambda db: batches.clear_lines(db, made.id, WORKER),
+        lambda db: batches.clear_lines(db, made.id, WORKER) == 0,
         lambda db: batches.put_lines(db, made.id, WORKER, [NewLine(n, str(n), "", "{}") for n in (1, 2, 3)]),
         lambda db: batches.begin(db, made.id, WORKER, 3, None),
     ):

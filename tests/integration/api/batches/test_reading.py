@@ -369,6 +369,47 @@ def test_a_reader_that_dies_is_followed_by_one_that_reads_all(
     assert [custom_id for _, custom_id, *_ in rows(query, found)] == [f"row-{number}" for number in range(3 * CHUNK)]
 
 
+@pytest.fixture
+def _few_deleted(query: Any) -> Iterator[None]:
+    """Postgres refuses a statement that deletes more lines than one may."""
+    query("DROP FUNCTION IF EXISTS refuse_lines CASCADE")
+    query(
+        "CREATE FUNCTION refuse_lines() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"IF (SELECT count(*) FROM gone) > {CHUNK} THEN RAISE EXCEPTION 'refused'; END IF; "
+        "RETURN NULL; END $$"
+    )
+    query(
+        "CREATE TRIGGER refuse_lines AFTER DELETE ON batch_lines REFERENCING OLD TABLE AS gone "
+        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_lines()"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "SETTLE_ROWS", CHUNK)
+        yield
+    query("DROP FUNCTION IF EXISTS refuse_lines CASCADE")
+
+
+@pytest.mark.usefixtures("_few_deleted")
+def test_what_a_dead_reader_wrote_is_deleted_piece_by_piece(
+    make: Make, read_it: Read, after_chunk: Any, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise _Interrupted
+
+    batch = make(MANY)
+    after_chunk(2, die)
+    with pytest.raises(_Interrupted):
+        read_it(batch)
+    monkeypatch.undo()
+    found = read_it(batch)
+    assert (found.state, found.total, len(rows(query, found))) == (BatchState.IN_PROGRESS, 3 * CHUNK, 3 * CHUNK)
+
+
+@pytest.mark.usefixtures("_few_deleted")
+def test_the_lines_of_a_file_with_an_error_are_deleted_piece_by_piece(make: Make, read_it: Read, query: Any) -> None:
+    found = read_it(make(MANY + b"{}"))
+    assert (found.state, rows(query, found)) == (BatchState.FAILED, [])
+
+
 def test_a_cancel_ends_the_reading(web: Web, make: Make, read_it: Read, after_chunk: Any, query: Any) -> None:
     batch = make(MANY)
 
@@ -408,6 +449,7 @@ def test_a_late_reader_ends_nothing_that_another_one_has_begun(
         _lease(store, second)
         with store.begin() as db:
             assert batches.clear_lines(db, batch.id, second)
+            db.execute(sa.text("DELETE FROM batch_lines"))
             assert batches.put_lines(db, batch.id, second, [NewLine(1, "row-0", "", "{}")])
 
     monkeypatch.setattr(reading._Reader, "check_whole", late)
