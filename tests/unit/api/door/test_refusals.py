@@ -258,7 +258,7 @@ def test_callers_of_one_app_that_all_come_back_in_time_are_told_longer_and_longe
     submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, callers: int
 ) -> None:
     door.refusal, came_s = FULL, clock.now_s
-    due, told = [came_s + 0.5 * number for number in range(callers)], []
+    due, told = [came_s + 1.0 * number for number in range(callers)], []
     for _ in range(6 * callers):
         due.sort()
         clock.now_s = due.pop(0)
