@@ -47,8 +47,8 @@ REJECTED = ("rejects",)
 WITHOUT = ("gpu", "webhooks", "flower", "ops")
 #: USD per 1,000,000 tokens of a prompt and of an answer, and the factor of the tier.
 PRICE, TIER = (Decimal(10), Decimal(100)), Decimal("0.5")
-#: After so many seconds a call without an answer is given up; the create that is `late` answers after `LATE_S`, and its
-#: batch is listed only then, which is later than the next look for it.
+#: Seconds until a call without an answer is given up, and until a `late` create answers. Its batch is listed only
+#: then, which is later than the next look for it.
 SILENT_S, LATE_S = 6, 20
 SETTINGS = f"""
 [overflow]
@@ -108,7 +108,7 @@ class FaultyProvider(BatchProvider):
         return reply
 
     def _fault(self, name: str) -> str:
-        """What the batch of this name meets."""
+        """Returns the fate of the batch of this name."""
         prompt: str = json.loads(self.lines[name].splitlines()[0])["body"]["messages"][-1]["content"]
         return prompt.split()[0]
 

@@ -22,7 +22,7 @@ STOP_TIMEOUT_S = 5.0
 #: A sweep that has not come to its end for longer than this and three of its intervals is a problem.
 LATE_S = 300.0
 #: Seconds for which a sweep leaves out what it could not deal with: an operator may have repaired it meanwhile. Each
-#: further failure doubles them, so many times, to 17 hours: else enough of them would take all its runs.
+#: further failure doubles the time, at most ASIDE_DOUBLINGS times (17 hours): else failing items fill its runs.
 ASIDE_S, ASIDE_DOUBLINGS = 60.0, 10
 #: The most that a problem names of what was set aside.
 MOST_NAMED = 3
@@ -48,7 +48,7 @@ Outcome = Literal["done", "failed", "skipped"]
 
 
 class _Aside(NamedTuple):
-    """What a sweep left out, since when on the monotonic clock, what is said of it, and how often before."""
+    """An item that a sweep leaves out: since when (monotonic clock), its message, and its earlier failures."""
 
     since: float
     said: str
@@ -89,7 +89,7 @@ class SweepCounts(Collector):
         self._aside = kept
 
     def aside(self, sweep: str) -> list[UUID]:
-        """What a run of this sweep is to leave out."""
+        """Returns the items that this run of the sweep leaves out."""
         return [of for (name, of), each in self._aside.items() if name == sweep and each.over_s() < 0]
 
     def problems(self) -> dict[str, str]:

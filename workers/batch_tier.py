@@ -461,12 +461,12 @@ def _chosen(found: Sequence[Told], asks: int) -> Told | None:
 
 
 def _has_surplus(batch: ProviderBatch) -> bool:
-    """Whether the provider may have made others than the one that is known."""
+    """Returns True if the provider may have made others than the known one."""
     return batch.asks > (batch.provider_id is not None)
 
 
 def _may_appear(batch: ProviderBatch, others: Sequence[Told]) -> bool:
-    """Whether one that was given up may still be made, or ends."""
+    """Checks if a batch that was given up is made after all, or ends."""
     if not batch.asks or batch.asked_at is None:
         return False
     since = batch.read_at - batch.asked_at

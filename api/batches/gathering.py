@@ -102,8 +102,10 @@ class Gatherer:
 
         is_done = True
         self.under_way = [line.job_id for line in lines if line.job_id is not None]
-        errors = list(self._threads.map(submit, lines))
-        self.under_way = ()
+        try:
+            errors = list(self._threads.map(submit, lines))
+        finally:
+            self.under_way = ()
         for line, error in zip(lines, errors, strict=True):
             if error is not None and not note(self._web, line, error):
                 is_done = False

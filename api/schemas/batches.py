@@ -12,6 +12,7 @@ from api.schemas.fields import (
     Deadline,
     Metadata,
     Page,
+    QueryInt,
     Request,
     TimeOut,
     UsdOut,
@@ -224,12 +225,12 @@ class BatchesQuery(Request):
     """The query string of a list."""
 
     after: str | None = Field(None, description="The id of a batch: the page begins with the one after it.")
-    limit: int = Field(20, ge=1, le=MOST_BATCHES, strict=False, description="Batches on the page, at most.")
+    limit: QueryInt = Field(20, ge=1, le=MOST_BATCHES, description="Batches on the page, at most.")
 
 
 class ResultsQuery(Request):
     """The query string of the results so far."""
 
-    after: int = Field(
-        0, ge=0, le=INT4_MAX, strict=False, description="The number of a line of the input file: only later lines."
+    after: QueryInt = Field(
+        0, ge=0, le=INT4_MAX, description="The number of a line of the input file: only later lines."
     )

@@ -217,6 +217,13 @@ def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _digits(value: Any) -> Any:
+    """A query's text for an integer: pydantic alone would read "0.0" and "1_0" as integers, too."""
+    if isinstance(value, str) and not (value.isascii() and value.removeprefix("-").isdecimal()):
+        raise refusal("it should be a whole number")
+    return value
+
+
 def _plain(usd: Decimal) -> str:
     return format(usd, "f")
 
@@ -230,6 +237,7 @@ Usd = Annotated[
     BeforeValidator(_usd, json_schema_input_type=float | str),
     Field(ge=0, max_digits=18, decimal_places=9, allow_inf_nan=False),
 ]
+QueryInt = Annotated[int, BeforeValidator(_digits), Field(strict=False)]
 Deadline = Annotated[datetime, BeforeValidator(_deadline, json_schema_input_type=float | str)]
 WebhookUrl = Annotated[str, Field(max_length=2048), AfterValidator(_webhook_url)]
 MaxTokens = Annotated[int, Field(ge=1, le=INT4_MAX)]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from api.schemas.fields import Answer, Page, Request
+from api.schemas.fields import Answer, Page, QueryInt, Request
 from headrace.domain.batches import FILE_PREFIX, Purpose, StoredFile
 from headrace.domain.ids import show_id
 
@@ -86,4 +86,4 @@ class FilesQuery(Request):
     purpose: Annotated[Purpose | None, Field(description="Only files for this.")] = None
     after: str | None = Field(None, description="The id of a file: the page begins with the one after it.")
     order: Literal["asc", "desc"] = Field("desc", description="By the time of the upload.")
-    limit: int = Field(MOST_FILES, ge=1, le=MOST_FILES, strict=False, description="Files on the page, at most.")
+    limit: QueryInt = Field(MOST_FILES, ge=1, le=MOST_FILES, description="Files on the page, at most.")

@@ -25,6 +25,7 @@ from api.schemas.fields import (
     OriginalTokens,
     Page,
     QualityField,
+    QueryInt,
     Request,
     ResponseFormat,
     RunS,
@@ -434,4 +435,4 @@ class JobsQuery(Request):
 
     status: Annotated[JobState | None, Field(strict=False, description="Only jobs in this state.")] = None
     after: str | None = Field(None, description="The id of a job: the page begins with the next older one.")
-    limit: int = Field(20, ge=1, le=100, strict=False, description="Jobs on the page, at most.")
+    limit: QueryInt = Field(20, ge=1, le=100, description="Jobs on the page, at most.")

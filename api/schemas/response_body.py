@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from api.door.drafts import Accepted
-from api.schemas.fields import Answer, Request
+from api.schemas.fields import Answer, QueryInt, Request
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs
 from api.schemas.openai import LANE_TIERS, JobView
 from headrace.domain.answers import TokenLogprob
@@ -304,7 +304,7 @@ class DeletedResponse(Answer):
 class InputItemsQuery(Request):
     """The query string of the list."""
 
-    limit: int = Field(20, ge=1, le=100, strict=False, description="Items on the page, at most.")
+    limit: QueryInt = Field(20, ge=1, le=100, description="Items on the page, at most.")
     after: str | None = Field(None, description="The id of an item: the page begins with the next one.")
     order: Literal["asc", "desc"] = Field("desc", description="desc: the newest turn first.")
 

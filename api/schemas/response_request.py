@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from api.door.drafts import Continuation, Draft, ItemReference, Spelling
-from api.schemas.fields import JsonSchema, MaxTokens, Request, refusal, unsupported
+from api.schemas.fields import JsonSchema, MaxTokens, QueryInt, Request, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
 from api.schemas.openai import TIER_LANES, OpenAIRequest, refuse_unsupported
 from api.schemas.tools import ID_LIMIT, CallId, ResponseToolsRequest
@@ -397,8 +397,8 @@ class ResponseQuery(Request):
     """The query string of a retrieve."""
 
     stream: bool = Field(False, strict=False, description="Its events, if it was created with stream=true.")
-    starting_after: int | None = Field(
-        None, ge=0, le=2**63 - 1, strict=False, description="The sequence_number after which the events begin."
+    starting_after: QueryInt | None = Field(
+        None, ge=0, le=2**63 - 1, description="The sequence_number after which the events begin."
     )
     wait: float = Field(0, ge=0, strict=False, allow_inf_nan=False, description="Seconds to hold on for the end.")
     include_obfuscation: bool | None = Field(None, strict=False, description="Not acted on: nothing is obfuscated.")

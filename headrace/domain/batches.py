@@ -151,7 +151,7 @@ class ProviderBatch:
 
     @property
     def age(self) -> timedelta:
-        """How long ago it was begun."""
+        """Returns the time since it was begun."""
         return self.read_at - self.created_at
 
 
@@ -236,13 +236,13 @@ class Batch:
 
     @property
     def has_begun(self) -> bool:
-        """Whether lines may run, or wait for an answer: none before `not_before`."""
+        """Returns True if lines may run or wait for an answer: none before `not_before`."""
         is_going_on = self.state is BatchState.IN_PROGRESS and self.completed + self.failed < self.total
         return is_going_on and (self.not_before is None or self.not_before <= self.read_at)
 
     @property
     def is_ending(self) -> bool:
-        """Whether lines that have not started never will: it is being cancelled, or its window has ended."""
+        """Returns True if lines that have not started never will: it is being cancelled, or its window has ended."""
         return self.state is BatchState.CANCELLING or (self.state is BatchState.IN_PROGRESS and self.left_s <= 0)
 
 

@@ -295,7 +295,7 @@ class QueueSample:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What came and went in one queue.
+    """Arrivals and departures of one queue.
 
     Attributes:
         refused: for lack of room or time, as far as it counts as demand.

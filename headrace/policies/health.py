@@ -36,8 +36,8 @@ FAILED_TRIES = 3
 BUDGET_SHARE = 0.9
 BILL_SHARE = Decimal("0.01")
 UNSENT_S, AT_PROVIDER_S = 5400.0, 25 * 3600.0
-#: A session that others wait for is a problem once its transaction has lasted for so long, in seconds: then each
-#: statement of ours that needs its locks has failed.
+#: Seconds: a session that blocks others is a problem once its transaction is older. By then each of Headrace's
+#: statements that needs its locks has failed.
 BLOCKING_S = 5.0
 #: The autoscaler's alert that it sees no samples.
 UNOBSERVED = "unobserved"

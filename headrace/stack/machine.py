@@ -170,16 +170,19 @@ class Machine:
         self._lines = read_procfile(PROJECT_ROOT / "Procfile")
         self._workers, self._options = GpuWorkers.of(settings), options
         self._check_names()
+        self._holds: dict[int, weakref.finalize[..., Machine]] = {}
         state = settings.state_dir.resolve()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = settings.model_fields_set
         self.web_port = self._web_port(options.port)
         settings.check_paid_api(self.url)
-        # The ports of granian's processes are held. The others stay free until their server listens. This is safe,
-        # because a stack that starts at the same time gets another API port, so it searches for the others elsewhere.
+        # The ports of granian's processes are held as long as they run, and those of Postgres and Valkey until they
+        # start: making Postgres' data takes seconds. The rest stay free until their process listens: a stack that
+        # starts at the same time has another API port, and so searches elsewhere.
         shift = (self.web_port - WEB_PORT) % PORTS_APART
         self.ops_port = ports.pick(OPS_PORT + shift, is_free=self._hold)
-        postgres_port, valkey_port = ports.pick(POSTGRES_PORT + shift), ports.pick(VALKEY_PORT + shift)
+        postgres_port = ports.pick(POSTGRES_PORT + shift, is_free=self._hold)
+        valkey_port = ports.pick(VALKEY_PORT + shift, is_free=self._hold)
         self._postgres = None if "database_url" in given else Postgres(state / "postgres", postgres_port)
         self._valkey = None if "redis_url" in given else Valkey(state / "valkey", valkey_port)
         self.flower_port = ports.pick(FLOWER_PORT + shift, taken={self.web_port, self.ops_port})
@@ -298,16 +301,21 @@ class Machine:
         held = ports.hold(port)
         if held is None:
             return False
-        weakref.finalize(self, held.close)
+        self._holds[port] = weakref.finalize(self, held.close)
         return True
 
     def _server(self, server: Postgres | Valkey) -> Service:
+        def prepare() -> None:
+            server.prepare()
+            if let_go := self._holds.get(server.port):
+                let_go()
+
         return Service(
             server.command(),
             server.is_ready,
             SERVER_TIMEOUT_S,
             give_up_after=SERVER_GIVES_UP_AFTER,
-            before_start=server.prepare,
+            before_start=prepare,
             after_stop=server.release,
         )
 

@@ -116,7 +116,7 @@ class Glance:
         db.exec_driver_sql(f"SET LOCAL lock_timeout = {_GLANCE_LOCK_MS}")
 
     def read(self, name: str, query: Callable[[Connection], T], otherwise: T) -> T:
-        """What the query finds, or `otherwise`. Raises: StoreUnavailable if Postgres does not answer."""
+        """Returns the query's result, or `otherwise`. Raises: StoreUnavailable if Postgres does not answer."""
         if time.monotonic() > self._until:
             self.unread[name] = "Postgres is too slow"
             return otherwise

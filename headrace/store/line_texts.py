@@ -33,7 +33,7 @@ def oldest_job_of(batch_id: UUID) -> UUID:
 
 
 def left_of_answered(endpoint: str) -> ColumnElement[str]:
-    """What is left of the request of a line that has its answer."""
+    """Remainder of the request of a line that has its answer."""
     fields = REPEATED.get(endpoint, ())
     if not fields:
         return sa.literal(DROPPED)
@@ -53,7 +53,7 @@ def held_by(batch_id: UUID) -> ColumnElement[int]:
 
 
 def within_bytes(page: Select[Any], size: ColumnElement[int]) -> Select[Any]:
-    """As many of a page's lines, in their order, as `PAGE_BYTES` allow, and one at least. Args: size: of a line."""
+    """Takes lines of a page, in their order, up to `PAGE_BYTES` and at least one. Args: size: of a line."""
     sized = page.add_columns(size.label("size")).subquery("sized")
     before = sa.func.sum(sized.c.size).over(order_by=sized.c.number) - sized.c.size
     summed = sa.select(sized, before.label("before")).subquery("summed")

@@ -40,7 +40,7 @@ def put_batches(bed: Testbed, app: str, number: int, lines: int, days: float = 0
 
 
 def _id_before(days: float) -> UUID:
-    """An id as of so many days ago, with the random bits of a new one."""
+    """Makes an id of `days` ago, with the random bits of a new one."""
     first = oldest_id(datetime.now(UTC) - timedelta(days=days))
     return UUID(int=first.int | (new_id().int & (1 << 64) - 1))
 

@@ -81,8 +81,7 @@ class Held:
     def __init__(self, count: int, *, until_closed: bool = False) -> None:
         """Open none yet.
 
-        Args: until_closed: once so many are open, a new one is opened when the server has closed one; else the oldest
-            goes for it.
+        Args: until_closed: at `count` connections, wait until the server has closed one; else the oldest is closed.
         """
         self._count, self._until_closed = count, until_closed
         self._open: deque[socket.socket] = deque()
@@ -112,7 +111,7 @@ class Held:
 
 
 def _is_open(connection: socket.socket) -> bool:
-    """Whether the server has neither closed it nor answered."""
+    """Returns True until the server has closed it or answered."""
     try:
         return bool(connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
     except BlockingIOError:

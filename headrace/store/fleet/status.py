@@ -102,7 +102,7 @@ def oldest_orders_s(db: Connection) -> dict[str, float]:
 
 
 def paid_usd(db: Connection, since: datetime) -> Decimal:
-    """What the paid API has cost since, calls that failed included."""
+    """Returns the cost of the paid API since then, failed calls included."""
     entry = ledger.c
     called = (attempts.c.job_id == entry.job_id, attempts.c.number == entry.attempt, attempts.c.engine == "openai")
     # Waste of a provider's batch has no attempt of its own.

@@ -1,14 +1,10 @@
 """Calls whose client closes its connection while it waits, on the server that production runs."""
 
 import json
-import os
 import select
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -21,11 +17,9 @@ from redis import Redis
 
 from api.asgi import PROBES, _probe_clients
 from headrace.broker.streams import Streams
-from headrace.config import PROJECT_ROOT, Settings
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.states import JobState
-from headrace.stack.child import read_procfile, shell
-from headrace.stack.ports import free_port
+from headrace.stack.child import Child
 from headrace.store import Store
 from headrace.tables import jobs
 from tests.waiting import until
@@ -37,42 +31,20 @@ PIECES = 400
 
 
 @pytest.fixture
-def serve(settings: Settings, redis: Redis) -> Iterator[Callable[[int], int]]:
+def serve(serve_web: Callable[..., tuple[Child, str]]) -> Callable[[int], int]:
     """Starts a web process that holds this many waits; returns its port."""
-    with ExitStack() as exits:
 
-        def serve(wait_slots: int) -> int:
-            port = free_port()
-            environment = {
-                "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
-                "PORT": str(port),
-                "DATABASE_URL": settings.database_url,
-                "REDIS_URL": settings.redis_url,
-                "HEADRACE_ENGINE": "simulator",
-                "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
-                "HEADRACE_WAIT_SLOTS": str(wait_slots),
-            }
-            line = read_procfile(PROJECT_ROOT / "Procfile")["web"]
-            server = subprocess.Popen(shell(line), env=environment, cwd=PROJECT_ROOT)
-            exits.callback(server.wait, DEADLINE_S)
-            exits.callback(server.terminate)
-            until(lambda: is_up(port))
-            return port
+    def serve(wait_slots: int) -> int:
+        _, url = serve_web(HEADRACE_WAIT_SLOTS=str(wait_slots))
+        return int(url.rpartition(":")[2])
 
-        yield serve
+    return serve
 
 
 @pytest.fixture
 def port(serve: Callable[[int], int]) -> int:
     """Of a web process that holds two waits."""
     return serve(2)
-
-
-def is_up(port: int) -> bool:
-    """Whether the server listens. It is asked nothing, so that the app has seen no request yet."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), DEADLINE_S):
-        return True
-    return False
 
 
 def connect(port: int, address: str) -> socket.socket:

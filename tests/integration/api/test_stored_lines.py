@@ -1,26 +1,21 @@
 """What an app makes Headrace hold by its batches: their lines in Postgres, and their results in a web process."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx2
 import pytest
-from redis import Redis
 
 from api.app import build
 from api.batches.runner import Runner
-from headrace.config import PROJECT_ROOT, FileSettings, Settings
+from headrace.config import FileSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.stack.child import read_procfile, shell
-from headrace.stack.ports import free_port
+from headrace.stack.child import Child
 from headrace.store import files
 from tests.waiting import until
 
@@ -62,35 +57,17 @@ class Address:
 
 
 @pytest.fixture
-def serve(settings: Settings, redis: Redis, tmp_path: Path, key: str) -> Iterator[Callable[..., tuple[Address, int]]]:
+def serve(
+    serve_web: Callable[..., tuple[Child, str]], tmp_path: Path, key: str
+) -> Iterator[Callable[..., tuple[Address, int]]]:
     """Starts a web process; returns a client of it, and its id."""
     with ExitStack() as exits:
 
         def serve(**environment: str) -> tuple[Address, int]:
-            port = free_port()
-            environment |= {
-                "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
-                "PORT": str(port),
-                "DATABASE_URL": settings.database_url,
-                "REDIS_URL": settings.redis_url,
-                "HEADRACE_ENGINE": "simulator",
-                "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
-                "HEADRACE_FILES__STORE": str(tmp_path / "files"),
-            }
-            line = read_procfile(PROJECT_ROOT / "Procfile")["web"]
-            server = subprocess.Popen(shell(line), env=environment, cwd=PROJECT_ROOT)
-            exits.callback(server.wait, DEADLINE_S)
-            exits.callback(server.terminate)
-            made = Address(f"http://127.0.0.1:{port}", key)
+            child, url = serve_web(HEADRACE_FILES__STORE=str(tmp_path / "files"), **environment)
+            made = Address(url, key)
             exits.callback(made.close)
-
-            def is_ready() -> bool:
-                with suppress(httpx2.TransportError):
-                    return made.call("GET", "/readyz").status_code == 200
-                return False
-
-            until(is_ready)
-            return made, server.pid
+            return made, child.pid
 
         yield serve
 

@@ -22,7 +22,7 @@ Point = tuple[float, float]
 
 
 class Chart:
-    """What an SVG shows, in the units of its axes: by the name of a series, its points, or the heights of its bars."""
+    """Reads an SVG in the units of its axes: the points of each series, or the heights of its bars, by name."""
 
     def __init__(self, svg: str) -> None:
         self._root = ElementTree.fromstring(svg)
@@ -63,7 +63,7 @@ class Chart:
 
 
 def near(points: list[Point], expected: list[Point]) -> bool:
-    """Whether points are the same, as far as pixels tell."""
+    """Returns True if points are the same within a pixel."""
     most = [max(abs(point[at]) for point in expected) or 1 for at in (0, 1)]
     # A tenth of a pixel of an hour, of 800 pixels, is half a second.
     assert [x for x, _ in points] == pytest.approx([x for x, _ in expected], abs=1 if most[0] > 1e9 else most[0] / 1e4)

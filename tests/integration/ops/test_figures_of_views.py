@@ -43,7 +43,7 @@ def sums(request: pytest.FixtureRequest, charged: UUID, store: Store) -> UUID:
 
 
 def alike(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -> bool:
-    """Whether rows are equal: numbers up to what the shares of an hour are rounded by."""
+    """Returns True if rows are equal: numbers within the rounding of an hour's shares."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         for mine, theirs in zip(one, other, strict=True):

@@ -94,7 +94,7 @@ def guarded(query: Any) -> Iterator[Callable[[str], None]]:
 
 
 def swept(deps: ControlDeps) -> int:
-    """How many lines go until a sweep finds none, as the timer runs them."""
+    """Counts the lines that go until a sweep finds none, as the timer runs them."""
     return sum(iter(lambda: forget_lines(deps), 0))
 
 

@@ -436,13 +436,42 @@ def unanswered(tier: BatchTier, provider: BatchProvider, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def does_not_appear(store: Store) -> Callable[[], None]:
-    """As if it had been looked for as long as it could appear."""
+    """Ages the row past the time in which the batch could appear."""
 
     def end() -> None:
         with store.begin() as db:
             db.execute(sa.update(table).values(asked_at=sa.func.now() - APPEARS_WITHIN))
 
     return end
+
+
+@pytest.fixture
+def given_up(
+    tier: BatchTier, gathered: Any, unanswered: Any, does_not_appear: Any, store: Store, app: App
+) -> Callable[[], None]:
+    """Gives a batch up that the provider has made without an answer: its lines are cancelled."""
+
+    def make() -> None:
+        batch = gathered()
+        unanswered()
+        with store.begin() as db:
+            batches.cancel(db, app.id, batch.id)
+        go(tier, tier.send)
+        does_not_appear()
+        go(tier, tier.send, tier.read)
+
+    return make
+
+
+@pytest.fixture
+def hold_passes(store: Store) -> Callable[[], None]:
+    """Ages the row by `HOLD` since the provider was asked."""
+
+    def pass_by() -> None:
+        with store.begin() as db:
+            db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+
+    return pass_by
 
 
 def test_one_whose_create_had_no_answer_is_looked_for_before_another_is_made(
@@ -501,6 +530,7 @@ def test_one_that_appears_after_it_was_given_up_is_cancelled_and_what_it_cost_is
     money: Any,
     unanswered: Any,
     does_not_appear: Any,
+    hold_passes: Any,
     store: Store,
     app: App,
 ) -> None:
@@ -519,8 +549,7 @@ def test_one_that_appears_after_it_was_given_up_is_cancelled_and_what_it_cost_is
     go(tier, tier.read)
     [late] = provider.batches.values()
     assert late["status"] == "cancelling"
-    with store.begin() as db:
-        db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+    hold_passes()
     go(tier, tier.read)
     [row] = rows(table)
     assert (row.state, row.unreturned_usd) == ("ended", billed_usd(provider))
@@ -530,24 +559,14 @@ def test_one_that_appears_after_it_was_given_up_is_cancelled_and_what_it_cost_is
 
 def test_one_that_was_given_up_is_watched_while_the_provider_does_not_list_it(
     tier: BatchTier,
-    gathered: Any,
     provider: BatchProvider,
     rows: Any,
-    unanswered: Any,
-    does_not_appear: Any,
-    store: Store,
-    app: App,
+    given_up: Any,
+    hold_passes: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    batch = gathered()
-    unanswered()
-    with store.begin() as db:
-        batches.cancel(db, app.id, batch.id)
-    go(tier, tier.send)
-    does_not_appear()
-    go(tier, tier.send, tier.read)
-    with store.begin() as db:
-        db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+    given_up()
+    hold_passes()
 
     def refuse(*_: object) -> None:
         raise EngineUnavailable("The key is locked out.")
@@ -570,8 +589,6 @@ def test_one_that_may_appear_is_watched_while_the_key_may_not_delete_files(
     rows: Any,
     unanswered: Any,
     does_not_appear: Any,
-    store: Store,
-    app: App,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gathered()
@@ -598,27 +615,17 @@ def test_one_that_may_appear_is_watched_while_the_key_may_not_delete_files(
 
 def test_one_that_ended_is_booked_once_its_results_can_be_read(
     tier: BatchTier,
-    gathered: Any,
     provider: BatchProvider,
     rows: Any,
-    unanswered: Any,
-    does_not_appear: Any,
-    store: Store,
-    app: App,
+    given_up: Any,
+    hold_passes: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    batch = gathered()
     provider.has_totals = False
-    unanswered()
-    with store.begin() as db:
-        batches.cancel(db, app.id, batch.id)
-    go(tier, tier.send)
-    does_not_appear()
-    go(tier, tier.send, tier.read)
+    given_up()
     provider.hidden.clear()
     go(tier, tier.read)
-    with store.begin() as db:
-        db.execute(sa.update(table).values(asked_at=sa.func.now() - HOLD))
+    hold_passes()
     asked = list[str]()
 
     def refuse(_: object, file_id: str) -> Any:

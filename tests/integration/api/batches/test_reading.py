@@ -352,23 +352,6 @@ def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], 
 MANY = jsonl(*(line(number) for number in range(3 * CHUNK)))
 
 
-def test_a_reader_that_dies_is_followed_by_one_that_reads_all(
-    make: Make, read_it: Read, after_chunk: Any, query: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die() -> None:
-        raise _Interrupted
-
-    batch = make(MANY)
-    after_chunk(2, die)
-    with pytest.raises(_Interrupted):
-        read_it(batch)
-    assert len(rows(query, batch)) == 2 * CHUNK
-    monkeypatch.undo()
-    found = read_it(batch)
-    assert (found.state, found.total) == (BatchState.IN_PROGRESS, 3 * CHUNK)
-    assert [custom_id for _, custom_id, *_ in rows(query, found)] == [f"row-{number}" for number in range(3 * CHUNK)]
-
-
 @pytest.fixture
 def _few_deleted(query: Any) -> Iterator[None]:
     """Postgres refuses a statement that deletes more lines than one may."""
@@ -389,7 +372,7 @@ def _few_deleted(query: Any) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_few_deleted")
-def test_what_a_dead_reader_wrote_is_deleted_piece_by_piece(
+def test_a_reader_that_dies_is_followed_by_one_that_deletes_its_lines_piece_by_piece_and_reads_all(
     make: Make, read_it: Read, after_chunk: Any, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die() -> None:
@@ -399,9 +382,11 @@ def test_what_a_dead_reader_wrote_is_deleted_piece_by_piece(
     after_chunk(2, die)
     with pytest.raises(_Interrupted):
         read_it(batch)
+    assert len(rows(query, batch)) == 2 * CHUNK
     monkeypatch.undo()
     found = read_it(batch)
-    assert (found.state, found.total, len(rows(query, found))) == (BatchState.IN_PROGRESS, 3 * CHUNK, 3 * CHUNK)
+    assert (found.state, found.total) == (BatchState.IN_PROGRESS, 3 * CHUNK)
+    assert [custom_id for _, custom_id, *_ in rows(query, found)] == [f"row-{number}" for number in range(3 * CHUNK)]
 
 
 @pytest.mark.usefixtures("_few_deleted")

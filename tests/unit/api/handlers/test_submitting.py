@@ -76,7 +76,15 @@ def test_a_key_that_cannot_be_kept_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "param"), [("limit=1&limit=2", "limit"), ("limit=x", "limit"), ("other=1", "other"), ("%ff=1", "\ufffd")]
+    ("text", "param"),
+    [
+        ("limit=1&limit=2", "limit"),
+        ("limit=x", "limit"),
+        ("limit=2.0", "limit"),
+        ("limit=1_0", "limit"),
+        ("other=1", "other"),
+        ("%ff=1", "\ufffd"),
+    ],
 )
 def test_a_query_string_that_is_wrong_is_refused(text: str, param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
