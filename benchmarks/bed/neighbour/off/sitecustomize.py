@@ -128,7 +128,7 @@ if "heads" in OFF:
     from headrace import http
 
     drop("--http1-buffer-size")
-    http.PARSED_BYTES = {}
+    http.check_headers.__defaults__ = ({},)
     files.BOUNDARY_CHARS_LIMIT = files.PART_HEAD_BYTES = submitting.QUERY_FIELDS_LIMIT = 2**30
 if "idle" in OFF:
     drop("--http1-header-read-timeout")
