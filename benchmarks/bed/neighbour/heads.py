@@ -23,7 +23,8 @@ class Heads(Sender):
     def __init__(self, orders: Orders) -> None:
         """Send nothing yet."""
         super().__init__(orders)
-        self._match = ",".join(f'"{number}"' for number in range(MATCH_BYTES // 8))
+        # Werkzeug matches each comma by itself: 70 ms of processor.
+        self._match = "," * MATCH_BYTES
         self._query = "&".join(f"f{number}=" for number in range(QUERY_BYTES // 8))
         self._half = Held(orders.at_once["half_requests"], until_closed=True)
 
