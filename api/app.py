@@ -1,12 +1,23 @@
-"""The web process's composition root: builds every part once, then the app."""
+"""The web process: its parts, built once, and the Flask app: blueprints, who calls, errors, and the headers of all.
 
+`api.server` asks `Gate.admit` before it reads a byte of a body.
+"""
+
+import asyncio
+import difflib
+import http
+import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException, InternalServerError
+
 from api.auth import Authenticator, Callers, CallRates
 from api.bodies import Bodies
+from api.calls import EXTENSION, Later, parts, turn
 from api.deps import WebDeps
 from api.door.catalogue import Catalogue
 from api.door.confinement import ConfinedApps, Poison
@@ -14,14 +25,18 @@ from api.door.intake import Intake
 from api.door.paid import CurrentTariff, SharedWallet, SpillSwitch
 from api.door.refusals import RefusalCounts, Refusals
 from api.door.sharing import ExactCache
-from api.door.submit import PlainJobs, Submitter
+from api.door.submit import Submitter
 from api.door.vacancies import Vacancies, read_vacancy
-from api.handlers.jobs import accepted_reply, plain_draft
 from api.health import Readiness, WebMetrics
-from api.mounts.flask_app import make_flask_app
-from api.mounts.mount import Mount
 from api.reading import Reader, Waits
+from api.routes import batches, completions, documentation, files, health, jobs, models, responses, tokens, usage
+from api.routes.operations import operation_of
+from api.routes.replies import cors_headers, problem, problem_reply
+from api.routes.unsupported import remedy
+from api.server import Server
 from api.slots import Slots
+from api.threads import Threads
+from api.turns import Headers, Turn
 from headrace import connections, startup
 from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
@@ -32,8 +47,9 @@ from headrace.broker.streams import Streams
 from headrace.config import BudgetSettings, Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.connections.redis import redis_client
-from headrace.domain.apps import Confinement
+from headrace.domain.apps import App, Confinement
 from headrace.domain.limits import Balances, Kind
+from headrace.errors import NotFound, Refused
 from headrace.policies.pricing import Tariff
 from headrace.storage import open_storage
 from headrace.store import Store
@@ -42,20 +58,186 @@ from headrace.store.money import budgets, tariffs
 
 #: Reads of usage at once, of the 8 connections to Postgres that a process has.
 USAGE_SLOTS = 2
-#: Files that are taken or sent at once, and the share of them that one app may hold. A slow client holds one without a
-#: thread.
+#: Files that are taken or sent at once, and the share of them that one app may hold.
 FILE_SLOTS, FILE_SHARE = 64, 0.5
 
 
-def create_app(settings: Settings, begin: Callable[[], object] = lambda: None) -> Mount:
-    """The ASGI app. Connects to nothing before the first request. Raises: ConfigError.
+#: The blueprints, in the order in which the reference describes their views.
+ROUTES = (
+    *(jobs.ROUTES, models.QUEUES, usage.ROUTES, responses.ROUTES, completions.ROUTES, files.ROUTES, batches.ROUTES),
+    *(models.MODELS, tokens.ROUTES, health.ROUTES, documentation.ROUTES),
+)
+#: Where `web` once served the operators' pages.
+OPS_PATH = "/ops"
+CODES = {http.HTTPStatus.NOT_FOUND: "not_found", http.HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+#: The share of letters in order that a misspelt path has in common with what is meant.
+LIKENESS = 0.8
 
-    Args: begin: called at the first request, on the event loop.
-    """
+
+class WebServer(Server):
+    """The server of the API. Attributes: web: the parts of the process."""
+
+    def __init__(self, web: WebDeps, begin: Callable[[], object] = lambda: None) -> None:
+        """Args: begin: called at the first request, on the event loop."""
+        self.web, flask = web, make_flask_app(web)
+        super().__init__(flask, Gate(web, flask).admit, web.bodies, web.settings.body_limit_bytes, begin)
+
+    def close(self) -> None:
+        """Stop the threads and close the connections."""
+        super().close()
+        self.web.close()
+
+
+def create_app(settings: Settings, begin: Callable[[], object] = lambda: None) -> WebServer:
+    """The ASGI app. Connects to nothing before the first request. Raises: ConfigError."""
     settings.check_pepper()
     settings.check_paid_pools()
-    web = build(settings)
-    return Mount(web, make_flask_app(web), begin)
+    return WebServer(build(settings), begin)
+
+
+class Gate:
+    """Admits calls by their heads."""
+
+    def __init__(self, web: WebDeps, flask: Flask) -> None:
+        self._callers, self._flask, self._urls = web.callers, flask, flask.url_map.bind("")
+        #: By their Authorization headers, the callers for whom Postgres is being asked.
+        self._asking: dict[str | None, asyncio.Future[App]] = {}
+
+    async def admit(self, threads: Threads, method: str, path: str, headers: Headers) -> Turn:
+        """Find out who calls, and if the caller may. The turn has the error of a call that is refused."""
+        header, turn = headers.get("Authorization"), Turn()
+        turn.line = self._callers.authenticator.last_known(header)
+        try:
+            endpoint, _ = self._urls.match(path, method)
+        except HTTPException:
+            return turn
+        operation = operation_of(self._flask, endpoint)
+        if operation.is_open or method == "OPTIONS":
+            turn.is_instant = operation.is_instant
+            return turn
+        try:
+            app = await self._caller(threads, header, turn.line)
+            turn.line, turn.body = app.id, operation.takes
+            self._callers.admit(turn, method, app, submits=operation.makes == "job")
+        except Exception as error:
+            turn.refuse(error)
+        return turn
+
+    async def _caller(self, threads: Threads, header: str | None, line: UUID | None) -> App:
+        """The app behind an Authorization header. Calls that come while Postgres is asked for theirs share its answer.
+
+        Raises: Unauthenticated. StoreUnavailable.
+        """
+        authenticator = self._callers.authenticator
+        if (app := authenticator.recall(header)) is not None:
+            return app
+        if (asked := self._asking.get(header)) is None:
+            asked = self._asking[header] = threads.run(partial(authenticator.authenticate, header), line)
+            asked.add_done_callback(lambda _: self._asking.pop(header))
+        return await asyncio.shield(asked)
+
+
+class WebApp(Flask):
+    """The Flask app."""
+
+    def make_default_options_response(self) -> Response:
+        """The reply to OPTIONS: the methods that answer."""
+        return Response(status=204, headers={"Allow": ", ".join(_allowed_methods())})
+
+
+def make_flask_app(web: WebDeps) -> Flask:
+    """The app with every route."""
+    app = WebApp(__name__, static_folder=None)
+    app.extensions[EXTENSION] = web
+    app.url_map.merge_slashes = False
+    # A path means the same with a slash at its end.
+    app.url_map.strict_slashes = False
+    for routes in ROUTES:
+        app.register_blueprint(routes)
+    app.before_request(_begin)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _error)
+    app.after_request(_finish)
+    return app
+
+
+def _begin() -> Response | None:
+    """Set the caller; answer in place of a view whose call was refused before it, or whose reply comes only now."""
+    g.caller, instead = turn().caller, turn().instead
+    return None if instead is None else instead()
+
+
+def _error(error: Exception) -> Response:
+    """The reply to a call that failed."""
+    if isinstance(error, Refused):
+        parts().metrics.note_refusal(error.reason)
+    return problem(error, turn().id)
+
+
+def _http_error(error: HTTPException) -> Response:
+    """The reply to what Flask refuses: an unknown path, a wrong method, a redirect, a bug."""
+    if isinstance(error, InternalServerError) and isinstance(error.original_exception, Exception):
+        return _error(error.original_exception)
+    status = error.code or http.HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < http.HTTPStatus.BAD_REQUEST:
+        return Response(b"", status, {"Location": error.get_response(request.environ).headers["Location"]})
+    # Flask has HEAD where it has GET. A path with other methods says so.
+    is_as_get = status == http.HTTPStatus.NOT_FOUND and request.method in ("HEAD", "OPTIONS")
+    if advice := remedy("GET" if is_as_get else request.method, request.path):
+        if request.method == "OPTIONS":
+            return Response(status=204, headers={"Allow": "OPTIONS"})
+        return _error(NotFound(f"This is not served here. {advice}", code="not_supported"))
+    kind = "invalid_request_error" if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    reply = problem_reply(status, _message(error), kind, CODES.get(http.HTTPStatus(status), "invalid_request"))
+    if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        reply.headers["Allow"] = ", ".join(_allowed_methods())
+    return reply
+
+
+def _message(error: HTTPException) -> str:
+    path = request.path[:80]
+    if error.code == http.HTTPStatus.NOT_FOUND:
+        if request.path == OPS_PATH or request.path.startswith(f"{OPS_PATH}/"):
+            return "The process 'ops' serves the operators' pages, at an address of its own: see docs/ops.md."
+        meant = f" Did you mean {near}?" if (near := _near(path)) else ""
+        return f"There is no path {path}.{meant} GET /docs shows what there is."
+    if error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"{path} does not know the method {request.method}. It knows {', '.join(_allowed_methods())}."
+    return error.description or "The request is not valid HTTP."
+
+
+def _near(path: str) -> str | None:
+    """A path that is served, and that this one may stand for: with /v1 once, or spelled a little differently."""
+    adapter = current_app.url_map.bind("")
+    for each in (path.removeprefix("/v1"), f"/v1{path}"):
+        if each != path and each.startswith("/v1/") and adapter.allowed_methods(each):
+            return each
+    served = [rule.rule for rule in current_app.url_map.iter_rules() if not rule.arguments]
+    return next(iter(difflib.get_close_matches(path, served, 1, LIKENESS)), None)
+
+
+def _allowed_methods() -> list[str]:
+    """The methods that this request's path answers, sorted, as the header `Allow` lists them."""
+    return sorted(current_app.url_map.bind("").allowed_methods(request.path))
+
+
+def _finish(response: Response) -> Response:
+    """The response with the headers that every one has; counts the call, and charges its app."""
+    if isinstance(response, Later):
+        return response
+    web, call = parts(), turn()
+    if call.calls_due and call.caller is not None:
+        web.callers.rates.charge(call.caller, call.calls_due)
+    took_s = time.monotonic() - call.began
+    response.headers["x-request-id"] = call.id
+    response.headers["openai-processing-ms"] = str(round(took_s * 1000))
+    if request.path.startswith("/v1/"):
+        response.headers["Cache-Control"] = "no-store"
+    if origins := web.settings.cors.origins:
+        response.headers.update(cors_headers(origins, request))
+    rule = None if request.url_rule is None else request.url_rule.rule
+    web.metrics.note(request.method, rule, response.status_code, took_s, kind=call.kind)
+    return response
 
 
 def build(settings: Settings) -> WebDeps:
@@ -71,7 +253,7 @@ def build(settings: Settings) -> WebDeps:
     intake = Intake(store, admission, startup.failpoint(settings.failpoint))
     cache = ExactCache(settings, store, rates, admission, Flights(redis))
     vacancies = Vacancies(forecast, partial(read_vacancy, store, settings))
-    refusals = Refusals(settings, admission, forecast, vacancies, RefusalCounts(store, admission), intake.refusals)
+    refusals = Refusals(settings, admission, forecast, vacancies, RefusalCounts(store, admission))
     submitter = _submitter(settings, store, catalogue, forecast, refusals, intake, cache)
     return WebDeps(
         settings=settings,
@@ -84,7 +266,6 @@ def build(settings: Settings) -> WebDeps:
         callers=Callers(Authenticator(store, *settings.peppers), CallRates(settings.calls_per_minute)),
         bodies=Bodies(rates, store, settings.bodies_in_flight_bytes, settings.body_grace_s),
         submitter=submitter,
-        plain_jobs=PlainJobs(submitter, plain_draft, accepted_reply),
         reader=Reader(store, admission),
         waits=waits,
         streams=Streams(redis),

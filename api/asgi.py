@@ -10,9 +10,8 @@ from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 
-from api.app import create_app
+from api.app import WebServer, create_app
 from api.health import WebProblems
-from api.mounts.mount import Mount
 from headrace import startup
 from headrace.domain.fleet import ProcessKind
 from headrace.heartbeat import Heartbeat
@@ -35,14 +34,14 @@ PROBES = {
 }
 
 
-def _begin(mount: Mount) -> None:
+def _begin(server: WebServer) -> None:
     """What the server undoes, or has not made yet, when it loads the app. At the first request, on the event loop.
 
     The loop learns of signals by a descriptor of its own, so the server's handlers run as well. A thread closes the
     waits: the signal may come while the loop's thread holds a lock that this needs.
     """
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: threading.Thread(target=mount.web.waits.close, name="signals").start())
+        signal.signal(each, lambda *_: threading.Thread(target=server.web.waits.close, name="signals").start())
     _probe_clients()
 
 
@@ -75,23 +74,23 @@ def _tcp_sockets() -> Iterator[socket.socket]:
 
 
 @cache
-def _app() -> Mount:
+def _app() -> WebServer:
     """The web process's app, made after its servers passed their checks."""
     sys.setswitchinterval(SWITCH_S)
     configure()
     settings = startup.load()
     startup.check(settings)
     with startup.explained():
-        mount = create_app(settings, lambda: _begin(mount))
+        server = create_app(settings, lambda: _begin(server))
         # Beside the API, on a port of their own.
-        Endpoint([mount.web.metrics], settings.metrics_host, settings.metrics_port).start()
-    problems = WebProblems(mount.web.metrics, mount.web.waits)
+        Endpoint([server.web.metrics], settings.metrics_host, settings.metrics_port).start()
+    problems = WebProblems(server.web.metrics, server.web.waits)
     Heartbeat(ProcessKind.WEB, settings, problems=problems).start()
     startup.settle_heap(GC_THRESHOLD)
-    return mount
+    return server
 
 
-def __getattr__(name: str) -> Mount:
+def __getattr__(name: str) -> WebServer:
     """Make `app` when the server looks for it, so that an import alone makes nothing."""
     if name == "app":
         return _app()

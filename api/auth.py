@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from api.call import Call
+from api.turns import Turn
 from headrace.batching import Batching, Gathering
 from headrace.domain.apps import App, Scope
 from headrace.domain.limits import MINUTE_S, RateLeft, RatesLeft
@@ -265,13 +265,13 @@ class Callers:
     def __init__(self, authenticator: Authenticator, rates: CallRates) -> None:
         self.authenticator, self.rates = authenticator, rates
 
-    def admit(self, call: Call, app: App, *, submits: bool = False) -> None:
-        """Admit a call, whose caller is this app.
+    def admit(self, turn: Turn, method: str, app: App, *, submits: bool = False) -> None:
+        """Admit a call of this app.
 
         Args: submits: the call may make a job. It uses a call only at its end, unless a job was accepted.
         Raises: AppLimited. PermissionDenied: the scopes do not allow this method.
         """
         # A key that may not submit makes no job.
         (self.rates.check if submits and Scope.SUBMIT in app.scopes else self.rates.use)(app)
-        check_scope(app, call.method)
-        call.caller, call.calls_due = app, int(submits)
+        check_scope(app, method)
+        turn.caller, turn.calls_due = app, int(submits)

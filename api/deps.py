@@ -1,4 +1,4 @@
-"""The parts of the web process: `build` makes them once, and each handler gets them."""
+"""The parts of the web process: `build` makes them once, and `api.calls.parts` returns them."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,8 @@ from redis import Redis
 
 from api.auth import Callers
 from api.bodies import Bodies
-from api.call import Reply
 from api.door.catalogue import Catalogue
-from api.door.submit import PlainJobs, Submitter
+from api.door.submit import Submitter
 from api.door.vacancies import Vacancies
 from api.health import Readiness, WebMetrics
 from api.reading import Reader, Waits
@@ -19,9 +18,6 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.storage import Storage
 from headrace.store import Store
-
-#: Names the parts among the Flask app's extensions.
-EXTENSION = "headrace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,6 @@ class WebDeps:
     callers: Callers
     bodies: Bodies
     submitter: Submitter
-    plain_jobs: PlainJobs[Reply]
     reader: Reader
     waits: Waits
     streams: Streams

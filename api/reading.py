@@ -16,8 +16,8 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 
-from api.call import ClientGone, Step, Wake
 from api.slots import Slot, Slots
+from api.turns import ClientGone, Step, Wake
 from headrace import hops
 from headrace.batching import Batching
 from headrace.broker import ending

@@ -79,6 +79,8 @@ def environ_of(scope: Scope, address: str, body: bytes = b"") -> dict[str, Any]:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.input": io.BytesIO(body),
+        # It ends where the body ends, also of one that came in chunks.
+        "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,

@@ -16,9 +16,8 @@ from granian.server.embed import Server
 from werkzeug.routing import Map
 from werkzeug.test import Client, TestResponse
 
-from api.app import create_app
+from api.app import WebServer, create_app
 from api.deps import WebDeps
-from api.mounts.mount import Mount
 from headrace.config import Settings
 from headrace.http import Message, Receive, Scope, Send
 from headrace.stack.ports import free_port
@@ -42,8 +41,8 @@ def _loop() -> asyncio.AbstractEventLoop:
 class Web:
     """An API. As WSGI, it takes a request to the ASGI app as a server would, and closes as a client that leaves."""
 
-    def __init__(self, mount: Mount) -> None:
-        self.mount = mount
+    def __init__(self, server: WebServer) -> None:
+        self.server = server
         _loop()  # Before the first requests, which may come from several threads at once, and would make one each.
         #: The method and path of each request, in order.
         self.seen: list[str] = []
@@ -56,12 +55,12 @@ class Web:
     @property
     def deps(self) -> WebDeps:
         """The parts of the process."""
-        return self.mount.web
+        return self.server.web
 
     @property
     def url_map(self) -> Map:
         """Every route."""
-        return self.mount.flask.url_map
+        return self.server.flask.url_map
 
     def test_client(self) -> "ApiClient":
         """A client without a key."""
@@ -69,12 +68,12 @@ class Web:
 
     def close(self) -> None:
         """Stop the threads and close the connections."""
-        self.mount.close()
+        self.server.close()
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         self.seen.append(f"{scope['method']} {scope['path']}")
-        await self.mount(scope, receive, send)
+        await self.server(scope, receive, send)
 
     @contextmanager
     def served(self) -> Iterator[str]:

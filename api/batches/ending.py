@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from api.deps import WebDeps
-from api.handlers.batch_results import results
+from api.routes.batch_results import results
 from headrace.broker.ending import cancel
 from headrace.domain.batches import BATCH_PREFIX, Batch, BatchState, LineState, storage_key
 from headrace.domain.ids import show_id

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from api.deps import WebDeps
 from api.door.drafts import Draft, Sent
-from api.handlers.formats import FORMATS
-from api.handlers.replies import problem
+from api.routes.formats import FORMATS
+from api.routes.replies import problem
 from api.schemas.body import parse_object, validated
 from headrace.domain.apps import App
 from headrace.domain.batches import BATCH_PREFIX, LINE_PREFIX, Batch, Line, LineOf
@@ -194,9 +194,8 @@ def note(web: WebDeps, line: Line, error: Exception) -> bool:
         log.warning("line_not_submitted", extra=facts)
         return False
     reply = problem(error, request_id(line))
-    assert isinstance(reply.body, bytes)
     with web.store.begin() as db:
-        batches.refuse(db, line, reply.status, reply.body.decode().strip())
+        batches.refuse(db, line, reply.status_code, reply.get_data(as_text=True).strip())
     return True
 
 

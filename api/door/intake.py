@@ -5,13 +5,11 @@ while its row is on the way to the disk. Knows no HTTP.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
 
 from api.door.drafts import Bid
-from api.door.refusals import ALIKE_FOR_ALL, RefusalMemory, Wish, wish
 from headrace.batching import Batching
 from headrace.broker.admission import Admission
 from headrace.domain.ids import show_id
@@ -43,7 +41,6 @@ class Intake:
     def __init__(self, store: Store, admission: Admission, fail_at: Callable[[str], None]) -> None:
         self._store = store
         self.admission = admission
-        self.refusals = RefusalMemory[Wish, Refusal]()
         self._fail_at = fail_at
         self.batching = Batching[Bid, Outcome](self._serve, BATCH)
 
@@ -52,32 +49,15 @@ class Intake:
 
         Raises: IdempotencyKeyReused. IdempotencyInProgress. StoreUnavailable. BrokerUnavailable.
         """
-        if refusal := self.refusals.recall(wish(bid)):
-            return refusal
         return self.batching.call(bid)
 
-    def accept_all(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
-        """Accept jobs as a batch of their own, in this thread. Returns each one's outcome, or its error, in order."""
-        remembered = [self.refusals.recall(wish(bid)) for bid in bids]
-        fresh = [bid for bid, refusal in zip(bids, remembered, strict=True) if refusal is None]
-        try:
-            served: Iterator[Outcome | BaseException] = iter(self._serve(fresh) if fresh else ())
-        except Exception as error:  # Of the batch: each job has it.
-            served = repeat(error)
-        return [refusal or next(served) for refusal in remembered]
-
     def _serve(self, bids: Sequence[Bid]) -> list[Outcome | BaseException]:
-        asked_at = time.monotonic()
         taken = self.admission.reserve(bids)
         placed, places = list[Bid](), list[Place]()
         for bid, each in zip(bids, taken, strict=True):
             if isinstance(each, Place):
-                self.refusals.forget(wish(bid))
                 placed.append(bid)
                 places.append(each)
-            elif each.reason in ALIKE_FOR_ALL:
-                # Here, not in the caller's thread: it may run much later.
-                self.refusals.remember(wish(bid), each, asked_at)
         try:
             durable: Iterator[Outcome | BaseException] = iter(self._make_durable(placed, places) if placed else ())
         except Exception as error:  # A refusal holds whatever becomes of the other jobs.

@@ -1,24 +1,19 @@
 """Refusals of jobs that find no place, from what admission control said to the counts in Postgres.
 
 `Refusals` turns admission's `Refusal` into the error that the caller gets: why no queue has a place, and when to retry.
-It also reserves a place for a client that will retry. `RefusalMemory` repeats a refusal for 20 ms, so that a flood is
-cheap: jobs for the same queues are refused without Redis, and bodies that look alike without validation.
-`RefusalCounts` adds up refused jobs for the autoscaler and the analysts, and recognises requests that are repeated.
-Knows no HTTP.
+It also reserves a place for a client that will retry. `RefusalCounts` adds up refused jobs for the autoscaler and the
+analysts, and recognises requests that are repeated. Knows no HTTP.
 """
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
-
-from pydantic_core import from_json
 
 from api.door.drafts import Bid
 from api.door.vacancies import Vacancies
@@ -29,10 +24,9 @@ from headrace.domain.apps import App, AppLimits
 from headrace.domain.fleet import NO_WORKER_REASON, Vacancy
 from headrace.domain.jobs import JobSpec
 from headrace.domain.limits import MINUTE_S
-from headrace.domain.places import ROOM_REASONS, Ask, Refusal, RefusalCount, RefusalKey
-from headrace.domain.queues import Candidate, Overflow, parts_of, wanted_queue
+from headrace.domain.places import ROOM_REASONS, Refusal, RefusalCount, RefusalKey
+from headrace.domain.queues import Candidate, parts_of, wanted_queue
 from headrace.errors import AppLimited, BrokerUnavailable, QueueFull, Refused, StoreUnavailable, Unavailable
-from headrace.policies import caching
 from headrace.policies.routing import LatencyGoal
 from headrace.store import Store
 from headrace.store.fleet import observations
@@ -48,70 +42,29 @@ RETRY_BLINDLY_S = 5
 LATE_S = 5
 #: Seconds between two knocks of one app at the same full queue.
 KNOCK_EVERY_S = 1.0
-#: Reasons for a refusal that hold for a job of any size.
-ALIKE_FOR_ALL = frozenset({"depth", "share", "app_jobs"})
-#: How long a refusal is repeated, in seconds after Redis was asked.
-REMEMBER_S = 0.02
-#: Seconds after which one caller asks again, while the others get the remembered refusal. It is shorter than
-#: `REMEMBER_S` because under load an answer takes milliseconds: the caller waits for the GIL as well as for Redis.
-FRESH_S = 0.006
-#: Entries of a memory at most.
+#: Apps and queues that are remembered at most.
 REMEMBERED = 1000
 #: Requests of one minute that a process recognises at most. Further ones count as new.
 RECOGNISED = 20_000
 #: Bytes that are hashed in one step: for more, `hashlib` releases the GIL, which costs a turn of all threads.
 HASHED_BYTES = 2047
 
-#: An app and the queues that its job may go to.
-Wish = tuple[UUID, tuple[Candidate, ...]]
-
-
-class Looks(NamedTuple):
-    """What a body shows without being validated: enough to know its queue.
-
-    Attributes:
-        model, lane, overflow: as the body spells them, or their defaults.
-    """
-
-    app_id: UUID
-    model: str | None
-    lane: str
-    overflow: str
-
-
-class Examined(NamedTuple):
-    """The last job of these looks that was validated and refused. It stands for those refused after it.
-
-    Attributes:
-        error: its error. Do not raise it again: the traceback would keep both requests alive.
-        counted: as what it was counted.
-    """
-
-    error: QueueFull
-    counted: tuple[RefusalKey, RefusalCount]
-
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """The refusals of one process, for all its threads.
-
-    Attributes:
-        memory: refusals by the queues asked for; the intake fills it.
-    """
+    """The refusals of one process, for all its threads."""
 
     settings: Settings
     admission: Admission
     forecast: Forecast
     vacancies: Vacancies
     counts: "RefusalCounts"
-    memory: "RefusalMemory[Wish, Refusal]"
-    _early: "RefusalMemory[Looks, Examined]" = field(default_factory=lambda: RefusalMemory[Looks, Examined]())
     _knocked_at: dict[tuple[UUID, str], float] = field(default_factory=dict)
     #: By app and queue, and then by reason: the last Retry-After, and when it ends on the monotonic clock.
     _told: dict[tuple[UUID, str], dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     def error(self, refusal: Refusal, bid: Bid) -> Refused:
-        """The error for a job that got no place. Jobs that look like it are refused early from now on."""
+        """The error for a job that got no place."""
         spec, app = bid.spec, bid.app
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
             return rate_limited(refusal, spec.kv_tokens, app.limits)
@@ -120,7 +73,7 @@ class Refusals:
         wait_s = or_unknown(lambda: self.forecast.expected_wait_s(queue, position, ahead_tokens, refusal.free))
         vacancy = self._vacancy(refusal, bid)
         retry_after_s = vacancy.retry_after_s if vacancy else self._retry_after_s(refusal, spec, candidate, wait_s)
-        error = QueueFull(
+        return QueueFull(
             f"{_why(refusal, spec, queue, wait_s, goal)} {vacancy or _advice(retry_after_s)}",
             queue=queue,
             reason=NO_WORKER_REASON if vacancy else refusal.reason,
@@ -132,10 +85,6 @@ class Refusals:
             rates_left=refusal.rates_left,
             worker_in_s=vacancy.worker_in_s if vacancy else None,
         )
-        asked_at = self.memory.asked_at(wish(bid))
-        if asked_at is not None and refusal.depth and self._holds_for_its_looks(refusal, bid):
-            self._early.remember(looks_of(bid), Examined(error, self._counted(spec, error.reason)), asked_at)
-        return error
 
     def count(self, spec: JobSpec, reason: str, body: bytes) -> None:
         """Count a refused job. Args: body: of its request; empty if it had none."""
@@ -154,21 +103,8 @@ class Refusals:
         except BrokerUnavailable as unavailable:
             log.warning("knock_not_noted", extra={"queue": queue, "error": str(unavailable)})
 
-    @property
-    def refuses_early(self) -> bool:
-        """False while no body would be refused before it is validated."""
-        return not self._early.is_empty
-
-    def early(self, app_id: UUID, raw: bytes) -> QueueFull | None:
-        """Refuse a request by the body of `POST /v1/jobs`, and count it like the job examined; None to examine it."""
-        if (looks := _looks_of_body(app_id, raw)) is None or (examined := self._early.recall(looks)) is None:
-            return None
-        self.counts.add(*examined.counted, mark_of(app_id, raw))
-        return examined.error
-
     def had_room(self, bid: Bid) -> None:
-        """Note a job that was accepted: none like it is refused early, and its app was not told to come too soon."""
-        self._early.forget(looks_of(bid))
+        """Note a job that was accepted: its app was not told to come too soon."""
         for candidate in bid.candidates:
             self._told.pop((bid.app.id, candidate.queue), None)
 
@@ -200,15 +136,6 @@ class Refusals:
             retry_after_s = min(RETRY_AFTER_LIMIT_S, max(retry_after_s, 2 * told_s))
         told[reason] = (retry_after_s, now + retry_after_s)
         return retry_after_s
-
-    def _holds_for_its_looks(self, refusal: Refusal, bid: Bid) -> bool:
-        """True if each job that looks like this one would be refused, too."""
-        draft = bid.draft
-        # Any other job could find room at the paid API, or an answer in the cache.
-        has_one_queue = draft.overflow is Overflow.NEVER or self.settings.openai_api_key is None
-        is_own_choice = draft.rule is None and not draft.is_embedding
-        may_be_served = caching.may_serve(bid.app, self.settings.pools[bid.spec.pool])
-        return refusal.reason in ALIKE_FOR_ALL and has_one_queue and is_own_choice and not may_be_served
 
     def _counted(self, spec: JobSpec, reason: str) -> tuple[RefusalKey, RefusalCount]:
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
@@ -312,87 +239,6 @@ def _retry_after(seconds: float) -> int | None:
 def _advice(retry_after_s: int | None) -> str:
     """When to retry, in one sentence."""
     return "Do not retry soon." if retry_after_s is None else f"Retry after {retry_after_s} s."
-
-
-Key = TypeVar("Key", bound=Hashable)
-#: What is repeated.
-Answer = TypeVar("Answer")
-
-
-class _Remembered(NamedTuple, Generic[Answer]):
-    answer: Answer
-    ask_again_at: float
-    until: float
-
-
-class RefusalMemory(Generic[Key, Answer]):
-    """Recent refusals, by what makes jobs alike.
-
-    There are two. The intake's has a `Wish` as its key, and serves every route. The early one's key is the body's
-    `Looks`, which are known before the job is specified. Safe for many threads: an entry is replaced as a whole, and
-    two threads that ask at once do no harm.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[Key, _Remembered[Answer]] = {}
-        #: When the last refusal is repeated for the last time.
-        self._until = -math.inf
-
-    @property
-    def is_empty(self) -> bool:
-        """True while no refusal is repeated."""
-        return time.monotonic() >= self._until
-
-    def recall(self, key: Key) -> Answer | None:
-        """The remembered refusal; None when the caller must ask Redis."""
-        entry = self._entries.get(key)
-        now = time.monotonic()
-        if entry is None or now >= entry.until:
-            return None
-        if now >= entry.ask_again_at:
-            self._entries[key] = entry._replace(ask_again_at=entry.until)
-            return None
-        return entry.answer
-
-    def asked_at(self, key: Key) -> float | None:
-        """When Redis was asked for the remembered refusal, on the monotonic clock; None without one."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry.until - REMEMBER_S
-
-    def remember(self, key: Key, answer: Answer, asked_at: float) -> None:
-        """Repeat a refusal from now on. Args: asked_at: when Redis was asked, on the monotonic clock."""
-        if len(self._entries) >= REMEMBERED:
-            self._entries.clear()
-        self._entries[key] = _Remembered(answer, time.monotonic() + FRESH_S, asked_at + REMEMBER_S)
-        self._until = max(self._until, asked_at + REMEMBER_S)
-
-    def forget(self, key: Key) -> None:
-        """Drop the refusal: the queue has room again."""
-        self._entries.pop(key, None)
-
-
-def wish(ask: Ask) -> Wish:
-    """The intake's key."""
-    return ask.app_id, ask.candidates
-
-
-def looks_of(bid: Bid) -> Looks:
-    """What the bid's body showed."""
-    return Looks(bid.app.id, bid.draft.model, bid.draft.lane, bid.draft.overflow)
-
-
-def _looks_of_body(app_id: UUID, raw: bytes) -> Looks | None:
-    """None for a body that must be examined: malformed, without a prompt, or with inputs, which go to another pool."""
-    try:
-        body: Any = from_json(raw)
-    except ValueError:
-        return None
-    if not isinstance(body, dict) or "input" in body or not ("prompt" in body or "messages" in body):
-        return None
-    model, lane, overflow = body.get("model"), body.get("lane", "normal"), body.get("overflow", "allow")
-    if not (isinstance(lane, str) and isinstance(overflow, str) and (model is None or isinstance(model, str))):
-        return None
-    return Looks(app_id, model, lane, overflow)
 
 
 def mark_of(app_id: UUID, name: bytes) -> bytes:

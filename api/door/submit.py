@@ -1,32 +1,23 @@
-"""The use case: check a draft, find where its job may go, and let the intake accept it. Knows no HTTP.
-
-`Submitter` submits one draft in its caller's thread. `PlainJobs` submits those that need nothing but a place and a row:
-one thread submits a share of them, one after the other. In threads of their own, which hand each other the GIL and run
-with cold caches, the same steps take 2.5 times as long.
-"""
+"""The use case: check a draft, find where its job may go, and let the intake accept it. Knows no HTTP."""
 
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Generic, TypeVar
 from uuid import UUID
 
-from api.call import Call
 from api.door.catalogue import Catalogue
 from api.door.choices import Chooser
 from api.door.compose import composed
 from api.door.confinement import ConfinedApps, Poison, check_room
 from api.door.drafts import NOT_SENT, Accepted, Bid, Draft, Sent, without_place
-from api.door.intake import Intake, Outcome
+from api.door.intake import Intake
 from api.door.paid import SharedWallet, SpillSwitch
 from api.door.refusals import Refusals, or_unknown, start_within_s
 from api.door.sharing import Caller, ExactCache
 from api.door.specify import specify
-from headrace.batching import Batching
 from headrace.broker.ending import read
 from headrace.broker.forecast import Forecast
 from headrace.config import Settings
@@ -52,10 +43,8 @@ from headrace.errors import (
     QueueFull,
     Refused,
 )
-from headrace.policies import caching
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Conditions, candidates, route_of
-from headrace.policies.tokens import LONG_CHARS
 from headrace.store import Store
 from headrace.store.jobs import count_delayed
 from headrace.store.jobs.insertion import find_replay, insert_batch, key_reused, until_settled
@@ -125,23 +114,6 @@ class Submitter:
                 raise
         # The last pool can never take this job. A pool that can, once it has room, gives the refusal.
         return self._submit_as(full, app, idempotency, sent)
-
-    def bid(self, draft: Draft, app: App, sent: Sent) -> Bid | None:
-        """The bid of a plain job: not continued, no rule's, without an Idempotency-Key; None if the cache may serve it.
-        None also if its app is confined.
-
-        For a share of jobs that one thread submits: the intake accepts the bid, and `accepted` or `refused` follows.
-        Nothing is asked for yet. Raises: as `submit`.
-        """
-        spec = specify(draft, app, self.catalogue, self.settings)
-        self.poison.check(spec)
-        if caching.may_serve(app, self.settings.pools[spec.pool]) or self.confined.find(app.id, spec.pool):
-            return None
-        try:
-            return self._bid(draft, app, spec, sent)
-        except Refused as error:
-            self._note_refused(spec, app, error, sent)
-            raise
 
     def accepted(self, bid: Bid, place: Place) -> Accepted:
         """Note a job that is durable in its place, and tell its caller."""
@@ -257,12 +229,6 @@ class Submitter:
             return self._replayed(app, outcome.job_id)
         return without_place(spec, JobState.WAITING, queue, outcome.start_by, NO_RATES)
 
-    def refused(self, bid: Bid, refusal: Refusal) -> Refused:
-        """Note a job that found no place; returns the error for its caller."""
-        refused = self.refusals.error(refusal, bid)
-        self._note_refused(bid.spec, bid.app, refused, bid.sent)
-        return refused
-
     def _note_refused(self, spec: JobSpec, app: App, refused: Refused, sent: Sent) -> None:
         # The lines of a batch wait in Postgres, and are no demand that was lost.
         if spec.line is None:
@@ -364,105 +330,3 @@ class Submitter:
         expected = Usage(spec.prompt_tokens, (spec.kv_tokens if tokens is None else tokens) - spec.prompt_tokens)
         is_cheaper = tariff.api_is_cheaper(spec.pool, spec.model, expected)
         return self.spill_switch.spill_reason(queue_name(spec.pool, spec.lane), is_cheaper=is_cheaper)
-
-
-#: What a submitted job is answered with.
-Answer = TypeVar("Answer")
-
-#: Bytes of a body. A longer one costs so much by itself that others must not wait for it.
-PLAIN_BYTES = 4096
-#: Jobs in one share. In a larger one, each request would wait longer for the others.
-SHARE = 64
-#: Seconds that a share waits for as many jobs as the one before it had. A submit takes some 10 ms.
-PATIENCE_S = 0.002
-#: A step of a job that takes more seconds than this waits for a server. Others must not wait one after the other:
-#: for `OFF_S` the requests' own threads take all steps.
-SLOW_S = 0.25
-OFF_S = 1.0
-#: Seconds for which the jobs of an app that was refused take their own threads: to say why costs more than to accept.
-REFUSED_S = 1.0
-
-
-class PlainJobs(Generic[Answer]):
-    """Submits plain jobs for all threads of one process, by the steps of `Submitter.submit`."""
-
-    def __init__(
-        self,
-        submitter: Submitter,
-        draft_of: Callable[[bytes], Draft | None],
-        answer_to: Callable[[Accepted], Answer],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Submit nothing yet.
-
-        Args:
-            draft_of: the draft of a plain body; None for another. Raises: InvalidRequest.
-            answer_to: makes the answer to an accepted job.
-        """
-        self._submitter, self._draft_of, self._answer_to, self._clock = submitter, draft_of, answer_to, clock
-        #: The answer to each job that is durable now, perhaps still to be made; its error, after which the job may
-        #: exist, so that it must not be submitted again; None: it is not plain, and nothing was done for it.
-        self.batching = Batching[Call, Answer | partial[Answer] | None](self._serve, SHARE, patience_s=PATIENCE_S)
-        #: Until then the requests' own threads take all steps.
-        self._off_until = -math.inf
-        #: Until when the jobs of an app that was refused are submitted by their own threads.
-        self._refused_until: dict[UUID, float] = {}
-
-    def takes(self, app: App, size: int) -> bool:
-        """Whether `batching` may submit a job of this app. Args: size: of its body, in bytes."""
-        return size <= PLAIN_BYTES and not self._is_off() and not self._was_refused(app)
-
-    def _is_off(self) -> bool:
-        return self._clock() < self._off_until
-
-    def _was_refused(self, app: App) -> bool:
-        until = self._refused_until.get(app.id)
-        if until is not None and self._clock() >= until:
-            self._refused_until.pop(app.id, None)
-            return False
-        return until is not None
-
-    def _serve(self, calls: Sequence[Call]) -> list[Answer | partial[Answer] | BaseException | None]:
-        bids = [self._bid(call) for call in calls]
-        asked = [bid for bid in bids if isinstance(bid, Bid)]
-        outcomes = iter(self._submitter.intake.accept_all(asked) if asked else ())
-        return [self._told(bid, next(outcomes)) if isinstance(bid, Bid) else bid for bid in bids]
-
-    def _bid(self, call: Call) -> Bid | Exception | None:
-        """What a call asks for, or its error; None if it is not plain."""
-        if self._is_off():
-            return None
-        began = self._clock()
-        try:
-            draft = self._draft_of(call.body)
-            if draft is None or draft.templated_chars > LONG_CHARS:
-                return None
-            return self._submitter.bid(draft, call.app, Sent(call.id, call.body))
-        except Exception as error:  # Of this job alone.
-            return error
-        finally:
-            self._note_slow(began)
-
-    def _told(self, bid: Bid, outcome: Outcome | BaseException) -> Answer | partial[Answer] | BaseException:
-        began = self._clock()
-        try:
-            if isinstance(outcome, BaseException):
-                return outcome
-            if isinstance(outcome, Refusal):
-                self._refused_until[bid.app.id] = self._clock() + REFUSED_S
-                return self._submitter.refused(bid, outcome)
-            assert isinstance(outcome, Place), "A plain job has no Idempotency-Key."
-            answer = partial(self._answer, bid, outcome)
-            return answer if self._is_off() else answer()
-        except Exception as error:  # A bug. It is this job's alone.
-            return error
-        finally:
-            self._note_slow(began)
-
-    def _answer(self, bid: Bid, place: Place) -> Answer:
-        return self._answer_to(self._submitter.accepted(bid, place))
-
-    def _note_slow(self, began: float) -> None:
-        now = self._clock()
-        if now - began > SLOW_S:
-            self._off_until = now + OFF_S

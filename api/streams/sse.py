@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any
 
 from api.abandoned import cancel_unless_wanted
-from api.call import Call, ClientGone, Reply, Step, Wake
 from api.deps import WebDeps
 from api.door.drafts import Accepted
 from api.reading import Watch
 from api.slots import Slot
 from api.streams.chunks import ChatChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
+from api.turns import ClientGone, Step, Wake
 from headrace import hops
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
@@ -35,14 +35,13 @@ HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Bufferin
 
 def response_stream(
     web: WebDeps,
-    call: Call,
     job: Job,
     slot: Slot,
     *,
     starting_after: int | None = None,
     accepted: Accepted | None = None,
-) -> Reply:
-    """Events of the Responses API, those after the given number; takes the slot over.
+) -> "JobStream":
+    """A reader of the events of the Responses API, those after the given number.
 
     Raises: InvalidRequest, code stream_not_available: the job has no stream, or none any more. BrokerUnavailable.
     """
@@ -52,13 +51,13 @@ def response_stream(
         raise _not_available(job, "What this stream had told is gone, so that it cannot be resumed.")
     teller = ResponseEvents(job, after=after, accepted=accepted)
     is_first = accepted is not None and not accepted.is_replay
-    return _reply(call, JobStream(web, job, teller, slot, is_first=is_first), named)
+    return JobStream(web, job, teller, slot, named, is_first=is_first)
 
 
-def chunk_stream(web: WebDeps, call: Call, job: Job, slot: Slot, accepted: Accepted, chunks: ChatChunks) -> Reply:
-    """Chunks of a completion; takes the slot over. Raises: InvalidRequest, code stream_not_available."""
+def chunk_stream(web: WebDeps, job: Job, slot: Slot, accepted: Accepted, chunks: ChatChunks) -> "JobStream":
+    """A reader of the chunks of a completion. Raises: InvalidRequest, code stream_not_available."""
     _check_has_stream(job)
-    return _reply(call, JobStream(web, job, chunks, slot, is_first=not accepted.is_replay), unnamed)
+    return JobStream(web, job, chunks, slot, unnamed, is_first=not accepted.is_replay)
 
 
 def named(event: Event) -> str:
@@ -82,13 +81,6 @@ def _not_available(job: Job, why: str) -> InvalidRequest:
     return InvalidRequest(f"{why} {remedy}", code="stream_not_available", param="stream")
 
 
-def _reply(call: Call, stream: "JobStream", write: Callable[[Event], str]) -> Reply:
-    call.kind = "stream"
-    stream.slot.hand_over()
-    stream.log_hops(call.began)
-    return Reply(200, partial(stream.steps, write), dict(HEADERS), on_close=[stream.close])
-
-
 class JobStream:
     """One reader's stream of one job.
 
@@ -96,9 +88,17 @@ class JobStream:
     """
 
     def __init__(
-        self, deps: WebDeps, job: Job, teller: ResponseEvents | ChatChunks, slot: Slot, *, is_first: bool
+        self,
+        deps: WebDeps,
+        job: Job,
+        teller: ResponseEvents | ChatChunks,
+        slot: Slot,
+        write: Callable[[Event], str],
+        *,
+        is_first: bool,
     ) -> None:
-        self.slot = slot
+        """Read nothing yet. Args: slot: `close` releases it. write: an event as text."""
+        self.slot, self._write = slot, write
         self._is_first = is_first
         self._deps, self._job, self._teller = deps, job, teller
         self._entry_number = 0
@@ -114,7 +114,7 @@ class JobStream:
             hops.reach("request", self._job.id, began)
             hops.reach("accepted", self._job.id)
 
-    def steps(self, write: Callable[[Event], str], wake: Wake) -> Generator[Step, None, None]:
+    def steps(self, wake: Wake) -> Generator[Step, None, None]:
         """The bytes, as events come: all new events in one step, or a comment after a while without events.
 
         Throw ClientGone where it waits to end it.
@@ -126,13 +126,15 @@ class JobStream:
                         yield Step(b"", until)
                         continue
                     hops.reach("event", self._job.id)
-                    yield Step(self._teller.fragments.filled("".join(map(write, events))).encode() or KEEP_ALIVE, until)
+                    yield Step(
+                        self._teller.fragments.filled("".join(map(self._write, events))).encode() or KEEP_ALIVE, until
+                    )
         except ClientGone:
             return
         except NotFound:
             log.info("stream_of_deleted_job", extra={"job_id": show_id(self._job.id)})
             with suppress(ClientGone):
-                yield Step("".join(map(write, self._teller.gone())).encode(), 0.0)
+                yield Step("".join(map(self._write, self._teller.gone())).encode(), 0.0)
         self._is_told = True
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,13 +13,13 @@ from werkzeug.test import EnvironBuilder
 
 from api.app import create_app
 from api.asgi import SWITCH_S
-from api.call import Call
 from api.deps import WebDeps
 from api.door.drafts import Draft
 from api.door.specify import specify
-from api.handlers.jobs import accepted_reply
+from api.routes.jobs import accepted_reply
 from api.schemas.body import parse_object, validated
 from api.schemas.jobs import JobRequest
+from api.turns import Turn
 from bed.steps.meter import Meter
 from bed.testbed import Testbed, bearer
 from headrace.config import LaneSettings, Settings
@@ -122,9 +121,9 @@ class Door:
         parts, submitter, draft = self._parts, self._submitter, self._draft
         header, body = self._key["Authorization"], parse_object(BODY)
         spec = self._spec()
-        callers, call = parts.callers, Call("POST", "/v1/jobs", "", {})
+        callers, turn = parts.callers, Turn()
         known = callers.authenticator.authenticate
-        meter.each("auth", jobs, lambda: callers.admit(call, known(header), submits=True))
+        meter.each("auth", jobs, lambda: callers.admit(turn, "POST", known(header), submits=True))
         meter.each("parse", jobs, lambda: parse_object(BODY))
         meter.each("validate", jobs, lambda: validated(JobRequest, body).to_draft())
         tokenizer = parts.catalogue.find(None).tokenizer
@@ -165,7 +164,8 @@ class Door:
         full = self._requests("/v1/jobs", FULL_BODY, 429)
         poll = self._requests(f"/v1/jobs/{json.loads(submit.run(1, 1))['id']}", b"", 200)
         meter.each("frame: a Flask hello", jobs, lambda: b"".join(hello.wsgi_app({**environ}, lambda *_: None)))  # type: ignore[arg-type, return-value]
-        self._refuse(full)
+        with suppress(AssertionError):  # It has room for one.
+            full.run(1, 1)
         meter.step("whole, refused", jobs, lambda: full.run(jobs, 1))
         meter.step("whole, one after the other", jobs // 4, lambda: submit.run(jobs // 4, 1))
         meter.step(POLL, jobs, lambda: poll.run(jobs, CLIENTS))
@@ -173,16 +173,6 @@ class Door:
 
     def _requests(self, path: str, body: bytes, status: int) -> Requests:
         return Requests(self._loop, self._web, path, body, self._key["Authorization"], status)
-
-    def _refuse(self, full: Requests) -> None:
-        """Fill the queue, and let its refusal be remembered for as long as the round takes: one job asks for all."""
-        refusals = self._submitter.refusals._early
-        while refusals.is_empty:
-            with suppress(AssertionError):  # It had room for one.
-                full.run(1, 1)
-        for looks, entry in refusals._entries.items():
-            refusals._entries[looks] = entry._replace(ask_again_at=math.inf, until=math.inf)
-        refusals._until = math.inf
 
 
 def _settings(bed: Testbed) -> Settings:

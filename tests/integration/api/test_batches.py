@@ -612,7 +612,7 @@ def test_the_results_so_far_can_be_read_while_it_runs(
 def test_the_results_of_more_lines_than_a_page_come_in_order(
     sdk: OpenAI, client: ApiClient, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.handlers.batch_results.PAGE", 3)
+    monkeypatch.setattr("api.routes.batch_results.PAGE", 3)
     done = finished(sdk, runner, create(sdk, upload(sdk, *(line(number) for number in range(8)))).id)
     told = client.get(f"/v1/batches/{done.id}/results").text.splitlines()
     assert [json.loads(text)["custom_id"] for text in told] == [f"row-{number}" for number in range(8)]

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from api.mounts.mount import THREADS
+from api.server import THREADS
 from headrace.broker.admission import Admission
 from headrace.broker.messages import named_in
 from headrace.connections.redis import REDIS_TIMEOUT_S

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from api.handlers.documentation import DESCRIBED
-from api.handlers.openapi import path_of
+from api.routes.openapi import path_of
+from api.routes.operations import described
 from headrace.config import FileSettings, PoolSettings, Settings
 from headrace.domain.apps import App
 from headrace.domain.batches import BATCH_PREFIX, FILE_PREFIX, Batch, BatchState, LineState, storage_key
@@ -153,12 +153,12 @@ def without_targets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("answering", "without_targets")
-def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: str, batch: Batch) -> None:
+def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: str, batch: Batch, web: Web) -> None:
     outcome = run(base_url, key, batch)
 
     assert outcome.failures == [], "\n\n".join(outcome.failures)
     assert set(outcome.server_errors) <= HONEST_ENDS, outcome.server_errors
-    assert set(outcome.statuses) == {f"{each.method.upper()} {path_of(each)}" for each in DESCRIBED}
+    assert set(outcome.statuses) == {f"{each.method.upper()} {path_of(each)}" for each in described(web.server.flask)}
     for operation, counts in outcome.statuses.items():
         assert any(status < 300 for status in counts), f"{operation} never succeeded: {counts}"
     assert sum(map(Counter.total, outcome.statuses.values())) >= 1000, outcome.statuses
@@ -166,7 +166,7 @@ def test_every_answer_to_every_call_is_as_the_document_says(base_url: str, key: 
 
 @pytest.mark.usefixtures("answering")
 def test_each_example_of_the_document_works_as_it_is(client: ApiClient, batch: Batch) -> None:
-    for each in DESCRIBED:
+    for each in described(client.web.server.flask):
         path = each.path.replace("{batch_id}", show_id(batch.id, BATCH_PREFIX))
         for name, body in each.examples.items():
             sent = json.loads(with_ids(json.dumps(body, ensure_ascii=False), batch))

@@ -203,7 +203,7 @@ def test_the_longest_range_is_answered(client: ApiClient) -> None:
 
 
 def test_too_many_rows_are_refused(client: ApiClient, charge: Charge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.handlers.reports.MOST_ROWS", 2)
+    monkeypatch.setattr("api.routes.usage.MOST_ROWS", 2)
     for user in ("ann", "bob", "cat"):
         charge("2026-11-03", end_user=user)
     asked = {"from": "2026-11-03", "to": "2026-11-03", "group_by": "end_user"}

@@ -208,7 +208,7 @@ def submitter(
         intake=intake,
         catalogue=catalogue,
         forecast=forecast,
-        refusals=Refusals(settings, intake.admission, forecast, vacancies, cast(RefusalCounts, door), intake.refusals),
+        refusals=Refusals(settings, intake.admission, forecast, vacancies, cast(RefusalCounts, door)),
         tariff=lambda: Tariff.of(settings),
         spill_switch=SpillSwitch(forecast, settings.overflow),
         poison=Poison(lambda: {}),
@@ -220,8 +220,7 @@ def submitter(
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time as the door and its memory see it; a test moves it by setting `now_s`."""
+    """The time as the refusals see it; a test moves it by setting `now_s`."""
     clock = SimpleNamespace(now_s=1000.0)
-    for module in ("api.door.intake", "api.door.refusals"):
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("api.door.refusals.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     return clock

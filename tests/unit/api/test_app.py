@@ -42,8 +42,8 @@ def test_what_needs_no_key_is_made_once(settings: Settings, monkeypatch: pytest.
     client = Web.of(settings).test_client()
     paths = ("/openapi.json", "/version", "/docs/", "/docs/swagger-ui-bundle.js")
     first = [client.get(path).data for path in paths]
-    for maker in ("reports.release_of", "documentation.document", "documentation.files"):
-        monkeypatch.setattr(f"api.handlers.{maker}", never)
+    for maker in ("health.release_of", "documentation.document", "documentation.resources.files"):
+        monkeypatch.setattr(f"api.routes.{maker}", never)
     assert [client.get(path).data for path in paths] == first
 
 

@@ -23,7 +23,7 @@ from api.auth import (
     calls_of,
     check_scope,
 )
-from api.call import Call
+from api.turns import Turn
 from headrace.domain.apps import App, AppLimits, Scope
 from headrace.domain.ids import new_id
 from headrace.domain.limits import RateLeft, RatesLeft
@@ -361,9 +361,9 @@ def test_the_largest_body_keeps_an_app_out_for_a_minute_at_most(rates: CallRates
 
 def test_a_key_that_may_not_submit_uses_a_call(rates: CallRates) -> None:
     reader = App(SHOP.id, "shop", "whsec_test", scopes=frozenset({Scope.READ}))
-    callers, call = Callers(cast(Authenticator, None), rates), Call("POST", "/v1/jobs", "", {})
+    callers, turn = Callers(cast(Authenticator, None), rates), Turn()
     for _ in range(10):
         with pytest.raises(PermissionDenied):
-            callers.admit(call, reader, submits=True)
+            callers.admit(turn, "POST", reader, submits=True)
     with pytest.raises(AppLimited):
-        callers.admit(call, reader, submits=True)
+        callers.admit(turn, "POST", reader, submits=True)

@@ -176,7 +176,7 @@ def test_what_clients_choose_makes_no_label(web: Web) -> None:
         client.get(f"/v1/jobs/{canary}{number}?wait={number}", headers={"Authorization": f"Bearer {canary}"})
         client.open("/healthz", method=f"{canary.upper()}{number}")
         client.get(f"/v1/threads/{canary}{number}")
-    assert len(requests(web)) == 4
+    assert len(requests(web)) == 3
     assert canary not in page(web).lower()
 
 

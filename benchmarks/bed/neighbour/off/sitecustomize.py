@@ -43,10 +43,9 @@ if "waits" in OFF:
     import asyncio
     from uuid import UUID
 
-    from api import slots
-    from api.mounts import exchange
+    from api import server, slots
 
-    async def never(_: exchange.Exchange) -> None:
+    async def never(_: server.Exchange) -> None:
         """No client is seen to leave."""
         await asyncio.Event().wait()
 
@@ -59,7 +58,7 @@ if "waits" in OFF:
             return slots.Slot(held, app_id)
 
     slots.Slots.take = take  # type: ignore[method-assign]
-    exchange.Exchange.left = never  # type: ignore[method-assign]
+    server.Exchange.left = never  # type: ignore[method-assign]
 if "judge" in OFF:
     import re
     from typing import Any
@@ -83,20 +82,31 @@ if "checking" in OFF:
 
     bodies.FairSemaphore = Many  # type: ignore[misc]
 if "process" in OFF:
+    from typing import Any
+
+    from flask import Response
+    from werkzeug.exceptions import NotFound
     from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
     import api.app
     import ops.app
-    from api.mounts.mount import Mount
     from headrace.config import Settings
 
     create = api.app.create_app
 
-    def together(settings: Settings, *begin: object) -> Mount:
+    def together(settings: Settings, *begin: object) -> api.app.WebServer:
         """The API, with the operators' pages at their path."""
         both = create(settings, *begin)  # type: ignore[arg-type]
-        pages = {"/ops": ops.app.create_app(settings)}
-        vars(both.flask).update(wsgi_app=DispatcherMiddleware(both.flask.wsgi_app, pages))
+        pages = DispatcherMiddleware(NotFound(), {"/ops": ops.app.create_app(settings)})
+        respond = both._respond
+
+        def answer(environ: dict[str, Any]) -> Response:
+            """By the pages, if the path is theirs."""
+            if environ["PATH_INFO"].startswith("/ops"):
+                return Response.from_app(pages, environ, buffered=True)
+            return respond(environ)
+
+        vars(both).update(_respond=answer)
         return both
 
     api.app.create_app = together
@@ -124,24 +134,24 @@ def drop(option: str) -> None:
 
 
 if "heads" in OFF:
-    from api.handlers import files, submitting
+    from api.routes import files, requests
     from headrace import http
 
     drop("--http1-buffer-size")
     http.check_headers.__defaults__ = ({},)
-    files.BOUNDARY_CHARS_LIMIT = files.PART_HEAD_BYTES = submitting.QUERY_FIELDS_LIMIT = 2**30
+    files.BOUNDARY_CHARS_LIMIT = files.PART_HEAD_BYTES = requests.QUERY_FIELDS_LIMIT = 2**30
 if "idle" in OFF:
     drop("--http1-header-read-timeout")
 if "downloads" in OFF:
     import api.app
-    from api.mounts import exchange
+    from api import server
 
-    async def send(self: exchange.Exchange, data: bytes) -> None:
+    async def send(self: server.Exchange, data: bytes) -> None:
         """Wait for the client as long as it takes."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     api.app.FILE_SHARE = 1.0
-    exchange.Exchange.send = send  # type: ignore[method-assign]
+    server.Exchange.send = send  # type: ignore[method-assign]
 if "turns" in OFF:
     from collections.abc import Callable
 

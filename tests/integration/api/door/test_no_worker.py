@@ -37,7 +37,6 @@ def build(
     monkeypatch.setattr("api.door.catalogue.FLEETS_TTL_S", -1.0)
     monkeypatch.setattr("headrace.broker.admission.STANDING_TTL_MS", 1)
     monkeypatch.setattr("api.health.REPORT_TTL_S", -1.0)
-    monkeypatch.setattr("api.door.refusals.REMEMBER_S", -1.0)
 
     def make(**changes: Any) -> ApiClient:
         lanes = {**settings.lanes, Lane.NORMAL: LaneSettings(depth_cap=1)}

@@ -141,6 +141,11 @@ def accept(intake: Intake, spec: JobSpec) -> Outcome:
     return intake.accept(_bid(spec))
 
 
+def serve(intake: Intake, specs: Sequence[JobSpec]) -> list[Outcome | BaseException]:
+    """Accept these as one batch."""
+    return intake._serve([_bid(spec) for spec in specs])
+
+
 def _bid(spec: JobSpec) -> Bid:
     draft, app = Draft(Spelling("prompt"), spec.messages), App(spec.app_id, "app", "whsec_test")
     needs = spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)
@@ -235,7 +240,7 @@ def test_a_streams_key_is_told_to_nobody_before_it_is_on_disk(intake: Intake, se
 
 
 def test_streams_that_come_together_share_the_wait_for_the_disk(intake: Intake, servers: Servers) -> None:
-    outcomes = intake.accept_all([_bid(spec) for spec in (replace(make_spec(), stream=True),) * 2])
+    outcomes = serve(intake, [replace(make_spec(), stream=True) for _ in range(2)])
     assert all(isinstance(outcome, Place) for outcome in outcomes)
     assert servers.steps == ["reserve", "insert", FAILPOINT_INSERTED, "commit"]
 
@@ -365,15 +370,11 @@ def test_a_row_says_where_its_job_was_put_and_why(intake: Intake, servers: Serve
     assert (candidate.queue, candidate.reason) == ("chat.normal", "own pool")
 
 
-def accept_all(intake: Intake, specs: Sequence[JobSpec]) -> list[Outcome | BaseException]:
-    return intake.accept_all([_bid(spec) for spec in specs])
-
-
-def test_jobs_that_come_as_a_batch_share_each_step_and_each_has_its_outcome(intake: Intake, servers: Servers) -> None:
+def test_the_jobs_of_a_batch_share_each_step_and_each_has_its_outcome(intake: Intake, servers: Servers) -> None:
     good, bad, refused = (make_spec() for _ in range(3))
     servers.answers = {bad.id: HeadraceError("It does not fit."), refused.id: REFUSAL}
 
-    outcomes = accept_all(intake, [good, bad, refused])
+    outcomes = serve(intake, [good, bad, refused])
 
     assert outcomes[0] == Place(QUEUE, 1, 1, 0, NO_RATES, start_by=start_by_of(good.id))
     assert outcomes[1:] == [servers.answers[bad.id], REFUSAL]
@@ -381,23 +382,9 @@ def test_jobs_that_come_as_a_batch_share_each_step_and_each_has_its_outcome(inta
     assert [ticket.job_id for ticket in servers.committed] == [good.id]
 
 
-def test_a_batch_of_jobs_whose_queue_was_just_full_asks_for_nothing(intake: Intake, servers: Servers) -> None:
-    first, *others = [make_spec() for _ in range(3)]
-    servers.answers = {first.id: REFUSAL}
-    assert accept_all(intake, [first]) == [REFUSAL]
-    assert accept_all(intake, others) == [REFUSAL, REFUSAL]
-    assert servers.batches == [[first.id]]
-
-
-@pytest.mark.parametrize("step", ["reserve", "insert"])
-def test_the_error_of_a_batch_is_the_outcome_of_each_job(intake: Intake, servers: Servers, step: str) -> None:
-    error = servers.failures[step] = StoreUnavailable("It is down.")
-    assert accept_all(intake, [make_spec(), make_spec()]) == [error, error]
-
-
 def test_a_refusal_holds_where_postgres_fails_the_others(intake: Intake, servers: Servers) -> None:
     good, refused = make_spec(), make_spec()
     servers.answers = {refused.id: REFUSAL}
     error = servers.failures["insert"] = StoreUnavailable("It is down.")
-    assert accept_all(intake, [good, refused]) == [error, REFUSAL]
+    assert serve(intake, [good, refused]) == [error, REFUSAL]
     assert servers.given_back == [good.id]

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from api.door.drafts import Draft, Spelling
 from api.door.intake import FAILPOINT_INSERTED
-from api.door.refusals import FRESH_S, LATE_S, REMEMBER_S, RETRY_BLINDLY_S
+from api.door.refusals import LATE_S, RETRY_BLINDLY_S
 from api.door.submit import Submitter
 from headrace.broker.forecast import Forecast
 from headrace.config import Price
@@ -271,56 +271,29 @@ def test_a_knock_that_is_not_noted_is_no_error_of_the_caller(submitter: Submitte
     assert refused(submitter, app).reason == "depth"
 
 
-@pytest.mark.parametrize("reason", ["depth", "share", "app_jobs"])
-def test_what_was_refused_a_moment_ago_is_refused_from_memory(
-    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
+@pytest.mark.parametrize("reason", ["depth", "share", "app_jobs", "tokens", "wait", "token_share"])
+def test_each_job_asks_for_a_place_of_its_own_and_each_refused_one_is_counted(
+    submitter: Submitter, door: Any, app: App, reason: Any
 ) -> None:
     door.refusal = Refusal(reason, 500, 150_000, 150_000, NO_RATES, **bound_of(reason, 5))
-    first = refused(submitter, app)
-    clock.now_s += FRESH_S * 0.9
-    again = refused(submitter, app)
-    assert door.steps.count("reserve") == 1
+    first, again = refused(submitter, app), refused(submitter, app)
     assert (str(again), again.reason, again.depth) == (str(first), first.reason, first.depth)
-    assert len(door.refused) == 2, "what is refused from memory is counted too"
-
-    other = refused(submitter, replace(app, id=new_id()))
-    assert other is not first
-    assert door.steps.count("reserve") == 2, "another app's refusal is no answer to this one"
-
-    clock.now_s += REMEMBER_S
-    refused(submitter, app)
-    assert door.steps.count("reserve") == 3
-
-
-@pytest.mark.parametrize("reason", ["tokens", "wait", "token_share"])
-def test_what_depends_on_the_jobs_size_is_not_remembered(
-    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace, reason: Any
-) -> None:
-    door.refusal = Refusal(reason, 500, 150_000, 150_000, NO_RATES, **bound_of(reason, 5))
-    for _ in range(2):
-        refused(submitter, app)
     assert door.steps.count("reserve") == 2
+    assert door.refused == [door.refused[0]] * 2
 
+    other = replace(app, id=new_id())
+    refused(submitter, other)
+    assert [app_id for app_id, *_ in door.refused] == [app.id, app.id, other.id]
 
-def test_a_refusal_is_forgotten_once_there_was_room(
-    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
-) -> None:
-    door.refusal = FULL
-    refused(submitter, app)
-    clock.now_s += FRESH_S
     door.refusal = None
-    submitter.submit(DRAFT, app)
-    submitter.submit(DRAFT, app)
-    assert door.steps.count("reserve") == 3
+    assert submitter.submit(DRAFT, app).state == JobState.QUEUED, "there is room again"
 
 
-def test_a_knock_is_not_repeated_for_every_refusal(
-    submitter: Submitter, door: Any, app: App, clock: SimpleNamespace
-) -> None:
+@pytest.mark.usefixtures("clock")
+def test_a_knock_is_not_repeated_for_every_refusal(submitter: Submitter, door: Any, app: App) -> None:
     door.refusal = FULL
     for _ in range(3):
         refused(submitter, app)
-        clock.now_s += REMEMBER_S
     assert (door.steps.count("reserve"), door.steps.count("knock")) == (3, 1)
 
 

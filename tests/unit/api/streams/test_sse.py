@@ -13,7 +13,6 @@ from uuid import UUID
 
 import pytest
 
-from api.call import Call, ClientGone, Reply, Wake
 from api.deps import WebDeps
 from api.door.drafts import Accepted
 from api.reading import MOST_PIECES, Watch
@@ -21,6 +20,7 @@ from api.slots import Slot
 from api.streams.chunks import DONE, ChatChunks
 from api.streams.events import BEFORE_ENTRIES, ResponseEvents
 from api.streams.sse import KEEP_ALIVE, JobStream, chunk_stream, named, response_stream, unnamed
+from api.turns import ClientGone, Wake
 from headrace.broker.news import ToldPiece
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job, StreamEvent
@@ -140,7 +140,8 @@ class World:
             watch.tell(has_ended=has_ended)
 
     def stream(self, job: Job = QUEUED, *, is_first: bool = True, teller: Any = None) -> JobStream:
-        return JobStream(self.deps, job, teller or ResponseEvents(job), self.slot, is_first=is_first)
+        write = unnamed if isinstance(teller, ChatChunks) else named
+        return JobStream(self.deps, job, teller or ResponseEvents(job), self.slot, write, is_first=is_first)
 
 
 @pytest.fixture
@@ -151,10 +152,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def chunks_of(stream: JobStream, write: Callable[[Any], str]) -> Iterator[bytes]:
+def chunks_of(stream: JobStream) -> Iterator[bytes]:
     """The bytes of a stream. Between its steps it holds on until it is woken, as the server does."""
     woken = threading.Event()
-    steps = stream.steps(write, woken.set)
+    steps = stream.steps(woken.set)
     try:
         while True:
             woken.clear()
@@ -186,7 +187,7 @@ def test_an_event_is_written_in_each_ways_own_form() -> None:
 
 
 def test_a_stream_tells_the_beginning_each_piece_and_the_end(world: World) -> None:
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     assert kinds(next(chunks)) == ["response.created", "response.queued"]
     world.say("Because of ")
     world.say("Rayleigh ")
@@ -200,7 +201,7 @@ def test_a_stream_tells_the_beginning_each_piece_and_the_end(world: World) -> No
 
 
 def test_the_first_text_does_not_wait_for_postgres(world: World) -> None:
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     next(chunks)
     world.say("Because of ")
     assert [event["delta"] for event in events(next(chunks)) if "delta" in event] == ["Because of "]
@@ -218,7 +219,7 @@ def deltas(chunk: bytes) -> list[str]:
 @pytest.fixture
 def flowing(world: World) -> Iterator[bytes]:
     """A stream that has had its first text and its look at Postgres, and has nothing more to do."""
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     next(chunks)
     world.say_at_once("Because ")
     assert deltas(next(chunks)) == ["Because "]
@@ -283,7 +284,7 @@ def test_pieces_of_another_job_are_not_told(world: World, flowing: Iterator[byte
 
 
 def test_a_chat_completion_has_no_chunk_before_its_first_text(world: World) -> None:
-    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)))
     assert next(chunks) == KEEP_ALIVE, "the head of the answer is on its way"
     world.say("Because of ")
     assert [event["choices"][0]["delta"] for event in events(next(chunks))] == [
@@ -296,7 +297,7 @@ def test_a_chat_completion_has_no_chunk_before_its_first_text(world: World) -> N
 
 
 def test_an_empty_chat_completion_has_its_role_at_the_end(world: World) -> None:
-    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)))
     next(chunks)
     world.end(replace(DONE_JOB, answer=""))
     [role, last] = events(b"".join(chunks))
@@ -305,7 +306,7 @@ def test_an_empty_chat_completion_has_its_role_at_the_end(world: World) -> None:
 
 
 def test_a_failure_before_the_first_text_is_an_error_alone(world: World) -> None:
-    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)))
     next(chunks)
     world.end(
         replace(DONE_JOB, state=JobState.FAILED, answer=None, error_code="engine_crash", error_message="It died.")
@@ -315,14 +316,14 @@ def test_a_failure_before_the_first_text_is_an_error_alone(world: World) -> None
 
 
 def test_silence_is_filled_with_comments(world: World) -> None:
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     next(chunks)
     assert [next(chunks), next(chunks)] == [KEEP_ALIVE, KEEP_ALIVE]
     assert world.reads_of_job == 0, "an idle stream costs Postgres nothing"
 
 
 def test_a_job_that_had_ended_is_told_at_once(world: World) -> None:
-    told = b"".join(chunks_of(world.stream(DONE_JOB), named))
+    told = b"".join(chunks_of(world.stream(DONE_JOB)))
     assert kinds(told)[0] == "response.created"
     assert kinds(told)[-1] == "response.completed"
     assert world.reads_of_job == 0
@@ -332,12 +333,12 @@ def test_an_end_between_the_read_and_the_watch_is_not_missed(world: World) -> No
     # The stream has begun, so that the job may be over already, and no news of that will follow.
     world.say("Because of Rayleigh scattering.")
     world.job = DONE_JOB
-    told = b"".join(chunks_of(world.stream(), named))
+    told = b"".join(chunks_of(world.stream()))
     assert kinds(told)[-1] == "response.completed"
 
 
 def test_a_stream_ends_with_an_error_when_the_process_must_go(world: World) -> None:
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     next(chunks)
     world.close()
     [interrupted] = events(b"".join(chunks))
@@ -345,7 +346,7 @@ def test_a_stream_ends_with_an_error_when_the_process_must_go(world: World) -> N
 
 
 def test_what_redis_does_not_tell_comes_from_the_answer(world: World) -> None:
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     next(chunks)
     world.failures["read"] = BrokerUnavailable("gone")
     world.end()
@@ -353,7 +354,7 @@ def test_what_redis_does_not_tell_comes_from_the_answer(world: World) -> None:
 
 
 def test_an_end_that_postgres_cannot_show_yet_is_looked_for_again(world: World) -> None:
-    chunks = chunks_of(world.stream(), named)
+    chunks = chunks_of(world.stream())
     next(chunks)
     world.failures["find"] = StoreUnavailable("gone")
     world.end()
@@ -366,7 +367,7 @@ def test_an_end_that_postgres_cannot_show_yet_is_looked_for_again(world: World) 
 @pytest.mark.parametrize("make", [ResponseEvents, ChatChunks])
 def test_a_stream_whose_job_was_deleted_ends_with_an_error(world: World, make: Callable[[Job], Any]) -> None:
     stream = world.stream(teller=make(QUEUED))
-    chunks = chunks_of(stream, named if make is ResponseEvents else unnamed)
+    chunks = chunks_of(stream)
     next(chunks)
     world.failures["find"] = NotFound()
     world.end()
@@ -378,7 +379,7 @@ def test_a_stream_whose_job_was_deleted_ends_with_an_error(world: World, make: C
 
 
 def test_a_reader_may_leave_while_it_learns_that_its_job_was_deleted(world: World) -> None:
-    steps = world.stream().steps(named, lambda: None)
+    steps = world.stream().steps(lambda: None)
     next(steps)
     world.failures["find"] = NotFound()
     world.end()
@@ -388,14 +389,14 @@ def test_a_reader_may_leave_while_it_learns_that_its_job_was_deleted(world: Worl
 
 
 def test_chat_ends_with_done_and_a_restart_ends_it_before(world: World) -> None:
-    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)))
     next(chunks)
     world.end()
     assert next(chunks).endswith(b"data: [DONE]\n\n")
     assert list(chunks) == []
 
     world.entries.clear()
-    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)), unnamed)
+    chunks = chunks_of(world.stream(teller=ChatChunks(QUEUED)))
     next(chunks)
     world.say("Because")
     world.say("", "restart")
@@ -422,7 +423,7 @@ def test_a_job_goes_with_its_only_reader(
     world: World, job: Job, is_first: bool, is_watched: bool, is_closed: bool, is_cancelled: bool
 ) -> None:
     stream = world.stream(job, is_first=is_first)
-    chunks = cast(Any, chunks_of(stream, named))
+    chunks = cast(Any, chunks_of(stream))
     next(chunks)
     world.is_watched_by_others, world.is_closed = is_watched, is_closed
     # As the server does when a write fails.
@@ -443,7 +444,7 @@ def test_a_job_that_is_listened_to_at_another_process_stays(world: World, is_red
     if is_redis_down:
         world.failures["is_held"] = BrokerUnavailable("gone")
     else:
-        again = chunks_of(world.stream(is_first=False), named)
+        again = chunks_of(world.stream(is_first=False))
         next(again)
         assert world.held == [pytest.approx(0.03)]
         assert next(again) == KEEP_ALIVE
@@ -455,7 +456,7 @@ def test_a_job_that_is_listened_to_at_another_process_stays(world: World, is_red
 
 def test_the_first_reader_holds_nothing(world: World) -> None:
     for job, is_first in ((QUEUED, True), (BACKGROUND, False)):
-        chunks = chunks_of(world.stream(job, is_first=is_first), named)
+        chunks = chunks_of(world.stream(job, is_first=is_first))
         next(chunks)
         next(chunks)
     assert world.held == []
@@ -463,7 +464,7 @@ def test_the_first_reader_holds_nothing(world: World) -> None:
 
 def test_a_job_whose_reader_heard_the_end_is_not_cancelled(world: World) -> None:
     stream = world.stream(DONE_JOB)
-    list(chunks_of(stream, named))
+    list(chunks_of(stream))
     stream.close()
     assert world.cancelled == []
 
@@ -485,39 +486,18 @@ def test_the_slot_comes_back_whatever_becomes_of_the_cancel(
     assert world.places.released == 1
 
 
-def call() -> Call:
-    return Call("GET", "/v1/responses", "", {})
-
-
-def respond(world: World, job: Job, **more: Any) -> Reply:
-    return response_stream(world.deps, call(), job, world.slot, **more)
-
-
-def whole(reply: Reply) -> bytes:
+def whole(stream: JobStream) -> bytes:
     """The whole of a stream."""
-    assert not isinstance(reply.body, bytes)
-    return b"".join(step.data for step in reply.body(lambda: None))
+    return b"".join(step.data for step in stream.steps(lambda: None))
 
 
 def told_to(world: World, job: Job, **more: Any) -> list[dict[str, Any]]:
     """The events of a whole stream."""
-    return events(whole(respond(world, job, **more)))
-
-
-def test_a_response_is_a_stream_that_no_proxy_may_hold_back(world: World) -> None:
-    reply = respond(world, DONE_JOB, accepted=ACCEPTED)
-    assert reply.headers["Content-Type"].startswith("text/event-stream")
-    assert reply.headers["X-Accel-Buffering"] == "no"
-    assert world.slot.is_handed_over
-    assert kinds(whole(reply))[-1] == "response.completed"
-    for close in reply.on_close:
-        close()
-    assert world.places.released == 1
+    return events(whole(response_stream(world.deps, job, world.slot, **more)))
 
 
 def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(world: World) -> None:
-    [close] = respond(world, QUEUED, accepted=ACCEPTED).on_close
-    close()
+    response_stream(world.deps, QUEUED, world.slot, accepted=ACCEPTED).close()
     assert world.places.released == 1
     assert world.cancelled == [QUEUED.id]
 
@@ -525,7 +505,7 @@ def test_a_response_that_nobody_reads_gives_its_slot_back_and_cancels_its_job(wo
 @pytest.mark.parametrize("make", [response_stream, partial(chunk_stream, chunks=ChatChunks(QUEUED))])
 def test_a_job_that_was_not_made_as_a_stream_has_none(world: World, make: Any) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        make(world.deps, call(), replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)
+        make(world.deps, replace(QUEUED, stream=False), world.slot, accepted=ACCEPTED)
     assert (raised.value.code, raised.value.param) == ("stream_not_available", "stream")
     assert f"GET /v1/responses/resp_{QUEUED.id.hex}" in str(raised.value)
     assert not world.slot.is_handed_over
@@ -534,10 +514,10 @@ def test_a_job_that_was_not_made_as_a_stream_has_none(world: World, make: Any) -
 @pytest.mark.parametrize("after", [BEFORE_ENTRIES, BEFORE_ENTRIES + 1, BEFORE_ENTRIES + 40])
 def test_a_place_in_a_stream_that_is_gone_cannot_be_resumed(world: World, after: int) -> None:
     if after == BEFORE_ENTRIES:
-        assert respond(world, DONE_JOB, starting_after=after).status == 200
+        assert told_to(world, DONE_JOB, starting_after=after)
     else:
         with pytest.raises(InvalidRequest) as raised:
-            respond(world, DONE_JOB, starting_after=after)
+            response_stream(world.deps, DONE_JOB, world.slot, starting_after=after)
         assert raised.value.code == "stream_not_available"
         assert not world.slot.is_handed_over
 
@@ -545,7 +525,7 @@ def test_a_place_in_a_stream_that_is_gone_cannot_be_resumed(world: World, after:
 def test_a_stream_whose_beginning_redis_lost_is_resumed_only_where_it_goes_on(world: World) -> None:
     world.entries = [StreamEvent(1_000_001, "restart", ""), StreamEvent(1_000_007, "delta", "Because of ")]
     with pytest.raises(InvalidRequest) as raised:
-        respond(world, DONE_JOB, starting_after=9)
+        response_stream(world.deps, DONE_JOB, world.slot, starting_after=9)
     assert raised.value.code == "stream_not_available"
     rest = told_to(world, DONE_JOB, starting_after=1_000_005)
     assert rest[0]["sequence_number"] == 1_000_011
@@ -586,7 +566,7 @@ def test_a_stream_is_resumed_after_the_last_that_was_heard(world: World) -> None
 
 def test_a_reader_that_leaves_ends_its_stream_and_lets_go_of_the_job(world: World) -> None:
     stream = world.stream()
-    steps = stream.steps(named, lambda: None)
+    steps = stream.steps(lambda: None)
     next(steps)
     assert len(world.watchers) == 1
     with pytest.raises(StopIteration):
