@@ -4,9 +4,9 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,17 +14,20 @@ from uuid import UUID
 from headrace.domain.apps import App
 from headrace.domain.batches import LineOf
 from headrace.domain.fleet import Vacancy
-from headrace.domain.jobs import CacheUse, JobSpec
+from headrace.domain.jobs import CacheUse, Job, JobSpec
 from headrace.domain.limits import RatesLeft
 from headrace.domain.places import Ask
 from headrace.domain.prompts import CacheChoice, ExtraSampling, Message, Quality, ReasoningEffort
 from headrace.domain.prompts.compression import NO_CHOICE, CompressChoice
 from headrace.domain.prompts.tools import Tools
-from headrace.domain.queues import Lane, Overflow
+from headrace.domain.queues import Candidate, Lane, Overflow
 from headrace.domain.states import JobState
+from headrace.policies.routing import route_of
 
 #: Characters that a chat template adds around one message, as in ChatML.
 TEMPLATE_CHARS = 32
+#: Nothing, with the scale of the bills' columns.
+NO_USD = Decimal("0.000000000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ class Accepted:
         cache: what the cache had for it; None if it was not searched.
         confined_until: until when the app's jobs in this pool run one at a time; None if it is not confined.
         vacancy: no worker serves any queue that the job may go to; None if one does, or that is unknown.
+        fresh: makes the job as it was inserted; None for one that must be read, such as a replay.
     """
 
     job_id: UUID
@@ -197,6 +201,54 @@ class Accepted:
     cache: CacheUse | None = None
     confined_until: datetime | None = None
     vacancy: Vacancy | None = None
+    fresh: Callable[[], Job] | None = None
+
+
+def as_inserted(spec: JobSpec, candidate: Candidate, start_by: datetime) -> Job:
+    """The job of a spec that has a place in the candidate's queue, as `find.sql` would read it until it is claimed."""
+    return Job(
+        id=spec.id,
+        app_id=spec.app_id,
+        state=JobState.QUEUED,
+        lane=spec.lane,
+        pool=spec.pool,
+        queue=candidate.queue,
+        route=route_of(candidate.queue),
+        route_reason=candidate.reason,
+        overflow=spec.overflow,
+        model_requested=spec.model,
+        model_served=None,
+        metadata=spec.metadata,
+        end_user=spec.end_user,
+        background=spec.background,
+        stream=spec.stream,
+        prompt_tokens=spec.prompt_tokens,
+        max_tokens=spec.sampling.max_tokens,
+        output_tokens=None,
+        cached_tokens=None,
+        finish_reason=None,
+        usd=NO_USD,
+        error_code=None,
+        error_message=None,
+        enqueue_no=1,
+        attempt=0,
+        suspicion=0,
+        created_at=start_by - timedelta(seconds=spec.max_wait_s),
+        start_by=start_by,
+        finish_by=spec.deadline,
+        started_at=None,
+        ended_at=None,
+        cancel_requested_at=None,
+        retry_of=None,
+        answer=None,
+        engine=None,
+        price_version=None,
+        is_over=False,
+        reasoning_effort=spec.sampling.reasoning_effort,
+        cache="miss" if spec.is_cache_miss else None,
+        tools=spec.sampling.tools,
+        n=spec.sampling.n,
+    )
 
 
 def without_place(

@@ -12,7 +12,7 @@ from api.door.catalogue import Catalogue
 from api.door.choices import Chooser
 from api.door.compose import composed
 from api.door.confinement import ConfinedApps, Poison, check_room
-from api.door.drafts import NOT_SENT, Accepted, Bid, Draft, Sent, without_place
+from api.door.drafts import NOT_SENT, Accepted, Bid, Draft, Sent, as_inserted, without_place
 from api.door.intake import Intake
 from api.door.paid import SharedWallet, SpillSwitch
 from api.door.refusals import Refusals, or_unknown, start_within_s
@@ -139,6 +139,7 @@ class Submitter:
             cache="miss" if spec.is_cache_miss else None,
             # A job on its own queue may go to the paid API later, if that is a candidate.
             vacancy=self.refusals.vacancies.find(*(parts_of(each.queue)[0] for each in bid.candidates)),
+            fresh=partial(as_inserted, spec, place.candidate, place.start_by),
         )
 
     def _submit_as(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -113,6 +114,8 @@ def read(job_id: UUID) -> Job:
 def submitted(draft: Draft) -> tuple[Accepted, Job]:
     """Accept a draft; returns the job as it stands. Raises: WaitTimeout: the job goes on, but cannot be read back."""
     accepted = accept(draft)
+    if accepted.fresh is not None:
+        return accepted, accepted.fresh()
     try:
         return accepted, read(accepted.job_id)
     except StoreUnavailable as error:
@@ -149,7 +152,7 @@ def wait_for(draft: Draft, replying: Replying) -> Later:
     turn().kind = "wait"
     app_id, wait_s = caller().id, preferred_wait_s(parts().settings.wait_limit_s)
     with parts().waits.hold("wait", app_id) as slot:
-        accepted = accept(draft)
+        accepted = replace(accept(draft), fresh=None)
         slot.hand_over()
     job_id, is_keyed = accepted.job_id, idempotency_key(request.headers) is not None
 
