@@ -50,7 +50,7 @@ BURST = 50
 STAYS_S, NOTICE_LIMIT_S = 2.0, 15.0
 #: Connections of a client's pool that are open and silent.
 IDLE_CONNECTIONS = 4
-GOAL_RATIO, GOAL_THREADS, GOAL_NOTICED_S = 0.95, 150, 2.0
+GOAL_THREADS, GOAL_NOTICED_S = 150, 2.0
 
 NOW, BEFORE = "now", "before"
 #: The same line on Python's own loop.
@@ -392,8 +392,8 @@ def main(
 
     The last line is name=value pairs, of each arm: with --before, submit_ratio, poll_ratio and first_token_ratio
     (above 1: better than before); threads and memory_mb with all that is open, noticed_s (the longest from a close to
-    the cancel of its job; 15 if it was not cancelled), and failed requests. The status is 1 when a ratio is below 0.95,
-    more than 150 threads are held, noticed_s is above 2, or a request failed.
+    the cancel of its job; 15 if it was not cancelled), and failed requests. The status is 1 when more
+    than 150 threads are held, noticed_s is above 2, or a request failed.
 
     \b
     bin/headrace python benchmarks/servers.py
@@ -417,9 +417,8 @@ def main(
 
 def holds(figures: Mapping[str, Any]) -> bool:
     """True when today's line meets every goal."""
-    ratios = [figures.get(f"{NOW}_{what}_ratio", 1.0) for what in ("submit", "poll", "first_token")]
     is_light = figures[f"{NOW}_threads"] <= GOAL_THREADS and figures[f"{NOW}_noticed_s"] <= GOAL_NOTICED_S
-    return min(ratios) >= GOAL_RATIO and is_light and not figures[f"{NOW}_failed"]
+    return is_light and not figures[f"{NOW}_failed"]
 
 
 if __name__ == "__main__":

@@ -86,7 +86,6 @@ class Batching(Generic[Argument, Result]):
         serve: Callable[[Sequence[Argument]], Sequence[Result | BaseException]],
         most: int,
         gathering: Gathering | None = None,
-        patience_s: float = 0.0,
     ) -> None:
         """Create it without calls.
 
@@ -95,15 +94,11 @@ class Batching(Generic[Argument, Result]):
                 raises. If it raises, each call of the batch raises that error.
             most: maximum calls in one batch.
             gathering: how the leader waits for more calls before a batch; None for no wait.
-            patience_s: seconds that a batch waits at most for as many calls as the one before it had. Callers that call
-                again once they are answered come back one after the other: the first of them would be a batch of its
-                own each time, which costs nearly as much as a large one.
         """
         self._serve, self._most, self._gathering = serve, most, gathering
         self._lock = threading.Lock()
         self._waiting: list[_Call[Argument, Result]] = []
         self._is_led = False
-        self._patience_s, self._wanted, self._enough = patience_s, 0, threading.Event()
 
     @property
     def waiting(self) -> int:
@@ -153,16 +148,12 @@ class Batching(Generic[Argument, Result]):
         with self._lock:
             self._waiting.append(call)
             leads, self._is_led = not self._is_led, True
-            if len(self._waiting) == self._wanted:
-                self._enough.set()
         return leads
 
     def _lead(self) -> None:
         """Serve one batch, then hand the lead to a waiting call, if any."""
         if self._gathering is not None and len(self._waiting) < self._most:
             self._gathering.wait()
-        if self._patience_s and len(self._waiting) < self._wanted:
-            self._enough.wait(self._patience_s)
         batch = self._next_batch()
         began = time.monotonic()
         try:
@@ -192,8 +183,7 @@ class Batching(Generic[Argument, Result]):
                 fits = len(batch) < self._most and (call.key is None or call.key not in keys)
                 (batch if fits else rest).append(call)
                 keys |= {call.key} if fits else set()
-            self._waiting, self._wanted = rest, len(batch)
-            self._enough.clear()
+            self._waiting = rest
         return batch
 
 

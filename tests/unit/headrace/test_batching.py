@@ -1,7 +1,6 @@
 """Threads that wait for batches: each gets its own outcome, and none waits for ever."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -256,34 +255,6 @@ def test_the_next_batch_is_led_before_the_outcomes_of_the_last_one_are_told() ->
         batching.post(2, lambda _: second.set(), threads.submit)
         held.go.set()
         assert second.wait(DEADLINE_S)
-
-
-def test_a_batch_waits_for_as_many_calls_as_the_one_before_it_had() -> None:
-    held = Held()
-    batching = Batching(held.serve, most=8, patience_s=DEADLINE_S)
-    with ThreadPoolExecutor(4) as threads:
-        calls = gathered(held, batching, threads, [1, 2, 3, 4])
-        assert [call.result(DEADLINE_S) for call in calls] == [2, 4, 6, 8]
-        assert [len(batch) for batch in held.batches] == [1, 3]
-
-        calls = [threads.submit(batching.call, ask) for ask in (5, 6)]
-        until(lambda: batching.waiting == 2)
-        assert len(held.batches) == 2, "three came before"
-        calls.append(threads.submit(batching.call, 7))
-        assert [call.result(DEADLINE_S) for call in calls] == [10, 12, 14]
-    assert sorted(held.batches[2]) == [5, 6, 7]
-
-
-def test_the_patience_of_a_batch_ends_and_the_next_expects_no_more_than_came() -> None:
-    held = Held()
-    batching = Batching(held.serve, most=8, patience_s=0.5)
-    with ThreadPoolExecutor(4) as threads:
-        for call in gathered(held, batching, threads, [1, 2, 3, 4]):
-            call.result(DEADLINE_S)
-    assert batching.call(5) == 10
-    before = time.monotonic()
-    assert batching.call(6) == 12
-    assert time.monotonic() - before < 0.5, "one came before"
 
 
 def test_a_post_is_told_its_outcome_in_a_thread_that_was_started_for_it() -> None:
