@@ -9,7 +9,6 @@ round trip would cost a poll more than all else about it. So several processes a
 submits use nothing of it: `lua/reserve.lua` counts those.
 """
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from api.door.refusals import calls_limited
 from api.turns import Turn
 from headrace.batching import Batching, Gathering
 from headrace.domain.apps import App, Scope
-from headrace.domain.limits import MINUTE_S, RateLeft, RatesLeft
-from headrace.errors import AppLimited, PermissionDenied, Unauthenticated
+from headrace.domain.limits import MINUTE_S
+from headrace.errors import PermissionDenied, Unauthenticated
 from headrace.store import Store, keys
 
 T = TypeVar("T")
@@ -178,7 +178,6 @@ def _bearer(header: str | None) -> str:
     return key
 
 
-REASON = "calls_per_minute"
 #: Seconds in which a bucket fills: polls come in bursts, and a flood must not last a minute.
 HOLDS_S = 10.0
 #: Bytes of a body that cost about as much as a call: to parse and check, or to make tokens of. Each counts as one more.
@@ -219,7 +218,7 @@ class CallRates:
                 bucket.left -= 1
             left = bucket.left
         if not is_allowed:
-            raise _limited(limit, 1 - left)
+            raise calls_limited(limit, 1 - left, HOLDS_S)
 
     def check(self, app: App) -> None:
         """Check that the app owes no calls, before it submits. Raises: AppLimited."""
@@ -227,7 +226,7 @@ class CallRates:
         with self._lock:
             left = self._filled(app.id, limit).left
         if left < 0:
-            raise _limited(limit, -left)
+            raise calls_limited(limit, -left, HOLDS_S)
 
     def charge(self, app: App, calls: int) -> None:
         """Use calls whose number is known only at their end. The app may owe them."""
@@ -247,16 +246,6 @@ class CallRates:
         bucket.left = min(holds, bucket.left + (now - bucket.at) * limit / MINUTE_S)
         bucket.at = now
         return bucket
-
-
-def _limited(limit: int, missing: float) -> AppLimited:
-    retry_after_s = max(1, math.ceil(missing / limit * MINUTE_S))
-    return AppLimited(
-        f"This app may make {limit} calls a minute of this server, and has made them. Retry after {retry_after_s} s.",
-        reason=REASON,
-        retry_after_s=retry_after_s,
-        rates_left=RatesLeft(calls=RateLeft(limit, 0, HOLDS_S)),
-    )
 
 
 class Callers:

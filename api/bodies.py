@@ -4,18 +4,17 @@ Knows no HTTP.
 """
 
 import logging
-import math
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from api.door.refusals import bodies_full, requests_limited
 from api.slots import FairSemaphore
 from headrace.broker.rates import AppRates
 from headrace.domain.apps import App
-from headrace.domain.limits import RateLeft, RatesLeft
-from headrace.errors import AppLimited, BodiesFull, BrokerUnavailable
+from headrace.errors import BrokerUnavailable
 from headrace.store import Store
 from headrace.store.jobs.insertion import find_replay
 
@@ -28,7 +27,6 @@ SMALL_BYTES = 64 * 1024
 SMALL_LIMIT = 256
 #: The share of the bytes that one app may hold.
 APP_SHARE = 0.5
-RETRY_AFTER_S = 1
 #: Bytes per second that a client must send. An app is a server: even a slow uplink of 1 Mbit/s has twice as much. At
 #: this rate the largest body by default, 8 MiB, takes 128 s.
 MIN_RATE = 64 * 1024
@@ -56,7 +54,9 @@ class Bodies:
         """Count a small body while it is read. Raises: BodiesFull."""
         with self._lock:
             if self._small[app_id] >= SMALL_LIMIT:
-                raise _full(f"This app sends {SMALL_LIMIT} requests at once whose bodies have not come", "app_bodies")
+                raise bodies_full(
+                    f"This app sends {SMALL_LIMIT} requests at once whose bodies have not come", "app_bodies"
+                )
             self._small[app_id] += 1
         try:
             yield
@@ -76,9 +76,9 @@ class Bodies:
             own, all_held = self._held[app.id], self._held.total()
             # A body larger than a bound is admitted when it is the only one.
             if own and own + size > self._most * APP_SHARE:
-                raise _full(f"This app sends {_mib(own)} of request bodies at once", "app_bodies")
+                raise bodies_full(f"This app sends {_mib(own)} of request bodies at once", "app_bodies")
             if all_held and all_held + size > self._most:
-                raise _full(f"Apps send this server {_mib(all_held)} of request bodies at once", "bodies")
+                raise bodies_full(f"Apps send this server {_mib(all_held)} of request bodies at once", "bodies")
             self._held[app.id] += size
 
     def release(self, app_id: UUID, size: int) -> None:
@@ -98,13 +98,7 @@ class Bodies:
             log.warning("rate_not_looked_at", extra={"error": str(error)})
             return
         if free_in_ms and not self._is_replay(app, idempotency_key):
-            retry_after_s = max(1, math.ceil(free_in_ms / 1000))
-            raise AppLimited(
-                f"This app may make {limit} requests a minute, and has made them. Retry after {retry_after_s} s.",
-                reason="requests_per_minute",
-                retry_after_s=retry_after_s,
-                rates_left=RatesLeft(RateLeft(limit, 0)),
-            )
+            raise requests_limited(limit, free_in_ms)
 
     def _is_replay(self, app: App, idempotency_key: str | None) -> bool:
         if idempotency_key is None:
@@ -115,11 +109,3 @@ class Bodies:
 
 def _mib(size: int) -> str:
     return f"{size / 2**20:.0f} MiB"
-
-
-def _full(what: str, reason: str) -> BodiesFull:
-    return BodiesFull(
-        f"{what}, and may not send more. Retry after {RETRY_AFTER_S} s, with fewer requests at once.",
-        reason=reason,
-        retry_after_s=RETRY_AFTER_S,
-    )

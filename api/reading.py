@@ -16,6 +16,7 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 
+from api.door.refusals import slots_full
 from api.slots import Slot, Slots
 from api.turns import ClientGone, Step, Wake
 from headrace import hops
@@ -26,7 +27,7 @@ from headrace.broker.news import LISTENS_S, News, ToldPiece, Word, channel_of, w
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
-from headrace.errors import BrokerUnavailable, SlotsFull, StoreUnavailable, Unavailable
+from headrace.errors import BrokerUnavailable, StoreUnavailable, Unavailable
 from headrace.store import Store, jobs
 
 #: Pieces kept for a waiter that does not fetch them. If older ones are dropped, it reads its stream.
@@ -128,8 +129,7 @@ class Waits:
         """Hold a slot for an app's synchronous request, or for a stream, which takes it over. Raises: SlotsFull."""
         slot = self.take(kind, app_id)
         if slot is None:
-            message = "This server holds as many requests of this app open as it may now. Try again."
-            raise SlotsFull(message, reason=f"{kind}_slots", retry_after_s=1)
+            raise slots_full(kind)
         try:
             yield slot
         finally:

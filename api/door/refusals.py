@@ -1,4 +1,4 @@
-"""Refusals of jobs that find no place, from what admission control said to the counts in Postgres.
+"""Every 429 of the API but those of budgets and confinement, each Retry-After, and the counts of refused jobs.
 
 `Refusals` turns admission's `Refusal` into the error that the caller gets: why no queue has a place, and when to retry.
 It also reserves a place for a client that will retry. `RefusalCounts` adds up refused jobs for the autoscaler and the
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
+from typing import Literal
 from uuid import UUID
 
 from api.door.drafts import Bid
@@ -23,10 +24,19 @@ from headrace.config import Settings
 from headrace.domain.apps import App, AppLimits
 from headrace.domain.fleet import NO_WORKER_REASON, Vacancy
 from headrace.domain.jobs import JobSpec
-from headrace.domain.limits import MINUTE_S
+from headrace.domain.limits import MINUTE_S, RateLeft, RatesLeft
 from headrace.domain.places import ROOM_REASONS, Refusal, RefusalCount, RefusalKey
 from headrace.domain.queues import Candidate, parts_of, wanted_queue
-from headrace.errors import AppLimited, BrokerUnavailable, QueueFull, Refused, StoreUnavailable, Unavailable
+from headrace.errors import (
+    AppLimited,
+    BodiesFull,
+    BrokerUnavailable,
+    QueueFull,
+    Refused,
+    SlotsFull,
+    StoreUnavailable,
+    Unavailable,
+)
 from headrace.policies.routing import LatencyGoal
 from headrace.store import Store
 from headrace.store.fleet import observations
@@ -195,6 +205,58 @@ def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited
         what += " It is too large for that limit: shorten the prompt, or ask for fewer tokens."
     message = f"{what} {_advice(retry_after_s)}"
     return AppLimited(message, reason=refusal.reason, retry_after_s=retry_after_s, rates_left=refusal.rates_left)
+
+
+def delayed_full(queue: str, delayed: int, cap: int) -> QueueFull:
+    """The error for a job that starts later, of an app whose delayed jobs would fill the lane by themselves."""
+    message = f"{delayed} jobs of this app wait for a later start, and {cap} may: as many as the lane holds."
+    return QueueFull(message, queue=queue, reason="delayed", depth=delayed, cap=cap)
+
+
+def calls_limited(limit: int, missing: float, full_in_s: float) -> AppLimited:
+    """The error for an app that has used up its calls of this process.
+
+    Args: limit: calls a minute. missing: calls until the next one. full_in_s: seconds in which an empty bucket fills.
+    """
+    retry_after_s = max(1, math.ceil(missing / limit * MINUTE_S))
+    return AppLimited(
+        f"This app may make {limit} calls a minute of this server, and has made them. Retry after {retry_after_s} s.",
+        reason="calls_per_minute",
+        retry_after_s=retry_after_s,
+        rates_left=RatesLeft(calls=RateLeft(limit, 0, full_in_s)),
+    )
+
+
+def requests_limited(limit: int, free_in_ms: float) -> AppLimited:
+    """The error for an app that has used up its requests of a minute, before its body is read."""
+    retry_after_s = max(1, math.ceil(free_in_ms / 1000))
+    return AppLimited(
+        f"This app may make {limit} requests a minute, and has made them. Retry after {retry_after_s} s.",
+        reason="requests_per_minute",
+        retry_after_s=retry_after_s,
+        rates_left=RatesLeft(RateLeft(limit, 0)),
+    )
+
+
+def bodies_full(what: str, reason: str) -> BodiesFull:
+    """The error for a body for which this process has no memory now. Args: what: who sends how much at once."""
+    return BodiesFull(
+        f"{what}, and may not send more. Retry after 1 s, with fewer requests at once.", reason=reason, retry_after_s=1
+    )
+
+
+#: By kind: a call that this process holds no further one of.
+_SLOTS = {
+    "wait": "This server holds as many requests of this app open as it may now.",
+    "stream": "This server holds as many requests of this app open as it may now.",
+    "file": "This server takes and sends as many files of this app at once as it may now.",
+    "usage": "This server reads as much usage at once as it may for this app.",
+}
+
+
+def slots_full(kind: Literal["wait", "stream", "file", "usage"]) -> SlotsFull:
+    """The error for a call without a slot of its kind."""
+    return SlotsFull(f"{_SLOTS[kind]} Try again.", reason=f"{kind}_slots", retry_after_s=1)
 
 
 def _tokens_to_drain(refusal: Refusal, kv_tokens: int, candidate: Candidate) -> float:

@@ -15,7 +15,7 @@ from api.door.confinement import ConfinedApps, Poison, check_room
 from api.door.drafts import NOT_SENT, Accepted, Bid, Draft, Sent, as_inserted, without_place
 from api.door.intake import Intake
 from api.door.paid import SharedWallet, SpillSwitch
-from api.door.refusals import Refusals, or_unknown, start_within_s
+from api.door.refusals import Refusals, delayed_full, or_unknown, start_within_s
 from api.door.sharing import Caller, ExactCache
 from api.door.specify import specify
 from headrace.broker.ending import read
@@ -188,8 +188,7 @@ class Submitter:
         with self.store.autocommit() as db:
             delayed = count_delayed(db, app.id)
         if delayed >= cap:
-            message = f"{delayed} jobs of this app wait for a later start, and {cap} may: as many as the lane holds."
-            raise QueueFull(message, queue=queue, reason="delayed", depth=delayed, cap=cap)
+            raise delayed_full(queue, delayed, cap)
         left = self.cache.use_request(app)
         reason = f"starts at {spec.not_before:%Y-%m-%dT%H:%M:%SZ}"
         [outcome] = insert_batch(self.store, [(spec, Candidate(queue, cap, 0, None, reason))])

@@ -15,6 +15,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from api.calls import Stream, caller, parts, turn
 from api.deps import WebDeps
+from api.door.refusals import slots_full
 from api.routes.operations import READ_BODY, describes
 from api.routes.replies import reply_of
 from api.routes.requests import listed, query
@@ -30,7 +31,6 @@ from headrace.errors import (
     ConfigError,
     InvalidRequest,
     NotFound,
-    SlotsFull,
     StorageUnavailable,
     Unavailable,
 )
@@ -200,8 +200,7 @@ def storage_of(web: WebDeps) -> Storage:
 def slot_of(web: WebDeps, app: App) -> Slot:
     """A slot for an upload or a download. Raises: SlotsFull."""
     if (slot := web.file_slots.take(app.id)) is None:
-        message = "This server takes and sends as many files of this app at once as it may now. Try again."
-        raise SlotsFull(message, reason="file_slots", retry_after_s=1)
+        raise slots_full("file")
     return slot
 
 

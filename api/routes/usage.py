@@ -7,11 +7,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from flask import Blueprint, Response
 
 from api.calls import caller, parts
+from api.door.refusals import slots_full
 from api.routes.operations import describes
 from api.routes.requests import listed, query
 from api.schemas.reports import MOST_ROWS, UsageList, UsageQuery
 from headrace.domain.apps import UsageSplit
-from headrace.errors import InvalidRequest, SlotsFull
+from headrace.errors import InvalidRequest
 from headrace.store import clock
 from headrace.store.money.costs import Period, usage
 
@@ -38,8 +39,7 @@ def _slot() -> Iterator[None]:
     """Hold a slot: a read of months takes seconds of a connection that other apps need. Raises: SlotsFull."""
     slot = parts().usage_slots.take(caller().id)
     if slot is None:
-        message = "This server reads as much usage at once as it may for this app. Try again."
-        raise SlotsFull(message, reason="usage_slots", retry_after_s=1)
+        raise slots_full("usage")
     try:
         yield
     finally:
