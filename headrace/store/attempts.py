@@ -23,10 +23,10 @@ from headrace.domain.queues import Lane, Overflow, Route
 from headrace.domain.states import JobState, check_transition
 from headrace.errors import PayloadUnreadable
 from headrace.store import Store
-from headrace.store.jobs.transitions import announce, transition
 from headrace.store.money import budgets
 from headrace.store.money.budgets import PaidCall
 from headrace.store.sql import Statement, is_one_of
+from headrace.store.states import announce, transition
 from headrace.tables import attempts, jobs, ledger
 
 #: The fields that identify a claim.

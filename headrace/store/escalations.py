@@ -19,7 +19,7 @@ from headrace.domain.queues import Lane, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.errors import PayloadUnreadable
 from headrace.store.attempts import held_by, put_back, record, settle
-from headrace.store.jobs.transitions import IS_UNSTARTED, UNSTARTED, transition
+from headrace.store.states import IS_UNSTARTED, UNSTARTED, transition
 from headrace.tables import job_texts, jobs, ledger
 
 #: The most jobs that one sweep ends with the answers that they have.

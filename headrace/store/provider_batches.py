@@ -27,10 +27,10 @@ from headrace.domain.states import JobState
 from headrace.policies.pricing import BATCH_TIER
 from headrace.store import attempts, batches
 from headrace.store.batches import IS_SUBMITTED, is_job_of
-from headrace.store.jobs.transitions import transition
 from headrace.store.money import budgets
 from headrace.store.money.budgets import PaidCall
 from headrace.store.sql import is_one_of
+from headrace.store.states import transition
 from headrace.tables import attempts as attempts_table
 from headrace.tables import batch_lines, job_texts, jobs, ledger, provider_batches
 from headrace.tables import batches as batches_table

@@ -29,8 +29,8 @@ from headrace.store import Store
 from headrace.store.bad_rows import message_of
 from headrace.store.jobs import SPELLED_BILLED
 from headrace.store.jobs.insertion import IDEMPOTENCY_TTL, row_of
-from headrace.store.jobs.transitions import ANNOUNCED, IS_WAITING, announce, moving, transition
 from headrace.store.sql import Statement, few, is_one_of, rows_sent
+from headrace.store.states import ANNOUNCED, IS_WAITING, announce, moving, transition
 from headrace.tables import job_texts, jobs, ledger
 
 log = logging.getLogger(__name__)

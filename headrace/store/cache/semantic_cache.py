@@ -26,8 +26,8 @@ from headrace.policies.reuse.bound import MAX_TRIES, Try
 from headrace.store.bad_rows import BadRows
 from headrace.store.cache import exact_cache
 from headrace.store.cache.exact_cache import serves
-from headrace.store.jobs.transitions import moving
 from headrace.store.sql import few, is_one_of, rows_sent
+from headrace.store.states import moving
 from headrace.tables import apps, cache_entries, job_texts, jobs
 
 

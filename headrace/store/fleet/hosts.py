@@ -17,8 +17,8 @@ from headrace.domain.ids import new_id
 from headrace.policies.host_bills import priced_spans
 from headrace.store import clock
 from headrace.store.fleet import decisions
-from headrace.store.jobs.transitions import IS_RUNNING
 from headrace.store.sql import is_one_of
+from headrace.store.states import IS_RUNNING
 from headrace.tables import host_actors, hosts, jobs, ledger, workers
 
 #: How long the workers' rows count for when a host was last seen.

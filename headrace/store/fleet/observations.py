@@ -17,8 +17,8 @@ from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.policies.answers import AnswerLength
 from headrace.store import clock
-from headrace.store.jobs.transitions import IS_QUEUED, IS_RUNNING, IS_WAITING
 from headrace.store.sql import delete_chosen, is_one_of
+from headrace.store.states import IS_QUEUED, IS_RUNNING, IS_WAITING
 from headrace.tables import decisions, jobs, ledger, queue_samples, refusals, worker_samples
 
 #: The most old rows of one table that one transaction deletes.

@@ -16,8 +16,8 @@ from headrace.domain.fleet import NO_WORKER, Fleet, PoolGpus, Renewal, WorkerInf
 from headrace.domain.hosts import HostCounts, HostEnd
 from headrace.domain.states import JobState
 from headrace.policies.answers import ExpectedOutputs, from_fields, to_fields, together
-from headrace.store.jobs.transitions import IS_RUNNING
 from headrace.store.sql import Statement, delete_chosen
+from headrace.store.states import IS_RUNNING
 from headrace.tables import hosts, jobs, worker_samples, workers
 
 _IS_LIVE = hosts.c.ended_at.is_(None)

@@ -19,7 +19,8 @@ from headrace.errors import JobHeld, NotFound, PayloadUnreadable
 from headrace.policies.retries import CONFINED
 from headrace.store import Store
 from headrace.store.bad_rows import BadRows
-from headrace.store.jobs.transitions import (
+from headrace.store.sql import Statement, is_one_of
+from headrace.store.states import (
     FINISH_IS_LATE,
     IS_LEADER_ENDED,
     IS_OVER,
@@ -31,12 +32,11 @@ from headrace.store.jobs.transitions import (
     UNSTARTED,
     transition,
 )
-from headrace.store.sql import Statement, is_one_of
 from headrace.tables import jobs, workers
 
 #: The kinds of ledger entry that charge a job's owner.
 BILLED = ("compute", "api", "cache")
-#: Literals, as in `transitions`, so that a generic plan can use the ledger's partial index.
+#: Literals, as in `store.states`, so that a generic plan can use the ledger's partial index.
 SPELLED_BILLED = [sa.literal(kind, literal_execute=True) for kind in BILLED]
 
 

@@ -20,7 +20,7 @@ from headrace.domain.attempts import Claim
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import JobState
 from headrace.policies.retries import CONFINED, WITHIN_S, confinement
-from headrace.store.jobs.transitions import IS_RUNNING, IS_WAITING
+from headrace.store.states import IS_RUNNING, IS_WAITING
 from headrace.tables import apps, confinements, jobs, poison_prompts, poison_strikes, workers
 
 #: How long such a prompt is refused. Not for ever, since a new release may fix the engine.

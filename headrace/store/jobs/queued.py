@@ -21,8 +21,8 @@ from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
 from headrace.domain.states import JobState
 from headrace.store.jobs.confinements import IS_HELD
-from headrace.store.jobs.transitions import IS_QUEUED, IS_UNSTARTED, transition
 from headrace.store.sql import Statement, is_one_of
+from headrace.store.states import IS_QUEUED, IS_UNSTARTED, transition
 from headrace.tables import apps, job_texts, jobs
 
 #: The most jobs of each queue in one page.

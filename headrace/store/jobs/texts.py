@@ -17,8 +17,8 @@ from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
 from headrace.store import clock
 from headrace.store.jobs import find, not_found
-from headrace.store.jobs.transitions import UNSTARTED, transition
 from headrace.store.sql import is_one_of
+from headrace.store.states import UNSTARTED, transition
 from headrace.tables import batch_lines, batches, cache_entries, job_texts, jobs
 
 #: The most jobs whose old texts are erased in one transaction.

@@ -1,4 +1,4 @@
-r"""The hot statements: one file each, in SQL that psql takes. All else in the store is SQLAlchemy Core.
+r"""The hot statements: one file each, in SQL that psql takes, here and in `states`. All else is SQLAlchemy Core.
 
 psycopg runs them: SQLAlchemy would need longer to build some than Postgres to run them. The comment at the top of a
 file says who runs it, with what, and what it returns. To try one in psql, set its parameters, each as a literal's text:
@@ -30,6 +30,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from headrace.domain.ids import month_of
 from headrace.store import Store
 
+#: Those of `states` change the state of jobs.
+_FOLDERS = ("headrace.store.sql", "headrace.store.states")
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 _VARIABLE = re.compile(r"(?<!:):'(\w+)'")
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -81,7 +83,8 @@ def text_of(name: str, month: tuple[UUID, UUID] | None = None) -> str:
         month: the smallest ids of the jobs' month and of the next one. They become literals, as in psql: Postgres then
             plans, locks and opens the one partition between them, and not those of all months with all their indexes.
     """
-    sql = _COMMENT.sub("", files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")).replace("%", "%%")
+    file = next(path for folder in _FOLDERS if (path := files(folder).joinpath(f"{name}.sql")).is_file())
+    sql = _COMMENT.sub("", file.read_text(encoding="utf-8")).replace("%", "%%")
     if month is not None:
         first_id, last_id = month[0], UUID(int=month[1].int - 1)
         sql = sql.replace(":'first_id'", f"'{first_id}'").replace(":'last_id'", f"'{last_id}'")
@@ -118,6 +121,6 @@ def delete_chosen(chosen: Select[Any], table: sa.Table) -> sa.Delete:
 def few(table: TableValuedAlias) -> Select[Any]:
     """Select the rows of a table as few, by their ids: the planner estimates one row between two bounds.
 
-    So it looks up each job by its key: see `sql/claim.sql`.
+    So it looks up each job by its key: see `states/claim.sql`.
     """
     return sa.select(table).where(table.c.id.between(UUID(int=0), UUID(int=2**128 - 1)))

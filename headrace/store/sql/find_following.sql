@@ -8,7 +8,7 @@
 --     leader has ended, and the job can be settled.
 WITH given AS (
     SELECT * FROM json_to_recordset(:'given'::json) AS sent (app_id uuid, job_id uuid)
-    -- Always true: see claim.sql.
+    -- Always true: see ../states/claim.sql.
     WHERE job_id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 )
 SELECT

@@ -6,7 +6,7 @@
 -- Returns: the id of each job whose claim holds.
 WITH given AS (
     SELECT * FROM json_to_recordset(:'given'::json) AS sent (job_id uuid, worker_id uuid, attempt int, enqueue_no int)
-    -- Always true: see claim.sql.
+    -- Always true: see ../states/claim.sql.
     WHERE enqueue_no BETWEEN 0 AND 2147483647
 )
 SELECT jobs.id

@@ -13,7 +13,7 @@ WITH given AS (
         rule text, shadow text, n smallint, max_wait_s float8, batch_id uuid, custom_id text, messages jsonb,
         sampling jsonb, cache_key bytea, key text, request_hash bytea, source_id uuid, keep_s float8
     )
-    -- Always true: see claim.sql.
+    -- Always true: see ../states/claim.sql.
     WHERE id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 ), found AS (
     SELECT given.*, jobs.prompt_tokens, jobs.model_served, jobs.finish_reason, jobs.output_tokens, jobs.cached_tokens,

@@ -13,7 +13,7 @@ WITH asked AS (
         batch_id uuid, custom_id text,
         messages jsonb, sampling jsonb, key text, request_hash bytea, leader_id uuid
     )
-    -- Always true: see claim.sql.
+    -- Always true: see ../states/claim.sql.
     WHERE id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 ), given AS (
     SELECT asked.* FROM asked

@@ -11,7 +11,7 @@ WITH given AS (
         price_version text, api_usd numeric, estimated boolean, saved_usd numeric, reason text, escalated_by text,
         error_cause text
     )
-    -- Always true: see claim.sql.
+    -- Always true: see ../states/claim.sql.
     WHERE enqueue_no BETWEEN 0 AND 2147483647
 ), ended AS (
     UPDATE attempts

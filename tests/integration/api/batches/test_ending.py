@@ -15,8 +15,8 @@ from headrace.domain.ids import month_start, show_id
 from headrace.domain.states import JobState
 from headrace.errors import StorageUnavailable, StoreUnavailable
 from headrace.storage.folder import _FolderWriter as FolderWriter
-from headrace.store import Store, batches
-from headrace.store.jobs import texts, transitions
+from headrace.store import Store, batches, states
+from headrace.store.jobs import texts
 from headrace.tables import jobs as table
 from tests.integration.api.batches.conftest import MODEL, Desk, line, lines, look
 from tests.integration.months_of_jobs import id_at, make_past_months
@@ -44,7 +44,7 @@ def fail(store: Store) -> Callable[[UUID], None]:
     def end(job_id: UUID) -> None:
         with store.begin() as db:
             error = {"error_code": "engine_fault", "error_message": "The engine failed."}
-            assert transitions.transition(db, [JobState.QUEUED], JobState.FAILED, table.c.id == job_id, **error)
+            assert states.transition(db, [JobState.QUEUED], JobState.FAILED, table.c.id == job_id, **error)
 
     return end
 

@@ -12,9 +12,8 @@ from openai import OpenAI
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import new_id, parse_id
 from headrace.domain.states import JobState
-from headrace.store import Store
+from headrace.store import Store, states
 from headrace.store.fleet import workers
-from headrace.store.jobs import transitions
 from headrace.tables import jobs
 
 ANSWER = "Because of Rayleigh scattering."
@@ -126,7 +125,7 @@ def end_as(store: Store, state: JobState, **values: Any) -> None:
     while not rows:
         with store.begin() as db:
             db.execute(sa.select(jobs.c.id).with_for_update())
-            rows = transitions.transition(db, [JobState.QUEUED], state, **values)
+            rows = states.transition(db, [JobState.QUEUED], state, **values)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from headrace.store import Store, apps, attempts, jobs
 from headrace.store import deliveries as outbox
 from headrace.store.attempts import claim_of
 from headrace.store.fleet import workers
-from headrace.store.jobs.transitions import transition
+from headrace.store.states import transition
 from headrace.tables import attempts as attempts_table
 from headrace.tables import deliveries, ledger
 from tests import one_attempt

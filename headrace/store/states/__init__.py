@@ -1,6 +1,7 @@
-"""The states of jobs: conditions on rows of `jobs`, and the only place where a job changes its state.
+"""The states of jobs: conditions on rows of `jobs`, and all statements that change a job's state.
 
-A change is a compare-and-set that obeys the transition table.
+A change is a compare-and-set that obeys the transition table. Workers claim and end jobs by `claim.sql` and
+`finish.sql`, all else goes through `transition` and `moving`. A test finds a statement elsewhere.
 """
 
 from collections.abc import Sequence
