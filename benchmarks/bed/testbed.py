@@ -123,12 +123,15 @@ class Testbed(AbstractContextManager["Testbed"]):
             "HEADRACE_HOST": LOOPBACK,
         }
 
-    def start_web(self, number: int, *, is_kept: bool = True) -> list[str]:
+    def start_web(self, number: int, *, is_kept: bool = True, env: Mapping[str, str] | None = None) -> list[str]:
         """Start this number of further API processes; returns their addresses.
 
-        Args: is_kept: each keeps to one CPU, as `headrace up` has it, and as the peers do.
+        Args:
+            is_kept: each keeps to one CPU, as `headrace up` has it, and as the peers do.
+            env: their own, such as that of `patched`.
         """
-        return [self._serve(self._lines["web"], "/readyz", self._cpu(no) if is_kept else ())[0] for no in range(number)]
+        line = self._lines["web"]
+        return [self._serve(line, "/readyz", self._cpu(no) if is_kept else (), env=env)[0] for no in range(number)]
 
     def start_ops(self) -> str:
         """Start a process of the operators' pages; returns its address."""
@@ -151,10 +154,17 @@ class Testbed(AbstractContextManager["Testbed"]):
         url, child = self._serve(line, "/readyz", self._cpu(0), root)
         return url, child.pid
 
-    def _serve(self, line: str, path: str, cpus: tuple[int, ...] = (), root: Path = PROJECT_ROOT) -> tuple[str, Child]:
-        port = free_port()
-        env = {"PORT": str(port), "OPS_PORT": str(port), "PYTHONPATH": python_path(self._process_env)}
-        child = self._run(line, env, cpus, root)
+    def _serve(
+        self,
+        line: str,
+        path: str,
+        cpus: tuple[int, ...] = (),
+        root: Path = PROJECT_ROOT,
+        env: Mapping[str, str] | None = None,
+    ) -> tuple[str, Child]:
+        port, own = free_port(), {**self._process_env, **(env or {})}
+        ports = {"PORT": str(port), "OPS_PORT": str(port)}
+        child = self._run(line, {**(env or {}), **ports, "PYTHONPATH": python_path(own)}, cpus, root)
         child.wait_until(lambda: readiness.answers(port, path), START_TIMEOUT_S)
         url = f"http://{LOOPBACK}:{port}"
         self._pids[url] = child.pid
