@@ -1,4 +1,4 @@
-"""How fast a full queue drains where the engine costs nothing: jobs a second, beside tasks of three peers.
+"""Rate at which a full queue drains where the engine costs nothing: jobs a second, beside tasks of three peers.
 
 The claim: a worker claims jobs, stores each answer with its entry in the ledger, and tells the door, faster than a
 Celery task claims a row and ends it. Knows the system from outside: HTTP, SQL, Redis, /proc.
@@ -54,7 +54,7 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """Extent of a measurement."""
 
     jobs: int
     processes: int
@@ -223,7 +223,7 @@ def middle(measured: Sequence[Drained], where: str) -> float:
 
 
 def summary(found: dict[str, list[Drained]]) -> dict[str, Any]:
-    """What the last line says."""
+    """Figures of the last line."""
     ours = found["headrace"]
     figures = {"jobs_per_s": statistics.median(each.per_s for each in ours)}
     for peer in [name for name in found if name != "headrace"]:

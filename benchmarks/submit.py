@@ -1,7 +1,7 @@
-"""What a durable, capped submit costs: `POST /v1/jobs` beside what a team writes on Flask, SQLAlchemy and Celery.
+"""Cost of a durable, capped submit: `POST /v1/jobs` beside what a team writes on Flask, SQLAlchemy and Celery.
 
-The claims: Headrace accepts half as many jobs again per second as a Flask route that inserts a row, commits and calls
-`apply_async`, and a refusal takes little more processor time than in a Flask route that checks as much. All arms run on
+The claims: Headrace accepts 1.5 times as many jobs per second as a Flask view that inserts a row, commits and calls
+`apply_async`, and a refusal takes little more processor time than in a Flask view that checks as much. All arms run on
 the same broker, database and machine, in turn, each process kept to one CPU. Knows the system from outside: HTTP to
 submit, SQL and Redis to count.
 """
@@ -37,13 +37,13 @@ BODY_BYTES = 1000
 BROKER_MEMORY = "4gb"
 WARM_UP_S = 1.0
 GOAL_RATIO, GOAL_REFUSAL_US = 1.5, 150.0
-#: What lets the API's processes run without a mechanism.
+#: Switches shared batches off in an API process.
 OFF_FOLDER = Path(__file__).parent / "bed" / "sharing" / "off"
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What is measured: one request, again and again, to these servers, each answered with this status."""
+    """One request, sent again and again to these servers, and the status of its answers."""
 
     urls: Sequence[str]
     request: bytes
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What became of every 202, by the ids in the answers.
+    """Fate of every 202, by the ids in the answers.
 
     Attributes:
         lost: not in Postgres, or not in Redis.
@@ -94,7 +94,7 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """Extent of a measurement."""
 
     rounds: int
     seconds: float
@@ -126,7 +126,7 @@ class Bench:
             "durable": Arm(bare, request("POST", "/rows", key, body("normal")), 202),
             "bare": Arm(bare, request("POST", "/bare", key, body("normal")), 202),
             "refused": Arm(api, request("POST", "/v1/jobs", key, body(FULL_LANE)), 429),
-            "refuse_peer": Arm(bare, request("POST", "/capped", key, body(FULL_LANE)), 429),
+            "refuse_peer": Arm(bare, request("POST", "/refuse", key, body(FULL_LANE)), 429),
             "hello": Arm(bare, request("GET", "/hello", key), 200),
         }
         if "sharing" in off:
@@ -196,7 +196,7 @@ def measure(plan: Plan, off: Collection[str]) -> tuple[dict[str, list[Run]], Aud
 
 
 def over_us(above: Sequence[Run], below: Sequence[Run]) -> float:
-    """How much more processor time the servers took for each answer, in the median round."""
+    """Processor us of the servers for each answer, of one arm above another, in the median round."""
     return statistics.median(a.server_us - b.server_us for a, b in zip(above, below, strict=True))
 
 
@@ -206,7 +206,7 @@ def median(runs: Sequence[Run], name: str) -> float:
 
 
 def ratio(above: Sequence[Run], below: Sequence[Run]) -> float:
-    """How many times as many per second, in the median round."""
+    """Answers per second of one arm over those of another, in the median round."""
     return statistics.median(a.per_s / b.per_s for a, b in zip(above, below, strict=True))
 
 
@@ -228,7 +228,7 @@ def show(runs: Mapping[str, Sequence[Run]]) -> None:
 
 
 def summary(runs: Mapping[str, Sequence[Run]], audit: Audit, counts: Counts) -> dict[str, object]:
-    """What the last line says."""
+    """Figures of the last line."""
     durable = runs["durable"]
     figures: dict[str, object] = {
         "ratio_durable": ratio(runs["headrace"], durable),

@@ -1,8 +1,8 @@
 """Peers: what a team writes on Flask, SQLAlchemy and Celery. Run by benchmarks, and never part of the product.
 
 The durable ones are the peers that count. `POST /rows` inserts a row with the prompt, commits, and publishes the row's
-id. The task `bare.claim_and_end` claims the row and ends it, with a commit for each. `POST /capped` reads its body,
-checks the key, counts the prompt's tokens and asks Redis once before it does the same; a full list is a 429.
+id. The task `bare.claim_and_end` claims the row and ends it, with a commit for each. `POST /refuse` checks the key,
+reads its body, counts the prompt's tokens and asks Redis once; a full list is a 429.
 
 The bare ones have no record: `POST /bare` publishes an id, and the task `bare.noop` does nothing. A real one would have
 to carry the prompt in its message.
@@ -31,7 +31,7 @@ from headrace.domain.queues import Lane
 
 #: The list that this peer's messages go to; kombu names a list after its queue.
 QUEUE = "bare"
-#: The list whose length `POST /capped` asks for. Its cap is that of the lane `high`.
+#: The list whose length `POST /refuse` asks for. Its cap is that of the lane `high`.
 CAPPED_QUEUE = "bare.high"
 #: To Redis. A thread that finds none free waits for one.
 CONNECTIONS = 64
@@ -155,9 +155,9 @@ def durable() -> tuple[Response, int]:
     return jsonify(id=str(job_id)), 202
 
 
-@app.post("/capped")
-def capped() -> tuple[Response, int] | tuple[Response, int, dict[str, str]]:
-    """Check the key and the prompt's length, look at the list, and accept as `/rows` does or refuse."""
+@app.post("/refuse")
+def refuse() -> tuple[Response, int] | tuple[Response, int, dict[str, str]]:
+    """Check the key and the prompt's length, and refuse if the list is full; else accept as `/rows` does."""
     if _app_of(request.headers.get("Authorization", "").removeprefix("Bearer ")) is None:
         return jsonify(error={"message": "Unknown API key.", "code": "invalid_api_key"}), 401
     body = request.get_json()
