@@ -203,7 +203,8 @@ class Testbed(AbstractContextManager["Testbed"]):
         name = f"--hostname bare{self._number + 2}@%h --loglevel WARNING"
         line = f"celery --app peers.bare_app:celery worker --pool threads --concurrency {concurrency} {name}"
         plain = f"{line} --without-gossip --without-mingle --without-heartbeat"
-        return self._run(plain, {"PYTHONPATH": python_path(self._process_env)}, self._cpu(-1 - number))
+        env = {"PYTHONPATH": python_path(self._process_env), "BARE_CONNECTIONS": str(concurrency)}
+        return self._run(plain, env, self._cpu(-1 - number))
 
     def start_dramatiq_worker(self, concurrency: int, number: int = 0) -> Child:
         """Start a worker of `dramatiq_app` in threads of one process; it takes messages as soon as it can."""
