@@ -29,11 +29,8 @@ from tests.web import ApiClient, Web
 
 CHAT = {"messages": [{"role": "user", "content": "Why?"}]}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "background": ("/v1/responses", {"input": "Why?", "background": True}),
     "waiting": ("/v1/responses", {"input": "Why?"}),
-    "streaming": ("/v1/responses", {"input": "Why?", "stream": True}),
     "chat": ("/v1/chat/completions", CHAT),
-    "chat, streaming": ("/v1/chat/completions", CHAT | {"stream": True}),
 }
 
 
@@ -70,6 +67,18 @@ def test_a_job_that_was_accepted_is_named_and_not_ordered_again(
     assert (response.headers["x-job-id"], response.headers["x-should-retry"]) == (show_id(job_id), "false")
     assert show_id(job_id) in response.get_json()["error"]["message"]
     assert state == "queued"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_is_accepted_without_a_read(
+    client: ApiClient, job_cannot_be_read: Callable[[], None], stream: bool
+) -> None:
+    job_cannot_be_read()
+    response = client.post("/v1/responses", json={"input": "Why?", "background": True, "stream": stream})
+    assert response.status_code == 200
+    told = next(iter(response.response)) if stream else response.get_data()
+    assert b'"status":"queued"' in told
+    response.close()
 
 
 def test_a_poll_is_worth_another_try(client: ApiClient, job_cannot_be_read: Callable[[], None]) -> None:
