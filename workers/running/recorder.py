@@ -63,9 +63,10 @@ ALONE_CHARS = 262_144
 REWRITE_AFTER_S = 0.5
 #: Seconds before the write of an end whose row is locked is retried, alone.
 LOCKED_FOR_S = 5.0
-#: Seconds for which the write of an end is retried. Must be longer than `rescue` waits after an outage before it takes
-#: a job from a live worker. Otherwise a restart of Postgres would cost a second generation.
-REWRITE_FOR_S = 60.0
+#: Seconds for which the write of an end is retried: an answer that is dropped is made, and on the paid API paid, again.
+#: A session that locks `jobs` for longer is rare. Must be longer than `rescue` waits after an outage before it takes a
+#: job from a live worker.
+REWRITE_FOR_S = 600.0
 #: Two for claims and two for ends, see `Sharing`; one for the notices; and as many again, which none should need.
 THREADS = 10
 #: Seconds that `close` waits for a statement under way: longer than Postgres may take for one.
