@@ -89,7 +89,7 @@ class WebServer(Server):
 
 
 def create_app(settings: Settings, begin: Callable[[], object] = lambda: None) -> WebServer:
-    """The ASGI app. Connects to nothing before the first request. Raises: ConfigError."""
+    """Returns the ASGI app. Connects to nothing before the first request. Raises: ConfigError."""
     settings.check_pepper()
     settings.check_paid_pools()
     return WebServer(build(settings), begin)
@@ -124,7 +124,7 @@ class Gate:
         return turn
 
     async def _caller(self, threads: Threads, header: str | None, line: UUID | None) -> App:
-        """The app behind an Authorization header. Calls that come while Postgres is asked for theirs share its answer.
+        """Finds the app behind an Authorization header. Calls that come while Postgres is asked share its answer.
 
         Raises: Unauthenticated. StoreUnavailable.
         """
@@ -141,12 +141,12 @@ class WebApp(Flask):
     """The Flask app."""
 
     def make_default_options_response(self) -> Response:
-        """The reply to OPTIONS: the methods that answer."""
+        """Returns the reply to OPTIONS: the methods that answer."""
         return Response(status=204, headers={"Allow": ", ".join(_allowed_methods())})
 
 
 def make_flask_app(web: WebDeps) -> Flask:
-    """The app with every route."""
+    """Returns the app with every route."""
     app = WebApp(__name__, static_folder=None)
     app.extensions[EXTENSION] = web
     app.url_map.merge_slashes = False
@@ -168,14 +168,14 @@ def _begin() -> Response | None:
 
 
 def _error(error: Exception) -> Response:
-    """The reply to a call that failed."""
+    """Returns the reply to a call that failed."""
     if isinstance(error, Refused):
         parts().metrics.note_refusal(error.reason)
     return problem(error, turn().id)
 
 
 def _http_error(error: HTTPException) -> Response:
-    """The reply to what Flask refuses: an unknown path, a wrong method, a redirect, a bug."""
+    """Returns the reply to what Flask refuses: an unknown path, a wrong method, a redirect, a bug."""
     if isinstance(error, InternalServerError) and isinstance(error.original_exception, Exception):
         return _error(error.original_exception)
     status = error.code or http.HTTPStatus.INTERNAL_SERVER_ERROR
@@ -207,7 +207,7 @@ def _message(error: HTTPException) -> str:
 
 
 def _near(path: str) -> str | None:
-    """A path that is served, and that this one may stand for: with /v1 once, or spelled a little differently."""
+    """Finds a served path that this one may stand for: with /v1 once, or spelled a little differently."""
     adapter = current_app.url_map.bind("")
     for each in (path.removeprefix("/v1"), f"/v1{path}"):
         if each != path and each.startswith("/v1/") and adapter.allowed_methods(each):
@@ -217,12 +217,12 @@ def _near(path: str) -> str | None:
 
 
 def _allowed_methods() -> list[str]:
-    """The methods that this request's path answers, sorted, as the header `Allow` lists them."""
+    """Returns the methods that this request's path answers, sorted, as the header `Allow` lists them."""
     return sorted(current_app.url_map.bind("").allowed_methods(request.path))
 
 
 def _finish(response: Response) -> Response:
-    """The response with the headers that every one has; counts the call, and charges its app."""
+    """Adds the headers that every response has, counts the call, and charges its app."""
     if isinstance(response, Later):
         return response
     web, call = parts(), turn()
@@ -241,7 +241,7 @@ def _finish(response: Response) -> Response:
 
 
 def build(settings: Settings) -> WebDeps:
-    """Every part of the process, wired."""
+    """Builds and wires every part of the process."""
     store = Store(connections.postgres(settings))
     redis = redis_client(settings)
     message = ExecuteMessage(make_celery("headrace-api", settings))

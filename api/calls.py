@@ -17,19 +17,19 @@ EXTENSION = "headrace"
 
 
 def turn() -> Turn:
-    """The turn of the call that this thread serves."""
+    """Returns the turn of the call that this thread serves."""
     found: Turn = request.environ[TURN]
     return found
 
 
 def caller() -> App:
-    """The app whose key came with this call. For views that need a key."""
+    """Returns the app whose key came with this call. For views that need a key."""
     found: App = g.caller
     return found
 
 
 def parts() -> "WebDeps":
-    """The parts of the web process."""
+    """Returns the parts of the web process."""
     found: WebDeps = current_app.extensions[EXTENSION]
     return found
 

@@ -107,7 +107,7 @@ class Server:
                 await self._threads.run(partial(_close, turn), turn.line)
 
     async def _answer(self, exchange: "Exchange", turn: Turn) -> Response:
-        """The app's response to a call, or to what is wrong with its body."""
+        """Returns the app's response to a call, or to what is wrong with its body."""
         body = b""
         try:
             if turn.body == "whole" and turn.instead is None:
@@ -172,7 +172,7 @@ class Server:
 
 
 def _next(steps: Steps[Value], has_left: bool) -> Step | tuple[Value]:
-    """The next step; at the end its value, in a tuple."""
+    """Returns the next step; at the end its value, in a tuple."""
     try:
         return steps.throw(ClientGone()) if has_left else next(steps)
     except StopIteration as end:
@@ -206,7 +206,7 @@ class RequestHeaders:
         self._by_name = dict(pairs)
 
     def get(self, name: str, /) -> str | None:
-        """The value; None without this header."""
+        """Returns the value; None without this header."""
         key = name.lower().encode()
         if (value := self._by_name.get(key)) is None:
             return None
@@ -288,7 +288,7 @@ class BodyReader:
         self.grace_s = bodies.grace_s
 
     async def read(self, exchange: Exchange, turn: Turn) -> bytes:
-        """The whole body, unpacked. It counts as calls of its app, unless a job is made of it.
+        """Reads the whole body, and unpacks it. It counts as calls of its app, unless a job is made of it.
 
         Raises: BodyTooLarge. UnsupportedEncoding. InvalidRequest. AppLimited. BodiesFull. BodyTimeout.
         """
@@ -332,7 +332,7 @@ class BodyReader:
         return raw
 
     async def _received(self, exchange: Exchange, length: int | None) -> bytes:
-        """The body as it was sent; of one that is too long, as much as shows that. Raises: as `next`."""
+        """Returns the body as it was sent; of one that is too long, as much as shows that. Raises: as `next`."""
         pieces, received, is_whole = list[bytes](), 0, length == 0
         began = asyncio.get_running_loop().time()
         while not is_whole and received <= self._limit:
@@ -342,7 +342,7 @@ class BodyReader:
         return b"".join(pieces)
 
     async def next(self, exchange: Exchange, length: int | None, received: int, began: float) -> tuple[bytes, bool]:
-        """The next part of a body, and whether it is the last.
+        """Returns the next part of a body, and whether it is the last.
 
         Args: length: the body's length; None in chunks. began: when the first part was asked for, on the loop's clock.
         Raises: BodyTimeout: its client does not keep up. InvalidRequest: it breaks off.
@@ -392,7 +392,7 @@ class PartsReader(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """The next `PART_BYTES` or a little more; fewer at the end, then none.
+        """Returns the next `PART_BYTES` or a little more; fewer at the end, then none.
 
         Raises: UnsupportedEncoding. BodyTimeout: its client does not keep up. InvalidRequest: the body breaks off.
         """

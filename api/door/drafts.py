@@ -205,7 +205,7 @@ class Accepted:
 
 
 def as_inserted(spec: JobSpec, candidate: Candidate, start_by: datetime) -> Job:
-    """The job of a spec that has a place in the candidate's queue, as `find.sql` would read it until it is claimed."""
+    """Makes the job of a spec with a place in the candidate's queue, as `find.sql` reads it until it is claimed."""
     return Job(
         id=spec.id,
         app_id=spec.app_id,
@@ -254,7 +254,7 @@ def as_inserted(spec: JobSpec, candidate: Candidate, start_by: datetime) -> Job:
 def without_place(
     spec: JobSpec, state: JobState, queue: str, start_by: datetime, left: RatesLeft, cache: CacheUse | None = None
 ) -> Accepted:
-    """The accept of a job that takes no place in its queue: it has an answer, waits for another's, or starts later."""
+    """Makes the accept of a job without a place in its queue: it has an answer, follows a job, or starts later."""
     return Accepted(
         job_id=spec.id,
         state=state,

@@ -74,7 +74,7 @@ class Refusals:
     _told: dict[tuple[UUID, str], dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     def error(self, refusal: Refusal, bid: Bid) -> Refused:
-        """The error for a job that got no place."""
+        """Makes the error for a job that got no place."""
         spec, app = bid.spec, bid.app
         if refusal.reason in ("requests_per_minute", "tokens_per_minute"):
             return rate_limited(refusal, spec.kv_tokens, app.limits)
@@ -119,7 +119,7 @@ class Refusals:
             self._told.pop((bid.app.id, candidate.queue), None)
 
     def _vacancy(self, refusal: Refusal, bid: Bid) -> Vacancy | None:
-        """The vacancy behind a refusal for lack of room; None if a worker empties one of the queues."""
+        """Returns the vacancy behind a refusal for lack of room; None if a worker empties one of the queues."""
         if refusal.reason not in ROOM_REASONS:
             return None
         return self.vacancies.find(*(parts_of(candidate.queue)[0] for candidate in bid.candidates))
@@ -194,7 +194,7 @@ def _why(refusal: Refusal, spec: JobSpec, queue: str, wait_s: float | None, goal
 
 
 def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited:
-    """The error for an app that has used up its minute; without a Retry-After where the job can never fit the limit."""
+    """Makes the error for an app that has used up its minute; no Retry-After where the job can never fit the limit."""
     if refusal.reason == "requests_per_minute":
         what = f"This app may make {limits.requests_per_minute} requests a minute, and has made them."
     else:
@@ -208,13 +208,13 @@ def rate_limited(refusal: Refusal, tokens: int, limits: AppLimits) -> AppLimited
 
 
 def delayed_full(queue: str, delayed: int, cap: int) -> QueueFull:
-    """The error for a job that starts later, of an app whose delayed jobs would fill the lane by themselves."""
+    """Makes the error for a job that starts later, of an app whose delayed jobs would fill the lane by themselves."""
     message = f"{delayed} jobs of this app wait for a later start, and {cap} may: as many as the lane holds."
     return QueueFull(message, queue=queue, reason="delayed", depth=delayed, cap=cap)
 
 
 def calls_limited(limit: int, missing: float, full_in_s: float) -> AppLimited:
-    """The error for an app that has used up its calls of this process.
+    """Makes the error for an app that has used up its calls of this process.
 
     Args: limit: calls a minute. missing: calls until the next one. full_in_s: seconds in which an empty bucket fills.
     """
@@ -228,7 +228,7 @@ def calls_limited(limit: int, missing: float, full_in_s: float) -> AppLimited:
 
 
 def requests_limited(limit: int, free_in_ms: float) -> AppLimited:
-    """The error for an app that has used up its requests of a minute, before its body is read."""
+    """Makes the error for an app that has used up its requests of a minute, before its body is read."""
     retry_after_s = max(1, math.ceil(free_in_ms / 1000))
     return AppLimited(
         f"This app may make {limit} requests a minute, and has made them. Retry after {retry_after_s} s.",
@@ -239,7 +239,7 @@ def requests_limited(limit: int, free_in_ms: float) -> AppLimited:
 
 
 def bodies_full(what: str, reason: str) -> BodiesFull:
-    """The error for a body for which this process has no memory now. Args: what: who sends how much at once."""
+    """Makes the error for a body for which this process has no memory now. Args: what: who sends how much at once."""
     return BodiesFull(
         f"{what}, and may not send more. Retry after 1 s, with fewer requests at once.", reason=reason, retry_after_s=1
     )
@@ -255,12 +255,12 @@ _SLOTS = {
 
 
 def slots_full(kind: Literal["wait", "stream", "file", "usage"]) -> SlotsFull:
-    """The error for a call without a slot of its kind."""
+    """Makes the error for a call without a slot of its kind."""
     return SlotsFull(f"{_SLOTS[kind]} Try again.", reason=f"{kind}_slots", retry_after_s=1)
 
 
 def _tokens_to_drain(refusal: Refusal, kv_tokens: int, candidate: Candidate) -> float:
-    """The tokens that must leave the queue before it likely has a place for a job of `kv_tokens`."""
+    """Returns the tokens that must leave the queue before it likely has a place for a job of `kv_tokens`."""
     mean_tokens = refusal.backlog_tokens / refusal.depth if refusal.depth else kv_tokens
     match refusal.reason:
         case "tokens":
@@ -285,7 +285,7 @@ def start_within_s(spec: JobSpec, goal: LatencyGoal | None = None) -> float:
 
 
 def or_unknown(ask: Callable[[], float | None]) -> float | None:
-    """A forecast; None where a server is down, since no request may fail for a forecast."""
+    """Returns a forecast; None where a server is down, since no request may fail for a forecast."""
     try:
         return ask()
     except Unavailable:

@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 
 def results(web: WebDeps, batch: Batch, after: int = 0) -> Iterator[list[Result]]:
-    """The results of the lines that have ended, by pages. Args: after: the number of a line.
+    """Returns the results of the lines that have ended, by pages. Args: after: the number of a line.
 
     Raises: StoreUnavailable.
     """
@@ -50,7 +50,7 @@ def results(web: WebDeps, batch: Batch, after: int = 0) -> Iterator[list[Result]
 
 
 def _jobs_of(web: WebDeps, batch: Batch, lines: Sequence[Line]) -> dict[int, Job | PayloadUnreadable]:
-    """The jobs that exist, by the numbers of their lines, or why one cannot be read."""
+    """Returns the jobs that exist, by the numbers of their lines, or why one cannot be read."""
     keys = {line.number: (batch.app_id, line.job_id) for line in lines if line.job_id is not None}
     try:
         found: Mapping[tuple[UUID, UUID], Job] = find_all(
@@ -84,7 +84,7 @@ def _result(batch: Batch, line: Line, job: Job | PayloadUnreadable | None) -> Re
 
 
 def _response(line: Line, status: int, body: bytes, job_id: UUID | None = None) -> Result:
-    """The body is put in as it is: to read it and to write it anew takes twice as long."""
+    """Puts the body in as it is: to read it and to write it anew takes twice as long."""
     head = {"id": _id(line), "custom_id": line.custom_id}
     begun = {"status_code": status, "request_id": show_id(job_id, "req_") if job_id else _id(line)}
     text = b'%s,"response":%s,"body":%s},"error":null}\n' % (_open(head), _open(begun), body)
@@ -102,5 +102,5 @@ def _id(line: Line) -> str:
 
 
 def _open(values: Mapping[str, object]) -> bytes:
-    """A JSON object without its last brace."""
+    """Returns a JSON object without its last brace."""
     return json.dumps(values, separators=(",", ":")).removesuffix("}").encode()

@@ -111,7 +111,7 @@ def _once(make: Callable[[Connection], Batch]) -> Response:
 @ROUTES.get("/v1/batches")
 @describes("OpenAI", "List your batches", BatchList, query=BatchesQuery, refusals=(400,))
 def list_batches() -> Response:
-    """A page of the caller's batches, newest first."""
+    """Returns a page of the caller's batches, newest first."""
     asked = query(BatchesQuery)
     try:
         after = parse_batch_id(asked.after) if asked.after else None
@@ -125,14 +125,14 @@ def list_batches() -> Response:
 @ROUTES.get("/v1/batches/<batch_id>")
 @describes("OpenAI", "Read a batch", BatchBody, refusals=(404,))
 def retrieve(batch_id: str) -> Response:
-    """The batch as it stands."""
+    """Returns the batch as it stands."""
     return reply_of(BatchBody.of(_find(batch_id)))
 
 
 @ROUTES.post("/v1/batches/<batch_id>/cancel")
 @describes("OpenAI", "Cancel a batch", BatchBody, refusals=(404,))
 def cancel(batch_id: str) -> Response:
-    """The batch as it stands after the request; safe to repeat. What has ended stays, and is in the files."""
+    """Returns the batch as it stands after the request; safe to repeat. What has ended stays, and is in the files."""
     found = parse_batch_id(batch_id)
     with parts().store.begin() as db:
         return reply_of(BatchBody.of(batches.cancel(db, caller().id, found)))
@@ -150,7 +150,7 @@ def cancel(batch_id: str) -> Response:
     refusals=(*SUBMIT, 403),
 )
 def retry(batch_id: str) -> Response:
-    """A new batch of the lines that have no answer."""
+    """Returns a new batch of the lines that have no answer."""
     asked = checked_body(RetryRequest) if request.get_data() else RetryRequest.model_validate({})
     found, web, app = parse_batch_id(batch_id), parts(), caller()
     return _once(lambda db: _retry(db, web, app, found, asked.completion_window))
@@ -175,7 +175,7 @@ def _retry(db: Connection, web: WebDeps, app: App, batch_id: UUID, window: str |
 @ROUTES.get("/v1/batches/<batch_id>/results")
 @describes("Headrace", "Read the results so far", BatchBody, query=ResultsQuery, refusals=(400, 404), media=JSONL)
 def results_so_far(batch_id: str) -> Response:
-    """The results of all lines that have ended so far, with and without answers, in the order of the file."""
+    """Returns the results of all lines that have ended so far, with and without answers, in the order of the file."""
     asked = query(ResultsQuery)
     batch = _find(batch_id)
     if not batch.has_lines and batch.state is not BatchState.FAILED:

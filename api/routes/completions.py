@@ -45,7 +45,7 @@ ROUTES = Blueprint("completions", __name__)
     prefers_wait=True,
 )
 def complete_chat() -> Response:
-    """200 and the answer, once the job has succeeded; or a stream of its chunks."""
+    """Replies with 200 and the answer, once the job has succeeded; or a stream of its chunks."""
     asked = checked_body(ChatRequest)
     if not asked.stream:
         return wait_for(asked.to_draft(), _replying(CHAT.body_of(lambda: asked)))
@@ -68,7 +68,7 @@ def complete_chat() -> Response:
     prefers_wait=True,
 )
 def complete() -> Response:
-    """200 and the continuation, once the job has succeeded; or a stream of its chunks."""
+    """Replies with 200 and the continuation, once the job has succeeded; or a stream of its chunks."""
     asked = checked_body(CompletionRequest)
     if not asked.stream:
         return wait_for(asked.to_draft(), _replying(COMPLETION.body_of(lambda: asked)))
@@ -91,7 +91,7 @@ def complete() -> Response:
     prefers_wait=True,
 )
 def embed() -> Response:
-    """200 and the vectors, once the job has succeeded."""
+    """Replies with 200 and the vectors, once the job has succeeded."""
     asked = checked_body(EmbeddingRequest)
     return wait_for(asked.to_draft(), _replying(EMBEDDINGS.body_of(lambda: asked)))
 

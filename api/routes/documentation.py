@@ -82,21 +82,21 @@ def index() -> Response:
 @ROUTES.get("/openapi.json")
 @describes(is_open=True)
 def openapi() -> Response:
-    """The API as an OpenAPI document."""
+    """Returns the API as an OpenAPI document."""
     return _sent(_document(), JSON)
 
 
 @ROUTES.get("/docs/")
 @describes(is_open=True)
 def page() -> Response:
-    """The page."""
+    """Returns the page."""
     return _sent(_Content.of(PAGE.encode()), _HTML)
 
 
 @ROUTES.get("/docs/<name>")
 @describes(is_open=True)
 def file(name: str) -> Response:
-    """A file that the page loads."""
+    """Returns a file that the page loads."""
     if name == START_NAME:
         return _sent(_Content.of(START.encode()), "text/javascript; charset=utf-8")
     if name not in STATIC:
@@ -106,7 +106,7 @@ def file(name: str) -> Response:
 
 @ROUTES.after_request
 def _guarded(response: Response) -> Response:
-    """The response with the rules that a browser keeps for the page and its files."""
+    """Adds the rules that a browser keeps for the page and its files."""
     if request.path.startswith("/docs"):
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -137,7 +137,7 @@ def _static(name: str) -> _Content:
 
 
 def _sent(found: _Content, mimetype: str) -> Response:
-    """The content; 304 in its place to a browser that has it already."""
+    """Returns the content; 304 in its place to a browser that has it already."""
     response = Response(found.content, content_type=mimetype, headers={"ETag": found.etag})
     response.make_conditional(request)
     return response

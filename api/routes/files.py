@@ -198,21 +198,21 @@ def storage_of(web: WebDeps) -> Storage:
 
 
 def slot_of(web: WebDeps, app: App) -> Slot:
-    """A slot for an upload or a download. Raises: SlotsFull."""
+    """Returns a slot for an upload or a download. Raises: SlotsFull."""
     if (slot := web.file_slots.take(app.id)) is None:
         raise slots_full("file")
     return slot
 
 
 def _find(public_id: str) -> StoredFile:
-    """The caller's file. Raises: NotFound. StoreUnavailable."""
+    """Returns the caller's file. Raises: NotFound. StoreUnavailable."""
     file_id = parse_file_id(public_id)
     with parts().store.begin() as db:
         return files.find(db, caller().id, file_id)
 
 
 def parse_file_id(text: str) -> UUID:
-    """The UUID in a file's id. Raises: NotFound."""
+    """Returns the UUID in a file's id. Raises: NotFound."""
     if (found := _ID.fullmatch(text)) is None:
         raise NotFound(f"No file with id '{text[:80]}'.")
     return UUID(hex=found[1])
@@ -239,7 +239,7 @@ def upload() -> Response:
 @ROUTES.get("/v1/files")
 @describes("OpenAI", "List your files", FileList, query=FilesQuery, refusals=(400,))
 def list_files() -> Response:
-    """A page of the caller's files."""
+    """Returns a page of the caller's files."""
     asked = query(FilesQuery)
     try:
         after = parse_file_id(asked.after) if asked.after else None
@@ -260,14 +260,14 @@ def list_files() -> Response:
 @ROUTES.get("/v1/files/<file_id>")
 @describes("OpenAI", "Read a file's facts", FileBody, refusals=(404,))
 def retrieve(file_id: str) -> Response:
-    """The file, without its content."""
+    """Returns the file, without its content."""
     return reply_of(FileBody.of(_find(file_id)))
 
 
 @ROUTES.get("/v1/files/<file_id>/content")
 @describes("OpenAI", "Read a file's content", FileBody, refusals=(404,), media="application/octet-stream")
 def content(file_id: str) -> Response:
-    """The file's bytes. Raises: StorageUnavailable, also where the storage lost a file that is not deleted."""
+    """Returns the file's bytes. Raises: StorageUnavailable, also where the storage lost a file that is not deleted."""
     file = _find(file_id)
     storage, slot = storage_of(parts()), slot_of(parts(), caller())
     with ExitStack() as exits:

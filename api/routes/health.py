@@ -20,21 +20,21 @@ ROUTES = Blueprint("health", __name__)
 @ROUTES.get("/healthz")
 @describes("health", "Is the process alive?", Health, is_open=True, is_instant=True)
 def healthz() -> Response:
-    """The process answers."""
+    """Says that the process answers."""
     return reply_of(Health())
 
 
 @ROUTES.get("/health")
 @describes("health", "Is the process alive? By vLLM's path", Health, is_open=True, is_instant=True)
 def health() -> Response:
-    """The process answers."""
+    """Says that the process answers."""
     return reply_of(Health())
 
 
 @ROUTES.get("/ping")
 @describes("health", "Is the process alive? By SageMaker's path", Health, is_open=True, is_instant=True)
 def ping() -> Response:
-    """The process answers."""
+    """Says that the process answers."""
     return reply_of(Health())
 
 
@@ -44,7 +44,7 @@ ROUTES.post("/ping", endpoint="post_ping")(ping)
 @ROUTES.get("/version")
 @describes("health", "Which release answers?", Version, is_open=True)
 def version() -> Response:
-    """The release that answers."""
+    """Returns the release that answers."""
     return reply_of(_version())
 
 
@@ -57,7 +57,7 @@ def _version() -> Version:
 @ROUTES.get("/readyz")
 @describes("health", "Can it serve?", Readiness, is_open=True)
 def readiness() -> Response:
-    """200 when every part answers, else 503."""
+    """Replies with 200 when every part answers, else 503."""
     failures, warnings = map(dict, parts().readiness.report())
     if failures:
         return reply_of(Readiness(status="unavailable", failures=failures), 503)

@@ -48,14 +48,14 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "jobs", "Submit a prompt", AcceptedBody, 202, body=JobRequest, makes="job", examples=EXAMPLES, refusals=SUBMIT
 )
 def submit() -> Response:
-    """202, and the job's place in its queue."""
+    """Replies with 202, and the job's place in its queue."""
     return accepted_reply(accept(checked_body(JobRequest).to_draft()))
 
 
 @ROUTES.get("/v1/jobs")
 @describes("jobs", "List your jobs, newest first", JobList, query=JobsQuery, refusals=(400,))
 def list_newest() -> Response:
-    """A page of the caller's jobs."""
+    """Returns a page of the caller's jobs."""
     asked = query(JobsQuery)
     try:
         after = parse_id(asked.after) if asked.after else None
@@ -69,7 +69,7 @@ def list_newest() -> Response:
 @ROUTES.get("/v1/jobs/<public_id>")
 @describes("jobs", "Read a job, or wait for its end", JobBody, query=WaitQuery, refusals=(400, 404))
 def retrieve(public_id: str) -> Response:
-    """The job, by any spelling of its id; with `?wait=` once it has ended."""
+    """Returns the job, by any spelling of its id; with `?wait=` once it has ended."""
     return when_ended(parse_id(public_id), query(WaitQuery).wait, job_reply)
 
 
@@ -87,22 +87,22 @@ def delete(public_id: str) -> Response:
 @ROUTES.post("/v1/jobs/<public_id>/cancel")
 @describes("jobs", "Cancel a job", JobBody, refusals=(404,))
 def cancel(public_id: str) -> Response:
-    """The job as it stands after the request; safe to repeat."""
+    """Returns the job as it stands after the request; safe to repeat."""
     return cancelled(parse_id(public_id), job_reply)
 
 
 def accepted_reply(accepted: Accepted) -> Response:
-    """The reply to an accepted job."""
+    """Returns the reply to an accepted job."""
     return with_job_headers(reply_of(AcceptedBody.of(accepted), 202), accepted)
 
 
 def job_reply(job: Job) -> Response:
-    """The job as it stands."""
+    """Returns the job as it stands."""
     return with_job_headers(reply_of(JobBody.of(job)), job=job)
 
 
 def when_ended(job_id: UUID, wait_s: float, job_reply: JobReply) -> Response:
-    """The caller's job, once it has ended, or as it stands when the wait is over.
+    """Returns the caller's job, once it has ended, or as it stands when the wait is over.
 
     Raises: InvalidRequest: the wait is too long. NotFound. StoreUnavailable.
     """
@@ -123,7 +123,7 @@ def cancelled(job_id: UUID, job_reply: JobReply) -> Response:
 
 
 def _once_ended(job_id: UUID, wait_s: float, job_reply: JobReply) -> Response | Later:
-    """A wait for the job's end. Without a free slot for the app, the job as it stands: the client polls again."""
+    """Waits for the job's end. Without a free slot for the app, it replies with the job as it stands."""
     holds = wait_s > 0 and request.method != "HEAD"
     slot = parts().waits.take("wait", caller().id) if holds else None
     if slot is None:

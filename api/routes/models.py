@@ -20,7 +20,7 @@ MODELS = Blueprint("models", __name__)
 @QUEUES.get("/v1/queues")
 @describes("queues", "See how full the queues are", QueueList)
 def list_queues() -> Response:
-    """Every queue as it stands. Raises: BrokerUnavailable. StoreUnavailable."""
+    """Lists every queue as it stands. Raises: BrokerUnavailable. StoreUnavailable."""
     web = parts()
     pools = [*web.settings.own_pools, *([OVERFLOW] if web.settings.openai_api_key else [])]
     places = {queue_name(pool, lane): (pool, lane) for pool in pools for lane in Lane}
@@ -56,7 +56,7 @@ def _queue(web: WebDeps, queue: str, pool: str, lane: Lane, load: Load) -> Queue
 @MODELS.get("/v1/models")
 @describes("OpenAI", "List the models", ModelList)
 def list_models() -> Response:
-    """Every model."""
+    """Lists every model."""
     return reply_of(ModelList(data=[ModelBody(id=name) for name in _model_names(parts())]))
 
 
@@ -64,7 +64,7 @@ def list_models() -> Response:
 @MODELS.get("/v1/models/<path:name>")
 @describes("OpenAI", "Read a model", ModelBody, refusals=(404,))
 def read_model(name: str) -> Response:
-    """One model."""
+    """Reads one model."""
     # A path of any characters takes the slash at its end for one of them.
     named = name.rstrip("/")
     if named not in _model_names(parts()) and not parts().catalogue.has(named):

@@ -151,7 +151,7 @@ OF_A_SUBMIT = (*OF_A_JOB, "x-headrace-confined-until", REPLAYED, "x-ratelimit-li
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The whole document, OpenAPI 3.1."""
+    """Returns the whole document, OpenAPI 3.1."""
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
         paths.setdefault(path_of(each), {})[each.method] = _operation(each)
@@ -224,7 +224,7 @@ def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def path_of(each: Operation) -> str:
-    """The path as the document spells it: whatever a parameter is called, it is an id."""
+    """Spells the path as the document does: whatever a parameter is called, it is an id."""
     return re.sub(r"\{\w+\}", "{id}", each.path)
 
 
@@ -311,7 +311,7 @@ def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
 
 
 def _without_null(kind: dict[str, Any]) -> dict[str, Any]:
-    """The schema without null: a query string leaves a parameter out instead."""
+    """Returns the schema without null: a query string leaves a parameter out instead."""
     kinds = [each for each in kind.pop("anyOf", []) if each != {"type": "null"}]
     if kind.get("default", ...) is None:
         del kind["default"]

@@ -79,13 +79,13 @@ def describes(*given: Any, **more: Any) -> Callable[[View], View]:
 
 
 def operation_of(app: Flask, endpoint: str) -> Operation:
-    """The operation of an endpoint."""
+    """Returns the operation of an endpoint."""
     found: Operation = vars(app.view_functions[endpoint])["operation"]
     return found
 
 
 def described(app: Flask) -> list[Operation]:
-    """The operations that the reference describes, in the order in which their views were registered."""
+    """Returns the operations that the reference describes, in the order in which their views were registered."""
     found = []
     for rule in app.url_map.iter_rules():
         operation = operation_of(app, rule.endpoint)

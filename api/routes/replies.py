@@ -51,7 +51,7 @@ EXPOSED = (
 
 
 def reply_of(body: BaseModel, status: int = 200) -> Response:
-    """A model as JSON, with a newline at its end."""
+    """Returns a model as JSON, with a newline at its end."""
     # Straight from the model: through a dict it takes twice as long.
     fragments = Fragments()
     text = fragments.filled(body.model_dump_json(context=fragments))
@@ -59,7 +59,7 @@ def reply_of(body: BaseModel, status: int = 200) -> Response:
 
 
 def with_job_headers(reply: Response, accepted: Accepted | None = None, job: Job | None = None) -> Response:
-    """The reply with the headers that an accept adds in every format, and what the job says now, if it was read."""
+    """Adds the headers of an accept in every format, and those of the job as it stands, if it was read."""
     headers, cache = reply.headers, None
     if accepted is not None:
         cache = accepted.cache
@@ -82,7 +82,7 @@ def with_job_headers(reply: Response, accepted: Accepted | None = None, job: Job
 
 
 def problem(error: Exception, request_id: str) -> Response:
-    """The reply to a call that failed. Args: request_id: for the log."""
+    """Returns the reply to a call that failed. Args: request_id: for the log."""
     if not isinstance(error, HeadraceError):
         return _bug(error, request_id)
     shape = shape_of(error)
@@ -113,13 +113,13 @@ def problem_reply(
     param: str | None = None,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
-    """An error as OpenAI spells it. Args: more: further fields."""
+    """Returns an error as OpenAI spells it. Args: more: further fields."""
     body = {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
     return Response(to_json(body) + b"\n", status, content_type=JSON)
 
 
 def _of_refusal(error: Refused | JobUnserved | OverflowUnserved) -> tuple[dict[str, str], dict[str, Any]]:
-    """The headers of a refusal, and the fields that its body has beside an error's usual ones."""
+    """Returns the headers of a refusal, and the fields that its body has beside an error's usual ones."""
     when, more = error.retry_after_s, dict[str, Any](reason=error.reason)
     headers = {} if when is None else {"Retry-After": str(when)}
     if when is None or when > RETRY_AFTER_LIMIT_S:
@@ -136,13 +136,13 @@ def _of_refusal(error: Refused | JobUnserved | OverflowUnserved) -> tuple[dict[s
 
 
 def _bug(error: Exception, request_id: str) -> Response:
-    """A bug, which the caller cannot fix: the log has the error, and the reply only the request's id."""
+    """Returns a bug, which the caller cannot fix: the log has the error, and the reply only the request's id."""
     log.error("request_failed", extra={"request_id": request_id}, exc_info=error)
     return problem_reply(500, "Something went wrong here. Nothing was lost.", "server_error", "internal_error")
 
 
 def rate_headers(rates: RatesLeft) -> dict[str, str]:
-    """An app's rates in OpenAI's spelling: `x-ratelimit-*` for each limited rate; nothing for the others."""
+    """Returns an app's rates in OpenAI's spelling: `x-ratelimit-*` for each limited rate; nothing for the others."""
     headers = {}
     for name, rate in (("requests", rates.requests), ("tokens", rates.tokens), ("calls", rates.calls)):
         if rate is not None:
@@ -158,7 +158,7 @@ def confined_header(until: datetime) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """A duration in OpenAI's spelling: `120ms`, `7.66s`, `6m0s`."""
+    """Returns a duration in OpenAI's spelling: `120ms`, `7.66s`, `6m0s`."""
     milliseconds = round(seconds * 1000)
     if milliseconds < 1000:
         return f"{milliseconds}ms"
@@ -167,7 +167,7 @@ def duration(seconds: float) -> str:
 
 
 def cors_headers(origins: Collection[str], request: Request) -> dict[str, str]:
-    """The headers by which a browser lets pages of these origins read the reply; none for other pages."""
+    """Returns the headers by which a browser lets pages of these origins read the reply; none for other pages."""
     origin = request.headers.get("Origin")
     # A cache must not give one origin the reply to another.
     headers = {} if ANY in origins else {"Vary": "Origin"}

@@ -36,7 +36,7 @@ WAIT_DIGITS_LIMIT = 9
 
 
 def checked_body(schema: type[Checked]) -> Checked:
-    """The request's JSON object as a model.
+    """Returns the request's JSON object as a model.
 
     Raises: InvalidRequest. AppLimited: earlier bodies used up the app's calls while this one waited for its turn.
     """
@@ -50,7 +50,7 @@ def checked_body(schema: type[Checked]) -> Checked:
 
 
 def query(schema: type[Query]) -> Query:
-    """The checked query string. Raises: InvalidRequest."""
+    """Returns the checked query string. Raises: InvalidRequest."""
     given: dict[str, str] = {}
     text = request.query_string.decode(errors="replace")
     try:
@@ -65,7 +65,7 @@ def query(schema: type[Query]) -> Query:
 
 
 def listed(read: Callable[[], BaseModel]) -> Response:
-    """The reply to a list that was read. It is made in turn with large bodies, and its size counts as calls.
+    """Returns the reply to a list that was read. It is made in turn with large bodies, and its size counts as calls.
 
     Args: read: makes the list. Raises: AppLimited: earlier lists used up the app's calls while this one waited.
     """
@@ -78,7 +78,7 @@ def listed(read: Callable[[], BaseModel]) -> Response:
 
 
 def idempotency() -> Idempotency | None:
-    """The Idempotency-Key, with a hash of the request's path and body. Raises: InvalidRequest."""
+    """Returns the Idempotency-Key, with a hash of the request's path and body. Raises: InvalidRequest."""
     if (key := idempotency_key(request.headers)) is None:
         return None
     # A slash at the end of a path changes nothing.
@@ -107,7 +107,7 @@ def accept(draft: Draft) -> Accepted:
 
 
 def read(job_id: UUID) -> Job:
-    """The caller's job as it stands. Raises: NotFound. StoreUnavailable."""
+    """Returns the caller's job as it stands. Raises: NotFound. StoreUnavailable."""
     return parts().reader.read(caller().id, job_id)
 
 
@@ -124,7 +124,7 @@ def submitted(draft: Draft) -> tuple[Accepted, Job]:
 
 
 def until_ended(job_id: UUID, wait_s: float, slot: Slot, end: Callable[[Job | Exception], Response]) -> Later:
-    """The reply that `end` makes once the caller's job has ended, or after `wait_s`. The wait releases the slot."""
+    """Waits for the caller's job, `wait_s` at most; then `end` makes the reply. The wait releases the slot."""
     waits, read = parts().waits, partial(parts().reader.read, caller().id, job_id)
 
     def steps(wake: Wake) -> Generator[Step, None, Job | Exception]:
@@ -171,7 +171,7 @@ def wait_for(draft: Draft, replying: Replying) -> Later:
 
 
 def streamed(stream: JobStream) -> Stream:
-    """The reply that a reader of a job's stream makes. It takes the reader's slot over."""
+    """Returns the reply that a reader of a job's stream makes. It takes the reader's slot over."""
     turn().kind = "stream"
     turn().closing.append(stream.close)
     stream.slot.hand_over()

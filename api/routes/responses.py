@@ -49,7 +49,7 @@ EVENTS = 'event: response.created\ndata: {"type":"response.created","sequence_nu
     prefers_wait=True,
 )
 def create() -> Response:
-    """200, and the response: at once in the background, else once it has ended, or as a stream of events."""
+    """Replies with the response: at once in the background, else once it has ended, or as a stream of events."""
     draft = checked_body(ResponseRequest).to_draft()
     if draft.stream:
         return _stream(draft)
@@ -68,7 +68,7 @@ def create() -> Response:
     refusals=(400, 404),
 )
 def retrieve(public_id: str) -> Response:
-    """The response, with `?wait=` once it has ended; with `?stream=true` its events, after any number."""
+    """Returns the response, with `?wait=` once it has ended; with `?stream=true` its events, after any number."""
     job_id, asked = parse_id(public_id), query(ResponseQuery)
     if not asked.stream:
         return when_ended(job_id, asked.wait, _reply)
@@ -92,7 +92,7 @@ def delete(public_id: str) -> Response:
 @ROUTES.post("/v1/responses/<public_id>/cancel")
 @describes("OpenAI", "Cancel a response in the background", ResponseBody, refusals=(400, 404))
 def cancel(public_id: str) -> Response:
-    """The response as it stands after the request; safe to repeat."""
+    """Returns the response as it stands after the request; safe to repeat."""
     job_id = parse_id(public_id)
     if not read(job_id).background:
         raise InvalidRequest(
@@ -106,7 +106,7 @@ def cancel(public_id: str) -> Response:
 @ROUTES.get("/v1/responses/<public_id>/input_items")
 @describes("OpenAI", "List what was asked", InputItemList, query=InputItemsQuery, refusals=(400, 404))
 def input_items(public_id: str) -> Response:
-    """A page of the response's input."""
+    """Returns a page of the response's input."""
     job_id, asked = parse_id(public_id), query(InputItemsQuery)
     with parts().store.begin() as db:
         turns = texts.conversation(db, caller().id, job_id)

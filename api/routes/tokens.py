@@ -33,7 +33,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     refusals=READ_BODY,
 )
 def tokenize() -> Response:
-    """The tokens of a text, or of a conversation as the model is given it."""
+    """Returns the tokens of a text, or of a conversation as the model is given it."""
     asked = checked_body(TokenizeRequest)
     model, tokenizer = _of(asked.model)
     with _in_turn(asked.chars):
@@ -55,7 +55,7 @@ def tokenize() -> Response:
     refusals=READ_BODY,
 )
 def detokenize() -> Response:
-    """The text of these tokens."""
+    """Returns the text of these tokens."""
     asked = checked_body(DetokenizeRequest)
     _, tokenizer = _of(asked.model)
     with _in_turn(len(asked.tokens)):
@@ -65,7 +65,7 @@ def detokenize() -> Response:
 
 
 def _of(name: str | None) -> tuple[Model, PromptTokenizer]:
-    """The model and its tokenizer. Raises: InvalidRequest: its tokens are not known here. ModelNotFound."""
+    """Returns the model and its tokenizer. Raises: InvalidRequest: its tokens are not known here. ModelNotFound."""
     web = parts()
     model = web.catalogue.find(name)
     if isinstance(model.tokenizer, InputTokenizer):
@@ -79,7 +79,7 @@ def _of(name: str | None) -> tuple[Model, PromptTokenizer]:
 
 @contextmanager
 def _in_turn(size: int) -> Iterator[None]:
-    """A few long texts at once, apps in turn, as where prompts are counted."""
+    """Lets a few long texts through at once, apps in turn, as where prompts are counted."""
     if size <= LONG_CHARS:
         yield
         return

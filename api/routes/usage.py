@@ -22,7 +22,7 @@ ROUTES = Blueprint("usage", __name__)
 @ROUTES.get("/v1/usage")
 @describes("usage", "Read what you used and were charged", UsageList, query=UsageQuery, refusals=(400,))
 def read_usage() -> Response:
-    """The caller's own requests that ended in these days, summed by the groups that it names."""
+    """Returns the caller's own requests that ended in these days, summed by the groups that it names."""
     asked = query(UsageQuery)
     by = UsageSplit(asked.groups, asked.keys(parts().settings.costs.label_keys))
     with _slot(), parts().store.begin() as db:
