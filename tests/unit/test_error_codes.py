@@ -125,8 +125,8 @@ def test_no_page_shows_a_code_that_no_app_sees() -> None:
 
 def test_each_reason_of_a_429_is_on_the_page_and_in_the_code() -> None:
     listed = column("api.md", "## Limits and 429", 1)
-    # `api.reading` puts them together.
-    of_slots = {f"{kind}_slots" for kind in ("wait", "stream")}
+    # `api.door.refusals.slots_full` puts them together.
+    of_slots = {f"{kind}_slots" for kind in ("wait", "stream", "file", "usage")}
     assert listed - literals() == of_slots
     refusing = {"Refused", "QueueFull", "AppLimited", "BudgetExceeded", "GoalMissed", "BodiesFull", "SlotsFull"}
     given = {
