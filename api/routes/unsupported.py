@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 HOOK = "Name a URL in job.webhook of each request."
 READ_JOB = "Read the job at GET /v1/jobs/{id}; its id is in the header x-job-id."
-TEXT_ONLY = "Text is answered and embedded here, and nothing else."
+TEXT_ONLY = "Headrace answers and embeds text alone: call another service for this."
 WHOLE = "Send the whole conversation as 'input' of POST /v1/responses."
 
 #: The first part of a path under /v1, and what to do instead.
