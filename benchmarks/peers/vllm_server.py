@@ -4,6 +4,7 @@ By its module and not by that command, which does not start where vLLM is its bu
 that `headrace up` gives a worker of the same engine.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -56,5 +57,5 @@ def flags_of(arguments: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            flags += [f"--{flag}", str(value)]
+            flags += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
     return flags
