@@ -33,6 +33,8 @@ LOOK_EVERY_S = 0.002
 EMPTY_TIMEOUT_S = 30.0
 #: Longer than any door remembers that it was full.
 DOOR_MEMORY_S = 0.05
+#: Of each process of the peer: one for each request, as the door looks at all of a burst at once.
+THREADS = 2112
 #: For the cancels between two bursts.
 CONNECTIONS = 16
 #: How many apps submit in one burst. One alone comes first: for an app that was refused, a share of the queue is kept
@@ -171,7 +173,7 @@ class NaiveDoor:
     def __init__(self, bed: Testbed, plan: Plan) -> None:
         self._bed = bed
         self._plan = plan
-        self._urls = bed.start_bare(plan.processes)
+        self._urls = bed.start_bare(plan.processes, THREADS)
 
     def race(self, apps: int) -> Burst:
         """The same burst."""
