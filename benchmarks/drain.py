@@ -254,7 +254,7 @@ def main(jobs: int, processes: int | None, concurrency: int, number: int, file: 
     \b
     durable   Celery tasks that claim a row in Postgres by SQLAlchemy, commit, end it with its answer, and commit
     celery    Celery tasks that do nothing: they are in Redis alone
-    dramatiq  dramatiq's tasks that do nothing, likewise
+    dramatiq  dramatiq's tasks that do nothing
 
     Celery's tasks are acknowledged as they come, without results and events, dramatiq's once they are done.
 
