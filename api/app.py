@@ -163,8 +163,11 @@ def make_flask_app(web: WebDeps) -> Flask:
 
 def _begin() -> Response | None:
     """Set the caller; answer in place of a view whose call was refused before it, or whose reply comes only now."""
-    g.caller, instead = turn().caller, turn().instead
-    return None if instead is None else instead()
+    call = turn()
+    g.caller = call.caller
+    if call.error is not None:
+        return _error(call.error)
+    return None if call.later is None else call.later()
 
 
 def _error(error: Exception) -> Response:

@@ -95,7 +95,7 @@ class Server:
                 # A wait takes minutes. The body is not needed any more.
                 self._bodies.release(turn)
                 try:
-                    turn.instead = partial(response.end, await self._follow(exchange, response.steps, turn))
+                    turn.later = partial(response.end, await self._follow(exchange, response.steps, turn))
                 except Exception as error:
                     turn.refuse(error)
                 response = await self._run(environ_of(scope, exchange.address), turn)
@@ -103,6 +103,9 @@ class Server:
             await self._send(exchange, turn, response)
         finally:
             self._bodies.release(turn)
+            # The error's frames refer to the turn. The server closes a connection whose body was not read once nothing
+            # refers to the exchange, and the garbage collector would be late for that.
+            turn.error = None
             if turn.closing:
                 await self._threads.run(partial(_close, turn), turn.line)
 
@@ -110,12 +113,12 @@ class Server:
         """Returns the app's response to a call, or to what is wrong with its body."""
         body = b""
         try:
-            if turn.body == "whole" and turn.instead is None:
+            if turn.body == "whole" and turn.error is None:
                 body = await self._bodies.read(exchange, turn)
         except Exception as error:
             turn.refuse(error)
         environ = environ_of(exchange.scope, exchange.address, body)
-        if turn.body == "parts" and turn.instead is None:
+        if turn.body == "parts" and turn.error is None:
             environ["wsgi.input"] = PartsReader(self._bodies, exchange)
             environ["CONTENT_LENGTH"] = "" if exchange.length is None else str(exchange.length)
         return await self._run(environ, turn)

@@ -26,7 +26,9 @@ class Turn:
         caller: the app whose key came with the call; None where none is needed, and before it is known.
         body: how the view takes it.
         is_instant: its view asks no server, so the event loop itself calls it.
-        instead: stands in for the view: raises the error that was met before it, or makes the reply that came later.
+        error: what was met before the view, which is not called then. Nothing raises it again: its frames hold the
+            call's connection, and would be held by it.
+        later: stands in for the view of a call that was held open: makes its reply.
         body_in_flight: bytes that the body counts as among those in flight.
         calls_due: what the call uses of its app's rate of calls at its end. An accepted job cancels them.
         kind: how the call is answered, for the metrics.
@@ -39,7 +41,8 @@ class Turn:
     caller: App | None = None
     body: Body = "none"
     is_instant: bool = False
-    instead: Callable[[], Any] | None = None
+    error: Exception | None = None
+    later: Callable[[], Any] | None = None
     body_in_flight: int = 0
     calls_due: int = 0
     kind: RequestKind = "plain"
@@ -51,11 +54,7 @@ class Turn:
 
     def refuse(self, error: Exception) -> None:
         """Have the app answer with this error, in place of the view. It asks no server for that."""
-
-        def answer() -> Any:
-            raise error
-
-        self.instead, self.is_instant = answer, True
+        self.error, self.is_instant = error, True
 
 
 #: Wakes a waiter that has news. It may be called from any thread, and returns at once.

@@ -39,9 +39,10 @@ LIMIT = 8 * 1024 * 1024
 
 
 @pytest.fixture
-def web_server(serve_web: Callable[..., tuple[Child, str]]) -> tuple[Child, str]:
+def web_server(serve_web: Callable[..., tuple[Child, str]], tmp_path: Path) -> tuple[Child, str]:
     """The Procfile's web process, with room for two of the largest bodies, and its URL."""
     return serve_web(
+        HEADRACE_FILES__STORE=str(tmp_path / "files"),
         HEADRACE_BODY_LIMIT_BYTES=str(LIMIT),
         HEADRACE_BODIES_IN_FLIGHT_BYTES=str(2 * LIMIT),
         HEADRACE_BODY_GRACE_S=str(GRACE_S),
@@ -239,10 +240,10 @@ def test_a_caller_that_waits_holds_nothing_of_its_body(
 class Trickle:
     """A client that declares the largest body and sends it a byte at a time."""
 
-    def __init__(self, url: str, key: str, length: str = f"Content-Length: {LIMIT}") -> None:
+    def __init__(self, url: str, key: str, length: str = f"Content-Length: {LIMIT}", path: str = "/v1/jobs") -> None:
         host, port = url.removeprefix("http://").split(":")
         self._connection = socket.create_connection((host, int(port)), DEADLINE_S)
-        lines = ["POST /v1/jobs HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {key}", length, "", ""]
+        lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {key}", length, "", ""]
         self._is_chunked = "chunked" in length
         self._connection.sendall("\r\n".join(lines).encode())
 
@@ -301,13 +302,28 @@ def test_two_apps_that_trickle_bodies_keep_a_third_out_no_longer_than_the_grace(
     assert submit() == 202, "connections that stay open hold up nothing else"
 
 
-@pytest.mark.parametrize("length", [f"Content-Length: {LIMIT}", "Content-Length: 300", "Transfer-Encoding: chunked"])
+UPLOAD = "Content-Type: multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("length", "path"),
+    [
+        (f"Content-Length: {LIMIT}", "/v1/jobs"),
+        ("Content-Length: 300", "/v1/jobs"),
+        ("Transfer-Encoding: chunked", "/v1/jobs"),
+        (f"Content-Length: {LIMIT}\r\n{UPLOAD}", "/v1/files"),
+    ],
+)
 def test_a_connection_whose_body_timed_out_is_closed_and_holds_nothing(
-    web_server: tuple[Child, str], trickle: Callable[..., Trickle], make_key: Callable[[str], str], length: str
+    web_server: tuple[Child, str],
+    trickle: Callable[..., Trickle],
+    make_key: Callable[[str], str],
+    length: str,
+    path: str,
 ) -> None:
     _, url = web_server
     key = make_key("late")
-    trickler = trickle(key, length)
+    trickler = trickle(key, length, path)
     assert trickler.answer()[0] == 408
     assert trickler.is_closed()
     body = json.dumps({"prompt": "Hi"}).ljust(2 * SMALL_BYTES)

@@ -1,6 +1,9 @@
 """A call from its head to its reply: who may make it, whose thread serves it, how it waits, and what it counts as."""
 
+import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +20,7 @@ from headrace.domain.ids import show_id
 from headrace.errors import NotFound, StoreUnavailable
 from tests.waiting import until
 
-from .conftest import ACCEPTED, APP, BODY, FULL, LIMIT_S, World
+from .conftest import ACCEPTED, APP, BODY, BODY_LIMIT, FULL, LIMIT_S, World
 
 JOB_ID = UUID("01a22e506c04752b8b2136f2787f0a19")
 PATH = f"/v1/jobs/{show_id(JOB_ID)}"
@@ -317,3 +320,45 @@ def test_a_batch_is_served_while_all_threads_wait_for_its_outcome(
         until(lambda: bool(world.server._threads._lines))
         answers.set()
         assert [each.result(10).status_code for each in (leading, next_to_lead, waiting)] == [404] * 3
+
+
+class _Connection:
+    """One connection to the server, as far as the app knows it: it brings a head, and no body."""
+
+    def __init__(self, size: int) -> None:
+        key, length = (b"authorization", b"Bearer hr-test"), (b"content-length", str(size).encode())
+        self.scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": "POST",
+            "path": "/v1/jobs",
+            "query_string": b"",
+            "headers": [key, length],
+        }
+        self.status: int | None = None
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("no body comes")
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.status = message.get("status", self.status)
+
+
+@pytest.mark.parametrize(("size", "status"), [(300, 408), (BODY_LIMIT, 408), (BODY_LIMIT + 1, 413)])
+def test_a_connection_whose_body_was_not_read_is_let_go_without_the_garbage_collector(
+    world: World, size: int, status: int
+) -> None:
+    # The server closes such a connection once nothing refers to it.
+    world.bodies.grace_s = 0.01
+    connection = _Connection(size)
+    gc.disable()
+    try:
+        asyncio.run(world.server(connection.scope, connection.receive, connection.send))
+        assert connection.status == status
+        held = weakref.ref(connection)
+        del connection
+        assert held() is None
+    finally:
+        gc.enable()
