@@ -51,10 +51,11 @@ SILENT_AFTER = 3
 def publish_due(deps: ControlDeps) -> int:
     """Put jobs into their lists: retries that are due, and queued jobs whose message is missing.
 
-    A message is missing if the API died between insert and commit, if a worker died between taking and claiming it, or
-    if Redis was wiped. Each job is checked once, when it has been queued for `publish_grace_s`. A message that a worker
-    takes is noted until its claim. So a waiting backlog costs nothing. All are checked once more when a Postgres was
-    promoted or restored, which may have lost a claim: see `queued.timeline`.
+    A message is missing if the API died between insert and commit, if a worker died between taking and claiming it,
+    if a crash of Postgres has forgotten the claim, or if Redis was wiped. Each job is checked once, when it has been
+    queued for `publish_grace_s`. A message that a worker takes is noted until its claim is on disk. So a backlog that
+    waits costs nothing. All are checked once more when a Postgres was promoted or restored, which may have lost a
+    claim: see `queued.timeline`. The job gets a new number first, since its worker may still run it.
     Bound: a due job waits one sweep, a missing message `publish_grace_s` and one sweep, both from when Redis answers;
     one sweep more for every `queued.PAGE_ROWS` times `MOST_PAGES` jobs of its queue that are missing before it.
     """
@@ -74,12 +75,13 @@ def publish_due(deps: ControlDeps) -> int:
     return len(pushed)
 
 
-def _push(deps: ControlDeps, tickets: Sequence[Ticket]) -> list[UUID]:
+def _push(deps: ControlDeps, tickets: Sequence[Ticket], first: int = 1) -> list[UUID]:
     """Push missing messages; returns their jobs.
 
     A job that was claimed or cancelled after the read of Postgres and before the push is taken out again.
+    Args: first: the number of a job that was never taken.
     """
-    pushed = deps.admission.restore(tickets, deps.settings.publish_grace_s)
+    pushed = deps.admission.restore(tickets, first)
     if pushed:
         with deps.store.begin() as db:
             numbers = jobs.queued_numbers(db, [ticket.job_id for ticket in pushed])
@@ -95,10 +97,10 @@ def _push_taken(deps: ControlDeps, taken: Sequence[tuple[str, Stay]]) -> list[UU
     if not taken:
         return []
     with deps.store.begin() as db:
-        tickets = queued.tickets(db, [stay for _, stay in taken])
-    unclaimed = {(ticket.queue, (ticket.job_id, ticket.enqueue_no)) for ticket in tickets}
-    deps.admission.settle([each for each in taken if each not in unclaimed])
-    return _push(deps, tickets)
+        tickets = queued.renumber(db, [stay for _, stay in taken])
+    pushed = _push(deps, tickets, first=2)
+    deps.admission.settle(taken)
+    return pushed
 
 
 def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
@@ -109,7 +111,7 @@ def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
             until = queued.horizon(db, deps.settings.publish_grace_s)
             pages = queued.pages(db, marks, until)
         for queue, page in pages.items():
-            pushed += _push(deps, deps.admission.unknown(queue, page.tickets))
+            pushed += _push_unknown(deps, queue, page.tickets)
         # A mark that has changed: Redis was wiped, or another process moved the mark. The next sweep starts from it.
         kept = {queue for queue, page in pages.items() if deps.admission.check(queue, marks[queue], page.mark)}
         marks = {queue: page.mark for queue, page in pages.items() if page.is_full and queue in kept}
@@ -117,6 +119,15 @@ def _push_unchecked(deps: ControlDeps, marks: dict[str, str]) -> list[UUID]:
             return pushed
     log.info("messages_left_to_check", extra={"queues": sorted(marks)})
     return pushed
+
+
+def _push_unknown(deps: ControlDeps, queue: str, tickets: Sequence[Ticket]) -> list[UUID]:
+    unknown = deps.admission.unknown(queue, tickets)
+    if not unknown:
+        return []
+    with deps.store.begin() as db:
+        renumbered = queued.renumber(db, [(ticket.job_id, ticket.enqueue_no) for ticket in unknown])
+    return _push(deps, renumbered, first=2)
 
 
 def expire(deps: ControlDeps, bad: BadRows | None = None) -> int:

@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from types import MappingProxyType
@@ -26,7 +25,7 @@ from redis import RedisError
 
 from headrace import connections, startup
 from headrace.broker.admission import Admission
-from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery, stay_of
+from headrace.broker.messages import DeliverMessage, ExecuteMessage, list_key, make_celery
 from headrace.broker.remote_control import leave_cancels_to_control
 from headrace.broker.transport import lane_cycles
 from headrace.broker.watchdog import give_up, watch
@@ -40,7 +39,7 @@ from headrace.errors import ConfigError, DeliveryFailed
 from headrace.heartbeat import beat_in_workers
 from headrace.metrics import Endpoint
 from headrace.store import Store
-from workers.celery import SendEvents
+from workers.celery import JobFailed, SendEvents, show
 from workers.delivering.deliver import Deliver, DeliverySlots, OutboxTaker
 from workers.delivering.posting import make_session
 from workers.measuring import DeliveryMetrics
@@ -50,8 +49,8 @@ from workers.worker import Hooks, Worker
 log = logging.getLogger(__name__)
 
 #: Slots beyond the engine's own limit: the ends of finished jobs are still written while the next ones start. An engine
-#: that answers within milliseconds has more jobs in their ends than in its batch. Most ends need no thread. The
-#: share is not for the paid API, whose calls are bounded by threads alone.
+#: that answers within milliseconds has more jobs in their ends than in its batch. The share is not for the paid API,
+#: whose calls are bounded by threads alone.
 SPARE_SLOTS = 2
 SPARE_SHARE = 1.5
 #: New objects that trigger a garbage collection.
@@ -103,30 +102,22 @@ class _EngineProcess:
             worker.start(node)
         startup.settle_heap(YOUNG_OBJECTS)
         elsewhere = worker.execute.state.confined.elsewhere
-        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, worker.execute.expect, elsewhere)
+        self._taker.open(worker.kv_budget, worker.execute.takes, free_slots, elsewhere)
 
     def about(self) -> dict[str, object]:
         """What `celery inspect stats` and Flower show of the worker; empty while there is none."""
         return self._worker.about() if self._worker is not None else {}
 
-    def run(self, job_id: str, enqueue_no: int) -> Future[Outcome]:
+    def run(self, job_id: str, enqueue_no: int) -> Outcome:
         """Run one attempt of a job. Returns: its outcome, once that is on disk."""
         if (worker := self._worker) is None:
             raise RuntimeError(f"{job_id} was taken while this process has no engine.")
         return worker.execute.run(parse_id(job_id), enqueue_no)
 
-    def when_claimed(self, delivery_tag: str, start: Callable[[], object]) -> None:
-        """Call `start` once the job of this message is claimed; at once if it is not being claimed."""
-        if self._worker is None or (message := stay_of(delivery_tag)) is None:
-            start()
-        else:
-            self._worker.execute.recorder.when_claimed(*message, start)
-
     def stop(self) -> None:
         """Stop the worker and its engine. Safe to call twice."""
         if self._worker is not None and not self._is_stopping:
             self._is_stopping = True
-            # Until it has stopped, it runs the jobs that it has claimed and whose threads come up only now.
             self._worker.stop()
             self._worker = None
 
@@ -149,7 +140,6 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
         def start(self, worker: Any) -> None:
             process.start(worker.hostname, partial(_free_slots, worker))
-            worker.pool.wait_for_claims(process.when_claimed)
 
         def info(self, _worker: Any) -> dict[str, object]:
             return process.about()
@@ -162,10 +152,9 @@ def _make_engine_app(name: str, settings: Settings, route: Route, pool: str, con
 
     # Not shared: Celery would register a shared task with every app of the process, in an undefined order. `_newer`:
     # arguments that a newer release's message may have.
-    @app.task(name=EXECUTE, bind=True, shared=False, Request="workers.celery:TaskRequest")
-    def execute(task: Any, job_id: str, enqueue_no: int, **_newer: object) -> None:
-        outcome = process.run(job_id, enqueue_no)
-        task.request.outcomes.append(outcome)  # The pool reports it to Celery.
+    @app.task(name=EXECUTE, shared=False, Request="workers.celery:TaskRequest", throws=(JobFailed,))
+    def execute(job_id: str, enqueue_no: int, **_newer: object) -> None:
+        show(process.run(job_id, enqueue_no))
 
     app.steps["worker"].add(WorkerStep)
     app.steps["consumer"].add(SendEvents)

@@ -4,21 +4,17 @@
 2. Fetched, in `headrace/broker/transport.py`. kombu waits with BRPOP, which removes a message that no worker has seen.
 3. Taken, in `headrace/broker/transport.py`. kombu takes the oldest message; a `Taker` takes what fits its engine.
 4. Acknowledged at once, by settings alone (`messages.py`). A job's claim in Postgres is what counts.
-5. Run, by `TaskPool`. Celery wakes a thread for each message, which then waits for the claim.
-6. Ended, by `TaskPool`. Celery reports an outcome before it is on disk, and wakes no consumer.
-7. Shown, by `TaskRequest` and `SendEvents`. Celery shows no cancelled job, and sends events at each turn of the
+5. Ended, by `TaskPool`. Celery wakes no consumer.
+6. Shown, by `TaskRequest` and `SendEvents`. Celery shows no cancelled job, and sends events at each turn of the
    worker's event loop.
 
 The control worker shares two more. `headrace/broker/remote_control.py`: Celery's `revoke` drops a message, which is
 then published again. `headrace/broker/watchdog.py`: a worker whose event loop hangs would look alive for good.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.einfo import ExceptionWithTraceback
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.exceptions import Ignore, Retry
@@ -71,19 +67,6 @@ def show(outcome: Outcome) -> None:
             raise Retry(exc=HandedBack(outcome.error_code or "handed_back"))
 
 
-def shown(outcome: Outcome) -> ExceptionInfo | None:
-    """An attempt's outcome as Celery's tracer would return it; None for a success."""
-    try:
-        show(outcome)
-    except Exception as error:
-        info = ExceptionInfo()
-        if isinstance(error, JobFailed):
-            # As the tracer does: the event has the `repr` of this.
-            info.exception = error
-        return info
-    return None
-
-
 class TaskRequest(Request):
     """Overrides Celery's request: sends the `task-revoked` event of a cancelled job.
 
@@ -132,64 +115,26 @@ class SendEvents(bootsteps.StartStopStep):
             consumer.event_dispatcher.flush(errors=False)
 
 
-#: Celery's own callback of a task. Gets whether the task failed, what it returned or raised, and its seconds.
-Callback = Callable[[tuple[int, Any, float]], object]
-#: Calls its second argument once the task of the message with this delivery tag can run without waiting for its claim.
-WhenClaimed = Callable[[str, Callable[[], object]], object]
-
-
 class TaskPool(ThreadPool):
-    """Overrides three things in Celery's thread pool, whose threads only wait for the engine.
+    """Overrides Celery's thread pool: a freed slot wakes the consumer.
 
-    Run: a task gets a thread once its job is claimed. Celery wakes a thread at once, which then waits for the claim. To
-    block and to wake a thread costs a short job more than anything else that the worker does for it.
-
-    Ended: Celery learns a task's outcome when that is on disk. By itself Celery would report it when the thread ends,
-    so the thread would have to wait for the disk.
-
-    Freed: a freed slot wakes the consumer. With early acknowledgement and without prefetch, Celery does not wake it:
-    the next message would wait for the hub's one-second timer (measured: 1 task a second per slot, not hundreds).
+    With early acknowledgement and without prefetch, Celery does not wake it: the next message would wait for the hub's
+    one-second timer (measured: 1 task a second per slot, not hundreds).
     """
 
     _taker: Taker
-    _when_claimed: WhenClaimed | None = None
 
     def on_start(self) -> None:
         """Find the taker, which waits for free slots."""
         super().on_start()
         self._taker = self.app.conf.broker_transport_options["taker"]
 
-    def wait_for_claims(self, when_claimed: WhenClaimed) -> None:
-        """From now on, begin tasks as `when_claimed` says."""
-        self._when_claimed = when_claimed
-
-    def on_apply(self, target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> None:
-        # Celery's arguments of a traced task: its name, its id, its request.
-        start = partial(self._start, target, args, kwargs, **options)
-        if self._when_claimed is None:
-            start()
-        else:
-            self._when_claimed(args[2]["properties"]["delivery_tag"], start)
-
-    def _start(self, target: Any, args: Any, kwargs: Any, *, callback: Callback, **options: Any) -> None:
-        # Celery makes the task's own `request` of this.
-        outcomes = args[2]["outcomes"] = list[Future[Outcome]]()
-        ran = partial(self._ran, callback, outcomes)
-        result = super().on_apply(target, args, kwargs, callback=ran, **options)
+    def on_apply(self, *arguments: Any, **options: Any) -> Any:
+        """Celery calls this with a task to run in a thread."""
+        result = super().on_apply(*arguments, **options)
         result.f.add_done_callback(self._slot_freed)
+        return result
 
-    def _ran(self, callback: Callback, outcomes: list[Future[Outcome]], returned: tuple[int, Any, float]) -> None:
-        """Report a task to Celery: at once if it has failed or has no outcome, else once its outcome is on disk."""
-        if returned[0] or not outcomes:
-            callback(returned)
-        else:
-            outcomes[0].add_done_callback(partial(self._show, callback, returned))
-
-    def _show(self, callback: Callback, returned: tuple[int, Any, float], outcome: Future[Outcome]) -> None:
-        info = shown(outcome.result())
-        callback(returned if info is None else (1, info, returned[2]))
-        self._slot_freed()
-
-    def _slot_freed(self, _task: object = None) -> None:
+    def _slot_freed(self, _task: object) -> None:
         # Wakes the loop only if a look is due, which waited for a slot.
         self._taker.wake()

@@ -7,16 +7,15 @@ the account. `Payer` asks both, and reserves the money.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from headrace.broker.rates import Pace
 from headrace.domain.attempts import ApiTier, AttemptEnd, Claim
-from headrace.domain.limits import Cost, Lack, Limits, ProviderRates
+from headrace.domain.limits import Cost, Limits, ProviderRates
 from headrace.domain.queues import Lane
 from headrace.errors import (
     BrokerUnavailable,
@@ -31,7 +30,6 @@ from headrace.policies.overflow import Objection, quote
 from headrace.policies.pricing import Tariff
 from headrace.store import Store, attempts
 from workers.engines.base import Generation
-from workers.sharing import Sharing, gathering_paid
 
 log = logging.getLogger(__name__)
 
@@ -278,14 +276,6 @@ class NotYet:
     delay_s: float
 
 
-class _Reserving(Future[Claim | Lack | None]):
-    """The reservation of the most that a claim's call can cost; None if the claim is lost."""
-
-    def __init__(self, claim: Claim, usd: Decimal) -> None:
-        super().__init__()
-        self.claim, self.usd = claim, usd
-
-
 @dataclass(slots=True)
 class Payer:
     """Decides whether the API may answer a job now: its owner allows it, the price is known, the budgets suffice.
@@ -302,10 +292,6 @@ class Payer:
     configured: Limits
     lockout: Lockout
     pacer: Pacer
-    _shared: Sharing[_Reserving, Claim | Lack | None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._shared = Sharing(ThreadPoolExecutor(2, "money"), self._reserve_all, gathering_paid())
 
     @property
     def is_open(self) -> bool:
@@ -363,17 +349,13 @@ class Payer:
             self.not_called(claim)
             return NotYet(delay_s)
         try:
-            self._shared.ask(reserving := _Reserving(claim, quoted.most_usd))
-            outcome = reserving.result()
+            with self.store.begin() as db:
+                made = attempts.reserve_all(db, [(claim, quoted.most_usd)], self.configured)
         except StoreUnavailable:
             self.not_called(claim)
             raise
+        outcome = made.get(claim.job_id)
         if isinstance(outcome, Claim):
             return outcome
         self.not_called(claim)
         return None if outcome is None else Objection.of(outcome)
-
-    def _reserve_all(self, asked: Sequence[_Reserving]) -> Sequence[Claim | Lack | None]:
-        with self.store.begin() as db:
-            made = attempts.reserve_all(db, [(each.claim, each.usd) for each in asked], self.configured)
-        return [made.get(each.claim.job_id) for each in asked]

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -30,9 +29,11 @@ from headrace.policies.retries import RetryRules
 from headrace.policies.tokens import EstimatingTokenizer, InputTokenizer, PromptTokenizer
 from headrace.store import Store
 from headrace.store.fleet import observations, workers
+from headrace.store.jobs import queued
 from headrace.store.money import tariffs
 from headrace.sweeper import SweepCounts, Sweeper
 from workers.compressing import Compressor, Measurer
+from workers.confining import Confining
 from workers.engines import load
 from workers.engines.base import EngineLimits, SurpriseMeter
 from workers.matching import LookupHold, matcher_of
@@ -40,10 +41,9 @@ from workers.measuring import Sampler, WorkerMetrics
 from workers.paid import HELD_S, LONGEST_PAUSE_S, Breaker, Lockout, Pacer, Payer
 from workers.running.bill import Bill
 from workers.running.cascading import Cascading
-from workers.running.execute import NOT_READY_HOLD_S, Execute
+from workers.running.execute import Execute
 from workers.running.lease import Lease, LeaseTimes
 from workers.running.publisher import Notices, Publisher
-from workers.running.recorder import THREADS, Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 from workers.unattended import Unattended
@@ -104,7 +104,9 @@ class Worker:
             engine=self._engine,
             kv_budget=self.kv_budget,
             publisher=self._publisher,
-            recorder=self._recorder(admission),
+            store=store,
+            notices=Notices(admission, partial(queued.over, store)),
+            confining=Confining(store, settings.confine_s),
             bill=Bill(tariff, route, settings.host_id),
             rules=RetryRules(settings.max_attempts, settings.paid_pools),
             shares_prefixes=pool.shared_prefix_cache,
@@ -132,25 +134,12 @@ class Worker:
         return BatchTier(
             store=self._store,
             api=BatchApi(settings),
-            notices=self.execute.recorder.notices,
+            notices=self.execute.notices,
             bill=self.execute.bill,
             configured=settings.budgets,
             paid_pools=settings.paid_pools,
             poll_s=settings.overflow.batch_poll_s,
             lease_s=settings.batches.lease_s,
-        )
-
-    def _recorder(self, admission: Admission) -> Recorder:
-        threads = ThreadPoolExecutor(THREADS, "recorder")
-        return Recorder(
-            store=self._store,
-            worker_id=self._state.id,
-            engine=self._engine.name,
-            notices=Notices(admission, threads),
-            publisher=self._publisher,
-            is_paid=self._route is Route.OVERFLOW,
-            confine_s=self._settings.confine_s,
-            threads=threads,
         )
 
     def _lease_of(self, hooks: Hooks, lockout: Lockout) -> Lease:
@@ -313,7 +302,6 @@ class Worker:
         """Let running jobs finish for `drain_s`, hand the rest back, stop the engine, give up the lease."""
         self._unattended.end()
         self._lease.drain()
-        self.execute.recorder.wait_until_fetched(NOT_READY_HOLD_S)
         if not self._state.attempts.wait_until_idle(self._settings.drain_s):
             # A call to the paid API cannot be aborted, and another worker must not pay for the same job again.
             if self._route is Route.POOL:
@@ -332,7 +320,8 @@ class Worker:
         self._engine.stop()
         # The engine has let go of what ran: those jobs are handed back.
         self._state.attempts.wait_until_idle(STOPPED_WITHIN_S)
-        self.execute.recorder.close()
+        self.execute.close()
+        self.execute.notices.close()
         self._publisher.end()
         self._endpoint.stop()
         log.info("worker_left", extra={"worker_id": str(self._state.id)})

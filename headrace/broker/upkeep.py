@@ -68,7 +68,7 @@ class Upkeep:
             return int(self._leave([KEY_PREFIX], arguments))
 
     def settle(self, stays: Sequence[tuple[str, Stay]]) -> None:
-        """Remove taken stays that are now claimed or over from the books. Raises: BrokerUnavailable."""
+        """Remove taken stays that are over from the books. Raises: BrokerUnavailable."""
         if not stays:
             return
         self.leave(stay for _, stay in stays)
@@ -113,14 +113,15 @@ class Upkeep:
         with answered():
             return bool(self._check([KEY_PREFIX], [queue, before, now]))
 
-    def restore(self, tickets: Sequence[Ticket], claim_s: float = 0.0) -> list[Ticket]:
+    def restore(self, tickets: Sequence[Ticket], first: int = 1) -> list[Ticket]:
         """Push the messages that are missing from their lists; returns the tickets of these.
 
-        Args: claim_s: how long a worker may take to claim a job that it took. Raises: BrokerUnavailable.
+        Args: first: the number of a job that was never taken. One with a later number has come back, and goes first.
+        Raises: BrokerUnavailable.
         """
         pushed: set[str] = set()
         for queue, batch in _batches(tickets):
-            arguments: list[str | int] = [queue, int(claim_s * 1000)]
+            arguments: list[str | int] = [queue, first]
             for ticket in batch:
                 app, message = ticket.app_id.hex, self._message.of(ticket)
                 arguments += (ticket.job_id.hex, app, ticket.kv_tokens, ticket.enqueue_no, message)

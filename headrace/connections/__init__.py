@@ -202,7 +202,7 @@ POOL_TIMEOUT_S = 10
 #: A connection unused for this many seconds is tested before use: Postgres may have restarted meanwhile. A test before
 #: every use would double the cost of a short statement.
 IDLE_S = 1.0
-#: The most Postgres connections of one worker. Its threads share statements, so that few run at once.
+#: The most Postgres connections of one worker. Its threads wait for one when many jobs end at once.
 OF_A_WORKER = 5
 #: Time-outs for one statement and for one lock: a locked table fails the request instead of blocking its thread.
 STATEMENT_TIMEOUT_MS = 10_000

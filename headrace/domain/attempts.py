@@ -82,7 +82,8 @@ class Claim:
 
     @property
     def request_id(self) -> str:
-        return f"{self.job_id.hex}.{self.attempt}"
+        """Names the claim in the engine. Its attempt's number may be another claim's, too."""
+        return f"{self.job_id.hex}.{self.enqueue_no}"
 
     @property
     def sent(self) -> tuple[Message, ...]:
@@ -206,9 +207,10 @@ class HeldAttempt:
     """A running attempt under a worker's lease, as stored in Postgres. `stop`: why it must stop; None if it may run."""
 
     job_id: UUID
-    attempt: int
+    enqueue_no: int
     stop: Literal["cancelled", "deadline_exceeded"] | None
 
     @property
     def request_id(self) -> str:
-        return f"{self.job_id.hex}.{self.attempt}"
+        """As its claim's."""
+        return f"{self.job_id.hex}.{self.enqueue_no}"

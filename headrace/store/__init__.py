@@ -31,7 +31,7 @@ _BUSY = (LOCK_NOT_AVAILABLE, "57014", "40P01")
 #: it has not read.
 _GLANCE_LOCK_MS, _GLANCE_S = 300, 5.0
 #: The smallest write, whose commit waits for the disk: a message in Postgres's write-ahead log that has no reader.
-_SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
+SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Store:
 
         The write-ahead log is written in order. This waits for a standby too, if commits do. Raises: StoreUnavailable.
         """
-        self.run(_SMALLEST_WRITE, {})
+        self.run(SMALLEST_WRITE, {})
 
     def close(self) -> None:
         """Close every connection: one that is in use once it is given back."""

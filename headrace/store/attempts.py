@@ -40,21 +40,18 @@ _AS_STORED = (
 _CLAIM, _HOLD, _FINISH, _RECORD = map(Statement, ("claim", "hold", "finish", "record"))
 
 
-def claim_all(
-    where: Connection | Store, asked: Mapping[UUID, int], worker_id: UUID, engine: str, *, is_before_disk: bool = False
-) -> dict[UUID, Any]:
+def claim_all(where: Connection | Store, asked: Mapping[UUID, int], worker_id: UUID, engine: str) -> dict[UUID, Any]:
     """Claim queued jobs, `{job id: enqueue_no}`: those that no other worker took, and that neither ended nor expired.
 
     The worker's own lease must be valid, else `rescue` would take the jobs away at once.
     Returns: the claimed rows, each for `claim_of`.
 
     Args:
-        where: a transaction; or a store, where the claims are one by themselves and cost less.
-        is_before_disk: returns a moment earlier; the claims are durable after `Store.wait_for_disk`.
+        where: a transaction; or a store, where the claims are one by themselves, which does not wait for the disk.
     """
     by_whom = {"worker_id": worker_id, "engine": engine}
     given = [{"job_id": job_id, "enqueue_no": enqueue_no, **by_whom} for job_id, enqueue_no in asked.items()]
-    return {row.id: row for row in _CLAIM.run_by_month(where, given, is_before_disk=is_before_disk)}
+    return {row.id: row for row in _CLAIM.run_by_month(where, given, is_before_disk=isinstance(where, Store))}
 
 
 def claim_of(row: Any) -> Claim:

@@ -1,20 +1,26 @@
-"""The use case of a worker: claim a job, have the engine answer it, store the answer with its bill.
+"""One job of a worker, from its message to its ledger entry: claim, run, end. In the job's own thread.
 
-Knows no Celery: a task calls `Execute.run`. Delivery is at least once, so the claim fences every step.
+`KvTaker` (workers/taking/taker.py) has taken the message and reserved the job's room; a task of Celery calls
+`Execute.run`. Knows no Celery. Delivery is at least once, so the claim fences every write.
+
+The claim does not wait for the disk, so a crash of Postgres may forget it. An end is committed later, and Postgres
+writes its log in order: with an end, the claim is on disk. The queue's books keep the job until its claim is
+(`Notices`), so that `publish_due` finds a job whose claim was forgotten. It raises the job's `enqueue_no` before
+another worker gets it, so that no end and no piece of the forgotten claim counts any more.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from uuid import UUID
 
-from headrace import hops
-from headrace.domain.attempts import ApiTier, AttemptEnd, Claim, HandBack, Outcome, Reroute
+from sqlalchemy import Connection
+
+from headrace.domain.attempts import AS_BEFORE, ApiTier, AttemptEnd, Claim, HandBack, Outcome, Reroute
 from headrace.domain.ids import show_id
 from headrace.domain.queues import OVERFLOW, Overflow, Route, queue_name
 from headrace.domain.states import SUSPECT, JobState
@@ -25,35 +31,50 @@ from headrace.errors import (
     EngineUnavailable,
     PayloadTooNew,
     PayloadUnreadable,
+    StoreBusy,
     StoreUnavailable,
     TooFewAnswers,
-    Unavailable,
     WorkerFault,
 )
 from headrace.policies.overflow import Objection
 from headrace.policies.pricing import Tariff
 from headrace.policies.retries import FIRST_DELAY_S, GiveUp, RetryRules, backoff_s, decide, is_continuable, jitter
+from headrace.store import Store, attempts, escalations
 from headrace.store.jobs.queued import TURNED_AWAY
 from workers.compressing import Compressor
+from workers.confining import Confining
 from workers.engines.base import Engine, Generation, GenerationRequest, OnDelta
 from workers.matching import LookupHold
 from workers.paid import NO_CALL, NotYet, Payer
 from workers.running.bill import Answered, Bill
 from workers.running.cascading import Cascading, without_judged
-from workers.running.publisher import Publisher
-from workers.running.recorder import ELSEWHERE, Claimed, Ending, Recorder, ended
+from workers.running.publisher import Notices, Publisher
 from workers.running.worker_state import StopReason, WorkerState
 from workers.taking.kv_budget import KvBudget
 
 log = logging.getLogger(__name__)
 
 
+#: Seconds before a write that Postgres did not accept is retried, and before one whose row is locked is.
+REWRITE_AFTER_S, LOCKED_FOR_S = 0.5, 5.0
+#: Seconds for which the write of an end is retried: an answer that is dropped is made, and on the paid API paid, again.
+#: A session that locks `jobs` for longer is rare. Must be longer than `rescue` waits after an outage before it takes a
+#: job from a live worker.
+REWRITE_FOR_S = 600.0
+#: Seconds that `close` waits for a statement under way: longer than Postgres may take for one.
+CLOSE_TIMEOUT_S = 10.0
 #: Seconds that a message waits for an engine that restarts, or is held during a Postgres outage.
 NOT_READY_HOLD_S = 2.0
 #: The longest pause in seconds after which a job is tried again whose prompt was too new for a worker.
 NEWER_AFTER_S = 4.0
 #: How long past its `start_by` such a job waits for a newer worker if earlier attempts have counted.
 NEWER_WITHIN = timedelta(minutes=10)
+
+#: Another process holds the job, and shows its outcome.
+ELSEWHERE = Outcome(JobState.RUNNING)
+#: How an attempt ends: with the job, in this state; or by a write of its own, which returns the job's state, or None if
+#: the claim no longer holds.
+How = JobState | Callable[[Connection], JobState | None]
 
 #: Judges nothing.
 NO_CASCADE = Cascading({}, {})
@@ -67,88 +88,87 @@ _TIMED_OUT: Mapping[StopReason, str] = {
 
 @dataclass(slots=True)
 class Execute:
-    """Runs attempts.
+    """Runs attempts. Safe for many threads.
 
     Attributes:
         kv_budget: the room in the engine's KV cache. The caller of `run` has reserved the job's room.
         publisher: publishes the output of streamed jobs.
+        notices: tell Redis of claims and ends.
         shares_prefixes: whether apps share the engine's prefix cache. Otherwise each finds its own prompts alone.
         payer: pays for calls of the paid API; None for a local engine.
         hold: keeps a new job from its claim until the semantic cache has looked it up.
     """
 
     state: WorkerState
+    store: Store
     engine: Engine
     kv_budget: KvBudget
     publisher: Publisher
-    recorder: Recorder
+    notices: Notices
     bill: Bill
     rules: RetryRules
+    confining: Confining
     shares_prefixes: bool = False
     payer: Payer | None = None
     hold: LookupHold = field(default_factory=LookupHold)
     compressor: Compressor | None = None
     cascading: Cascading = NO_CASCADE
+    _is_closing: threading.Event = field(init=False, default_factory=threading.Event)
 
     def takes(self) -> bool:
         """True while the worker can take another job."""
         return self.state.takes() and (self.payer is None or self.payer.is_open)
 
-    def expect(self, asked: Mapping[UUID, int]) -> None:
-        """Claim jobs that will be run in a moment, `{job id: enqueue_no}`. Not where something may hold them back."""
-        if self.payer is None:
-            self.recorder.expect({job: no for job, no in asked.items() if not self.hold.may_hold(job)})
+    def close(self) -> None:
+        """Drop the ends that cannot be written now. Waits for those that are being written."""
+        self._is_closing.set()
+        self.state.attempts.wait_until_idle(CLOSE_TIMEOUT_S)
 
-    def run(self, job_id: UUID, enqueue_no: int) -> Ending:
+    def run(self, job_id: UUID, enqueue_no: int) -> Outcome:
         """Run one attempt of a job, if there is still one to run. Returns: its outcome, once that is on disk.
 
         Without a ready engine or without Postgres, the message is held for a moment and then dropped. Holding it keeps
-        this worker from emptying the queue. The job stays queued, and `publish_due` sends another message. A job that
-        is claimed already goes to the engine in any case: it is handed back if the engine is dead.
+        this worker from emptying the queue. The job stays queued, and `publish_due` sends another message.
         """
         try:
-            if self.recorder.expects(job_id, enqueue_no) or self.state.ready.wait(NOT_READY_HOLD_S):
-                return self._run(job_id, enqueue_no)
-            log.warning("engine_not_ready", extra={"job_id": show_id(job_id)})
-            return ended(Outcome(JobState.QUEUED, EngineUnavailable.code))
+            if not self.state.ready.wait(NOT_READY_HOLD_S):
+                log.warning("engine_not_ready", extra={"job_id": show_id(job_id)})
+                return Outcome(JobState.QUEUED, EngineUnavailable.code)
+            self.hold.wait(job_id)
+            claim = self._claim(job_id, enqueue_no)
+            if claim is None:
+                log.info("claim_missed", extra={"job_id": show_id(job_id), "enqueue_no": enqueue_no})
+                return ELSEWHERE
+            with self.state.attempts.running(claim.request_id):
+                return self._run(claim)
         except StoreUnavailable as error:
             log.warning("claim_failed", extra={"job_id": show_id(job_id), "error": str(error)})
             time.sleep(NOT_READY_HOLD_S)
-            return ended(Outcome(JobState.QUEUED, error.code))
+            return Outcome(JobState.QUEUED, error.code)
         finally:
             self._release(job_id)
 
-    def _run(self, job_id: UUID, enqueue_no: int) -> Ending:
-        hops.reach("thread", job_id)
-        self.hold.wait(job_id)
-        claimed = self.recorder.claim(job_id, enqueue_no)
-        if claimed is None:
-            return ended(ELSEWHERE)
-        claim, on_disk = claimed
-        hops.reach("claim", job_id)
-        if claim.unread is not None:
-            on_disk.result()
-            return self._unread(claim, claim.unread)
-        with ExitStack() as running:
-            running.enter_context(self.state.attempts.running(claim.request_id))
-            on_disk.add_done_callback(partial(self._note_commit, claim))
-            is_confined = claim.app_id in self.state.confined
-            if self.payer is not None or claim.sampling.compression is not None or is_confined:
-                # What is paid for or asked of other workers cannot be taken back.
-                on_disk.result()
-            if is_confined and (held := self.recorder.enter(claim)) is not None:
-                ending = self.recorder.hand_back(claim, NO_CALL, held)
-            else:
-                # A price that changes during the call must not make it dearer than what is reserved for it.
-                bill = self.bill.of_one_attempt()
-                paid = self._paid(claim, bill.tariff)
-                ending = self._attempt_or_fault(Claimed(paid, on_disk), bill) if isinstance(paid, Claim) else paid
-            # A worker that stops waits for the end, as for a job that runs.
-            still_running = running.pop_all()
-            ending.add_done_callback(lambda _: still_running.close())
-            return ending
+    # Claim.
 
-    def _unread(self, claim: Claim, error: PayloadUnreadable) -> Ending:
+    def _claim(self, job_id: UUID, enqueue_no: int) -> Claim | None:
+        """Claim a queued job. None if it cannot be claimed. Raises: StoreUnavailable."""
+        rows = attempts.claim_all(self.store, {job_id: enqueue_no}, self.state.id, self.engine.name)
+        return attempts.claim_of(rows[job_id]) if rows else None
+
+    # Run.
+
+    def _run(self, claim: Claim) -> Outcome:
+        self.notices.left(claim.job_id, claim.enqueue_no)
+        if claim.unread is not None:
+            return self._unread(claim, claim.unread)
+        if claim.app_id in self.state.confined and (held := self.confining.enter(claim)) is not None:
+            return self._hand_back(claim, NO_CALL, held)
+        # A price that changes during the call must not make it dearer than what is reserved for it.
+        bill = self.bill.of_one_attempt()
+        paid = self._paid(claim, bill.tariff)
+        return self._attempt_or_fault(paid, bill) if isinstance(paid, Claim) else paid
+
+    def _unread(self, claim: Claim, error: PayloadUnreadable) -> Outcome:
         """Leave a job that a newer release wrote to a newer worker, uncounted. Fail one that no worker can read.
 
         `enqueue_due` keeps the job in Postgres until a worker that reads it is alive. While such workers and this one
@@ -158,26 +178,15 @@ class Execute:
         log.warning(
             "payload_not_read", extra={"job_id": show_id(claim.job_id), "code": error.code, "error": str(error)}
         )
-        self.recorder.has_left(claim)
         end = replace(NO_CALL, error_code=error.code, error_message=str(error))
         # After a counted attempt `start_by` no longer bounds the job's wait.
         is_over = claim.attempt > 1 and datetime.now(UTC) > claim.start_by + NEWER_WITHIN
         if not isinstance(error, PayloadTooNew) or is_over:
             return self._fail(claim, end)
         delay_s = min(backoff_s(claim.enqueue_no), NEWER_AFTER_S) * (1 + jitter())
-        return self.recorder.hand_back(claim, end, HandBack(delay_s=delay_s, needs_version=error.version))
+        return self._hand_back(claim, end, HandBack(delay_s=delay_s, needs_version=error.version))
 
-    def _note_commit(self, claim: Claim, on_disk: Future[None]) -> None:
-        """Let the job's queue forget it once its claim is on disk, or abort the attempt if that has failed.
-
-        If the claim were undone after the queue's books forgot the job, no sweep would look at the job again.
-        """
-        if on_disk.exception() is None:
-            self.recorder.has_left(claim)
-        elif self.state.attempts.stop(claim.request_id, "claim_lost"):
-            self.engine.abort(claim.request_id)
-
-    def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Ending:
+    def _paid(self, claim: Claim, tariff: Tariff) -> Claim | Outcome:
         """Reserve the money for the call, if it costs any. Returns: the claim; the job's end if nothing runs."""
         try:
             outcome = claim if self.payer is None else self.payer.reserve(claim, tariff)
@@ -189,7 +198,7 @@ class Execute:
         if isinstance(outcome, Objection):
             return self._turn_away(claim, outcome)
         if outcome is None:
-            return ended(ELSEWHERE)
+            return ELSEWHERE
         if self.payer is not None and self._is_stopping(claim):
             self.payer.not_called(claim)
             return self._put_off(outcome, FIRST_DELAY_S)
@@ -199,12 +208,12 @@ class Execute:
         """True if, during the wait for the money, the worker began to drain or the job got a reason to stop."""
         return not self.state.ready.is_set() or self.state.attempts.reason(claim.request_id) is not None
 
-    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> Ending:
+    def _put_off(self, claim: Claim, delay_s: float, end: AttemptEnd = NO_CALL) -> Outcome:
         """Hand a job back whose call must be made later, as if it had never been taken."""
         delay_s *= 1 + jitter()
-        return self.recorder.hand_back(claim, end, HandBack(delay_s=delay_s))
+        return self._hand_back(claim, end, HandBack(delay_s=delay_s))
 
-    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Ending:
+    def _turn_away(self, claim: Claim, objection: Objection, end: AttemptEnd = NO_CALL) -> Outcome:
         """Requeue a job that the paid API cannot take, in its own pool or for a later call; otherwise fail it."""
         log.warning("overflow_refused", extra={"job_id": show_id(claim.job_id), "code": objection.code})
         end = replace(end, error_code=objection.code, error_message=objection.message)
@@ -212,32 +221,30 @@ class Execute:
             return self._fail(claim, end)
         if (reroute := next_queue(claim, objection, self.rules.paid_pools, jitter())) is None:
             return self._fail(claim, end)
-        return self.recorder.hand_back(claim, end, HandBack(reroute=reroute))
+        return self._hand_back(claim, end, HandBack(reroute=reroute))
 
-    def _fail(self, claim: Claim, end: AttemptEnd) -> Ending:
+    def _fail(self, claim: Claim, end: AttemptEnd) -> Outcome:
         """Fail the job, unless it has an answer of an earlier pool, which then stands."""
         if claim.stand_by is None:
-            return self.recorder.finish(claim, JobState.FAILED, end)
-        return self.recorder.stand_in(claim, end, end.error_code or "failed")
+            return self._end(claim, end, JobState.FAILED)
+        log.info("kept_answer_stands", extra={"job_id": show_id(claim.job_id), "code": end.error_code})
+        return self._end(claim, end, lambda db: escalations.stand_in(db, claim, end, end.error_code or "failed"))
 
-    def _attempt_or_fault(self, claimed: Claimed, bill: Bill) -> Ending:
+    def _attempt_or_fault(self, claim: Claim, bill: Bill) -> Outcome:
         """Run the attempt. After a defect, end it as failed: the job would else count as lost under a live worker."""
         try:
-            return self._attempt(claimed, bill)
-        except Unavailable:
-            raise
+            return self._attempt(claim, bill)
         except Exception as error:
-            claim, fault = claimed.claim, WorkerFault(f"The worker met a defect ({type(error).__name__}).")
+            fault = WorkerFault(f"The worker met a defect ({type(error).__name__}).")
             log.exception("attempt_fault", extra={"job_id": show_id(claim.job_id)})
             fault.may_be_billed = self.payer is not None
             return self._try_again(claim, fault, bill.of_failure(claim, fault, 0.0))
 
-    def _attempt(self, claimed: Claimed, bill: Bill) -> Ending:
-        claim, on_disk = claimed
+    def _attempt(self, claim: Claim, bill: Bill) -> Outcome:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         try:
             claim = self.compressor.compress(claim) if self.compressor else claim
-            outcome, engine_s = self._generate(Claimed(self.cascading.asked(claim), on_disk), tier)
+            outcome, engine_s = self._generate(self.cascading.asked(claim), tier)
         except EngineCrash as error:
             outcome, engine_s = error, 0.0
         if self.payer is not None:
@@ -248,16 +255,13 @@ class Execute:
             return self._failed(claim, outcome, bill.of_failure(claim, outcome, engine_s))
         return self._answered(Answered(claim, outcome, engine_s), bill)
 
-    def _generate(self, claimed: Claimed, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
-        """Answer one claim. Its output is published before this returns, and the claim is on disk.
+    def _generate(self, claim: Claim, tier: ApiTier | None) -> tuple[Generation | EngineError, float]:
+        """Answer one claim. Its output is published before this returns.
 
         Args: tier: the paid API's service tier. Returns: the answer or the error, and how long it took, in seconds.
-        Raises: StoreUnavailable: the claim was not committed; the answer is dropped.
         """
         outcome: Generation | EngineError
-        claim, on_disk = claimed
-        with self._published(claimed) as (prefix, on_delta):
-            hops.reach("begin", claim.job_id)
+        with self._published(claim) as (prefix, on_delta):
             request = GenerationRequest(
                 request_id=claim.request_id,
                 messages=claim.sent,
@@ -276,7 +280,6 @@ class Execute:
             except EngineError as error:
                 outcome = error
             engine_s = time.monotonic() - started
-            on_disk.result()
         return outcome, engine_s
 
     def _release(self, job_id: UUID, outcome: Generation | EngineError | None = None) -> None:
@@ -284,9 +287,8 @@ class Execute:
         self.kv_budget.release(job_id, outcome if isinstance(outcome, Generation) else None)
 
     @contextmanager
-    def _published(self, claimed: Claimed) -> Iterator[tuple[str, OnDelta | None]]:
+    def _published(self, claim: Claim) -> Iterator[tuple[str, OnDelta | None]]:
         """Publish a streamed job's output. Yields: the text to continue, and the listener for new pieces."""
-        claim, on_disk = claimed
         if not claim.stream:
             yield "", None
             return
@@ -294,23 +296,25 @@ class Execute:
         def can_continue(text: str) -> bool:
             return self.engine.continues and is_continuable(text, claim.sampling)
 
-        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue, on_disk) as published:
+        with self.publisher.publishing(claim.job_id, claim.enqueue_no, can_continue) as published:
             yield published
 
-    def _answered(self, answered: Answered, bill: Bill) -> Ending:
+    # End.
+
+    def _answered(self, answered: Answered, bill: Bill) -> Outcome:
         """Store the engine's answer; the reason for its end decides how."""
         claim = answered.claim
         stop = self.state.attempts.reason(claim.request_id)
         if answered.generation.finish_reason != "abort":
             return self._judged(answered, bill)
         if stop == "cancelled":
-            return self.recorder.finish(claim, JobState.CANCELLED, bill.of(answered, "aborted"))
+            return self._end(claim, bill.of(answered, "aborted"), JobState.CANCELLED)
         if stop is not None and (why := _TIMED_OUT.get(stop)):
             return self._fail(claim, bill.of(answered, "aborted", stop, why))
         # The engine or this worker is stopping: the job is handed back as if it had never been taken.
-        return self.recorder.hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
+        return self._hand_back(claim, replace(bill.of(answered, "aborted", stop), kind="waste"))
 
-    def _judged(self, answered: Answered, bill: Bill) -> Ending:
+    def _judged(self, answered: Answered, bill: Bill) -> Outcome:
         """End the job with its answer, or send it on to a better pool."""
         claim = answered.claim
         to, is_unchecked = self.cascading.judge(claim, answered.generation)
@@ -321,10 +325,11 @@ class Execute:
         if claim.shadow_of is not None:
             end = replace(end, kind="waste", reason="shadow", saved_usd=None)
         if to is None:
-            return self.recorder.finish(claim, JobState.SUCCEEDED, end)
-        return self.recorder.escalate(claim, end, to)
+            return self._end(claim, end, JobState.SUCCEEDED)
+        log.info("job_escalated", extra={"job_id": show_id(claim.job_id), "signal": to.signal, "pool": to.pool})
+        return self._end(claim, end, lambda db: escalations.escalate(db, claim, end, to))
 
-    def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Ending:
+    def _failed(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome:
         """Try again later or elsewhere, or fail the job. Args: end: the attempt's bill."""
         if isinstance(error, EngineCrash):
             self.state.ready.clear()
@@ -340,17 +345,17 @@ class Execute:
         # The local engine was dead before the job came: hand the job back as if it had never been taken. Take no other
         # job until the engine minder has checked, or this worker would take the whole queue for a dead engine.
         self.state.ready.clear()
-        return self.recorder.hand_back(claim, end)
+        return self._hand_back(claim, end)
 
-    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Ending:
+    def _try_again(self, claim: Claim, error: EngineError, end: AttemptEnd) -> Outcome:
         decision = decide(error, claim.attempt, self.rules.max_attempts, jitter())
         facts = {"job_id": show_id(claim.job_id), "attempt": claim.attempt, "code": error.code}
         log.warning("attempt_failed", extra={**facts, "reason": decision.reason})
         if isinstance(decision, GiveUp):
             return self._fail(claim, end)
-        return self.recorder.retry(claim, end, decision.delay_s)
+        return self._end(claim, end, lambda db: attempts.retry(db, claim, end, decision.delay_s))
 
-    def _crashed(self, claim: Claim, error: EngineCrash, end: AttemptEnd) -> Ending:
+    def _crashed(self, claim: Claim, error: EngineCrash, end: AttemptEnd) -> Outcome:
         """Hand the job back under suspicion, without counting the attempt. Fail it if it ran alone.
 
         A job without a token when the engine died is a suspect, and runs alone from now on. A job with tokens becomes
@@ -362,11 +367,54 @@ class Execute:
             # The prompts of a confined app have killed engines before, so its jobs are to blame and not this worker.
             self.state.crashes.explain()
         if claim.suspicion >= SUSPECT:
-            self.recorder.poison(claim)
+            self.confining.poison(claim)
             message = "The engine died under this prompt, also when nothing else ran in it: it is refused for a day."
             return self._fail(claim, replace(end, error_message=message))
         suspicion = 1 if error.made_tokens else SUSPECT
-        return self.recorder.hand_back(claim, end, HandBack(suspicion=suspicion))
+        return self._hand_back(claim, end, HandBack(suspicion=suspicion))
+
+    def _hand_back(self, claim: Claim, end: AttemptEnd, how: HandBack = AS_BEFORE) -> Outcome:
+        """Hand the job back as if it had never been taken; see `store.attempts.hand_back`."""
+        return self._end(claim, end, lambda db: attempts.hand_back(db, claim, end, how))
+
+    def _end(self, claim: Claim, end: AttemptEnd, how: How) -> Outcome:
+        """Write how the attempt ended, and tell those who wait for the job. Retries through an outage of Postgres."""
+        facts = {"job_id": show_id(claim.job_id), "attempt": claim.attempt}
+        give_up_at = time.monotonic() + REWRITE_FOR_S
+        while True:
+            try:
+                state = self._write(claim, end, how)
+                break
+            except StoreUnavailable as error:
+                pause_s = LOCKED_FOR_S if isinstance(error, StoreBusy) else REWRITE_AFTER_S
+                if self._is_closing.wait(pause_s) or time.monotonic() > give_up_at:
+                    log.error("result_dropped", extra=facts)
+                    return ELSEWHERE
+            except Exception:
+                log.exception("end_not_written", extra=facts)
+                return ELSEWHERE
+        if state is None:
+            log.warning("claim_lost", extra=facts)
+            return ELSEWHERE
+        if state.is_terminal:
+            log.info("job_ended", extra={**facts, "state": str(state), "engine_s": end.engine_s})
+            self.notices.ended(claim.job_id, has_webhook=claim.has_webhook)
+            if claim.stream:
+                self.publisher.forget(claim.job_id)
+        return Outcome(state, end.error_code)
+
+    def _write(self, claim: Claim, end: AttemptEnd, how: How) -> JobState | None:
+        """Write an end once. Returns: the job's state; None if the claim no longer holds. Raises: StoreUnavailable."""
+        if not isinstance(how, JobState):
+            with self.store.begin() as db:
+                return how(db)
+        if claim.has_webhook or claim.route is Route.OVERFLOW:
+            # Then it is several statements, which need one transaction.
+            with self.store.begin() as db:
+                done = attempts.finish_all(db, how, [(claim, end)])
+        else:
+            done = attempts.finish_all(self.store, how, [(claim, end)])
+        return how if done else None
 
 
 #: Objections that may pass after a while.

@@ -215,5 +215,5 @@ class Lease:
 
 def _facts(request_id: str) -> dict[str, str]:
     """The log fields of an attempt; see `Claim.request_id`."""
-    digits, _, attempt = request_id.partition(".")
-    return {"job_id": f"job_{digits}", "attempt": attempt}
+    digits, _, enqueue_no = request_id.partition(".")
+    return {"job_id": f"job_{digits}", "enqueue_no": enqueue_no}

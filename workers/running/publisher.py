@@ -8,13 +8,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
-from headrace import hops
 from headrace.batching import Gathering
 from headrace.broker.admission import Admission
 from headrace.broker.streams import Streams
@@ -22,10 +21,12 @@ from headrace.domain.ids import show_id
 from headrace.domain.jobs import PieceKind, StreamPiece
 from headrace.domain.prompts import storable
 from headrace.domain.prompts.tools import merged
-from headrace.errors import BrokerUnavailable
+from headrace.errors import BrokerUnavailable, Unavailable
 from workers.engines.base import Delta, OnDelta
 
 log = logging.getLogger(__name__)
+
+Notice = TypeVar("Notice")
 
 #: Seconds between two round trips: too short for a reader to notice, and few calls for Redis.
 FLUSH_EVERY_S = 0.05
@@ -50,7 +51,6 @@ class _Publication:
         enqueue_no: the claim's number, which fences every published piece.
         prefix: the published text that the attempt continues.
         has_begun: True once Redis knows the claim.
-        is_held: True until the claim is on disk: nothing is sent before.
         awaits_first: True until the engine has added a piece.
         is_dropped: True once the attempt can publish no more.
         published_bytes: the length of its stream in Redis.
@@ -62,7 +62,6 @@ class _Publication:
     enqueue_no: int
     prefix: str = ""
     has_begun: bool = False
-    is_held: bool = True
     awaits_first: bool = True
     is_dropped: bool = False
     published_bytes: int = 0
@@ -77,7 +76,7 @@ class _Publication:
     @property
     def is_due(self) -> bool:
         """True when the next round trip has something to do for it."""
-        return not (self.is_held or self.is_dropped or (self.has_begun and self.is_settled))
+        return not (self.is_dropped or (self.has_begun and self.is_settled))
 
     def due(self) -> Iterator[StreamPiece]:
         """Yield the unpublished pieces, each with its offset in the stream."""
@@ -115,33 +114,30 @@ class Publisher:
 
     @contextmanager
     def publishing(
-        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], on_disk: Future[None]
+        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]
     ) -> Iterator[tuple[str, OnDelta]]:
         """Publish one claim's output. The exit waits for the last pieces, for `LAST_FLUSH_S` at most.
 
-        Args:
-            can_continue: whether the engine can continue this text, which an earlier claim published.
-            on_disk: the claim's commit; nothing is published before, and if it fails, nothing at all.
-
+        Args: can_continue: whether the engine can continue this text, which an earlier claim published.
         Yields: the text that the engine must continue, and a callback for its pieces, which does not block.
-        Raises: StoreUnavailable: the commit has failed.
         """
-        publication = self._begun(job_id, enqueue_no, can_continue, on_disk)
+        publication = self._begun(job_id, enqueue_no, can_continue)
         with self._changed:
             self._open.append(publication)
-        on_disk.add_done_callback(partial(self._release, publication))
+            # Redis learns of the claim while the engine computes the first token.
+            self._has_news |= publication.is_due
+            self._changed.notify_all()
 
         def add(piece: Delta) -> None:
             with self._changed:
                 publication.pieces.append(piece)
                 # Once per round trip: waking the thread for each piece would cost the engine's loop time. A first piece
                 # does not wait for the other streams' next round trip.
-                if not publication.is_held and (not self._has_news or publication.awaits_first):
+                if not self._has_news or publication.awaits_first:
                     self._has_news = True
                     self._is_hurried |= publication.awaits_first
                     self._changed.notify_all()
                 publication.awaits_first = False
-            hops.reach("piece", job_id)
 
         try:
             yield publication.prefix, add
@@ -155,15 +151,12 @@ class Publisher:
             self._has_news = True
             self._changed.notify_all()
 
-    def _begun(
-        self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool], on_disk: Future[None]
-    ) -> _Publication:
+    def _begun(self, job_id: UUID, enqueue_no: int, can_continue: Callable[[str], bool]) -> _Publication:
         """Take the stream over. Without Redis, the thread does so later, and the text starts from the beginning."""
         publication = _Publication(job_id, enqueue_no)
         if enqueue_no == FIRST:
             # Nothing to continue: the thread begins the stream while the engine computes the first token.
             return publication
-        on_disk.result()
         try:
             text = self._streams.begin(job_id, enqueue_no)
             if text and not can_continue(text):
@@ -175,16 +168,6 @@ class Publisher:
         publication.prefix = text or ""
         publication.published_bytes = len(publication.prefix.encode())
         return publication
-
-    def _release(self, publication: _Publication, on_disk: Future[None]) -> None:
-        """Let a publication's pieces out now that its commit is over, or drop them if the claim is not on disk."""
-        with self._changed:
-            publication.is_held = False
-            publication.is_dropped |= on_disk.exception() is not None
-            if publication.is_due:
-                self._has_news = True
-                self._is_hurried |= bool(publication.pieces)
-            self._changed.notify_all()
 
     def _settle(self, publication: _Publication) -> None:
         """Wait a moment for the last pieces to be published, then forget the publication."""
@@ -248,8 +231,6 @@ class Publisher:
         pieces = [(each, piece) for each in due for piece in each.due()]
         taken = self._streams.publish([piece for _, piece in pieces]) if pieces else []
         for (publication, piece), is_taken in zip(pieces, taken, strict=True):
-            if publication.published_bytes == 0:
-                hops.reach("published", publication.job_id)
             publication.published_bytes += len(piece.text.encode())
             if not (is_taken or publication.is_dropped):
                 log.warning("stream_dropped", extra={"job_id": show_id(publication.job_id)})
@@ -286,26 +267,29 @@ def _of_one(pieces: Sequence[Delta]) -> Iterator[tuple[PieceKind, str]]:
 
 #: Seconds that notices wait for more of them while many jobs come.
 GATHER_S = 0.01
+#: Returns those of these stays (job and `enqueue_no`) that are over, once that is on disk.
+Over = Callable[[Sequence[tuple[UUID, int]]], Sequence[tuple[UUID, int]]]
 
 
 class Notices:
     """Notifies Redis of what Postgres already records: jobs that left their queue, and jobs that ended.
 
-    Safe for many threads. A lost notice is repaired: a place in a queue by `reconcile_admission`, an end by the
-    readers' own timer, a webhook by the webhook workers' timer.
+    Safe for many threads. A lost notice is repaired: a place in a queue by `publish_due`, an end by the readers' own
+    timer, a webhook by the webhook workers' timer.
     """
 
-    def __init__(self, admission: Admission, threads: Executor, gathering: Gathering | None = None) -> None:
+    def __init__(self, admission: Admission, over: Over, gathering: Gathering | None = None) -> None:
         """Send nothing yet.
 
         Args:
-            threads: one of them sends at a time.
+            over: a claim that a crash of Postgres has forgotten is not over: its job keeps its place, and with it the
+                mark by which `publish_due` finds it.
             gathering: how notices wait for more of them.
         """
-        self._admission, self._threads = admission, threads
+        self._admission, self._over = admission, over
         self._gathering = gathering or Gathering(GATHER_S)
-        self._lock = threading.Lock()
-        self._is_sending = False
+        # Two, since a claim waits for the disk and an end does not: its readers wait.
+        self._claims, self._ends = ThreadPoolExecutor(1, "claims"), ThreadPoolExecutor(1, "ends")
         self._left = deque[tuple[UUID, int]]()
         #: Each with whether it has a webhook.
         self._ended = deque[tuple[UUID, bool]]()
@@ -314,47 +298,50 @@ class Notices:
         """Notify that this job was claimed, so it left its queue."""
         self._gathering.came()
         self._left.append((job_id, enqueue_no))
-        self._send_soon()
+        self._claims.submit(self._send_left)
 
     def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
         """Notify that this job has ended. If it has a webhook, its delivery is due."""
         self._ended.append((job_id, has_webhook))
-        self._send_soon()
+        self._ends.submit(self._send_ended)
 
-    def _send_soon(self) -> None:
-        with self._lock:
-            starts, self._is_sending = not self._is_sending, True
-        if starts:
-            self._threads.submit(self._send_all)
+    def close(self) -> None:
+        """Send what is left."""
+        self._claims.shutdown()
+        self._ends.shutdown()
 
-    def _send_all(self) -> None:
-        while self._has_more():
-            self._gathering.wait()
-            left = [self._left.popleft() for _ in range(len(self._left))]
-            ended = [self._ended.popleft() for _ in range(len(self._ended))]
-            try:
-                self._send(left, ended)
-            except Exception:
-                # After a fault here, later notices are sent all the same.
-                log.exception("notices_fault")
+    def _send_left(self) -> None:
+        if not self._left:
+            return  # An earlier call has sent it.
+        self._gathering.wait()
+        left = _all_of(self._left)
+        with _logged("place_not_freed"):
+            over = self._over(left)
+            if len(over) < len(left):
+                forgotten = [show_id(job_id) for job_id, _ in set(left).difference(over)]
+                log.warning("claims_forgotten", extra={"jobs": forgotten})
+            self._admission.leave(over)
 
-    def _has_more(self) -> bool:
-        with self._lock:
-            self._is_sending = bool(self._left or self._ended)
-            return self._is_sending
-
-    def _send(self, left: list[tuple[UUID, int]], ended: list[tuple[UUID, bool]]) -> None:
+    def _send_ended(self) -> None:
+        if not self._ended:
+            return
+        self._gathering.wait()
+        ended = _all_of(self._ended)
         with _logged("end_not_announced"):
             has_webhooks = any(has_webhook for _, has_webhook in ended)
             self._admission.announce_ended([job_id for job_id, _ in ended], has_webhooks=has_webhooks)
-        with _logged("place_not_freed"):
-            self._admission.leave(left)
+
+
+def _all_of(queue: deque[Notice]) -> list[Notice]:
+    return [queue.popleft() for _ in range(len(queue))]
 
 
 @contextmanager
 def _logged(event: str) -> Iterator[None]:
-    """Log a notice that Redis does not accept."""
+    """Log a notice that a server does not accept, and a defect."""
     try:
         yield
-    except BrokerUnavailable as error:
+    except Unavailable as error:
         log.warning(event, extra={"error": str(error)})
+    except Exception:
+        log.exception(event)

@@ -12,7 +12,7 @@ from uuid import UUID
 from headrace.domain.ids import new_id
 from headrace.metrics import Counts
 
-StopReason = Literal["cancelled", "deadline_exceeded", "run_timeout", "lease_lost", "claim_lost", "draining"]
+StopReason = Literal["cancelled", "deadline_exceeded", "run_timeout", "lease_lost", "draining"]
 
 
 class RunningAttempts:

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,7 +19,6 @@ from uuid import UUID
 from redis import Redis
 from redis.exceptions import RedisError
 
-from headrace import hops
 from headrace.batching import Gathering
 from headrace.broker.messages import list_key
 from headrace.broker.transport import MOST_AT_ONCE, LaneCycle, Taker
@@ -57,11 +56,6 @@ class Head:
     message: dict[str, Any]
     job: Asked | None
     stay: str
-
-    @property
-    def enqueue_no(self) -> int:
-        """The number of the job's stay."""
-        return int(self.stay.rpartition(" ")[2])
 
     @classmethod
     def of(cls, queue: str, raw: str) -> "Head":
@@ -129,8 +123,6 @@ TRIES = 8
 SEARCHED = 256
 #: The most messages of each queue to read at once. One turn of the worker's event loop takes no more.
 FARTHEST = MOST_AT_ONCE
-#: Called with taken jobs, `{job id: enqueue_no}`.
-Expect = Callable[[Mapping[UUID, int]], object]
 
 
 class KvTaker(Taker):
@@ -148,7 +140,6 @@ class KvTaker(Taker):
         self._kv_budget: KvBudget | None = None
         self._is_ready: Callable[[], bool] = lambda: False
         self._slots: Callable[[], int] = lambda: 0
-        self._expect: Expect = lambda _: None
         self._elsewhere: Callable[[], Collection[UUID]] = lambda: ()
         #: For each queue whose head does not fit: the head, and since when.
         self._blocked: dict[str, tuple[str, float]] = {}
@@ -164,7 +155,6 @@ class KvTaker(Taker):
         budget: KvBudget,
         is_ready: Callable[[], bool],
         slots: Callable[[], int],
-        expect: Expect = lambda _: None,
         elsewhere: Callable[[], Collection[UUID]] = lambda: (),
     ) -> None:
         """Begin to take.
@@ -172,11 +162,9 @@ class KvTaker(Taker):
         Args:
             is_ready: False while the engine is down, or the worker drains.
             slots: how many threads of the worker have no job.
-            expect: called with the jobs that were taken, before they are handed to threads.
             elsewhere: the few jobs that only other workers may run. They stay in their lists.
         """
-        self._kv_budget, self._is_ready, self._slots, self._expect = budget, is_ready, slots, expect
-        self._elsewhere = elsewhere
+        self._kv_budget, self._is_ready, self._slots, self._elsewhere = budget, is_ready, slots, elsewhere
 
     def look(self) -> None:
         """As `Taker.look`; counts the jobs that end."""
@@ -214,9 +202,6 @@ class KvTaker(Taker):
             depth = min(self._depth, most - len(chosen))
             is_removed, self._lone = self._lone is not None, None
             if taken := chosen if is_removed else self._remove(budget, chosen, turns.consume(queues), depth):
-                self._expect({head.job.job_id: head.enqueue_no for head in taken if head.job is not None})
-                if hops.are_logged():
-                    self._log_hops(taken)
                 return [(head.queue, head.message) for head in taken]
         # Other workers were faster each time. Another turn of the event loop tries again.
         self.look()
@@ -226,12 +211,6 @@ class KvTaker(Taker):
         """Read twice as many as were chosen next time. If only slots were lacking, do not read less than before."""
         twice = min(2 * chosen, FARTHEST) or 1
         self._depth = twice if chosen < most else max(self._depth, twice)
-
-    def _log_hops(self, taken: Iterable[Head]) -> None:
-        for job in (head.job for head in taken if head.job is not None):
-            hops.reach("bell", job.job_id, self.rang_at)
-            hops.reach("look", job.job_id, self._looked_at)
-            hops.reach("take", job.job_id)
 
     def _next(self, budget: KvBudget, turns: LaneCycle, queues: int, most: int) -> list[Head]:
         """The next jobs that fit, from the messages read a moment ago or else from a new read."""

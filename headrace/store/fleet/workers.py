@@ -104,13 +104,13 @@ def renew(db: Connection, worker_id: UUID, lease_s: float, report: WorkerReport)
 
 def _held_attempt(row: Row[Any]) -> HeldAttempt:
     if row.cancel_requested_at is not None:
-        return HeldAttempt(row.id, row.attempt, "cancelled")
-    return HeldAttempt(row.id, row.attempt, "deadline_exceeded" if row.is_overdue else None)
+        return HeldAttempt(row.id, row.enqueue_no, "cancelled")
+    return HeldAttempt(row.id, row.enqueue_no, "deadline_exceeded" if row.is_overdue else None)
 
 
 def disown(db: Connection, worker_id: UUID, held: HeldAttempt) -> None:
     """Give up an attempt that the worker does not run: `rescue` then takes the job as if its worker were dead."""
-    this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.attempt == held.attempt)
+    this = (jobs.c.id == held.job_id, jobs.c.worker_id == worker_id, jobs.c.enqueue_no == held.enqueue_no)
     db.execute(sa.update(jobs).where(*this, jobs.c.state == JobState.RUNNING).values(worker_id=NO_WORKER))
 
 

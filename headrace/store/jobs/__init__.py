@@ -17,7 +17,7 @@ from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, Ticket
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobHeld, NotFound, PayloadUnreadable
 from headrace.policies.retries import CONFINED
-from headrace.store import Store
+from headrace.store import SMALLEST_WRITE, Store
 from headrace.store.bad_rows import BadRows
 from headrace.store.sql import Statement, is_one_of
 from headrace.store.states import (
@@ -253,7 +253,10 @@ def orphans(db: Connection, *conditions: ColumnElement[bool]) -> Sequence[Row[An
 
 
 def queued_numbers(db: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The `enqueue_no` of each given job that is `queued` now."""
+    """The `enqueue_no` of each given job that is `queued` now. What it says is on disk once `db` has committed."""
     these = is_one_of(jobs.c.id, job_ids)
     statement = sa.select(jobs.c.id, jobs.c.enqueue_no).where(these, jobs.c.state + "" == JobState.QUEUED)
-    return {row.id: row.enqueue_no for row in db.execute(statement)}
+    numbers = {row.id: row.enqueue_no for row in db.execute(statement)}
+    # A claim does not wait for the disk.
+    db.exec_driver_sql(SMALLEST_WRITE)
+    return numbers

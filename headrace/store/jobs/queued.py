@@ -20,6 +20,7 @@ from headrace.domain.jobs import LateJob
 from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.queues import OVERFLOW, Overflow, Route, Ticket, queue_name
 from headrace.domain.states import JobState
+from headrace.store import SMALLEST_WRITE, Store
 from headrace.store.jobs.confinements import IS_HELD
 from headrace.store.sql import Statement, is_one_of
 from headrace.store.states import IS_QUEUED, IS_UNSTARTED, transition
@@ -32,7 +33,10 @@ LONGEST = timedelta(minutes=1)
 #: The position before every job.
 _BEGINNING = f"-infinity {UUID(int=0)}"
 
-_PAGES = Statement("queued_pages")
+_PAGES, _OVER = map(Statement, ("queued_pages", "over"))
+
+#: A stay of a job in a queue: the job, and the stay's `enqueue_no`.
+Stay = tuple[UUID, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,29 @@ def _page(rows: list[Row[Any]], here: str) -> Page:
     return Page(tuple(map(Ticket.of, rows)), f"{here} {last.queued_at.isoformat()} {last.id}")
 
 
-def tickets(db: Connection, stays: Collection[tuple[UUID, int]]) -> list[Ticket]:
-    """The tickets of those stays (job and `enqueue_no`) that are still current, oldest first."""
-    these = is_one_of(jobs.c.id, [job_id for job_id, _ in stays])
-    rows = db.execute(sa.select(jobs).where(these, IS_QUEUED).order_by(jobs.c.queued_at, jobs.c.id))
-    wanted = set(stays)
-    return [Ticket.of(row) for row in rows if (row.id, row.enqueue_no) in wanted]
+def over(store: Store, stays: Collection[Stay]) -> list[Stay]:
+    """The stays that are over: their jobs were claimed, or have ended. It returns once that is on disk.
+
+    The others wait. A claim that a crash of Postgres has forgotten is among them. Raises: StoreUnavailable.
+    """
+    given = [{"job_id": job_id, "enqueue_no": enqueue_no} for job_id, enqueue_no in stays]
+    return [(row.job_id, row.enqueue_no) for row in _OVER.run_by_month(store, given)]
+
+
+def renumber(db: Connection, stays: Collection[Stay]) -> list[Ticket]:
+    """Give queued jobs a new `enqueue_no`, so that no end and no piece of a claim that Postgres has forgotten counts.
+
+    Returns: the tickets of their new messages, oldest first; none of a job that does not wait any more.
+    """
+    numbers = dict(sorted(stays))
+    waiting = sa.select(jobs.c.id, jobs.c.enqueue_no).where(is_one_of(jobs.c.id, numbers), IS_QUEUED).with_for_update()
+    # One more: an earlier call has renumbered it, and its message was not pushed.
+    these = [row.id for row in db.execute(waiting) if row.enqueue_no - numbers[row.id] in (0, 1)]
+    raised = sa.update(jobs).where(is_one_of(jobs.c.id, these)).values(enqueue_no=jobs.c.enqueue_no + 1)
+    rows = sorted(db.execute(raised.returning(jobs)), key=lambda row: (row.queued_at, row.id))
+    # What is not returned must be on disk, as what is.
+    db.exec_driver_sql(SMALLEST_WRITE)
+    return [Ticket.of(row) for row in rows]
 
 
 # The control file knows a new timeline from the first checkpoint on, which a promotion asks for at once.

@@ -4,7 +4,7 @@
 -- Parameters: worker_id; lease_s, how long the lease holds, in seconds; running, ready, draining, its report.
 -- Returns: a row for each job that it holds, one without a job if it holds none: `drains`, whether its host drains;
 --     `confined`, the pool's confined apps as JSON, each with the job that only another live worker may run; and the
---     job's `id`, `attempt`, `cancel_requested_at` and `is_overdue`.
+--     job's `id`, `enqueue_no`, `cancel_requested_at` and `is_overdue`.
 WITH renewed AS (
     UPDATE workers
     SET lease_until = now() + :'lease_s'::float8 * interval '1 s',
@@ -26,7 +26,7 @@ WITH renewed AS (
             FROM renewed JOIN confinements ON confinements.pool = renewed.pool AND confinements.until > now()
         ) AS confined
 )
-SELECT host.drains, host.confined, jobs.id, jobs.attempt, jobs.cancel_requested_at,
+SELECT host.drains, host.confined, jobs.id, jobs.enqueue_no, jobs.cancel_requested_at,
     coalesce(jobs.finish_by <= now(), false) AS is_overdue
 FROM host
 LEFT JOIN jobs ON jobs.worker_id = :'worker_id'::uuid AND jobs.state = 'running';

@@ -2,7 +2,8 @@
 --
 -- Run by: workers, for all messages that they take together (headrace/store/attempts.py).
 -- Parameters: given, a JSON list of {job_id, enqueue_no, worker_id, engine}, all of one month;
---     first_id, last_id, the month's bounds; is_before_disk, whether it returns before its commit is on disk.
+--     first_id, last_id, the month's bounds; is_before_disk, whether it returns before its commit is on disk, or on a standby:
+--     headrace/store/sql/over.sql waits for both.
 -- Returns: each claimed job with its prompt. A job is left out if another worker has it, if it has ended, if its time
 --     has passed, or if this worker's lease has.
 WITH given AS (

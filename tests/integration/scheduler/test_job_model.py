@@ -253,7 +253,7 @@ class Model:
 
     def renew(self, worker: UUID) -> set[tuple[UUID, int, str | None]]:
         self.alive.add(worker)
-        return {(job, life.attempt, self.stop(life)) for job, life in self.lives.items() if life.worker == worker}
+        return {(job, life.number, self.stop(life)) for job, life in self.lives.items() if life.worker == worker}
 
     @staticmethod
     def stop(life: Life) -> str | None:
@@ -268,7 +268,7 @@ class Model:
 
     def disown(self, right: Right) -> None:
         life = self.lives[right.job]
-        if life.state is JobState.RUNNING and (life.worker, life.attempt) == (right.worker, right.attempt):
+        if life.state is JobState.RUNNING and (life.worker, life.number) == (right.worker, right.number):
             life.worker = NO_WORKER
 
     def rescue(self) -> int:
@@ -355,7 +355,7 @@ class Actors:
     def renew(self, worker: UUID) -> set[tuple[UUID, int, str | None]]:
         with self.store.begin() as db:
             held = workers.renew(db, worker, LEASE_S, WorkerReport(0, ready=True)).held
-        return {(each.job_id, each.attempt, each.stop) for each in held}
+        return {(each.job_id, each.enqueue_no, each.stop) for each in held}
 
     def end_lease(self, worker: UUID) -> None:
         self._change(workers_table, worker, lease_until=sa.func.now() - timedelta(seconds=1))
@@ -370,7 +370,7 @@ class Actors:
 
     def disown(self, claim: Claim) -> None:
         with self.store.begin() as db:
-            workers.disown(db, claim.worker_id, HeldAttempt(claim.job_id, claim.attempt, None))
+            workers.disown(db, claim.worker_id, HeldAttempt(claim.job_id, claim.enqueue_no, None))
 
     def rescue(self) -> int:
         with suppress(LockHeld):

@@ -63,11 +63,11 @@ def answered(queued: Callable[..., Ticket], claim: Callable[..., Claim], store: 
 
 
 @pytest.fixture
-def run(store: Store, claim: Callable[..., Claim]) -> Callable[..., Claim]:
+def run(store: Store, claim: Callable[..., Claim], row_of: Any) -> Callable[..., Claim]:
     """Has a worker answer a shadow."""
 
     def answer(shadow_id: UUID, end: AttemptEnd = OTHER, state: JobState = JobState.SUCCEEDED) -> Claim:
-        held = claim(shadow_id, 1)
+        held = claim(shadow_id, row_of(shadow_id).enqueue_no)
         with store.begin() as db:
             assert one_attempt.finish(db, held, state, end)
         return held
@@ -100,7 +100,7 @@ def test_a_shadow_asks_another_pool_the_same_and_is_compared_and_erased(
     )
     assert (shadow.rule, shadow.end_user, shadow.metadata, shadow.webhook_url) == (None, None, {}, None)
     publish_due(replace(deps, settings=deps.settings.model_copy(update={"publish_grace_s": 0.0})))
-    assert in_list("chat.batch") == [(shadow.id, 1)]
+    assert in_list("chat.batch") == [(shadow.id, 2)]
     assert query("SELECT count(*), count(DISTINCT messages) FROM job_texts") == [(2, 1)]
     assert compare_shadows(deps) == 0
 

@@ -293,7 +293,7 @@ def test_what_redis_did_not_hear_of_is_made_good(
     sweep.publish_due(deps)
     sweep.reconcile_admission(deps)
 
-    assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 2)])
+    assert (in_list(OWN), in_list(PAID)) == ([], [(ticket.job_id, 3)])
     assert deps.admission.loads([OWN])[OWN].jobs == 0
 
 

@@ -42,7 +42,7 @@ def test_a_job_inserted_but_never_pushed_gets_its_message(
     assert sweep.publish_due(deps) == 0, "within the grace its own API process may still push it"
     age(ticket.job_id, LONG)
     assert sweep.publish_due(deps) == 1
-    assert in_list(QUEUE) == [(ticket.job_id, 1)]
+    assert in_list(QUEUE) == [(ticket.job_id, 2)]
 
 
 def test_publish_due_pushes_nothing_twice(
@@ -64,8 +64,8 @@ def test_a_job_that_an_operator_retries_gets_its_message_and_runs(
         [new] = overview.retry(db, [failed.job_id]).values()
     age(new, LONG)
     assert sweep.publish_due(deps) == 1
-    assert in_list(QUEUE) == [(new, 1)]
-    assert claim(new, 1).messages == (Message("user", "What is a headrace?"),)
+    assert in_list(QUEUE) == [(new, 2)]
+    assert claim(new, 2).messages == (Message("user", "What is a headrace?"),)
 
 
 def test_a_wiped_redis_is_rebuilt_in_the_order_of_acceptance(
@@ -77,7 +77,7 @@ def test_a_wiped_redis_is_rebuilt_in_the_order_of_acceptance(
         age(ticket.job_id, timedelta(seconds=seconds))
     redis.flushall()
     assert sweep.publish_due(deps) == 5
-    assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
+    assert in_list(QUEUE) == [(ticket.job_id, 2) for ticket in tickets]
 
 
 def test_a_retry_is_queued_under_a_new_number_once_it_is_due(
@@ -104,7 +104,7 @@ def test_a_retry_queued_while_redis_is_down_is_pushed_when_it_is_back(
     assert query("SELECT state, enqueue_no FROM jobs") == [("queued", 2)]
     age(ticket.job_id, LONG)
     assert sweep.publish_due(deps) == 1
-    assert in_list(QUEUE) == [(ticket.job_id, 2)]
+    assert in_list(QUEUE) == [(ticket.job_id, 3)]
 
 
 def test_a_job_past_start_by_expires_at_no_cost_and_frees_its_place(
@@ -252,20 +252,20 @@ def test_a_job_that_a_worker_took_while_publish_due_looked_takes_no_place_and_ha
     query("UPDATE jobs SET queued_at = now() - interval '10 s'")
     restore = admission.restore
 
-    def restore_too_late(tickets: list[Ticket], claim_s: float) -> list[Ticket]:
+    def restore_too_late(tickets: list[Ticket], first: int) -> list[Ticket]:
         if not tickets:
             return []
         assert {ticket.job_id for ticket in tickets} == {taken.job_id, waiting.job_id}
-        admission.commit([taken])
-        assert named_in(redis.rpop(list_key(QUEUE))) == (taken.job_id, 1)
-        assert claim(taken.job_id, 1)
-        assert admission.leave([(taken.job_id, 1)]) == 1
-        return restore(tickets, claim_s)
+        assert restore([ticket for ticket in tickets if ticket.job_id == taken.job_id], first)
+        assert named_in(redis.rpop(list_key(QUEUE))) == (taken.job_id, 2)
+        assert claim(taken.job_id, 2)
+        assert admission.leave([(taken.job_id, 2)]) == 1
+        return restore(tickets, first)
 
     monkeypatch.setattr(admission, "restore", restore_too_late)
     sweep.publish_due(deps)
 
-    assert in_list(QUEUE) == [(waiting.job_id, 1)]
+    assert in_list(QUEUE) == [(waiting.job_id, 2)]
     assert admission.loads([QUEUE])[QUEUE].jobs == 1
 
 
@@ -286,7 +286,7 @@ def test_the_books_of_a_wiped_redis_are_rebuilt(
     assert sweep.publish_due(deps) == 3
     assert admission.loads(deps.queues) == before
     assert (sweep.publish_due(deps), sweep.reconcile_admission(deps)) == (0, 0)
-    assert in_list(QUEUE) == [(ticket.job_id, 1) for ticket in tickets]
+    assert in_list(QUEUE) == [(ticket.job_id, 2) for ticket in tickets]
     assert isinstance(admission.reserve(asks)[0], Place), "a reservation that was lost can be made again"
 
 

@@ -72,7 +72,7 @@ def test_missing_messages_are_pushed_once(
     for ticket in tickets:
         age(ticket.job_id, timedelta(seconds=10))
     assert sum(race(twins, sweep.publish_due)) == JOBS
-    assert Counter(in_list("chat.normal")) == Counter((ticket.job_id, 1) for ticket in tickets)
+    assert Counter(in_list("chat.normal")) == Counter((ticket.job_id, 2) for ticket in tickets)
 
 
 def test_jobs_expire_once_with_one_webhook_each(

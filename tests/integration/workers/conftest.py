@@ -19,10 +19,10 @@ from headrace.policies.pricing import Tariff
 from headrace.policies.retries import RetryRules
 from headrace.store import Store, jobs
 from headrace.store.fleet import workers
+from workers.confining import Confining
 from workers.running.bill import Bill
 from workers.running.execute import Execute
 from workers.running.publisher import Notices, Publisher
-from workers.running.recorder import Recorder
 from workers.running.worker_state import WorkerState
 from workers.taking.kv_budget import KvBudget
 
@@ -32,7 +32,7 @@ Make = Callable[..., Execute]
 
 def run_job(execute: Execute, job_id: UUID, enqueue_no: int) -> Outcome:
     """Run the job of this message; returns once its outcome is on disk."""
-    return execute.run(job_id, enqueue_no).result(20)
+    return execute.run(job_id, enqueue_no)
 
 
 def job(store: Store, ticket: Ticket) -> Job:
@@ -47,28 +47,29 @@ def bare_worker(store: Store, settings: Settings, redis: Redis) -> Iterator[Make
         def make(
             engine: Any,
             notices: Notices,
-            recorder: Store = store,
+            own: Store = store,
             pool: str = "chat",
             redis: Redis = redis,
             **parts: Any,
         ) -> Execute:
-            """Args: recorder: records the attempts. redis: has the streams. parts: of `Execute`."""
+            """Args: own: its Postgres. redis: has the streams. parts: of `Execute`."""
             info = WorkerInfo(new_id(), f"{pool}@test", "host", pool, engine.name, "m", 4)
             with store.begin() as db:
                 workers.register(db, info, settings.lease_s)
             publisher = Publisher(Streams(redis))
             usual = {"bill": Bill(Tariff.of(settings), Route.POOL, "host"), "rules": RetryRules(2)}
             execute = Execute(
-                WorkerState(info.id),
-                engine,
-                KvBudget(engine, "expected", 0.0, freed=lambda: None),
-                publisher,
-                Recorder(recorder, info.id, engine.name, notices, publisher),
-                **{**usual, **parts},
+                state=WorkerState(info.id),
+                store=own,
+                engine=engine,
+                kv_budget=KvBudget(engine, "expected", 0.0, freed=lambda: None),
+                publisher=publisher,
+                notices=notices,
+                **{"confining": Confining(own), **usual, **parts},
             )
             publisher.begin()
             running.callback(publisher.end)
-            running.callback(execute.recorder.close)
+            running.callback(execute.close)
             execute.state.ready.set()
             return execute
 

@@ -590,7 +590,7 @@ def locked_budgets(settings: Settings) -> Iterator[None]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is given up sooner than the lock that it meets."""
     monkeypatch.setattr("headrace.connections.LOCK_TIMEOUT_MS", 200)
-    monkeypatch.setattr("workers.running.recorder.REWRITE_FOR_S", 1.0)
+    monkeypatch.setattr("workers.running.execute.REWRITE_FOR_S", 1.0)
 
 
 @pytest.mark.parametrize("error", [None, EngineFault("cut off"), EngineBusy("too many")])

@@ -664,9 +664,10 @@ class TestRestore:
         tickets = accept(admission, *(ask(app=app) for _ in range(3)))
         lose(admission, redis, *tickets[:2])
 
-        assert admission.restore(tickets) == tickets[:2]
-        assert admission.restore(tickets) == []
-        assert listed(redis) == [(each.job_id, 1) for each in tickets]
+        again = [replace(each, enqueue_no=2) for each in tickets[:2]]
+        assert admission.restore([*again, tickets[2]], first=2) == again
+        assert admission.restore([*again, tickets[2]], first=2) == []
+        assert listed(redis) == [(each.job_id, each.enqueue_no) for each in (*again, tickets[2])]
         assert admission.loads([QUEUE]) == {QUEUE: Load(3, 30, 1, 30)}
 
     def test_a_wiped_redis_is_rebuilt_with_its_turns(self, admission: Admission, redis: Redis) -> None:
@@ -701,8 +702,9 @@ class TestRestore:
         admission.restore([back])
         lose(admission, redis, back)
 
-        assert admission.restore([back]) == [back]
-        assert listed(redis) == [(back.job_id, 2), (waiting.job_id, 1)]
+        again = replace(back, enqueue_no=3)
+        assert admission.restore([again], first=2) == [again]
+        assert listed(redis) == [(back.job_id, 3), (waiting.job_id, 1)]
         assert admission.loads([QUEUE]) == {QUEUE: Load(2, 20, 2, 20)}
 
     def test_work_that_comes_back_has_the_turn_of_what_it_goes_before(self, admission: Admission, redis: Redis) -> None:
@@ -711,7 +713,7 @@ class TestRestore:
         lose(admission, redis, first)
         back = ticket(enqueue_no=2)
 
-        admission.restore([first, back])
+        admission.restore([replace(first, enqueue_no=2), replace(back, enqueue_no=3)], first=2)
 
         assert [job_id for job_id, _ in listed(redis)] == [each.job_id for each in (back, first, second)]
         turns = dict(redis.zrange(books_key("line", QUEUE), 0, -1, withscores=True))

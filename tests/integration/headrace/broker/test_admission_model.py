@@ -116,13 +116,13 @@ class Books:
             return
         self.push(job)
 
-    def restore(self, jobs: Iterable[tuple[UUID, Entry]]) -> int:
-        """One queue's, oldest first."""
+    def restore(self, jobs: Iterable[tuple[UUID, Entry]], first: int) -> int:
+        """One queue's, oldest first. Args: first: the number of a job that was never taken."""
         pushed, returned = 0, dict[UUID, Entry]()
         for job, entry in jobs:
-            self.reserved.pop(job, None)
-            known, is_returned = self.entries.get(job), entry.number > 1
-            if (known and known.number > entry.number) or job in self.lists[entry.queue]:
+            is_reserved = self.reserved.pop(job, None) is not None
+            known, is_returned = self.entries.get(job), entry.number > first
+            if known and known.number >= entry.number and not (is_reserved and known.number == entry.number):
                 continue
             pushed += 1
             self.taken.discard(job)
@@ -132,7 +132,8 @@ class Books:
                 continue
             if not known or known.number != entry.number:
                 self.leave(job)
-                self.enter(job, replace(entry, turn=self.next_turn(entry.queue, entry.app), likely=None))
+                turn = known.turn if known else self.next_turn(entry.queue, entry.app)
+                self.enter(job, replace(entry, turn=turn, likely=None))
             self.push(job)
         for job, entry in reversed(returned.items()):
             self.enter(job, replace(entry, turn=self.served(entry.queue), likely=None))
@@ -432,7 +433,10 @@ class Door(RuleBasedStateMachine):
     @precondition(lambda self: self.queued())
     @rule()
     def publish_due(self) -> None:
-        self.restored(self.queued())
+        queued, taken = self.queued(), set(self.books.taken)
+        self.restored({job: entry for job, entry in queued.items() if job not in taken})
+        again = {job: replace(entry, number=entry.number + 1) for job, entry in queued.items() if job in taken}
+        self.restored(again, first=2)
 
     @precondition(lambda self: self.queued())
     @rule()
@@ -443,10 +447,10 @@ class Door(RuleBasedStateMachine):
         self.books = Books()
         self.restored(queued)
 
-    def restored(self, jobs: dict[UUID, Entry]) -> None:
-        pushed = self.door.restore([self.ticket(*each) for each in jobs.items()])
+    def restored(self, jobs: dict[UUID, Entry], first: int = 1) -> None:
+        pushed = self.door.restore([self.ticket(*each) for each in jobs.items()], first)
         of_queue = [[each for each in jobs.items() if each[1].queue == queue] for queue in QUEUES]
-        assert len(pushed) == sum(self.books.restore(each) for each in of_queue)
+        assert len(pushed) == sum(self.books.restore(each, first) for each in of_queue)
 
     @precondition(lambda self: self.queued())
     @rule(queue=st.sampled_from(QUEUES), app=st.sampled_from(list(APPS)), tokens=st.sampled_from([1, 3, 8, 200]))

@@ -85,22 +85,3 @@ def test_workers_that_hold_a_new_job_while_it_is_to_be_looked_up(
     ticket = ask()
     worker.execute.hold.wait(ticket.job_id)
     assert asked == ([ticket.job_id] if looks else [])
-
-
-@pytest.mark.parametrize(("hold_s", "is_claimed"), [(0.0, True), (2.0, False)])
-def test_a_job_that_may_be_held_is_not_claimed_ahead_of_its_thread(
-    start: Start,
-    ask: Callable[..., Ticket],
-    query: Callable[..., list[tuple[Any, ...]]],
-    hold_s: float,
-    is_claimed: bool,
-) -> None:
-    worker = start("chat", hold_s=hold_s)
-    ticket = ask()
-    worker.execute.expect({ticket.job_id: ticket.enqueue_no})
-    assert worker.execute.recorder.expects(ticket.job_id, ticket.enqueue_no) is is_claimed
-    if is_claimed:
-        until(lambda: query("SELECT state FROM jobs") == [("running",)], "its claim")
-        worker.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
-    else:
-        assert query("SELECT state FROM jobs") == [("queued",)]

@@ -29,12 +29,12 @@ from headrace.tables import jobs as jobs_table
 from tests import one_attempt
 from tests.chaos.proxy import Mode, Proxy
 from tests.integration.workers.conftest import Make, job, run_job
+from workers.confining import Confining
 from workers.engines.base import EngineLimits, FinishReason, Generation, GenerationRequest, OnDelta, Progress
 from workers.matching import LookupHold
-from workers.running.execute import Execute
+from workers.running.execute import ELSEWHERE, Execute
 from workers.running.lease import Lease, LeaseTimes
 from workers.running.publisher import Notices
-from workers.running.recorder import ELSEWHERE
 from workers.running.worker_state import MOST_CRASHES
 
 
@@ -135,7 +135,7 @@ USD = Decimal("0.000001")
 def test_answer_is_stored_billed_and_announced(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket = queued(webhook_url="https://receiver.example")
 
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     done = job(store, ticket)
     assert (done.state, done.answer, done.usd) == (JobState.SUCCEEDED, "An answer.", USD)
@@ -150,12 +150,12 @@ def test_each_attempt_has_the_prefix_cache_of_its_app_alone(
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket, bench.engine.error = queued(), EngineFault("A fault.")
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
     bench.engine.error = None
     with store.begin() as db:
         db.execute(sa.update(jobs_table).values(not_before=sa.func.now()))
         [again] = jobs.enqueue_due(db)
-    bench.execute.run(again.job_id, again.enqueue_no).result(20)
+    bench.execute.run(again.job_id, again.enqueue_no)
 
     assert job(store, ticket).state is JobState.SUCCEEDED
     assert bench.engine.salts == 2 * [ticket.app_id.hex]
@@ -163,7 +163,7 @@ def test_each_attempt_has_the_prefix_cache_of_its_app_alone(
 
 def test_apps_of_a_pool_that_shares_its_prefix_cache_have_no_salt(bench: Bench, queued: Callable[..., Ticket]) -> None:
     ticket, bench.execute.shares_prefixes = queued(), True
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
     assert bench.engine.salts == [None]
 
 
@@ -179,14 +179,14 @@ def test_a_job_is_held_before_its_claim_and_may_end_meanwhile(
                 jobs.cancel(db, None, job_id)
 
     bench.execute.hold = Hold()
-    assert bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20) == ELSEWHERE
+    assert bench.execute.run(ticket.job_id, ticket.enqueue_no) == ELSEWHERE
     assert (bench.engine.requests, entries(store)) == (set(), [])
 
 
 def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket, bench.engine.preemptions = queued(), 3
 
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     with store.begin() as db:
         assert db.scalar(sa.select(attempts.c.preemptions)) == 3
@@ -195,7 +195,7 @@ def test_preemptions_are_in_the_attempt_s_row(bench: Bench, store: Store, queued
 def test_the_adapter_that_a_job_asked_for_answers_it(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket = queued(model="sql", adapter="sql")
 
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     assert (job(store, ticket).model_served, job(store, ticket).usd) == ("sql", USD)
 
@@ -204,7 +204,7 @@ def test_second_message_for_a_job_has_no_effect(bench: Bench, store: Store, queu
     ticket = queued()
 
     for _ in range(3):
-        bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+        bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     assert len(entries(store)) == 1
     assert bench.heard.announced == [ticket.job_id]
@@ -229,18 +229,18 @@ def test_place_is_given_back_at_each_claim_and_at_no_other_time(
 ) -> None:
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0)
     ticket, bench.engine.error = queued(), EngineFault("broken")
-    bench.execute.run(ticket.job_id, 7).result(20)
+    bench.execute.run(ticket.job_id, 7)
     bench.execute.state.ready.clear()
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     assert bench.heard.places == []
 
     bench.execute.state.ready.set()
     for _ in range(2):
-        bench.execute.run(ticket.job_id, 1).result(20)
+        bench.execute.run(ticket.job_id, 1)
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET not_before = now()"))
         (again,) = jobs.enqueue_due(db)
-    bench.execute.run(again.job_id, again.enqueue_no).result(20)
+    bench.execute.run(again.job_id, again.enqueue_no)
 
     assert bench.heard.places == [(ticket.job_id, 1), (ticket.job_id, 2)]
 
@@ -250,12 +250,12 @@ def test_fault_is_tried_again_and_fails_the_job_at_last(
 ) -> None:
     ticket, bench.engine.error = queued(), EngineFault("broken")
 
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     assert job(store, ticket).state is JobState.WAITING
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET not_before = now()"))
         (again,) = jobs.enqueue_due(db)
-    bench.execute.run(again.job_id, again.enqueue_no).result(20)
+    bench.execute.run(again.job_id, again.enqueue_no)
 
     failed = job(store, ticket)
     assert (failed.state, failed.error_code, failed.attempt, failed.usd) == (JobState.FAILED, "engine_fault", 2, 0)
@@ -265,7 +265,7 @@ def test_fault_is_tried_again_and_fails_the_job_at_last(
 def test_prompt_the_engine_rejects_fails_at_once(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket, bench.engine.error = queued(), PromptRejected("too long")
 
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
 
     failed = job(store, ticket)
     assert (failed.state, failed.attempt, failed.error_message) == (JobState.FAILED, 1, "too long")
@@ -328,12 +328,12 @@ def test_dead_engine_takes_no_work_until_it_was_started_again(
 ) -> None:
     ticket, bench.engine.dead = queued(), True
     bench.execute.state.ready.clear()
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     assert job(store, ticket).state is JobState.QUEUED
 
     bench.lease.begin()
     assert bench.execute.state.ready.wait(10)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     bench.lease.end()
 
     assert job(store, ticket).state is JobState.SUCCEEDED
@@ -343,10 +343,8 @@ def test_a_job_that_was_claimed_before_the_engine_died_is_handed_back_uncounted(
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket, bench.engine.error = queued(), EngineUnavailable("It is dead.")
-    bench.execute.expect({ticket.job_id: ticket.enqueue_no})
-    bench.execute.state.ready.clear()
 
-    outcome = bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    outcome = bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     assert outcome == (JobState.WAITING, EngineUnavailable.code)
     done = job(store, ticket)
@@ -359,8 +357,8 @@ def test_no_second_job_is_given_to_an_engine_that_is_found_dead(
     monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0)
     first, second, bench.engine.error = queued(), queued(), EngineUnavailable("dead")
 
-    bench.execute.run(first.job_id, 1).result(20)
-    bench.execute.run(second.job_id, 1).result(20)
+    bench.execute.run(first.job_id, 1)
+    bench.execute.run(second.job_id, 1)
 
     back, untouched = job(store, first), job(store, second)
     assert (back.state, back.attempt, back.suspicion) == (JobState.WAITING, 0, 0), "the engine never saw it"
@@ -373,7 +371,7 @@ def test_a_job_comes_back_from_a_dead_engine_uncounted_but_under_suspicion(
     bench: Bench, store: Store, queued: Callable[..., Ticket], made_tokens: int, suspicion: int
 ) -> None:
     ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=made_tokens)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     back = job(store, ticket)
     assert (back.state, back.attempt, back.suspicion) == (JobState.WAITING, 0, suspicion)
     assert back.ticket.alone == (suspicion >= SUSPECT)
@@ -387,7 +385,7 @@ def test_each_attempt_whose_engine_died_keeps_its_row_and_its_charge_beside_the_
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=7)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     run_again(bench, store, ticket)
     bench.engine.error = None
     run_again(bench, store, ticket)
@@ -412,14 +410,14 @@ def run_again(bench: Bench, store: Store, ticket: Ticket) -> None:
     with store.begin() as db:
         [due] = jobs.enqueue_due(db)
     assert due.job_id == ticket.job_id
-    bench.execute.run(due.job_id, due.enqueue_no).result(20)
+    bench.execute.run(due.job_id, due.enqueue_no)
 
 
 def test_a_job_that_was_under_way_when_two_engines_died_is_a_suspect(
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=7)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     run_again(bench, store, ticket)
     assert job(store, ticket).ticket.alone
 
@@ -428,7 +426,7 @@ def test_a_job_under_which_an_engine_dies_alone_fails_and_the_worker_is_not_blam
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket, bench.engine.error = queued(webhook_url="https://receiver.example"), EngineCrash("dead", made_tokens=0)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     run_again(bench, store, ticket)
     failed = job(store, ticket)
     assert (failed.state, failed.error_code, failed.usd) == (JobState.FAILED, "engine_crash", 0)
@@ -440,7 +438,7 @@ def test_a_job_under_which_an_engine_dies_alone_fails_and_the_worker_is_not_blam
 
 def test_a_suspect_whose_engine_lives_succeeds(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=0)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     bench.engine.error = None
     run_again(bench, store, ticket)
     done = job(store, ticket)
@@ -542,7 +540,7 @@ def test_a_job_that_was_taken_before_the_host_drained_still_runs(
     draining: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket = queued()
-    draining.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    draining.execute.run(ticket.job_id, ticket.enqueue_no)
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
@@ -569,18 +567,17 @@ def test_message_is_held_while_postgres_is_away_so_that_the_queue_is_not_emptied
     assert port is not None
     with Proxy(port) as proxy:
         away = settings.model_copy(update={"database_url": settings.database_url.replace(str(port), str(proxy.port))})
-        recorder = replace(bench.execute.recorder, store=Store(connections.postgres(away)))
-        execute = replace(bench.execute, recorder=recorder)
+        own = Store(connections.postgres(away))
+        execute = replace(bench.execute, store=own)
         proxy.turn(Mode.REFUSE)
         began = time.monotonic()
-        execute.run(ticket.job_id, 1).result(20)
+        execute.run(ticket.job_id, 1)
         assert time.monotonic() - began >= 0.3
         assert job(store, ticket).state is JobState.QUEUED
 
         proxy.turn(Mode.OK)
-        execute.run(ticket.job_id, 1).result(20)
-        recorder.close()
-        recorder.store.close()
+        execute.run(ticket.job_id, 1)
+        own.close()
     assert job(store, ticket).state is JobState.SUCCEEDED
 
 
@@ -597,7 +594,7 @@ NO_ROOM = """
 def test_answer_is_kept_until_a_full_postgres_has_room(
     bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.running.recorder.REWRITE_AFTER_S", 0.02)
+    monkeypatch.setattr("workers.running.execute.REWRITE_AFTER_S", 0.02)
     with store.begin() as db:
         db.execute(sa.text(NO_ROOM))
     ticket = queued()
@@ -631,7 +628,7 @@ def test_answer_is_kept_until_a_read_only_postgres_takes_writes_again(
         refused.release()
         threading.Event().wait(0.02)
 
-    monkeypatch.setattr(bench.execute.recorder._is_closing, "wait", rest)
+    monkeypatch.setattr(bench.execute._is_closing, "wait", rest)
     with ExitStack() as turned:
 
         def generate(request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
@@ -717,7 +714,7 @@ def test_an_engine_request_that_never_ends_gives_its_slot_and_cache_back(
     bench.lease.times = replace(bench.lease.times, max_run_s=0.2)
     bench.lease.begin()
 
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     bench.lease.end()
     done = job(store, ticket)
@@ -762,7 +759,7 @@ def test_a_prompt_that_killed_an_engine_alone_is_remembered(
         db.execute(sa.update(jobs_table).values(suspicion=SUSPECT))
     bench.engine.error = EngineCrash("dead", made_tokens=0)
 
-    bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+    bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     failed = job(store, ticket)
     assert failed.error_code == "engine_crash"
@@ -777,11 +774,11 @@ def test_a_prompt_that_killed_an_engine_alone_is_remembered(
 
 def confine(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     """Two prompts of the tests' app have killed engines, and the worker has renewed its lease since."""
-    bench.execute.recorder.confine_s = 600
+    bench.execute.confining = Confining(store, 600)
     for _ in range(2):
         ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=0)
         bench.execute.state.ready.set()
-        bench.execute.run(ticket.job_id, 1).result(20)
+        bench.execute.run(ticket.job_id, 1)
         run_again(bench, store, ticket)
         assert job(store, ticket).error_code == "engine_crash"
     bench.engine.error = None
@@ -804,7 +801,7 @@ def test_two_poison_prompts_confine_their_app_and_its_next_job_runs_while_anothe
     assert bench.engine.started.wait(10)
     ran = set(bench.engine.requests)
 
-    bench.execute.run(second.job_id, 1).result(20)
+    bench.execute.run(second.job_id, 1)
 
     assert bench.engine.requests == ran, "the engine never saw it"
     held = job(store, second)
@@ -819,7 +816,7 @@ def test_crashes_under_a_confined_apps_jobs_are_not_blamed_on_the_worker(
 ) -> None:
     confine(bench, store, queued)
     ticket, bench.engine.error = queued(), EngineCrash("dead", made_tokens=0)
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     run_again(bench, store, ticket)
     assert job(store, ticket).error_code == "engine_crash"
     crashes = [bench.execute.state.crashes.note() for _ in range(7)]

@@ -108,7 +108,7 @@ def again(store: Store, bench: Bench) -> Callable[[], Outcome]:
         with store.begin() as db:
             db.execute(sa.text("UPDATE jobs SET not_before = now()"))
             [ticket] = jobs.enqueue_due(db)
-        return bench.execute.run(ticket.job_id, ticket.enqueue_no).result(20)
+        return bench.execute.run(ticket.job_id, ticket.enqueue_no)
 
     return run
 
@@ -123,7 +123,7 @@ def test_a_bad_answer_sends_the_job_on_and_the_next_one_is_given(
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(), CUT
-    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.WAITING)
+    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.WAITING)
     assert (job(store, ticket).queue, bench.notices.announced) == ("chat.normal", [])
 
     assert again() == Outcome(JobState.SUCCEEDED)
@@ -140,7 +140,7 @@ def test_a_bad_answer_sends_the_job_on_and_the_next_one_is_given(
 def test_a_good_answer_is_given_at_once(bench: Bench, store: Store, asked: Callable[..., Ticket]) -> None:
     bench.judges("fast", "chat")
     ticket = asked()
-    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
     assert entries(store) == [("compute", None)]
 
 
@@ -150,9 +150,9 @@ def test_an_unsure_answer_is_sent_on_and_no_caller_is_shown_why(
     bench.judges("fast", "chat", min_logprob=-2.0)
     unsure, sure = asked(), asked()
     bench.engine.outcome = replace(GOOD, logprobs=(TOKEN,))
-    assert bench.execute.run(unsure.job_id, 1).result(20) == Outcome(JobState.WAITING)
+    assert bench.execute.run(unsure.job_id, 1) == Outcome(JobState.WAITING)
     bench.engine.outcome = replace(GOOD, logprobs=({**TOKEN, "logprob": -1.0},))
-    assert bench.execute.run(sure.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(sure.job_id, 1) == Outcome(JobState.SUCCEEDED)
 
     assert [each.top_logprobs for each in bench.engine.sampling] == [0, 0]
     assert job(store, sure).logprobs is None
@@ -168,7 +168,7 @@ def test_an_error_of_the_better_pool_leaves_the_job_its_answer(
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(), CUT
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     bench.engine.outcome = error
 
     outcome = again()
@@ -187,7 +187,7 @@ def test_a_job_whose_engine_died_twice_has_its_answer_and_the_prompt_is_remember
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(), CUT
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     bench.engine.outcome = EngineCrash("dead", made_tokens=0)
     again()
     assert again() == Outcome(JobState.SUCCEEDED, "engine_crash")
@@ -201,7 +201,7 @@ def test_a_job_for_which_there_is_no_money_has_its_answer(
 ) -> None:
     bench.judges("fast", "paid")
     ticket, bench.engine.outcome = asked(), CUT
-    bench.execute.run(ticket.job_id, 1).result(20)
+    bench.execute.run(ticket.job_id, 1)
     assert (job(store, ticket).queue, job(store, ticket).model_requested) == ("overflow.normal", "gpt-4o")
     bench.execute.payer = Broke()  # type: ignore[assignment]
 
@@ -218,7 +218,7 @@ def test_a_job_that_streams_is_given_what_its_caller_has_read(
 ) -> None:
     bench.judges("fast", "chat")
     ticket, bench.engine.outcome = asked(stream=True), CUT
-    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
     assert job(store, ticket).answer == CUT.text
 
 
@@ -227,7 +227,7 @@ def test_a_shadow_is_waste_and_is_not_judged(bench: Bench, store: Store, asked: 
     ticket, bench.engine.outcome = asked(rule=None), CUT
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET shadow_of = id, shadow = 'open'"))
-    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
     assert (entries(store), job(store, ticket).usd) == ([("waste", "shadow")], 0)
 
 
@@ -239,5 +239,5 @@ def test_an_answer_whose_schema_cannot_be_checked_is_given_and_counted(
     ticket = asked(sampling=Sampling(8, response_format=schema))
     bench.engine.outcome = replace(CUT, text='"b"', finish_reason="stop")
 
-    assert bench.execute.run(ticket.job_id, 1).result(20) == Outcome(JobState.SUCCEEDED)
+    assert bench.execute.run(ticket.job_id, 1) == Outcome(JobState.SUCCEEDED)
     assert (job(store, ticket).answer, bench.execute.state.unchecked.snapshot()) == ('"b"', {(): 1})

@@ -72,7 +72,7 @@ def test_an_unknown_field_that_needs_no_version_changes_nothing(
 ) -> None:
     ticket = written(later={"x": 1})
 
-    worker.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1)
 
     assert (row_of(store, ticket.job_id).state, row_of(store, ticket.job_id).attempt) == ("succeeded", 1)
 
@@ -82,7 +82,7 @@ def test_a_job_of_a_newer_release_is_handed_back_uncounted(
 ) -> None:
     ticket = written(version=2, style="terse")
 
-    outcome = worker.run(ticket.job_id, 1).result(20)
+    outcome = worker.run(ticket.job_id, 1)
 
     assert outcome == Outcome(JobState.WAITING, "payload_too_new")
     row = row_of(store, ticket.job_id)
@@ -100,7 +100,7 @@ def test_it_stays_in_postgres_until_a_worker_that_reads_it_is_alive(
 ) -> None:
     """So that workers that are too old do not take it again and again."""
     ticket = written(version=2)
-    worker.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1)
 
     assert due(store, query) == []
     other_pool = register(store, 2, "overflow")
@@ -109,7 +109,7 @@ def test_it_stays_in_postgres_until_a_worker_that_reads_it_is_alive(
     assert [each.job_id for each in due(store, query)] == [ticket.job_id]
 
     # It meets the old worker again: until there is none, each time costs a longer pause.
-    worker.run(ticket.job_id, 2).result(20)
+    worker.run(ticket.job_id, 2)
     assert query("SELECT not_before - now() > interval '1 s' FROM jobs") == [(True,)]
     with store.begin() as db:
         workers.retire(db, newer)
@@ -120,7 +120,7 @@ def test_it_expires_in_time_and_costs_nothing_if_no_worker_ever_reads_it(
     worker: Execute, written: Callable[..., Ticket], store: Store, age: Callable[[UUID, timedelta], None]
 ) -> None:
     ticket = written(version=2)
-    worker.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1)
     age(ticket.job_id, timedelta(seconds=31))
 
     with store.begin() as db:
@@ -137,7 +137,7 @@ def test_after_a_counted_attempt_it_waits_for_a_newer_worker_for_a_bounded_time(
     ticket = written(version=2)
     query("UPDATE jobs SET attempt = 1, started_at = now()")
     age(ticket.job_id, timedelta(seconds=60))
-    worker.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1)
     row = row_of(store, ticket.job_id)
     assert (row.state, row.attempt) == ("waiting", 1)
     assert row.started_at is not None
@@ -145,7 +145,7 @@ def test_after_a_counted_attempt_it_waits_for_a_newer_worker_for_a_bounded_time(
     register(store, 2)
     [again] = due(store, query)
     age(ticket.job_id, timedelta(minutes=11))
-    assert worker.run(ticket.job_id, again.enqueue_no).result(20) == Outcome(JobState.FAILED, "payload_too_new")
+    assert worker.run(ticket.job_id, again.enqueue_no) == Outcome(JobState.FAILED, "payload_too_new")
     assert row_of(store, ticket.job_id).error_code == "payload_too_new"
 
 
@@ -156,7 +156,7 @@ def test_a_malformed_prompt_fails_its_job_with_the_reason_and_at_once(
     ticket = written()
     query('UPDATE job_texts SET messages = \'[{"role": "user", "content": 5}]\'')
 
-    assert worker.run(ticket.job_id, 1).result(20) == Outcome(JobState.FAILED, "payload_unreadable")
+    assert worker.run(ticket.job_id, 1) == Outcome(JobState.FAILED, "payload_unreadable")
 
     row = row_of(store, ticket.job_id)
     assert (row.state, row.error_code, row.attempt, row.usd) == ("failed", "payload_unreadable", 1, 0)
@@ -173,9 +173,9 @@ def test_a_defect_in_a_worker_that_lives_fails_the_job_by_its_own_name_after_the
     worker = bare_worker(ScriptedEngine(error=TypeError("temperature")), heard)
     ticket = written(temperature="hot")
 
-    assert worker.run(ticket.job_id, 1).result(20) == Outcome(JobState.WAITING, "internal_error")
+    assert worker.run(ticket.job_id, 1) == Outcome(JobState.WAITING, "internal_error")
     [again] = due(store, query)
-    assert worker.run(ticket.job_id, again.enqueue_no).result(20) == Outcome(JobState.FAILED, "internal_error")
+    assert worker.run(ticket.job_id, again.enqueue_no) == Outcome(JobState.FAILED, "internal_error")
 
     row = row_of(store, ticket.job_id)
     assert (row.state, row.error_code, row.attempt, row.usd) == ("failed", "internal_error", 2, 0)

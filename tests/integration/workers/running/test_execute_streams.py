@@ -137,7 +137,7 @@ def test_what_is_heard_is_what_is_stored(
     ticket = queued(stream=True)
 
     worker = make_worker(WordyEngine())
-    worker.run(ticket.job_id, 1).result(20)
+    worker.run(ticket.job_id, 1)
     worker.publisher.end()
 
     assert heard(streams.read(ticket.job_id)) == job(store, ticket).answer == ANSWER
@@ -155,7 +155,7 @@ def test_job_that_is_not_streamed_has_no_listener_and_no_stream(
             listeners.append(on_delta)
             return super().generate(request, on_delta)
 
-    make_worker(Listening()).run(ticket.job_id, 1).result(20)
+    make_worker(Listening()).run(ticket.job_id, 1)
 
     assert (listeners, redis.keys(f"*stream:{ticket.job_id.hex}")) == ([None], [])
     assert job(store, ticket).answer == ANSWER
@@ -169,13 +169,13 @@ def test_second_attempt_continues_where_the_first_failed(
     redis: Redis,
 ) -> None:
     ticket = queued(stream=True)
-    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1).result(20)
+    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1)
     first = streams.read(ticket.job_id)
     assert heard(first) == "Water falls "
     assert redis.ttl(redis.keys(f"*stream:{ticket.job_id.hex}")[0]) > RUN_S - 60  # It waits for the next attempt.
 
     engine = WordyEngine()
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
 
     events = streams.read(ticket.job_id)
     assert engine.prefixes == ["Water falls "]
@@ -197,7 +197,7 @@ def test_attempt_that_was_handed_back_is_continued_under_the_same_number(
     assert job(store, ticket).attempt == 0
 
     engine = WordyEngine()
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
 
     assert job(store, ticket).attempt == 1
     assert engine.prefixes == ["Water falls through "]
@@ -221,7 +221,7 @@ def test_lost_attempt_that_still_runs_is_not_heard_beside_the_next(
     wait_until(lambda: len(streams.read(ticket.job_id)) > 2)
 
     lost(store)
-    make_worker(fast).run(ticket.job_id, again(store).enqueue_no).result(20)
+    make_worker(fast).run(ticket.job_id, again(store).enqueue_no)
     thread.join(10)
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
@@ -250,10 +250,10 @@ def test_answer_that_cannot_be_continued_starts_again_and_says_so(
     sampling: Sampling,
 ) -> None:
     ticket = queued(stream=True, sampling=sampling)
-    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1).result(20)
+    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1)
 
     engine = WordyEngine(continues=continues)
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
 
     events = streams.read(ticket.job_id)
     (at,) = [i for i, event in enumerate(events) if event.kind == "restart"]
@@ -268,7 +268,7 @@ def test_log_probabilities_are_heard_and_stored_with_the_text(
 ) -> None:
     ticket = queued(stream=True, sampling=Sampling(16, top_logprobs=0))
 
-    make_worker(WordyEngine()).run(ticket.job_id, 1).result(20)
+    make_worker(WordyEngine()).run(ticket.job_id, 1)
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     assert heard(events) == done.answer == ANSWER
@@ -285,10 +285,10 @@ def test_what_was_thought_is_thought_anew_by_the_next_attempt(
     make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket], words: int
 ) -> None:
     ticket = queued(stream=True)
-    make_worker(WordyEngine(words=words, error=EngineFault("broken"), thought="Hm. ")).run(ticket.job_id, 1).result(20)
+    make_worker(WordyEngine(words=words, error=EngineFault("broken"), thought="Hm. ")).run(ticket.job_id, 1)
 
     engine = WordyEngine(thought="So it is. ")
-    make_worker(engine).run(ticket.job_id, again(store).enqueue_no).result(20)
+    make_worker(engine).run(ticket.job_id, again(store).enqueue_no)
 
     done, events = job(store, ticket), streams.read(ticket.job_id)
     (at,) = [i for i, event in enumerate(events) if event.kind == "restart"]
@@ -324,11 +324,11 @@ def test_wiped_stream_costs_nothing_but_the_text_it_had(
     make_worker: Callable[..., Execute], store: Store, streams: Streams, queued: Callable[..., Ticket], redis: Redis
 ) -> None:
     ticket = queued(stream=True)
-    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1).result(20)
+    make_worker(WordyEngine(words=2, error=EngineFault("broken"))).run(ticket.job_id, 1)
     last = streams.read(ticket.job_id)[-1].number
     redis.flushall()
 
-    make_worker(WordyEngine()).run(ticket.job_id, again(store).enqueue_no).result(20)
+    make_worker(WordyEngine()).run(ticket.job_id, again(store).enqueue_no)
 
     restart, *rest = streams.read(ticket.job_id, last)
     assert restart.kind == "restart"
@@ -340,7 +340,7 @@ def test_job_is_answered_without_redis(
 ) -> None:
     ticket = queued(stream=True)
 
-    make_worker(WordyEngine(), redis_url="redis://127.0.0.1:1/0").run(ticket.job_id, 1).result(20)
+    make_worker(WordyEngine(), redis_url="redis://127.0.0.1:1/0").run(ticket.job_id, 1)
 
     assert job(store, ticket).answer == ANSWER
 

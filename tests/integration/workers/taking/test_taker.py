@@ -310,16 +310,6 @@ def test_some_are_taken_together_in_the_order_of_the_turns(
     assert len(looks) <= 2 * math.ceil(48 / min(most, FARTHEST)) + 4, "and four until it looks so far"
 
 
-def test_jobs_that_were_taken_are_expected_with_their_enqueue_no(
-    worker: Callable[[int], Worker], put: Callable[..., UUID], redis: Redis
-) -> None:
-    one, jobs, expected = worker(10), [put(Lane.NORMAL, 1) for _ in range(2)], list[dict[UUID, int]]()
-    one.taker.open(one.kv_budget, lambda: True, lambda: 8, lambda asked: expected.append(dict(asked)))
-    redis.lpush(list_key(NORMAL), json.dumps({"headers": {"task": "theirs"}, "properties": {"delivery_tag": "1"}}))
-    assert [len(one.taker.take(Order(), 4, 8)) for _ in range(2)] == [1, 2]
-    assert expected == [{jobs[0]: 1}, {jobs[1]: 1}]
-
-
 def test_a_take_waits_for_more_slots_while_jobs_end_unless_many_are_free(redis: Redis) -> None:
     pauses, slots = list[float](), [1]
     taker = KvTaker(redis, "chat", gathering=Gathering(0.5, lambda: 0.0, pauses.append))

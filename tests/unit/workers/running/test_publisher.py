@@ -5,7 +5,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -15,14 +15,12 @@ from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import StreamPiece
 from headrace.domain.prompts.tools import ToolCallPiece
-from headrace.errors import BrokerUnavailable, StoreUnavailable
+from headrace.errors import BrokerUnavailable
 from workers.engines.base import Delta
 from workers.running.publisher import FLUSH_EVERY_S, Publisher
 
 #: How long the stand-in hangs before it fails.
 HANGS_S = 10.0
-ON_DISK = Future[None]()
-ON_DISK.set_result(None)
 
 
 @dataclass
@@ -115,7 +113,7 @@ def wait_until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
 
 def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (prefix, add):
+    with publisher.publishing(job_id, 1, always) as (prefix, add):
         assert prefix == ""
         add(Delta("one "))
         wait_until(lambda: streams.text[job_id] == "one ")
@@ -123,43 +121,10 @@ def test_text_is_published_while_it_is_made(publisher: Publisher, streams: FakeS
         wait_until(lambda: streams.text[job_id] == "one two")
 
 
-def test_nothing_is_published_before_the_claim_is_on_disk(publisher: Publisher, streams: FakeStreams) -> None:
-    job_id, other, on_disk = new_id(), new_id(), Future[None]()
-    with publisher.publishing(job_id, 1, always, on_disk) as (_, add):
-        add(Delta("one "))
-        with publisher.publishing(other, 1, always, ON_DISK) as (_, add_other):
-            add_other(Delta("other"))
-        assert [begun[0] for begun in streams.begun] == [other]
-        assert streams.text.keys() == {other}
-        on_disk.set_result(None)
-        wait_until(lambda: streams.text[job_id] == "one ")
-        add(Delta("two"))
-    assert streams.text[job_id] == "one two"
-
-
-def test_nothing_of_a_claim_that_is_lost_is_published(publisher: Publisher, streams: FakeStreams) -> None:
-    job_id, other, on_disk = new_id(), new_id(), Future[None]()
-    with publisher.publishing(job_id, 1, always, on_disk) as (_, add):
-        add(Delta("one "))
-        on_disk.set_exception(StoreUnavailable("Postgres is away."))
-        add(Delta("two"))
-    with publisher.publishing(other, 1, always, ON_DISK) as (_, add_other):
-        add_other(Delta("other"))
-    assert ([begun[0] for begun in streams.begun], streams.text.keys()) == ([other], {other})
-
-
-def test_a_later_claim_takes_no_stream_over_before_it_is_on_disk(publisher: Publisher, streams: FakeStreams) -> None:
-    on_disk = Future[None]()
-    on_disk.set_exception(StoreUnavailable("Postgres is away."))
-    with pytest.raises(StoreUnavailable), publisher.publishing(new_id(), 2, always, on_disk):
-        raise AssertionError("It has begun.")
-    assert streams.begun == []
-
-
 def test_each_piece_names_its_answer_and_its_tokens(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("first"))
         wait_until(lambda: len(streams.calls) == 1)
         for piece in (Delta("one ", choice=1, tokens=1), Delta("zero", tokens=2), Delta("two", choice=1, tokens=3)):
@@ -171,7 +136,7 @@ def test_each_piece_names_its_answer_and_its_tokens(publisher: Publisher, stream
 
 def test_all_is_published_when_the_attempt_ends(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         for _ in range(1000):
             add(Delta("é"))
     assert streams.text[job_id] == "é" * 1000
@@ -183,8 +148,8 @@ def test_what_is_longer_than_redis_is_to_keep_has_its_beginning_published(
     monkeypatch.setattr("workers.running.publisher.MOST_BYTES", 8)
     job_id, other = new_id(), new_id()
     with (
-        publisher.publishing(job_id, 1, always, ON_DISK) as (_, add),
-        publisher.publishing(other, 1, always, ON_DISK) as (_, add_other),
+        publisher.publishing(job_id, 1, always) as (_, add),
+        publisher.publishing(other, 1, always) as (_, add_other),
     ):
         add(Delta("one "))
         add(Delta("two "))
@@ -202,7 +167,7 @@ def test_log_probabilities_come_before_the_text_of_their_tokens(publisher: Publi
     job_id = new_id()
     tokens = [token("one"), token(" two"), token(" é")]
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("one", (tokens[0],)))
         wait_until(lambda: len(streams.calls) == 1)
         add(Delta(" two", (tokens[1],)))
@@ -218,7 +183,7 @@ def test_log_probabilities_come_before_the_text_of_their_tokens(publisher: Publi
 def test_what_is_thought_is_published_apart(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("", reasoning="Hm. "))
         wait_until(lambda: len(streams.calls) == 1)
         add(Delta("", reasoning="So\0:"))
@@ -233,7 +198,7 @@ def test_what_is_thought_is_published_apart(publisher: Publisher, streams: FakeS
 def test_outage_puts_no_log_probability_out_of_its_place(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     tokens = [token(text) for text in "abcd"]
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         wait_until(lambda: bool(streams.begun))
         for number, each in enumerate(tokens):
             streams.error, streams.loses_replies = BrokerUnavailable("gone"), bool(number % 2)
@@ -250,7 +215,7 @@ def test_attempts_share_round_trips(publisher: Publisher, streams: FakeStreams) 
     together = threading.Barrier(16)
 
     def attempt(job_id: UUID) -> None:
-        with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+        with publisher.publishing(job_id, 1, always) as (_, add):
             together.wait(10)
             for i in range(60):
                 add(Delta(f"{i} "))
@@ -268,7 +233,7 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
     job_id = new_id()
     streams.gate.clear()
     began = time.monotonic()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("first"))
         wait_until(lambda: len(streams.calls) == 1)
         for _ in range(10_000):
@@ -279,7 +244,7 @@ def test_engine_is_not_held_up_by_a_redis_that_hangs(publisher: Publisher, strea
 
 def test_outage_leaves_no_hole_and_nothing_twice(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("before "))
         wait_until(lambda: streams.text[job_id] == "before ")
         for loses_replies in (False, True):
@@ -296,7 +261,7 @@ def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
     publisher: Publisher, streams: FakeStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 20)
-    with publisher.publishing(new_id(), 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(new_id(), 1, always) as (_, add):
         wait_until(lambda: bool(streams.begun))
         streams.error = BrokerUnavailable("gone")
         add(Delta("text"))
@@ -308,7 +273,7 @@ def test_end_does_not_wait_for_a_redis_that_is_known_to_be_down(
 def test_later_claim_continues_what_is_published(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.text[job_id] = "déjà "
-    with publisher.publishing(job_id, 2, always, ON_DISK) as (prefix, add):
+    with publisher.publishing(job_id, 2, always) as (prefix, add):
         assert prefix == "déjà "
         add(Delta("vu"))
     assert streams.text[job_id] == "déjà vu"
@@ -318,7 +283,7 @@ def test_first_claim_begins_while_the_engine_computes(publisher: Publisher, stre
     job_id = new_id()
     streams.begins.clear()
     # Redis hangs, and the engine need not wait for it.
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (prefix, add):
+    with publisher.publishing(job_id, 1, always) as (prefix, add):
         assert prefix == ""
         streams.begins.set()
         wait_until(lambda: bool(streams.begun))
@@ -334,8 +299,8 @@ def test_first_piece_does_not_wait_for_the_other_streams(
     monkeypatch.setattr("workers.running.publisher.LAST_FLUSH_S", 0)
     first, second = new_id(), new_id()
     with (
-        publisher.publishing(first, 1, always, ON_DISK) as (_, add_first),
-        publisher.publishing(second, 1, always, ON_DISK) as (_, add_second),
+        publisher.publishing(first, 1, always) as (_, add_first),
+        publisher.publishing(second, 1, always) as (_, add_second),
     ):
         add_first(Delta("one"))
         wait_until(lambda: streams.text[first] == "one")
@@ -353,7 +318,7 @@ def test_first_piece_does_not_wait_for_the_other_streams(
 def test_text_that_cannot_be_continued_starts_anew(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.text[job_id] = "old"
-    with publisher.publishing(job_id, 2, never, ON_DISK) as (prefix, add):
+    with publisher.publishing(job_id, 2, never) as (prefix, add):
         assert prefix == ""
         add(Delta("new"))
     assert streams.text[job_id] == "new"
@@ -364,7 +329,7 @@ def test_claim_that_redis_has_not_heard_of_begins_anew_once_it_can(publisher: Pu
     job_id = new_id()
     streams.text[job_id] = "heard before"
     streams.error = BrokerUnavailable("gone")
-    with publisher.publishing(job_id, 2, always, ON_DISK) as (prefix, add):
+    with publisher.publishing(job_id, 2, always) as (prefix, add):
         assert prefix == ""
         add(Delta("all of "))
         streams.error = None
@@ -376,8 +341,8 @@ def test_claim_that_redis_has_not_heard_of_begins_anew_once_it_can(publisher: Pu
 def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, streams: FakeStreams) -> None:
     fenced, other = new_id(), new_id()
     with (
-        publisher.publishing(fenced, 1, always, ON_DISK) as (_, add_fenced),
-        publisher.publishing(other, 1, always, ON_DISK) as (_, add_other),
+        publisher.publishing(fenced, 1, always) as (_, add_fenced),
+        publisher.publishing(other, 1, always) as (_, add_other),
     ):
         wait_until(lambda: len(streams.begun) == 2)
         streams.refused.add(fenced)
@@ -398,7 +363,7 @@ def test_fenced_attempt_is_dropped_and_the_others_are_not(publisher: Publisher, 
 def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
     streams.refused.add(job_id)
-    with publisher.publishing(job_id, 2, always, ON_DISK) as (prefix, add):
+    with publisher.publishing(job_id, 2, always) as (prefix, add):
         assert prefix == ""
         add(Delta("x"))
     assert streams.calls == []
@@ -406,7 +371,7 @@ def test_claim_that_is_too_late_publishes_nothing(publisher: Publisher, streams:
 
 def test_what_postgres_cannot_hold_is_heard_as_it_is_stored(publisher: Publisher, streams: FakeStreams) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("a\0b\ud800"))
     assert streams.text[job_id] == "a\ufffdb\ufffd"
 
@@ -415,7 +380,7 @@ def test_fault_does_not_end_the_thread(
     publisher: Publisher, streams: FakeStreams, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = new_id()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         wait_until(lambda: bool(streams.begun))
         streams.error = RuntimeError("a bug")
         add(Delta("text"))
@@ -446,7 +411,7 @@ def test_a_redis_that_does_not_end_a_stream_has_the_next_pieces_published(
     publisher: Publisher, streams: FakeStreams
 ) -> None:
     job_id, ended = new_id(), new_id()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("one "))
         wait_until(lambda: streams.text[job_id] == "one ")
         streams.error = BrokerUnavailable("gone")
@@ -462,7 +427,7 @@ def test_calls_of_tools_are_published_after_the_text_one_piece_for_each(
 ) -> None:
     job_id = new_id()
     streams.gate.clear()
-    with publisher.publishing(job_id, 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(job_id, 1, always) as (_, add):
         add(Delta("I ", tool_calls=(ToolCallPiece(0, "a", "f"),)))
         wait_until(lambda: len(streams.calls) == 1)
         add(Delta("", tool_calls=(ToolCallPiece(0, arguments='{"x":'),)))
@@ -483,7 +448,7 @@ def test_calls_of_tools_are_published_after_the_text_one_piece_for_each(
 
 
 def test_a_call_is_published_as_it_will_be_stored(publisher: Publisher, streams: FakeStreams) -> None:
-    with publisher.publishing(new_id(), 1, always, ON_DISK) as (_, add):
+    with publisher.publishing(new_id(), 1, always) as (_, add):
         add(Delta("", tool_calls=(ToolCallPiece(0, "a", "f", '{"x": "\0\ud800"}'),)))
     [[piece]] = streams.calls
     assert ToolCallPiece(**json.loads(piece.text)) == ToolCallPiece(0, "a", "f", '{"x": "\ufffd\ufffd"}')
