@@ -4,7 +4,7 @@ lost, told early, or billed twice."""
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.config import Settings
 from headrace.connections import postgres
+from headrace.domain.answers import Choice
 from headrace.domain.attempts import Outcome, Usage
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
@@ -24,9 +25,10 @@ from tests.integration.workers.conftest import Make, job
 from tests.integration.workers.running.quick import ANSWER, DEADLINE_S, Heard, QuickEngine
 from tests.waiting import until
 from workers.engines.base import Generation, GenerationRequest, OnDelta
-from workers.running.execute import ELSEWHERE, Execute
+from workers.running.execute import ELSEWHERE, SMALL_CHARS, Execute
 
 SUCCEEDED = Outcome(JobState.SUCCEEDED)
+LONG = "a" * (SMALL_CHARS + 1)
 THREADS = 16
 
 
@@ -74,13 +76,15 @@ class Bench:
         """Run a job in a thread of its own."""
         return self.threads.submit(self.execute.run, ticket.job_id, ticket.enqueue_no)
 
-    def start_with_held_end(self, ticket: Ticket) -> Future[Outcome]:
-        """Run a job; its end waits until the test opens `slow`."""
+    def start_with_held_end(self, first: Ticket, *others: Ticket) -> list[Future[Outcome]]:
+        """Run jobs; their ends wait until the test opens `slow`, those of the others for one statement."""
         self.slow.open.clear()
         self.slow.asked.clear()
-        ending = self.start(ticket)
+        endings = [self.start(first)]
         assert self.slow.asked.wait(DEADLINE_S)
-        return ending
+        endings += map(self.start, others)
+        until(lambda: self.execute._successes.waiting == len(others), "they wait together", DEADLINE_S)
+        return endings
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ def test_nothing_of_an_end_leaves_the_worker_before_it_is_on_disk(
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket = queued()
-    ending = bench.start_with_held_end(ticket)
+    [ending] = bench.start_with_held_end(ticket)
     assert not ending.done()
     assert (bench.heard.announced, bills(store), job(store, ticket).state) == ([], [], JobState.RUNNING)
     assert not bench.execute.state.attempts.wait_until_idle(0.1), "a worker that stops waits for the end"
@@ -125,7 +129,7 @@ def test_an_end_whose_claim_was_taken_away_is_not_written(
     bench: Bench, store: Store, queued: Callable[..., Ticket]
 ) -> None:
     ticket = queued()
-    ending = bench.start_with_held_end(ticket)
+    [ending] = bench.start_with_held_end(ticket)
     with store.begin() as db:
         db.execute(sa.text("UPDATE jobs SET enqueue_no = enqueue_no + 1"))
     bench.slow.open.set()
@@ -167,7 +171,7 @@ def test_an_end_is_dropped_after_a_long_outage_or_when_the_worker_stops(
 
 
 def test_a_worker_that_stops_writes_the_last_ends(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
-    endings = [bench.start_with_held_end(queued()) for _ in range(3)]
+    endings = bench.start_with_held_end(*(queued() for _ in range(3)))
     with ThreadPoolExecutor(1) as other:
         closing = other.submit(bench.execute.close)
         bench.slow.open.set()
@@ -181,7 +185,7 @@ def test_a_locked_row_holds_up_the_end_of_its_own_job_alone(
 ) -> None:
     tickets = [queued() for _ in range(3)]
     _, locked, other = tickets
-    endings = [bench.start_with_held_end(each) for each in tickets]
+    endings = bench.start_with_held_end(*tickets)
     with store.begin() as db:
         db.execute(sa.text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked.job_id})
         bench.slow.open.set()
@@ -189,6 +193,21 @@ def test_a_locked_row_holds_up_the_end_of_its_own_job_alone(
         assert job(store, locked).state is JobState.RUNNING
     assert [each.result(DEADLINE_S) for each in endings] == [SUCCEEDED] * 3
     assert (bills(store), job(store, locked).state) == (["compute"] * 3, JobState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("large", [{"others": (Choice("Another.", "stop"),)}, {"text": LONG}, {"reasoning": LONG}])
+def test_a_large_end_shares_no_statement(
+    bench: Bench, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch, large: dict[str, Any]
+) -> None:
+    answer = bench.engine.generate
+
+    def generate(request: GenerationRequest, on_delta: OnDelta | None = None) -> Generation:
+        return replace(answer(request, on_delta), **large)
+
+    monkeypatch.setattr(bench.engine, "generate", generate)
+    monkeypatch.setattr(bench.execute._successes, "call", lambda *_: pytest.fail("it is written together"))
+    assert bench.start(queued()).result(DEADLINE_S) == SUCCEEDED
+    assert bills(store) == ["compute"]
 
 
 def test_a_locked_row_keeps_no_other_job_from_its_claim(
