@@ -1,7 +1,6 @@
 """The intake: reserves a place, inserts a durable row and pushes a message, for a batch of concurrent requests.
 
-Each of the three steps is one round trip for the whole batch, so an accept is cheap. A lone stream's message is pushed
-while its row is on the way to the disk. Knows no HTTP.
+Each of the three steps is one round trip for the whole batch, so an accept is cheap. Knows no HTTP.
 """
 
 import logging
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 
 #: Between insert and publish: the jobs are in Postgres, but not in a queue's list.
 FAILPOINT_INSERTED = "api.inserted"
-#: A lone stream's job is in its queue, but not yet on Postgres's disk.
-FAILPOINT_PUBLISHED = "api.published"
 #: Requests in one batch. In a larger one, each request would wait longer for the others.
 BATCH = 256
 
@@ -66,9 +63,8 @@ class Intake:
 
     def _make_durable(self, bids: Sequence[Bid], places: Sequence[Place]) -> list[Place | Inserted | HeadraceError]:
         rows = [(bid.spec, place.candidate) for bid, place in zip(bids, places, strict=True)]
-        is_early = _may_start_early([bid.spec for bid in bids])
         try:
-            inserted = insert_batch(self._store, rows, is_before_disk=is_early)
+            inserted = insert_batch(self._store, rows)
         except BaseException:
             self._give_back(bids)
             raise
@@ -81,9 +77,6 @@ class Intake:
         fresh_places = [outcome for outcome in outcomes if isinstance(outcome, Place)]
         self._publish(fresh, fresh_places)
         self._give_back([bid for bid, outcome in zip(bids, outcomes, strict=True) if not isinstance(outcome, Place)])
-        if is_early and fresh:
-            self._fail_at(FAILPOINT_PUBLISHED)
-            self._store.wait_for_disk()
         if fresh:
             facts = [
                 {
@@ -127,17 +120,3 @@ def _ticket(spec: JobSpec, place: Place) -> Ticket:
         n=spec.sampling.n,
         start_by=place.start_by,
     )
-
-
-def _may_start_early(specs: Sequence[JobSpec]) -> bool:
-    """True for one stream alone: a worker may take its job while Postgres still writes it to the disk.
-
-    With the worker's early claim it saves about 4 of the 18 ms that Headrace would add to a first token
-    (`added_latency.py` on two cores).
-
-    No reply is sent before the row is durable: the request waits for it, and the worker for its claim, which is written
-    after it. If Postgres loses the row, the message has no job, and the request fails. Not with an Idempotency-Key:
-    another request with that key would learn of the job too early. Not for several jobs: the extra round trip would
-    cost the others.
-    """
-    return len(specs) == 1 and specs[0].stream and specs[0].idempotency is None

@@ -30,7 +30,8 @@ _BUSY = (LOCK_NOT_AVAILABLE, "57014", "40P01")
 #: How long a page that shows the system waits for each locked table, and in all, in seconds, before it leaves out what
 #: it has not read.
 _GLANCE_LOCK_MS, _GLANCE_S = 300, 5.0
-#: The smallest write, whose commit waits for the disk: a message in Postgres's write-ahead log that has no reader.
+#: The smallest write: a message in Postgres's write-ahead log that has no reader. The log is written in order, so its
+#: commit puts all that was committed before on disk, also by statements that did not wait for it, and on a standby.
 SMALLEST_WRITE = "SELECT pg_logical_emit_message(true, 'headrace', '')"
 
 T = TypeVar("T")
@@ -89,13 +90,6 @@ class Store:
         except DriverError as error:
             is_lost = (error.sqlstate or "").startswith(LOST)
             raise _outage(error, is_lost=is_lost) or DBAPIError(sql, None, error, hide_parameters=True) from error
-
-    def wait_for_disk(self) -> None:
-        """Return once all that was committed before is on disk, also by statements that did not wait for it.
-
-        The write-ahead log is written in order. This waits for a standby too, if commits do. Raises: StoreUnavailable.
-        """
-        self.run(SMALLEST_WRITE, {})
 
     def close(self) -> None:
         """Close every connection: one that is in use once it is given back."""

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from headrace.domain.ids import parse_id, show_id
+from headrace.domain.ids import parse_id
 
 LEASE_S = 3
 RUNNING = 8
@@ -174,25 +174,6 @@ def test_a_job_whose_api_died_between_insert_and_publish_completes_and_a_retry_i
     assert system.pid("web") == restarted
     other = system.http.post("/v1/jobs", json={**body, "prompt": "Who are you?"}, headers=headers)
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
-
-
-def test_a_stream_whose_api_died_before_its_row_was_on_disk_runs_once_and_leaves_nothing(
-    start: Callable[..., Any], wait_until: Callable[..., None]
-) -> None:
-    system = start("--without", "beat", failpoint="api.published", simulator__output_tokens="8")
-    web, model = system.pid("web"), system.http.get("/v1/models").json()["data"][0]["id"]
-    asked = {"model": model, "messages": [{"role": "user", "content": "Who am I?"}], "stream": True}
-    with pytest.raises(httpx2.TransportError):
-        system.http.post("/v1/chat/completions", json=asked)
-    system.restarted("web", web)
-
-    wait_until(lambda: system.count("succeeded") == 1, "its worker had it")
-    [row] = system.sql("SELECT id, attempt FROM jobs")
-    assert row["attempt"] == 1
-    assert system.bills([show_id(row["id"])]) == [("compute", 1)]
-    wait_until(system.api_is_ready, "the API is back")
-    queues = system.http.get("/v1/queues").json()["data"]
-    assert all(each["depth"] == 0 for each in queues)
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed_while_jobs_run(

@@ -114,12 +114,8 @@ _INSERT = Statement("insert")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def insert_batch(
-    store: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool = False
-) -> list[Inserted | HeadraceError]:
+def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Candidate]]) -> list[Inserted | HeadraceError]:
     """Insert jobs as `queued`. Returns once they are durable, with the outcome of each, in order.
-
-    Args: is_before_disk: returns a moment earlier; new jobs are durable after `Store.wait_for_disk`.
 
     It never waits for another transaction's Idempotency-Key: such a row's outcome is IdempotencyInProgress at once, and
     the caller may try again (`until_settled`). Of two rows with one key, the second is a replay of the
@@ -133,20 +129,18 @@ def insert_batch(
         text = _encode(row_of(spec, candidate.queue, candidate.reason))
         size_bytes += len(text)
         if specs and (size_bytes > BATCH_BYTES or len(specs) == BATCH_ROWS):
-            outcomes += _insert(store, specs, texts, is_before_disk)
+            outcomes += _insert(store, specs, texts)
             specs, texts, size_bytes = [], [], len(text)
         specs.append(spec)
         texts.append(text)
-    return outcomes + _insert(store, specs, texts, is_before_disk) if specs else outcomes
+    return outcomes + _insert(store, specs, texts) if specs else outcomes
 
 
-def _insert(
-    store: Store, specs: Sequence[JobSpec], texts: Sequence[str], is_before_disk: bool
-) -> list[Inserted | HeadraceError]:
+def _insert(store: Store, specs: Sequence[JobSpec], texts: Sequence[str]) -> list[Inserted | HeadraceError]:
     """Args: texts: the JSON object of each job, for the statement."""
     given = f"[{','.join(texts)}]"
     try:
-        inserted = _INSERT.run(store, given=given, key_ttl=IDEMPOTENCY_TTL, is_before_disk=is_before_disk)
+        inserted = _INSERT.run(store, given=given, key_ttl=IDEMPOTENCY_TTL)
     except StoreUnavailable as error:
         return [error] * len(specs)
     except DBAPIError as error:
@@ -157,8 +151,8 @@ def _insert(
             return [HeadraceError(f"Postgres refused the job: {message_of(error)}")]
         # One bad row fails the whole statement; halving finds it in a few steps.
         half = len(specs) // 2
-        first = _insert(store, specs[:half], texts[:half], is_before_disk)
-        return first + _insert(store, specs[half:], texts[half:], is_before_disk)
+        first = _insert(store, specs[:half], texts[:half])
+        return first + _insert(store, specs[half:], texts[half:])
     start_by: dict[UUID, datetime] = {row.id: row.start_by for row in inserted}
     others = [spec for spec in specs if spec.id not in start_by]
     outcomes = _settle(store, others) if others else {}

@@ -1,8 +1,7 @@
 -- Accepts jobs: their Idempotency-Keys, their rows and their texts.
 --
 -- Run by: web processes, for all submits that come together (headrace/store/jobs/insertion.py).
--- Parameters: given, a JSON list of jobs, what is absent is NULL; key_ttl, how long a key is remembered;
---     is_before_disk, whether it returns before its commit is on disk.
+-- Parameters: given, a JSON list of jobs, what is absent is NULL; key_ttl, how long a key is remembered.
 -- Returns: `id` and `start_by` of each inserted job. A job is left out if its key is taken: an earlier job has it, or
 --     another job of this list, or a transaction that is still open.
 WITH given AS (
@@ -52,6 +51,4 @@ SELECT
     batch_id, custom_id, not_before,
     CASE WHEN state = 'queued' THEN now() END, coalesce(not_before, now()) + max_wait_s * interval '1 s', CASE WHEN route = 'overflow' THEN now() END
 FROM fresh
-RETURNING id, start_by,
-    -- Without a row, the commit waits for the disk.
-    CASE WHEN :'is_before_disk'::boolean THEN set_config('synchronous_commit', 'off', true) END;
+RETURNING id, start_by;

@@ -81,9 +81,7 @@ class FakeDoor:
         self.asked.append(list(asks))
         return [self.refusal or Place(ask.candidates[0], 3, 4, 500, NO_RATES) for ask in asks]
 
-    def insert_batch(
-        self, _: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool
-    ) -> list[Inserted | HeadraceError]:
+    def insert_batch(self, _: Store, rows: Sequence[tuple[JobSpec, Candidate]]) -> list[Inserted | HeadraceError]:
         self._step("insert")
         self.inserted += rows
         return [self.outcome or Inserted(spec.id, self.start_by) for spec, _ in rows]
@@ -144,10 +142,6 @@ class FakeStore:
         yield None
 
     autocommit = begin
-
-    def wait_for_disk(self) -> None:
-        with self.begin():
-            pass
 
 
 @pytest.fixture

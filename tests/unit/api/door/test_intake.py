@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from api.door.drafts import Bid, Draft, Sent, Spelling
-from api.door.intake import FAILPOINT_INSERTED, FAILPOINT_PUBLISHED, Intake, Outcome
+from api.door.intake import FAILPOINT_INSERTED, Intake, Outcome
 from headrace.broker.admission import Admission
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
@@ -78,10 +78,8 @@ class Servers:
         answer = self.answers.get(ask.job_id)
         return answer if isinstance(answer, Refusal) else Place(ask.candidates[0], number, number, 0, NO_RATES)
 
-    def insert_batch(
-        self, _: Store, rows: Sequence[tuple[JobSpec, Candidate]], *, is_before_disk: bool
-    ) -> list[Inserted | HeadraceError]:
-        self._step("insert before disk" if is_before_disk else "insert")
+    def insert_batch(self, _: Store, rows: Sequence[tuple[JobSpec, Candidate]]) -> list[Inserted | HeadraceError]:
+        self._step("insert")
         self.inserted.append(list(rows))
         return [self._in_postgres(spec.id) for spec, _ in rows]
 
@@ -89,9 +87,6 @@ class Servers:
         answer = self.answers.get(job_id)
         # Each job its own time, so that a mix-up shows.
         return answer if isinstance(answer, Inserted | HeadraceError) else Inserted(job_id, start_by_of(job_id))
-
-    def wait_for_disk(self) -> None:
-        self._step("disk")
 
     def commit(self, tickets: Sequence[Ticket], lookups: Mapping[UUID, str]) -> None:
         self._step("commit")
@@ -205,22 +200,6 @@ def test_the_message_of_several_answers_takes_as_much_kv_cache_as_was_reserved(
     accept(intake, spec)
     [ticket] = servers.committed
     assert (ticket.kv_tokens, ticket.n) == (spec.kv_tokens, 3)
-
-
-def test_a_lone_streams_message_is_pushed_while_its_row_is_on_the_way_to_the_disk(
-    intake: Intake, servers: Servers
-) -> None:
-    accept(intake, replace(make_spec(), stream=True))
-    assert servers.steps == ["reserve", "insert before disk", FAILPOINT_INSERTED, "commit", FAILPOINT_PUBLISHED, "disk"]
-
-
-def test_such_a_stream_is_not_accepted_where_the_disk_never_has_it(intake: Intake, servers: Servers) -> None:
-    servers.failures["disk"] = StoreUnavailable("gone")
-    with pytest.raises(StoreUnavailable):
-        accept(intake, replace(make_spec(), stream=True))
-    # A worker may have its message already, and frees its place.
-    assert not servers.given_back
-    assert is_idle(intake)
 
 
 @pytest.mark.parametrize("refused", [IdempotencyInProgress(), StoreUnavailable("gone")], ids=repr)

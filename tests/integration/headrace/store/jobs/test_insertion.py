@@ -97,23 +97,7 @@ def test_batch_is_split_when_its_texts_are_long(
     assert statements == [1, 1, 1, 2]
 
 
-def test_before_disk_a_job_is_there_at_once_and_the_wait_is_for_the_disk(
-    store: Store, make_spec: Callable[..., JobSpec], disk_is_away: Callable[[], AbstractContextManager[None]]
-) -> None:
-    insert_batch(store, [(make_spec(), OWN)], is_before_disk=True)  # It may have to connect.
-    with ThreadPoolExecutor(1) as threads:
-        with disk_is_away():
-            spec = make_spec()
-            (inserted,) = insert_batch(store, [(spec, OWN)], is_before_disk=True)
-            assert isinstance(inserted, Inserted)
-            assert count(store, jobs) == 2
-            waits = threads.submit(store.wait_for_disk)
-            until(lambda: waiting_for_disk(store) == 1, "it waits for the disk")
-            assert not waits.done()
-        waits.result(DEADLINE_S)
-
-
-def test_otherwise_an_insert_waits_for_the_disk_itself(
+def test_an_insert_waits_for_the_disk(
     store: Store, make_spec: Callable[..., JobSpec], disk_is_away: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with ThreadPoolExecutor(1) as threads:
