@@ -19,7 +19,6 @@ from redis import Redis, RedisError
 from api.door.refusals import slots_full
 from api.slots import Slot, Slots
 from api.turns import ClientGone, Step, Wake
-from headrace import hops
 from headrace.batching import Batching
 from headrace.broker import ending
 from headrace.broker.admission import Admission
@@ -302,7 +301,6 @@ class Waits:
                     self._tell(job_id, has_ended=True)
 
     def _pass_on(self, word: Word) -> None:
-        hops.reach("news", word.job_id)
         with self._lock:
             for watch in self._watches.get(word.job_id, ()):
                 watch.tell(has_ended=word.has_ended, piece=word.piece)

@@ -1,7 +1,7 @@
 """What Headrace adds to the time to the first token: the same stream through it and from vLLM's own server.
 
 The claim: at one request at a time, all that is between the caller and the engine (a durable row, a queue, a claim, the
-way back through Redis) costs no more than 10 ms in the median. Knows the system from outside: HTTP, SQL, its logs.
+way back through Redis) costs no more than 10 ms in the median. Knows the system from outside: HTTP, SQL.
 """
 
 import json
@@ -18,7 +18,6 @@ from rich.progress import track
 from rich.table import Table
 
 from bed.first_token import Heard, Listener
-from bed.hops import AROUND, CORE, OUTSIDE, WAY, PeerMetrics, hops_of, steps_ms
 from bed.load import drive, percentile, request
 from bed.real_engine import check_installed, demo_folder, pool_of, real_stack, settings_of
 from bed.testbed import Counts, bearer, console, count_jobs, line_of
@@ -44,15 +43,10 @@ Arm = Callable[[str], Heard]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Answers of each arm to the same prompts, in the same order; and what Postgres says became of the jobs.
-
-    Attributes:
-        hops: the median of each step of the way, in milliseconds, of the queue and of the peer.
-    """
+    """Answers of each arm to the same prompts, in the same order; and what Postgres says became of the jobs."""
 
     arms: Mapping[str, Sequence[Heard]]
     counts: Counts
-    hops: Mapping[str, Mapping[str, float]]
 
     def first_ms(self, arm: str, percent: float) -> float:
         """The time to the first token that this percentage of an arm's answers stays within."""
@@ -101,12 +95,10 @@ def prompt_of(no: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Both engines, loaded. Attributes: logs: of our stack's processes."""
+    """Both engines, loaded."""
 
     arms: Mapping[str, Arm]
     database_url: str
-    logs: Path
-    peer_url: str
 
 
 @contextmanager
@@ -116,7 +108,7 @@ def started(max_tokens: int, off: str | None) -> Iterator[Started]:
     console.print("both engines are loading", style="dim")
     with ExitStack() as exits:
         pool = pool_of(folder, POOL)
-        stack = exits.enter_context(real_stack(settings_of(folder, POOL) | {"HEADRACE_LOG_HOPS": "true"}))
+        stack = exits.enter_context(real_stack(settings_of(folder, POOL)))
         direct_url = exits.enter_context(vllm_server(pool))
         key = bearer(stack.report.api_key)
         askers: dict[str, Listener | Poller] = {
@@ -136,25 +128,22 @@ def started(max_tokens: int, off: str | None) -> Iterator[Started]:
             return ask
 
         arms = {name: arm_of(asker) for name, asker in askers.items()}
-        yield Started(arms, stack.report.database_url, stack.state_dir / "logs", direct_url)
+        yield Started(arms, stack.report.database_url)
 
 
 def measure(prompts: int, max_tokens: int, off: str | None) -> Measured:
     """Every prompt by every arm, one at a time; the arm that was asked first is asked last the next time."""
     with started(max_tokens, off) as system:
         found: dict[str, list[Heard]] = {name: [] for name in system.arms}
-        order, metrics = list(system.arms), PeerMetrics(system.peer_url)
+        order = list(system.arms)
         for no in track(range(1, WARM_UP + prompts + 1), "asking", console=console):
             for name in order:
                 time.sleep(PAUSE_S)
                 heard = system.arms[name](prompt_of(no))
                 if no > WARM_UP:
                     found[name].append(heard)
-                if name == "direct":
-                    metrics.note()
             order.reverse()
-        ours, theirs = steps_ms(hops_of(system.logs, found["queue"])), metrics.steps_ms(found["direct"])
-        return Measured(found, count_jobs(system.database_url), {"queue": ours, "direct": theirs})
+        return Measured(found, count_jobs(system.database_url))
 
 
 def show(measured: Measured) -> None:
@@ -171,13 +160,6 @@ def show(measured: Measured) -> None:
             f"{1000 * percentile([each.total_s for each in heard], 50):.0f}",
         )
     console.print(table)
-    steps = Table("step", header_style="bold", title="milliseconds of each step to the first token, medians")
-    for name in measured.hops:
-        steps.add_column(name, justify="right")
-    for step in (*(step for step, _ in WAY), AROUND, OUTSIDE):
-        of_step = [each.get(step) for each in measured.hops.values()]
-        steps.add_row(step, *("" if ms is None else f"{ms:.2f}" for ms in of_step))
-    console.print(steps)
 
 
 def summary(measured: Measured) -> dict[str, Any]:
@@ -187,8 +169,6 @@ def summary(measured: Measured) -> dict[str, Any]:
         figures |= {f"p{percent}_ms_off": measured.added_ms("polled", percent) for percent in (50, 95)}
     for name in measured.arms:
         figures |= {f"{name}_p{percent}_ms": measured.first_ms(name, percent) for percent in (50, 95)}
-    for name, steps in measured.hops.items():
-        figures[f"{name}_engine_ms"] = steps.get(CORE)
     return figures | {"alike": measured.alike} | asdict(measured.counts)
 
 
@@ -211,13 +191,9 @@ def main(prompts: int, max_tokens: int, off: str | None, file: Path | None) -> N
     same chat completions as streams, one at a time over a connection that stays open; the clock runs from before the
     request is sent until the first text has been read. No prompt is asked twice of one engine.
 
-    A second table has the median of each step of the way: of the queue from the hops in its logs, of the peer as far as
-    its metrics show them. "outside" is what its metrics do not see: HTTP in and out, the template, the tokens.
-
     The last line is name=value pairs: p50_ms and p95_ms, how much later than the peer's the median and the 95th
-    percentile of the first tokens are; both of each arm as they are; how long each engine's core took of that; how many
-    answers are alike; and what Postgres says became of all jobs, the warm-up's included. The status is 1 when p50_ms is
-    above 10, or a job has no answer.
+    percentile of the first tokens are; both of each arm as they are; how many answers are alike; and what Postgres says
+    became of all jobs, the warm-up's included. The status is 1 when p50_ms is above 10, or a job has no answer.
 
     \b
     bin/headrace python benchmarks/added_latency.py
@@ -230,9 +206,7 @@ def main(prompts: int, max_tokens: int, off: str | None, file: Path | None) -> N
     if file is not None:
         every = {name: [asdict(each) for each in heard] for name, heard in measured.arms.items()}
         plan = {"prompts": prompts, "max_tokens": max_tokens}
-        file.write_text(
-            json.dumps({"plan": plan, "figures": figures, "arms": every, "hops": measured.hops}, indent=2) + "\n"
-        )
+        file.write_text(json.dumps({"plan": plan, "figures": figures, "arms": every}, indent=2) + "\n")
     print(line_of(figures))
     missed = figures["p50_ms"] > GOAL_MS or figures["accepted"] != figures["succeeded"]
     sys.exit(1 if missed else 0)

@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from headrace import connections, hops
+from headrace import connections
 from headrace.config import Settings
 from headrace.config.redis_url import RedisUrl
 from headrace.connections.redis import Outage, redis_client
@@ -52,7 +52,6 @@ def load() -> Settings:
     with explained():
         settings = Settings.load()
         settings.check_paid_api()
-    hops.switch(is_on=settings.log_hops)
     return settings
 
 

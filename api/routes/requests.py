@@ -175,7 +175,6 @@ def streamed(stream: JobStream) -> Stream:
     turn().kind = "stream"
     turn().closing.append(stream.close)
     stream.slot.hand_over()
-    stream.log_hops(turn().began)
     return Stream(stream.steps, HEADERS)
 
 

@@ -19,7 +19,6 @@ from api.slots import Slot
 from api.streams.chunks import ChatChunks
 from api.streams.events import BEFORE_ENTRIES, Event, ResponseEvents, can_resume
 from api.turns import ClientGone, Step, Wake
-from headrace import hops
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job, StreamEvent
 from headrace.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreUnavailable
@@ -108,12 +107,6 @@ class JobStream:
         self._is_told = False
         self._hold_again_at = 0.0
 
-    def log_hops(self, began: float) -> None:
-        """Log that the request came, and that its job is accepted. Args: began: when it came."""
-        if hops.are_logged():
-            hops.reach("request", self._job.id, began)
-            hops.reach("accepted", self._job.id)
-
     def steps(self, wake: Wake) -> Generator[Step, None, None]:
         """The bytes, as events come: all new events in one step, or a comment after a while without events.
 
@@ -125,7 +118,6 @@ class JobStream:
                     if events is None:
                         yield Step(b"", until)
                         continue
-                    hops.reach("event", self._job.id)
                     yield Step(
                         self._teller.fragments.filled("".join(map(self._write, events))).encode() or KEEP_ALIVE, until
                     )
@@ -166,7 +158,6 @@ class JobStream:
         With each comes the time until which to wait for more.
         """
         teller, waits, keep_alive_s = self._teller, self._deps.waits, self._deps.settings.keep_alive_s
-        hops.reach("listening", self._job.id)
         waits.watch_leader(watch, self._job)
         self._hold()
         yield list(teller.opening()), 0.0

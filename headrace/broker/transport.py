@@ -114,8 +114,6 @@ class Taker(ABC):
         """
         self.bell = bell
         self.is_due = True
-        #: When the bell was last heard, in monotonic seconds.
-        self.rang_at = 0.0
         self._wake: Callable[[], None] = _nothing
 
     def __json__(self) -> str:
@@ -227,7 +225,6 @@ class Channel(redis.Channel):
             self._flush_brpop_reauth()
         for _, entries in rings or ():
             self._last_ring = entries[-1][0]
-        self.taker.rang_at = time.monotonic()
         # Also without a new entry: a wiped Redis may have lost it.
         self.taker.is_due = True
         raise Empty

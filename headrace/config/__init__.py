@@ -186,7 +186,6 @@ class Settings(BaseSettings):
         metrics_host: the address on which a worker, `web` or `control` serves Prometheus.
         metrics_port: the port on which it does; by default it does not. Each process of a host needs a port of its own;
             `headrace up` chooses free ones.
-        log_hops: log when each streamed job reaches each hop on its way to its first token, with monotonic times.
         failpoint: the process exits at the named point, as if killed. For crash tests only.
     """
 
@@ -264,7 +263,6 @@ class Settings(BaseSettings):
     keep_deliveries_days: Days = 30
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    log_hops: bool = False
     failpoint: str | None = None
 
     @classmethod

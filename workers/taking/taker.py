@@ -146,7 +146,7 @@ class KvTaker(Taker):
         self._ahead: dict[str, Ahead] = {}
         #: The only message of all queues, if the last read removed it.
         self._lone: Head | None = None
-        self._seen_until = self._looked_at = -math.inf
+        self._seen_until = -math.inf
         #: Messages to read from each queue, unless fewer slots are free.
         self._depth = 1
 
@@ -217,7 +217,6 @@ class KvTaker(Taker):
         if self._clock() <= self._seen_until and (chosen := self._choose_some(budget, turns, queues, most)):
             return chosen
         self._ask(turns.consume(queues), min(self._depth, most), [], lone=budget.is_idle)
-        self._looked_at = self._clock()
         return self._choose_some(budget, turns, queues, most)
 
     def _remove(self, budget: KvBudget, chosen: Sequence[Head], queues: Sequence[str], depth: int) -> list[Head]:

@@ -9,9 +9,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
 
-from headrace import hops
 from headrace.domain.attempts import Usage
 from headrace.domain.prompts import is_plain
 from headrace.domain.prompts.embeddings import MOST_TOKENS, pack, to_answer
@@ -342,22 +340,9 @@ class Core:
             if first_token_s is None and answers.tokens:
                 metrics = None if call.is_live or reading else output.metrics
                 first_token_s = metrics.first_token_latency if metrics else time.monotonic() - call.began
-                _log_hops(call, output.metrics)
         preemptions = output.metrics.num_preemptions if output.metrics else 0
         made = answers.generation(call.model)
         return replace(made, first_token_s=first_token_s, preemptions=preemptions)
-
-
-def _log_hops(call: CoreCall, metrics: Any) -> None:
-    if not hops.are_logged():
-        return
-    job_id = UUID(hex=call.request.request_id.partition(".")[0])
-    hops.reach("handed", job_id, call.began)
-    if metrics is not None:
-        hops.reach("queued", job_id, metrics.queued_ts)
-        hops.reach("scheduled", job_id, metrics.scheduled_ts)
-        hops.reach("computed", job_id, metrics.first_token_ts)
-    hops.reach("token", job_id)
 
 
 async def _cancel_tasks() -> None:

@@ -115,7 +115,7 @@ def test_an_accept_names_its_job_and_the_rates_that_are_limited() -> None:
 def test_a_stream_is_a_reply_that_no_proxy_may_hold_back_and_takes_its_slot_over() -> None:
     slot = Slots(1).take(APP.id)
     assert slot is not None
-    stream = SimpleNamespace(slot=slot, steps=lambda _: iter(()), close=slot.release, log_hops=lambda _: None)
+    stream = SimpleNamespace(slot=slot, steps=lambda _: iter(()), close=slot.release)
     with in_call() as turn:
         reply = streamed(cast(JobStream, stream))
     assert (reply.status_code, reply.is_download) == (200, False)
