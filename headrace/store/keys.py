@@ -125,7 +125,9 @@ def authenticate_all(db: Connection, digests: Collection[bytes]) -> dict[bytes, 
 
 def invalid() -> Unauthenticated:
     """The error for an invalid key. It must not tell which of the three cases it is."""
-    return Unauthenticated("This API key is not valid: unknown, expired or revoked. Headrace's keys begin with 'hr-'.")
+    return Unauthenticated(
+        "This API key is not valid: unknown, expired or revoked. Ask this API's operator for another one."
+    )
 
 
 def list_keys(db: Connection, app_id: UUID | None = None) -> list[KeyRecord]:
