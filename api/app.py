@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import difflib
 import http
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -27,7 +26,7 @@ from api.door.refusals import RefusalCounts, Refusals
 from api.door.sharing import ExactCache
 from api.door.submit import Submitter
 from api.door.vacancies import Vacancies, read_vacancy
-from api.health import Readiness, WebMetrics
+from api.health import ReadinessCheck, WebMetrics
 from api.reading import Reader, Waits
 from api.routes import batches, completions, documentation, files, health, jobs, models, responses, tokens, usage
 from api.routes.operations import operation_of
@@ -49,7 +48,7 @@ from headrace.connections.model_files import tokenizer_for
 from headrace.connections.redis import redis_client
 from headrace.domain.apps import App, Confinement
 from headrace.domain.limits import Balances, Kind
-from headrace.errors import NotFound, Refused
+from headrace.errors import NotFound, Refused, nearest
 from headrace.policies.pricing import Tariff
 from headrace.storage import open_storage
 from headrace.store import Store
@@ -216,7 +215,7 @@ def _near(path: str) -> str | None:
         if each != path and each.startswith("/v1/") and adapter.allowed_methods(each):
             return each
     served = [rule.rule for rule in current_app.url_map.iter_rules() if not rule.arguments]
-    return next(iter(difflib.get_close_matches(path, served, 1, LIKENESS)), None)
+    return next(iter(nearest(path, served, LIKENESS)), None)
 
 
 def _allowed_methods() -> list[str]:
@@ -276,7 +275,7 @@ def build(settings: Settings) -> WebDeps:
         usage_slots=Slots(USAGE_SLOTS),
         file_slots=Slots(FILE_SLOTS, FILE_SHARE),
         storage=open_storage(settings.files),
-        readiness=Readiness(settings, store, admission, catalogue, vacancies),
+        readiness=ReadinessCheck(settings, store, admission, catalogue, vacancies),
     )
 
 

@@ -9,7 +9,7 @@ from api.bodies import Bodies
 from api.door.catalogue import Catalogue
 from api.door.submit import Submitter
 from api.door.vacancies import Vacancies
-from api.health import Readiness, WebMetrics
+from api.health import ReadinessCheck, WebMetrics
 from api.reading import Reader, Waits
 from api.slots import Slots
 from headrace.broker.admission import Admission
@@ -46,7 +46,7 @@ class WebDeps:
     usage_slots: Slots
     file_slots: Slots
     storage: Storage | None
-    readiness: Readiness
+    readiness: ReadinessCheck
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

@@ -1,4 +1,4 @@
-"""What operators ask of a process: can it serve (`Readiness`), and its Prometheus metrics."""
+"""What operators ask of a process: can it serve (`ReadinessCheck`), and its Prometheus metrics."""
 
 import logging
 import threading
@@ -47,7 +47,7 @@ class Report(NamedTuple):
     warnings: Mapping[str, str]
 
 
-class Readiness:
+class ReadinessCheck:
     """Checks the servers, the schema and the tokenizers. Safe for many threads."""
 
     def __init__(

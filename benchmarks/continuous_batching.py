@@ -26,7 +26,7 @@ from headrace.config import Settings
 from headrace.domain.states import TERMINAL, JobState
 from headrace.stack.model import prepare
 from headrace.stack.stack import Stack
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 
 SUBJECTS = ("a river", "the sea", "an old mill", "the first snow", "a lighthouse", "bread", "a long bridge", "the moon")
 #: Seconds one poll holds on.
@@ -97,7 +97,7 @@ class Plan:
 class Client:
     """Submits prompts to a running stack and waits for their answers."""
 
-    def __init__(self, report: Report, max_tokens: int) -> None:
+    def __init__(self, report: StackReport, max_tokens: int) -> None:
         self._model = report.model
         self._max_tokens = max_tokens
         headers = {"Authorization": f"Bearer {report.api_key}"}

@@ -29,7 +29,7 @@ from bed.real_engine import check_installed, demo_folder, real_stack, settings_o
 from bed.testbed import Counts, bearer, console, count_jobs, line_of, rounds
 from headrace.connections import model_files
 from headrace.domain.prompts import Message
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 from peers.json_peer import JsonPeer
 from peers.mixed_load import Ask, Load, Seen, Span, text_of
 
@@ -71,7 +71,7 @@ POOL = {
 class Queue:
     """Headrace's own side: a running stack, and the requests to it."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: StackReport) -> None:
         self._url, self._model = report.url, report.model
         self._key = bearer(report.api_key)
         self._database_url = report.database_url.replace("+psycopg", "")
@@ -272,7 +272,7 @@ Found = Mapping[str, Answers]
 
 
 @contextmanager
-def both(folder: Path) -> Iterator[tuple[Queue, Engine, Report]]:
+def both(folder: Path) -> Iterator[tuple[Queue, Engine, StackReport]]:
     """A stack and the peer, on the model in the folder."""
     env = settings_of(folder, POOL)
     console.print("both engines are loading", style="dim")

@@ -1,8 +1,20 @@
 """Every error of Headrace. `headrace/http.py` maps each `code` to an HTTP status."""
 
+import difflib
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> list[str]:
+    """The known name that this one may be a misspelling of, if any. Args: likeness: as of `difflib`."""
+    return difflib.get_close_matches(name, sorted(known), 1, likeness)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: which one may be meant. Empty if none is near."""
+    return "".join(f" Did you mean '{near}'?" for near in nearest(name, known))
 
 
 class HeadraceError(Exception):

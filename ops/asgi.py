@@ -47,7 +47,7 @@ class _Refusal(Exception):
         self.status, self.reason = status, reason
 
 
-class Server:
+class OpsServer:
     """The ASGI app around the pages. All but the pages runs on the server's event loop."""
 
     def __init__(self, app: Flask, proxies: Sequence[str]) -> None:
@@ -171,7 +171,7 @@ def _refused(refusal: _Refusal) -> Response:
 
 
 @cache
-def _app() -> Server:
+def _app() -> OpsServer:
     """The app, made after its servers passed their checks. It keeps to no CPU: a page now and then needs none.
 
     It may open as many files as the system admits. The usual limit is 1,024, fewer than the connections that it takes.
@@ -186,10 +186,10 @@ def _app() -> Server:
         Endpoint([app.extensions[EXTENSION].metrics], settings.metrics_host, settings.metrics_port).start()
     Heartbeat(ProcessKind.OPS, settings).start()
     startup.settle_heap(GC_THRESHOLD)
-    return Server(app, settings.ops.proxies)
+    return OpsServer(app, settings.ops.proxies)
 
 
-def __getattr__(name: str) -> Server:
+def __getattr__(name: str) -> OpsServer:
     """Make `app` when the server looks for it, so that an import alone makes nothing."""
     if name == "app":
         return _app()

@@ -32,7 +32,7 @@ from headrace.store.clock import NOW
 from headrace.store.provider_batches import HOLD, PAGE_ROWS
 from headrace.sweeper import Sweep
 from workers.engines.base import Generation
-from workers.engines.openai.batches import VOID_STATES, BatchApi, Result, Told, answer_of
+from workers.engines.openai.batches import VOID_STATES, BatchApi, ProviderResult, Told, answer_of
 from workers.paid import NO_CALL
 from workers.running.bill import Answered, Bill
 from workers.running.publisher import Notices
@@ -349,9 +349,9 @@ class BatchTier:
             provider_batches.book_unreturned(db, batch, model, more, cost_usd)
         return provider_batches.find(db, batch.id)
 
-    def _settle_page(self, batch: ProviderBatch, page: Sequence[Result], *, has_total: bool) -> None:
+    def _settle_page(self, batch: ProviderBatch, page: Sequence[ProviderResult], *, has_total: bool) -> None:
         """Args: has_total: the provider says what all lines cost, so that nothing of it is guessed."""
-        by_job: dict[UUID, Result] = {}
+        by_job: dict[UUID, ProviderResult] = {}
         for result in page:
             if result.job_id is not None:
                 by_job.setdefault(result.job_id, result)

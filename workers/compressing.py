@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from headrace.broker.compressions import Answered, Compressions
+from headrace.broker.compressions import CompressionReply, Compressions
 from headrace.config import PoolSettings
 from headrace.domain.attempts import Claim
 from headrace.domain.ids import new_id, show_id
@@ -163,7 +163,7 @@ class Measurer:
                 log.warning("measurer_waits", extra={"error": str(error)})
                 self._ended.wait(PAUSE_S)
 
-    def _find(self, job_id: UUID) -> Answered | None:
+    def _find(self, job_id: UUID) -> CompressionReply | None:
         """What can go of a job's prompt; None if it cannot be measured now."""
         try:
             with self.store.begin() as db:
@@ -175,7 +175,7 @@ class Measurer:
         except (EngineError, InvalidRequest, PayloadUnreadable, StoreUnavailable) as error:
             log.warning("surprise_not_measured", extra={"job_id": show_id(job_id), "error": str(error)})
             return None
-        return None if cuts is None else Answered(digest(messages), tuple(cuts))
+        return None if cuts is None else CompressionReply(digest(messages), tuple(cuts))
 
     def _cuts(self, messages: Sequence[Message], compression: Compression) -> list[Cut] | None:
         """What to cut; None if the prompt is too long, or the engine has no room for it now."""

@@ -26,11 +26,11 @@ from headrace.domain.prompts.embeddings import floats, of_answer, text_input
 from headrace.errors import BrokerUnavailable, EngineError, PromptRejected, Unavailable
 from headrace.logging import named
 from headrace.policies import caching
-from headrace.policies.caching import HELD_S, Conditions, Match, MatchKind
+from headrace.policies.caching import HELD_S, Match, MatchKind, ReuseConditions
 from headrace.policies.reuse.bound import Record, learned
 from headrace.store import Store
 from headrace.store.cache import semantic_cache, semantic_matches
-from headrace.store.cache.semantic_cache import Hit, Question, Sought
+from headrace.store.cache.semantic_cache import SemanticHit, SemanticQuestion, Sought
 from headrace.store.cache.semantic_matches import Noted
 from workers.engines.base import Engine, GenerationRequest
 
@@ -237,7 +237,7 @@ class Matcher:
                 db, [_noted(each, match, "recheck" if match.kind == "served" else match.kind) for each, match in ran]
             )
 
-    def _sought(self, asked: Sequence[Question]) -> list[Sought]:
+    def _sought(self, asked: Sequence[SemanticQuestion]) -> list[Sought]:
         """The questions with their embeddings. Leaves out those that the cache takes no part in, or cannot embed."""
         texts = {each.job_id: text for each in asked if (text := self._text(each))}
         vectors = dict(zip(texts, self._embed(list(texts.values())), strict=True))
@@ -263,7 +263,7 @@ class Matcher:
             )
         return made
 
-    def _text(self, question: Question) -> str | None:
+    def _text(self, question: SemanticQuestion) -> str | None:
         """What the job asks; None if the semantic cache takes no part in it any more."""
         pool = self.settings.pools.get(question.pool)
         if pool is None or pool.semantic_cache.pool != self.lookups.pool:
@@ -272,7 +272,7 @@ class Matcher:
             return None
         return caching.question_of(question.messages)
 
-    def _keep_s(self, question: Question) -> float:
+    def _keep_s(self, question: SemanticQuestion) -> float:
         return self.settings.pools[question.pool].cache_s if question.cache_s is None else question.cache_s
 
     def _embed(self, texts: Sequence[str]) -> list[list[float] | None]:
@@ -295,12 +295,12 @@ class Matcher:
             return [None] * len(texts)
         return [floats(packed) for packed in of_answer(generation.text)]
 
-    def _conditions(self, db: Connection, question: Question) -> Conditions:
+    def _conditions(self, db: Connection, question: SemanticQuestion) -> ReuseConditions:
         pool = self.settings.pools[question.pool]
         max_error = caching.max_error_of(question.max_error, pool)
         has_record = pool.semantic_cache.record
         found = self.records.read(db, question.app_id, question.pool) if has_record else Record()
-        return Conditions(found.bound(max_error), pool.semantic_cache.shadow, found.prior)
+        return ReuseConditions(found.bound(max_error), pool.semantic_cache.shadow, found.prior)
 
     def _serve(self, sought: Sequence[Sought], chosen: dict[UUID, Match]) -> set[UUID]:
         """End the jobs that may be served; returns those that ended. A worker may have claimed the others first."""
@@ -308,7 +308,7 @@ class Matcher:
         if not served:
             return set()
         asked = [
-            Hit(each.job_id, each.app_id, chosen[each.job_id].candidate.job_id, each.keep_s, each.overflow)
+            SemanticHit(each.job_id, each.app_id, chosen[each.job_id].candidate.job_id, each.keep_s, each.overflow)
             for each in served
         ]
         with self.store.begin() as db:

@@ -168,7 +168,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
-class Problem(Answer):
+class ProblemReply(Answer):
     """One error. `param` is the dotted path of the field at fault. The rest is there only where it is told of."""
 
     message: str
@@ -193,7 +193,7 @@ class Problem(Answer):
 class ProblemBody(Answer):
     """An answer that is an error."""
 
-    error: Problem
+    error: ProblemReply
 
 
 class JobEnded(Answer):

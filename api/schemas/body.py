@@ -4,7 +4,6 @@ Knows no field by name.
 """
 
 import codecs
-import difflib
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidRequest, nearest
 
 #: Levels of nested objects and lists. A sensible JSON schema in `response_format`, the deepest body, stays below.
 NESTING_LIMIT = 32
@@ -193,8 +192,8 @@ def suggested(schema: type[BaseModel], path: Sequence[str | int]) -> str:
     if f"job.{name}" in known:
         found = [f"job.{name}", *(["service_tier"] if name == "lane" else [])]
     else:
-        found = _in_other_words(name, known) or difflib.get_close_matches(name, sorted(known), 1, _LIKENESS)
-        if not found and (near := difflib.get_close_matches(name, _OTHER_WORDS, 1, _LIKENESS)):
+        found = _in_other_words(name, known) or nearest(name, known, _LIKENESS)
+        if not found and (near := nearest(name, _OTHER_WORDS, _LIKENESS)):
             found = _in_other_words(near[0], known)
     return " or ".join(f"'{each}'" for each in found)
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from headrace.config import PROJECT_ROOT, PoolSettings
-from headrace.policies.cpus import Place, give_out
+from headrace.policies.cpus import CpuPlace, give_out
 from headrace.stack import readiness
 from headrace.stack.child import Child, Command
 from headrace.stack.machine import ENGINE_CPUS
@@ -35,7 +35,7 @@ def vllm_server(pool: PoolSettings) -> Iterator[str]:
         argv = (sys.executable, "-m", MODULE, "--host", LOOPBACK, "--port", str(port), "--disable-uvicorn-access-log")
         inherited = dict(os.environ)  # noqa: TID251 - it is handed on whole; nothing is read from it here.
         engines = {"vllm": inherited.get(ENGINE_CPUS) == "nobind"}
-        place = give_out(sorted(os.sched_getaffinity(0)), ("vllm",), engines).get("vllm", Place())
+        place = give_out(sorted(os.sched_getaffinity(0)), ("vllm",), engines).get("vllm", CpuPlace())
         env = {**inherited, "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S)}
         if place.of_engine:
             threads = {"OMP_NUM_THREADS": str(len(place.of_engine))}

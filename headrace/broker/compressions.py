@@ -26,7 +26,7 @@ MOST_WAITING = 1_000
 WAITING_S = 60
 
 
-class Answered(NamedTuple):
+class CompressionReply(NamedTuple):
     """What another pool has found.
 
     Attributes:
@@ -43,7 +43,7 @@ class Compressions:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    def ask(self, pool: str, job_id: UUID, within_s: float) -> Answered | None:
+    def ask(self, pool: str, job_id: UUID, within_s: float) -> CompressionReply | None:
         """Have a worker of the pool look at a job's prompt.
 
         Returns: None if no worker of the pool looks for requests, if it could not do it, or not in time.
@@ -80,7 +80,7 @@ class Compressions:
             # Its asker may have given up, or another worker has it.
             return job_id if self._redis.getdel(_asked(job_id)) is not None else None
 
-    def answer(self, job_id: UUID, found: Answered | None) -> None:
+    def answer(self, job_id: UUID, found: CompressionReply | None) -> None:
         """Answer a job's asker. Args: found: None if its prompt cannot be looked at now. Raises: BrokerUnavailable."""
         cuts = None if found is None else [(cut.message, cut.start, cut.end) for cut in found.cuts]
         written = json.dumps(None if found is None else [found.digest, cuts])
@@ -94,12 +94,12 @@ class Compressions:
         return popped[1] if popped else None
 
 
-def _read(written: str) -> Answered | None:
+def _read(written: str) -> CompressionReply | None:
     """What `answer` wrote, of this release or of a newer one, which may add to the ends of the lists."""
     found = json.loads(written)
     if found is None:
         return None
-    return Answered(found[0], tuple(Cut(message, start, end) for message, start, end, *_ in found[1]))
+    return CompressionReply(found[0], tuple(Cut(message, start, end) for message, start, end, *_ in found[1]))
 
 
 def _waiting(pool: str) -> str:

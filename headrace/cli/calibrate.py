@@ -41,7 +41,7 @@ from headrace.policies.routing.calibration import (
 Match = Literal["exact", "json", "contains"]
 
 
-class Turn(BaseModel):
+class CalibrationTurn(BaseModel):
     """One message of a conversation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +61,7 @@ class Label(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str | None = Field(None, min_length=1)
-    messages: tuple[Turn, ...] | None = Field(None, min_length=1)
+    messages: tuple[CalibrationTurn, ...] | None = Field(None, min_length=1)
     task: str | None = Field(None, min_length=1)
     answer: Any
     match: Match | None = None

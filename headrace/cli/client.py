@@ -15,7 +15,7 @@ from headrace.config import Settings
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL, JobState
 from headrace.http import lines_of
-from headrace.stack.state_folder import Report, no_stack
+from headrace.stack.state_folder import StackReport, no_stack
 
 #: Seconds that one poll may last; must be below the server's limit.
 POLL_S = 20
@@ -214,7 +214,7 @@ def _address(settings: Settings) -> tuple[str, str]:
         # OpenAI's SDK wants the path as well.
         return settings.url.rstrip("/").removesuffix("/v1"), key
     try:
-        stack = Report.read(settings.state_dir / "stack.json")
+        stack = StackReport.read(settings.state_dir / "stack.json")
     except OSError:
         missing = "no API key is set" if key is None else "HEADRACE_API_KEY is set without HEADRACE_URL"
         raise click.ClickException(

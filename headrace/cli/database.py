@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from headrace import connections
 from headrace.config import Settings
 from headrace.errors import StoreBusy, StoreUnavailable
-from headrace.stack.state_folder import Report, no_stack, persistent_secret
+from headrace.stack.state_folder import StackReport, no_stack, persistent_secret
 from headrace.store import Store
 from headrace.store.audit import Audit, acting, this_user
 
@@ -30,12 +30,12 @@ def operator_settings() -> Settings:
     return settings.model_copy(update=changes)
 
 
-def local_stack(settings: Settings) -> Report | None:
+def local_stack(settings: Settings) -> StackReport | None:
     """The stack that runs on this machine, unless the settings name another database. None without one."""
     if "database_url" in settings.model_fields_set:
         return None
     try:
-        return Report.read(settings.state_dir / "stack.json")
+        return StackReport.read(settings.state_dir / "stack.json")
     except OSError:
         return None
 

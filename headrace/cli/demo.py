@@ -32,7 +32,7 @@ from headrace.domain.states import JobState
 from headrace.stack.demo_servers import PaidStandIn, Received, Receiver
 from headrace.stack.postgres import bin_folder
 from headrace.stack.stack import Stack
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 from headrace.store import Store, apps
 from headrace.store.money import cost_hours
 from headrace.store.money.cost_hours import Reconciliation
@@ -54,7 +54,7 @@ class Demo:
         first_answer_s: seconds from the start of the command, installation included.
     """
 
-    report: Report
+    report: StackReport
     prompts: tuple[str, ...]
     jobs: tuple[dict[str, Any], ...]
     paid: dict[str, Any] | None
@@ -367,7 +367,7 @@ def _variable(pool: str, setting: str) -> str:
 
 
 def _ask(
-    settings: Settings, report: Report, receiver: Receiver, paid: PaidStandIn | None, began: float, is_cold: bool
+    settings: Settings, report: StackReport, receiver: Receiver, paid: PaidStandIn | None, began: float, is_cold: bool
 ) -> Demo:
     """Submit every prompt, wait for every answer and every webhook. Args: began: the command's start, since 1970."""
     api = Api(settings.model_copy(update={"url": report.url, "api_key": SecretStr(report.api_key)}))
@@ -427,7 +427,7 @@ def _answer(api: Api, model: str, prompt: Prompt, webhook: str | None) -> dict[s
 
 
 @contextmanager
-def _store(settings: Settings, report: Report) -> Iterator[Store]:
+def _store(settings: Settings, report: StackReport) -> Iterator[Store]:
     """The stack's Postgres."""
     store = Store(connections.postgres(settings.model_copy(update={"database_url": report.database_url}), pool_size=1))
     try:

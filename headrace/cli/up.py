@@ -22,7 +22,7 @@ from headrace.policies.pricing import no_price
 from headrace.stack.hosts import MAX_HOSTS, ScaleOptions, host_socket
 from headrace.stack.machine import Machine, StackOptions
 from headrace.stack.model import PreparedModel, prepare
-from headrace.stack.state_folder import Report, state_lock
+from headrace.stack.state_folder import StackReport, state_lock
 from headrace.stack.supervisor import Supervisor
 from headrace.store.money import budgets, tariffs
 
@@ -130,7 +130,7 @@ def _with_engine(engine: str) -> Settings:
     return Settings.load(engine=engine, pools=pools) if pools else Settings.load(engine=engine)
 
 
-def addresses(report: Report) -> dict[str, str]:
+def addresses(report: StackReport) -> dict[str, str]:
     """What to open in a browser or to call, in words, and the key. Without what does not run."""
     found = {"API key": report.api_key}
     if "web" not in report.left_out:
@@ -176,7 +176,7 @@ class _Announcement:
             self._print(report)
         return is_written
 
-    def _write(self, report: Report) -> bool:
+    def _write(self, report: StackReport) -> bool:
         try:
             for path in self._files:
                 report.write(path)
@@ -195,10 +195,10 @@ class _Announcement:
         for path in self._files:
             path.unlink(missing_ok=True)
 
-    def _report(self, api_key: str) -> Report:
+    def _report(self, api_key: str) -> StackReport:
         machine, settings = self._machine, self._machine.settings
         pool = settings.pools[settings.pool]
-        return Report(
+        return StackReport(
             url=machine.url,
             api_key=api_key,
             ops_url=machine.ops_url,
@@ -215,14 +215,14 @@ class _Announcement:
             analyst_url=self._analyst_url,
         )
 
-    def _print(self, report: Report) -> None:
+    def _print(self, report: StackReport) -> None:
         match self._form:
             case "text":
                 self._show(report)
             case "json":
                 say(json.dumps(asdict(report)))
 
-    def _show(self, report: Report) -> None:
+    def _show(self, report: StackReport) -> None:
         about = {"simulator": " (its answers are made up)", "openai": " (the paid API)"}.get(report.engine, "")
         source = f", from {report.model_source}" if report.model_source else ""
         rows = addresses(report) | {

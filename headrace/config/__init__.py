@@ -6,7 +6,6 @@ The environment wins over the file. Every value has a default that works on a la
 import os
 import socket
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -45,7 +44,7 @@ from headrace.config.sections import (
 from headrace.config.variables import check_names, named_error
 from headrace.domain.apps import KEY_PREFIX
 from headrace.domain.queues import Lane, Route
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, did_you_mean
 
 __all__ = [
     "PROJECT_ROOT",
@@ -88,8 +87,7 @@ def toml_source(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
     file = TomlConfigSettingsSource(settings, toml_file=named.config)
     for name in file.toml_data:
         if name not in settings.model_fields:
-            near = get_close_matches(name, settings.model_fields, 1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, settings.model_fields)
             raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
     return file
 

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, did_you_mean
 
 PREFIX = "HEADRACE_"
 #: Variables that are no fields of the settings: the file's path, and the address on which the Procfile's `web` listens.
@@ -28,9 +27,9 @@ def check_names(environment: Mapping[str, str], settings: type[BaseModel]) -> No
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         if not _is_known(settings, path):
-            near = get_close_matches(name, [PREFIX + known for known in _names(settings, path)], 1)
-            hint = f"Did you mean {near[0]}?" if near else "Unset it, or correct its name."
-            raise ConfigError(f"The variable {variable} names no setting. {hint}", param=variable)
+            hint = did_you_mean(name, [PREFIX + known for known in _names(settings, path)])
+            hint = hint or " Unset it, or correct its name."
+            raise ConfigError(f"The variable {variable} names no setting.{hint}", param=variable)
 
 
 def named_error(error: ValidationError, settings: type[BaseModel]) -> ConfigError:

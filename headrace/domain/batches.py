@@ -164,7 +164,7 @@ class LineOf:
     job_id: UUID
 
 
-class Usage(NamedTuple):
+class TokenSums(NamedTuple):
     """The tokens and the price of a batch's answers. Attributes: reasoning: part of `output`. cached: of `prompt`."""
 
     prompt: int = 0
@@ -174,7 +174,7 @@ class Usage(NamedTuple):
     usd: Decimal = Decimal(0)
 
 
-NO_USAGE = Usage()
+NO_USAGE = TokenSums()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class Batch:
     total: int = 0
     completed: int = 0
     failed: int = 0
-    usage: Usage = NO_USAGE
+    usage: TokenSums = NO_USAGE
     has_lines: bool = True
 
     @property

@@ -79,7 +79,7 @@ class Actor:
     source: Source
 
 
-class Action(StrEnum):
+class OperatorAction(StrEnum):
     """What an operator did: the kind of the subject, and a verb."""
 
     APP_CREATE = "app.create"

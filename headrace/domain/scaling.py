@@ -97,7 +97,7 @@ class PastNeed:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class DemandHistory:
     """What a decision knows of the past, in any order.
 
     Attributes:
@@ -154,7 +154,7 @@ class PoolHosts:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class DemandForecast:
     """What `predictive` expects.
 
     Attributes:
@@ -186,5 +186,5 @@ class Decision:
     reason: str
     need: int | None = None
     spare_need: int | None = None
-    forecast: Forecast | None = None
+    forecast: DemandForecast | None = None
     burst_until: datetime | None = None

@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 
-class Source(StrEnum):
+class BillSource(StrEnum):
     """What a bill is for. HOSTS: hours of machines, each by its name. API: tokens of the paid API, by model."""
 
     HOSTS = "hosts"
@@ -57,7 +57,7 @@ class OutsideBill:
         listed: days that the files have, also those without a line.
     """
 
-    source: Source
+    source: BillSource
     file: str
     lines: Sequence[BillLine]
     types: Sequence[str] = ()
@@ -137,7 +137,7 @@ Charges = Mapping[tuple[str, date], Charge]
 
 
 def check(
-    source: Source, ledger: Charges, bill: Charges, usd_per_unit: Mapping[str, Decimal] | None = None
+    source: BillSource, ledger: Charges, bill: Charges, usd_per_unit: Mapping[str, Decimal] | None = None
 ) -> list[Checked]:
     """Compare both sides. The parts of each side add up to it.
 
@@ -183,7 +183,7 @@ def _priced(bill: _Days, ledger: _Days, usd_per_unit: Decimal | None) -> dict[da
     return priced
 
 
-def _check_name(source: Source, name: str, ledger: _Days, bill: _Days) -> Iterator[Checked]:
+def _check_name(source: BillSource, name: str, ledger: _Days, bill: _Days) -> Iterator[Checked]:
     single = {day: _without_doubles(source, ledger[day], bill[day]) for day in bill}
     moved = _moved(source, {day: _more(ledger[day], single[day]) for day in sorted(bill)}, ledger)
     for day in sorted(bill):
@@ -198,7 +198,7 @@ def _more(ledger: Charge | None, bill: Charge | None) -> Decimal:
     return (bill.quantity if bill else Decimal()) - (ledger.quantity if ledger else Decimal())
 
 
-def _without_doubles(source: Source, ledger: Charge | None, bill: Charge | None) -> Charge | None:
+def _without_doubles(source: BillSource, ledger: Charge | None, bill: Charge | None) -> Charge | None:
     """The bill without what it has twice: lines that are alike, or exactly double of what the ledger has."""
     if ledger is None or bill is None or not bill.quantity or bill.usd is None:
         return bill
@@ -206,20 +206,20 @@ def _without_doubles(source: Source, ledger: Charge | None, bill: Charge | None)
     least = _least(source, ledger)
     doubled = min(bill.doubled, more)
     # A host that ran twice as long as the ledger knows is none, unless that is more than a day.
-    if abs(more - ledger.quantity) <= least and (source is Source.API or bill.quantity > DAY_HOURS + least):
+    if abs(more - ledger.quantity) <= least and (source is BillSource.API or bill.quantity > DAY_HOURS + least):
         doubled = more
     if doubled <= least:
         return bill
     return Charge(bill.quantity - doubled, bill.usd * (bill.quantity - doubled) / bill.quantity)
 
 
-def _least(source: Source, ledger: Charge | None) -> Decimal:
-    if source is Source.HOSTS:
+def _least(source: BillSource, ledger: Charge | None) -> Decimal:
+    if source is BillSource.HOSTS:
         return LEAST_HOURS
     return LEAST_TOKENS * ledger.quantity if ledger else Decimal()
 
 
-def _moved(source: Source, more: Mapping[date, Decimal], ledger: _Days) -> set[date]:
+def _moved(source: BillSource, more: Mapping[date, Decimal], ledger: _Days) -> set[date]:
     """The days whose differences cancel with those of days after them: the same amount on another day."""
     differing = [(day, each) for day, each in more.items() if abs(each) > _least(source, ledger[day])]
     moved: set[date] = set()
@@ -227,10 +227,10 @@ def _moved(source: Source, more: Mapping[date, Decimal], ledger: _Days) -> set[d
         total = Decimal()
         for number, (day, each) in enumerate(differing[begin:]):
             # Tokens come each day, so only neighbours can have exchanged some.
-            if day in moved or (source is Source.API and (day - first).days > number):
+            if day in moved or (source is BillSource.API and (day - first).days > number):
                 break
             total += each
-            if source is Source.HOSTS and abs(total) > MOST_HOURS_MOVED:
+            if source is BillSource.HOSTS and abs(total) > MOST_HOURS_MOVED:
                 break
             if number and abs(total) <= _least(source, ledger[day]):
                 moved.update(each_day for each_day, _ in differing[begin : begin + number + 1])
@@ -239,7 +239,7 @@ def _moved(source: Source, more: Mapping[date, Decimal], ledger: _Days) -> set[d
 
 
 def _check_day(
-    source: Source, at: Checked, ledger: Charge | None, bill: Charge | None, *, is_moved: bool
+    source: BillSource, at: Checked, ledger: Charge | None, bill: Charge | None, *, is_moved: bool
 ) -> Iterator[Checked]:
     own, theirs = ledger or Charge(Decimal(), Decimal()), bill or Charge(Decimal(), Decimal())
     own_usd, their_usd = own.usd or Decimal(), theirs.usd or Decimal()
@@ -274,17 +274,17 @@ def _check_day(
         yield replace(at, cause=Cause.PRICE if is_price else Cause.ROUNDING, billed_usd=dearer)
 
 
-def _alone(source: Source, *, is_billed: bool) -> Cause:
+def _alone(source: BillSource, *, is_billed: bool) -> Cause:
     """Why only one side has it."""
-    if source is Source.HOSTS:
+    if source is BillSource.HOSTS:
         return Cause.UNKNOWN_HOST if is_billed else Cause.MISSING_HOST
     return Cause.UNBOOKED if is_billed else Cause.OVERBOOKED
 
 
-def _quantity(source: Source, more: Decimal, least: Decimal) -> Cause:
+def _quantity(source: BillSource, more: Decimal, least: Decimal) -> Cause:
     if abs(more) <= least:
         return Cause.ROUNDING
-    if source is Source.HOSTS:
+    if source is BillSource.HOSTS:
         return Cause.HOURS
     return Cause.UNBOOKED if more > 0 else Cause.OVERBOOKED
 

@@ -132,7 +132,7 @@ MatchKind = Literal["served", "try", "recheck", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CachedAnswer:
     """An entry that may match a job.
 
     Attributes:
@@ -153,7 +153,7 @@ class Match:
     """The entry that a job has, and what becomes of the job."""
 
     kind: MatchKind
-    candidate: Candidate
+    candidate: CachedAnswer
     reason: str
 
 
@@ -206,7 +206,7 @@ def fingerprints_of(text: str, scope: bytes) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class ReuseConditions:
     """On which an app is served.
 
     Attributes:
@@ -220,7 +220,7 @@ class Conditions:
     prior: Prior = ASSUMED
 
 
-def choose(question: str, candidates: Sequence[Candidate], conditions: Conditions, roll: float) -> Match | None:
+def choose(question: str, candidates: Sequence[CachedAnswer], conditions: ReuseConditions, roll: float) -> Match | None:
     """The first entry that may serve; else, as a try, the one that is closest to it; None if the guard lets none pass.
 
     Of several untrusted entries that ask the same, one gathers the tries. Shared out, they would earn no trust.

@@ -13,7 +13,7 @@ _MOST_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CpuPlace:
     """Where one process runs.
 
     Attributes:
@@ -30,7 +30,7 @@ def engine_threads(cpus: int) -> int:
     return max(1, min(cpus // 2, _MOST_THREADS))
 
 
-def give_out(cpus: Sequence[int], processes: Sequence[str], engines: Mapping[str, bool]) -> dict[str, Place]:
+def give_out(cpus: Sequence[int], processes: Sequence[str], engines: Mapping[str, bool]) -> dict[str, CpuPlace]:
     """Give each process a CPU of its own while there are enough; the others use every CPU that no engine has.
 
     Args:
@@ -45,12 +45,12 @@ def give_out(cpus: Sequence[int], processes: Sequence[str], engines: Mapping[str
     for name, computes in engines.items():
         if computes and threads < len(free):
             of_engines[name] = tuple(free.pop() for _ in range(threads))
-    left, places = iter(free), dict[str, Place]()
+    left, places = iter(free), dict[str, CpuPlace]()
     for name in processes:
         # An engine runs where its process does, unless it has CPUs.
         if name not in engines or name in of_engines:
             own = next(left, None)
-            places[name] = Place(tuple(free) if own is None else (own,), of_engines.get(name, ()))
+            places[name] = CpuPlace(tuple(free) if own is None else (own,), of_engines.get(name, ()))
     return places
 
 

@@ -144,7 +144,7 @@ class KvPool:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SizingPlan:
     """The memory plan of each of an engine's GPUs, in bytes."""
 
     weight_bytes: int
@@ -152,7 +152,7 @@ class Plan:
     pool: KvPool
 
 
-def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> Plan:
+def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> SizingPlan:
     """Plan the GPUs' memory: weights, the engine's working memory, and a KV cache of the given size or in the rest.
 
     Raises: ConfigError if the given cache does not fit, or no block of one does.
@@ -171,7 +171,7 @@ def plan(shape: ModelShape, gpu: Gpu, serving: Serving) -> Plan:
             f"a step about {other / GIB:.1f}{cache}. Take a larger GPU, more of them, or smaller weights.",
             param="gpu",
         )
-    return Plan(weights, other, pool)
+    return SizingPlan(weights, other, pool)
 
 
 def _step_bytes(shape: ModelShape, serving: Serving) -> int:

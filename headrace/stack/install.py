@@ -131,7 +131,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Progress:
+class InstallProgress:
     """Tells at each alarm how far the installation is: uv prints nothing while it works."""
 
     def __init__(self, folder: Path) -> None:
@@ -188,7 +188,7 @@ class Installer:
         lock: descriptor of the lock. The children inherit it, so the lock is free only when all of them have ended.
     """
 
-    def __init__(self, checkout: Checkout, lock: int, progress: Progress) -> None:
+    def __init__(self, checkout: Checkout, lock: int, progress: InstallProgress) -> None:
         self.checkout = checkout
         self.progress = progress
         self.lock = lock
@@ -324,7 +324,7 @@ def terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def ensure(checkout: Checkout, dev: bool, progress: Progress | None = None) -> None:
+def ensure(checkout: Checkout, dev: bool, progress: InstallProgress | None = None) -> None:
     """Install the missing layers of the environment. Cheap if it is complete."""
     wanted = checkout.wanted(dev)
     if wanted.items() <= checkout.held().items():
@@ -332,14 +332,14 @@ def ensure(checkout: Checkout, dev: bool, progress: Progress | None = None) -> N
     check_platform()
     with only_one(checkout) as lock:
         if not wanted.items() <= checkout.held().items():
-            Installer(checkout, lock, progress or Progress(checkout.root)).install(wanted)
+            Installer(checkout, lock, progress or InstallProgress(checkout.root)).install(wanted)
 
 
 def main(arguments: list[str]) -> None:
     checkout = Checkout(Path(__file__).resolve().parents[2])
     dev = arguments[:1] == ["--dev"]
     signal.signal(signal.SIGTERM, terminated)
-    progress = Progress(checkout.root)
+    progress = InstallProgress(checkout.root)
     signal.signal(signal.SIGALRM, progress.tell)
     signal.setitimer(signal.ITIMER_REAL, TELL_EVERY_S, TELL_EVERY_S)
     try:

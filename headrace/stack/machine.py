@@ -22,7 +22,7 @@ from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
-from headrace.policies.cpus import Place, give_out
+from headrace.policies.cpus import CpuPlace, give_out
 from headrace.stack import ports, readiness
 from headrace.stack.child import STOP_TIMEOUT_S, Command, read_procfile, shell
 from headrace.stack.hosts import HostBounds, HostProcess, LocalHosts, ScaleOptions, scaled, scaling_variables
@@ -375,14 +375,14 @@ class Machine:
         env = self._env | self._workers.env(name)
         if name in self._metrics_ports:
             env = env | {"HEADRACE_METRICS_PORT": str(self._metrics_ports[name])}
-        place = self._places.get(name, Place())
+        place = self._places.get(name, CpuPlace())
         if place.of_engine:
             env = env | {ENGINE_CPUS: ",".join(map(str, place.of_engine))}
         line = self._lines[GPU if name in self._workers.pools else name]
         return Command(name, shell(line), env, PROJECT_ROOT, cpus=place.cpus)
 
     @property
-    def _places(self) -> dict[str, Place]:
+    def _places(self) -> dict[str, CpuPlace]:
         """Where the processes of Python run that requests and jobs pass through. Stacks begin with different CPUs."""
         cpus = sorted(os.sched_getaffinity(0))
         start = (self.web_port - WEB_PORT) % len(cpus)

@@ -16,7 +16,7 @@ from typing import Self
 from headrace.config import PROJECT_ROOT
 from headrace.errors import StackError
 from headrace.stack.child import LAST_LINES, Child, Command
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 
 START_TIMEOUT_S = 900.0
 #: Long, because the stages of the stack stop one after the other.
@@ -28,7 +28,7 @@ _UP = "from headrace.cli import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class StackProcess:
     """One process of a running stack."""
 
     name: str
@@ -69,14 +69,14 @@ class Stack:
         self._child: Child | None = None
 
     @property
-    def report(self) -> Report:
+    def report(self) -> StackReport:
         """Its addresses, key and pids, as of now."""
-        return Report.read(self._ready_file)
+        return StackReport.read(self._ready_file)
 
     @property
-    def processes(self) -> dict[str, Process]:
+    def processes(self) -> dict[str, StackProcess]:
         """Its running processes by name, as of now."""
-        return {name: Process(name, pid) for name, pid in self.report.pids.items()}
+        return {name: StackProcess(name, pid) for name, pid in self.report.pids.items()}
 
     @property
     def pid(self) -> int:

@@ -93,7 +93,7 @@ def no_stack(settings: Settings) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StackReport:
     """The addresses, secrets and processes of a stack.
 
     Attributes:

@@ -19,7 +19,7 @@ from headrace.domain.hosts import HostWork
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.limits import Limits
-from headrace.domain.operators import Action, Operator, Role
+from headrace.domain.operators import Operator, OperatorAction, Role
 from headrace.policies.bill_checks import OutsideBill
 from headrace.store import analyst, apps, batches, deliveries, jobs, keys, operators
 from headrace.store.audit import Audit, Deed
@@ -40,7 +40,7 @@ ALL = "all"
 def create_app(audit: Audit, name: str, limits: Changes) -> App:
     """Raises: InvalidRequest: the name is taken."""
     app = apps.create(audit.db, name, limits)
-    audit.record(Action.APP_CREATE, name, app.id, limits=dict(limits))
+    audit.record(OperatorAction.APP_CREATE, name, app.id, limits=dict(limits))
     return app
 
 
@@ -51,7 +51,7 @@ def limit_app(audit: Audit, name: str, changes: Changes) -> App:
     was, now = _limits(before), _limits(after)
     changed = [limit for limit in changes if was[limit] != now[limit]]
     audit.record(
-        Action.APP_LIMIT,
+        OperatorAction.APP_LIMIT,
         name,
         after.id,
         before={limit: was[limit] for limit in changed},
@@ -70,21 +70,21 @@ def release_app(audit: Audit, name: str) -> list[str]:
     """End an app's confinements. Returns: the pools. Raises: NotFound."""
     app = apps.find_app(audit.db, name)
     pools = confinements.lift(audit.db, app.id)
-    audit.record(Action.APP_RELEASE, name, app.id, pools=pools)
+    audit.record(OperatorAction.APP_RELEASE, name, app.id, pools=pools)
     return pools
 
 
 def read_webhook_secret(audit: Audit, name: str) -> App:
     """Raises: NotFound."""
     app = apps.find_app(audit.db, name)
-    audit.record(Action.APP_READ_SECRET, name, app.id)
+    audit.record(OperatorAction.APP_READ_SECRET, name, app.id)
     return app
 
 
 def rotate_webhook_secret(audit: Audit, name: str, keep_old_for: timedelta) -> tuple[App, datetime]:
     """The app with its new secret, and until when the old one signs too. Raises: NotFound."""
     app, until = apps.rotate_webhook_secret(audit.db, name, keep_old_for=keep_old_for)
-    audit.record(Action.APP_ROTATE_SECRET, name, app.id, old_signs_until=until)
+    audit.record(OperatorAction.APP_ROTATE_SECRET, name, app.id, old_signs_until=until)
     return app, until
 
 
@@ -95,7 +95,7 @@ def create_key(
     app = apps.find_app(audit.db, app_name)
     key = keys.make(audit.db, app.id, pepper, scopes=scopes, lifetime=lifetime)
     made = keys.record_of(audit.db, key, pepper)
-    audit.record(Action.KEY_CREATE, str(made.id), app.id, **_key(made))
+    audit.record(OperatorAction.KEY_CREATE, str(made.id), app.id, **_key(made))
     return key, made
 
 
@@ -107,7 +107,7 @@ def rotate_key(
     key = keys.rotate(audit.db, old, pepper, keep_old_for=keep_old_for, lifetime=lifetime)
     made, ending = keys.record_of(audit.db, key, pepper), keys.find(audit.db, str(old.id))
     ends = {"expires_at": old.expires_at}, {"expires_at": ending.expires_at}
-    _record_key(audit, Action.KEY_ROTATE, old, *ends, new={"id": made.id, **_key(made)})
+    _record_key(audit, OperatorAction.KEY_ROTATE, old, *ends, new={"id": made.id, **_key(made)})
     return key, made, ending
 
 
@@ -116,7 +116,9 @@ def expire_key(audit: Audit, text: str, after: timedelta) -> KeyRecord:
     old = keys.find(audit.db, text)
     keys.expire(audit.db, old, after)
     changed = keys.find(audit.db, str(old.id))
-    _record_key(audit, Action.KEY_EXPIRE, old, {"expires_at": old.expires_at}, {"expires_at": changed.expires_at})
+    _record_key(
+        audit, OperatorAction.KEY_EXPIRE, old, {"expires_at": old.expires_at}, {"expires_at": changed.expires_at}
+    )
     return changed
 
 
@@ -124,12 +126,17 @@ def revoke_key(audit: Audit, text: str) -> KeyRecord:
     """The key as it is now. Raises: NotFound."""
     old = keys.find(audit.db, text)
     keys.revoke(audit.db, old)
-    _record_key(audit, Action.KEY_REVOKE, old, {"state": old.state}, {"state": "revoked"})
+    _record_key(audit, OperatorAction.KEY_REVOKE, old, {"state": old.state}, {"state": "revoked"})
     return keys.find(audit.db, str(old.id))
 
 
 def _record_key(
-    audit: Audit, action: Action, key: KeyRecord, before: Mapping[str, Any], after: Mapping[str, Any], **details: Any
+    audit: Audit,
+    action: OperatorAction,
+    key: KeyRecord,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    **details: Any,
 ) -> None:
     app_id = apps.find_app(audit.db, key.app).id
     audit.record(action, str(key.id), app_id, hint=key.hint, before=before, after=after, **details)
@@ -144,14 +151,14 @@ def set_budgets(audit: Audit, changes: Mapping[str, Decimal | None], configured:
     """Store limits of all apps together. Args: see `budgets.set_limits`."""
     before = _amounts(audit.db, configured)
     budgets.set_limits(audit.db, changes, configured)
-    audit.record(Action.BUDGETS_SET, ALL, before=before, after=_amounts(audit.db, configured))
+    audit.record(OperatorAction.BUDGETS_SET, ALL, before=before, after=_amounts(audit.db, configured))
 
 
 def unset_budgets(audit: Audit, configured: Limits) -> bool:
     """Delete the stored limits of all apps together. Returns: False if none were stored."""
     before = _amounts(audit.db, configured)
     was_stored = budgets.clear_limits(audit.db)
-    audit.record(Action.BUDGETS_UNSET, ALL, before=before, after=_amounts(audit.db, configured))
+    audit.record(OperatorAction.BUDGETS_UNSET, ALL, before=before, after=_amounts(audit.db, configured))
     return was_stored
 
 
@@ -167,7 +174,7 @@ def take_prices(audit: Audit, prices: Iterable[ListPrice]) -> dict[str, Price]:
     before = tariffs.current_list(audit.db)
     taken = tariffs.take_list(audit.db, prices)
     audit.record(
-        Action.PRICES_TAKE,
+        OperatorAction.PRICES_TAKE,
         ALL,
         before={each.model: _per_mtok(before[each.model]) for each in taken if each.model in before},
         after={each.model: _per_mtok(each) for each in taken},
@@ -180,7 +187,7 @@ def reconcile_bill(audit: Audit, bill: OutsideBill, terms: HostTerms, prices: Ma
     found = bills.reconcile_bill(audit.db, bill, terms, prices)
     first, last = bill.days
     days = [first.isoformat(), last.isoformat()]
-    audit.record(Action.COSTS_RECONCILE, bill.source, file=bill.file, days=days)
+    audit.record(OperatorAction.COSTS_RECONCILE, bill.source, file=bill.file, days=days)
     return found
 
 
@@ -194,7 +201,7 @@ def retry_jobs(audit: Audit, job_ids: Iterable[UUID], *, with_poison: bool = Fal
     news = overview.retry(audit.db, job_ids, with_poison=with_poison)
     owners = _owners(audit.db, job_rows, list(news))
     audit.record_all(
-        Action.JOB_RETRY,
+        OperatorAction.JOB_RETRY,
         [Deed(show_id(old), owners[old], {"retried_as": show_id(new)}) for old, new in news.items()],
     )
     return news
@@ -203,21 +210,21 @@ def retry_jobs(audit: Audit, job_ids: Iterable[UUID], *, with_poison: bool = Fal
 def cancel_job(audit: Audit, job_id: UUID) -> Job:
     """The job as it is now: its worker stops a running one soon. Raises: NotFound."""
     job = jobs.cancel(audit.db, None, job_id)
-    audit.record(Action.JOB_CANCEL, show_id(job_id), job.app_id, state=job.state)
+    audit.record(OperatorAction.JOB_CANCEL, show_id(job_id), job.app_id, state=job.state)
     return job
 
 
 def cancel_batch(audit: Audit, batch_id: UUID) -> Batch:
     """The batch as it is now: its lines end soon. Raises: NotFound."""
     batch = batches.cancel(audit.db, None, batch_id)
-    audit.record(Action.BATCH_CANCEL, show_id(batch_id, BATCH_PREFIX), batch.app_id, state=batch.state)
+    audit.record(OperatorAction.BATCH_CANCEL, show_id(batch_id, BATCH_PREFIX), batch.app_id, state=batch.state)
     return batch
 
 
 def read_texts(audit: Audit, job_id: UUID) -> History:
     """A job's history with its prompt and answer. Raises: NotFound."""
     found = history(audit.db, job_id, with_texts=True)
-    audit.record(Action.JOB_READ_TEXTS, show_id(job_id), found.job.app_id, is_erased=found.texts is None)
+    audit.record(OperatorAction.JOB_READ_TEXTS, show_id(job_id), found.job.app_id, is_erased=found.texts is None)
     return found
 
 
@@ -225,7 +232,7 @@ def retry_deliveries(audit: Audit, texts: Sequence[str]) -> list[UUID]:
     """Send webhooks again; returns their ids. Raises: NotFound: one does not exist, and none is sent again."""
     retried = deliveries.retry(audit.db, texts)
     owners = _owners(audit.db, delivery_rows, retried)
-    audit.record_all(Action.DELIVERY_RETRY, [Deed(f"evt_{each.hex}", owners[each], {}) for each in owners])
+    audit.record_all(OperatorAction.DELIVERY_RETRY, [Deed(f"evt_{each.hex}", owners[each], {}) for each in owners])
     return retried
 
 
@@ -233,7 +240,7 @@ def pause_receiver(audit: Audit, app_name: str, text: str) -> tuple[str, int]:
     """The receiver, and how many deliveries wait for it. Raises: NotFound. InvalidRequest: the text names none."""
     app, receiver = apps.find_app(audit.db, app_name), deliveries.read_receiver(text)
     waiting = deliveries.pause(audit.db, app.id, receiver)
-    audit.record(Action.RECEIVER_PAUSE, receiver, app.id)
+    audit.record(OperatorAction.RECEIVER_PAUSE, receiver, app.id)
     return receiver, waiting
 
 
@@ -241,7 +248,7 @@ def resume_receiver(audit: Audit, app_name: str, text: str) -> tuple[str, int]:
     """The receiver, and how many deliveries wait for it. Raises: NotFound: also if it is not paused. InvalidRequest."""
     app, receiver = apps.find_app(audit.db, app_name), deliveries.read_receiver(text)
     waiting = deliveries.resume(audit.db, app.id, receiver)
-    audit.record(Action.RECEIVER_RESUME, receiver, app.id)
+    audit.record(OperatorAction.RECEIVER_RESUME, receiver, app.id)
     return receiver, waiting
 
 
@@ -253,51 +260,51 @@ def _owners(db: Connection, table: sa.Table, ids: Collection[UUID]) -> dict[UUID
 def drain_host(audit: Audit, name: str, pool: str | None = None) -> HostWork:
     """The host before it began to drain. Raises: see `host_list.drain_by_hand`."""
     before = host_list.drain_by_hand(audit.db, name, pool)
-    audit.record(Action.HOST_DRAIN, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
+    audit.record(OperatorAction.HOST_DRAIN, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
     return before
 
 
 def resume_host(audit: Audit, name: str, pool: str | None = None) -> HostWork:
     """The host before it was called back. Raises: see `host_list.resume`."""
     before = host_list.resume(audit.db, name, pool)
-    audit.record(Action.HOST_RESUME, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
+    audit.record(OperatorAction.HOST_RESUME, before.lease.id, pool=before.lease.pool, state_before=before.lease.state)
     return before
 
 
 def create_operator(audit: Audit, name: str, role: Role, password_hash: str) -> Operator:
     """Raises: InvalidRequest: the name is taken."""
     operator = operators.create(audit.db, name, role, password_hash)
-    audit.record(Action.OPERATOR_CREATE, name, role=role)
+    audit.record(OperatorAction.OPERATOR_CREATE, name, role=role)
     return operator
 
 
 def set_password(audit: Audit, name: str, password_hash: str) -> None:
     """Raises: NotFound."""
     operators.set_password(audit.db, name, password_hash)
-    audit.record(Action.OPERATOR_PASSWORD, name)
+    audit.record(OperatorAction.OPERATOR_PASSWORD, name)
 
 
 def set_role(audit: Audit, name: str, role: Role) -> None:
     """Raises: NotFound."""
     before = operators.named(audit.db, name)
     operators.set_role(audit.db, name, role)
-    audit.record(Action.OPERATOR_ROLE, name, before=before and before.role, after=role)
+    audit.record(OperatorAction.OPERATOR_ROLE, name, before=before and before.role, after=role)
 
 
 def delete_operator(audit: Audit, name: str) -> None:
     """Raises: NotFound."""
     operators.delete(audit.db, name)
-    audit.record(Action.OPERATOR_DELETE, name)
+    audit.record(OperatorAction.OPERATOR_DELETE, name)
 
 
 def log_in(audit: Audit, operator: Operator) -> None:
     """Forget the failed logins of an operator whose password was right."""
     operators.forgive(audit.db, operator.name)
-    audit.record(Action.OPERATOR_LOG_IN, operator.name, role=operator.role)
+    audit.record(OperatorAction.OPERATOR_LOG_IN, operator.name, role=operator.role)
 
 
 def allow_analyst(audit: Audit, role: str, password: str) -> bool:
     """Make the role that reads the figures, or renew its rights; see `analyst.allow`. Raises: ConfigError."""
     is_complete = analyst.allow(audit.db, role, password)
-    audit.record(Action.ANALYST_ALLOW, role)
+    audit.record(OperatorAction.ANALYST_ALLOW, role)
     return is_complete

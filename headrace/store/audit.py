@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from headrace.domain.operators import Action, Actor, Source
+from headrace.domain.operators import Actor, OperatorAction, Source
 from headrace.store import Store
 from headrace.tables import apps, audit_log
 
@@ -54,10 +54,10 @@ class Audit:
         self.rows: list[Mapping[str, Any]] = []
         self._actor = actor
 
-    def record(self, action: Action, subject: str, app_id: UUID | None = None, **details: Any) -> None:
+    def record(self, action: OperatorAction, subject: str, app_id: UUID | None = None, **details: Any) -> None:
         self.record_all(action, [Deed(subject, app_id, details)])
 
-    def record_all(self, action: Action, deeds: Iterable[Deed]) -> None:
+    def record_all(self, action: OperatorAction, deeds: Iterable[Deed]) -> None:
         common = {"actor": self._actor.name, "source": self._actor.source, "action": action}
         rows = [
             {**common, "subject": deed.subject, "app_id": deed.app_id, "details": _plain(deed.details)}

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Row
 
-from headrace.domain.batches import BATCH_PREFIX, Batch, BatchError, BatchState, Line, LineState, NewLine, Usage
+from headrace.domain.batches import BATCH_PREFIX, Batch, BatchError, BatchState, Line, LineState, NewLine, TokenSums
 from headrace.domain.ids import new_id, oldest_id, show_id
 from headrace.domain.jobs import Idempotency
 from headrace.domain.queues import Overflow
@@ -478,7 +478,7 @@ def _read(row: Row[Any]) -> Batch:
     times: dict[BatchState, datetime] = {
         state: at for state in _TIMES if (at := getattr(row, f"{state}_at")) is not None
     }
-    usage = Usage(row.prompt_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens, row.usd)
+    usage = TokenSums(row.prompt_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens, row.usd)
     return Batch(
         **{name: getattr(row, name) for name in _SAME},
         state=BatchState(row.state),

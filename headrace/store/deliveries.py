@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from headrace.domain.deliveries import START, Delivery, GivenUp, PausedReceiver, Pulled, Terms
 from headrace.domain.ids import new_id, oldest_id
-from headrace.domain.operators import Action
+from headrace.domain.operators import OperatorAction
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import BATCH_EVENT, job_data
@@ -300,7 +300,12 @@ def paused(db: Connection) -> list[PausedReceiver]:
     row, deed = paused_receivers.c, audit_log.c
     # The row and its deed have the time of one transaction.
     is_its_deed = (deed.at == row.since, deed.app_id == row.app_id, deed.subject == row.receiver)
-    by = sa.select(deed.actor).where(*is_its_deed, deed.action == Action.RECEIVER_PAUSE).limit(1).scalar_subquery()
+    by = (
+        sa.select(deed.actor)
+        .where(*is_its_deed, deed.action == OperatorAction.RECEIVER_PAUSE)
+        .limit(1)
+        .scalar_subquery()
+    )
     found = sa.select(row.app_id, apps.c.name, row.receiver, row.since, by).join(apps, apps.c.id == row.app_id)
     rows = db.execute(found.order_by(row.since, row.receiver)).all()
     return [

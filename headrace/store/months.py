@@ -40,7 +40,7 @@ _REFERENCES = sa.text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Month:
+class Partition:
     """A partition of each table.
 
     Attributes:
@@ -52,9 +52,9 @@ class Month:
     until: UUID
 
 
-def found(db: Connection) -> list[Month]:
+def found(db: Connection) -> list[Partition]:
     """The attached months, oldest first."""
-    months = (Month(row.name.removeprefix("jobs_"), UUID(row.until)) for row in db.execute(_MONTHS))
+    months = (Partition(row.name.removeprefix("jobs_"), UUID(row.until)) for row in db.execute(_MONTHS))
     return sorted(months, key=lambda month: month.until)
 
 
@@ -92,13 +92,13 @@ def _making(since: datetime, until: datetime) -> Iterator[str]:
         yield f"ALTER TABLE {table} ATTACH PARTITION {table}_{name} FOR VALUES {bounds}"
 
 
-def oldest(db: Connection, at: datetime, keep_months: int) -> Month | None:
+def oldest(db: Connection, at: datetime, keep_months: int) -> Partition | None:
     """The oldest month, if it ended at least `keep_months` months before the present one began."""
     month = found(db)[0]
     return month if month.until <= oldest_id(month_start(at, -keep_months)) else None
 
 
-def detach(db: Connection, month: Month) -> str | None:
+def detach(db: Connection, month: Partition) -> str | None:
     """Detach the oldest month of all tables but the ledger, unless something there is still open.
 
     Its tables stay in the database, without a part in any query. A text there could not be erased any more, so a month
@@ -117,7 +117,7 @@ def detach(db: Connection, month: Month) -> str | None:
     return None
 
 
-def _open_in(db: Connection, month: Month) -> str | None:
+def _open_in(db: Connection, month: Partition) -> str | None:
     # One query for each state, as each has a partial index.
     of_state = (f"EXISTS (SELECT FROM jobs_{month.name} WHERE state = '{state}')" for state in OPEN)
     if db.scalar(sa.text(f"SELECT {' OR '.join(of_state)}")):

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from headrace.policies.bill_checks import Source
+from headrace.policies.bill_checks import BillSource
 from headrace.tables.columns import USD, metadata, moment, one_of
 
 #: Factors and shares for each unit of work, with more decimals than amounts.
@@ -202,7 +202,7 @@ bills = sa.Table(
     sa.Column("ledger_usd", SUM, nullable=False, comment="What the ledger had of these days."),
     sa.Column("billed_usd", SUM, nullable=False, comment="What the provider charged."),
     sa.Column("checked_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
-    one_of("source", Source, "source"),
+    one_of("source", BillSource, "source"),
     comment="Each bill from outside that an operator has compared with the ledger.",
 )
 

@@ -25,7 +25,7 @@ from headrace.store.fleet.hosts import HostPrice, StrayHost, endable, is_served_
 from headrace.store.scaling.capacity import write_off
 from scheduler.actuators.base import Actuator, HostMachine
 from scheduler.deps import ControlDeps
-from scheduler.fleet.plan import CallPace, DrainHints, Plan, Terms, Timing, is_urgent, late, machine_names, plan
+from scheduler.fleet.plan import CallPace, DrainHints, FleetTerms, Plan, Timing, is_urgent, late, machine_names, plan
 from scheduler.fleet.watch_scaling import UNCLAIMED, Condition, log_alerts, note_conditions
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class HostMover:
             self._pace.went_well()
         return moved
 
-    def _read(self) -> tuple[Sequence[HostWork], Terms]:
+    def _read(self) -> tuple[Sequence[HostWork], FleetTerms]:
         """The pool's hosts as Postgres knows them."""
         settings = self._deps.settings
         with self._deps.store.begin() as db:
@@ -141,7 +141,7 @@ class HostMover:
             work, strays, now = hosts.work(db, self._pool), hosts.strays(db, self._pool), clock.now(db)
             patience = {each: write_off(db, settings, each) for each in {host.lease.instance_type for host in work}}
         self._log("host_ready", ready)
-        terms = Terms(
+        terms = FleetTerms(
             now=now,
             names_hosts=self._actuator.names_hosts,
             drain_host=timedelta(seconds=settings.scaling.drain_host_s),
@@ -150,7 +150,7 @@ class HostMover:
         )
         return work, terms
 
-    def _plan(self, work: Sequence[HostWork], terms: Terms, machines: Sequence[HostMachine]) -> Plan:
+    def _plan(self, work: Sequence[HostWork], terms: FleetTerms, machines: Sequence[HostMachine]) -> Plan:
         names = [name for machine in machines for name in machine_names(machine)]
         live = {name for machine in machines if not machine.is_ending for name in machine_names(machine)}
         gone = [host.lease.id for host in work if not host.workers and not host.lease.names & live]
@@ -172,7 +172,7 @@ class HostMover:
         self._log("host_given_up", given_up)
         return len(ended)
 
-    def _write_unlisted(self, work: Sequence[HostWork], terms: Terms) -> int:
+    def _write_unlisted(self, work: Sequence[HostWork], terms: FleetTerms) -> int:
         """Write what is known without the provider's list."""
         with self._writing() as db:
             given_up = _drain(db, late(work, terms))

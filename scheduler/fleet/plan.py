@@ -19,7 +19,7 @@ MISSING = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class FleetTerms:
     """What a plan goes by, beside hosts and machines.
 
     Attributes:
@@ -67,7 +67,7 @@ class Plan:
     serving: tuple[HostMachine, ...]
 
 
-def is_urgent(hosts: Sequence[HostWork], terms: Terms) -> bool:
+def is_urgent(hosts: Sequence[HostWork], terms: FleetTerms) -> bool:
     """Whether a host is to be ordered, released or adopted now, and not only looked after."""
     leases = [host.lease for host in hosts]
     is_wanted = any(lease.ordered_at is None and lease.drain_at is None for lease in leases)
@@ -77,7 +77,7 @@ def is_urgent(hosts: Sequence[HostWork], terms: Terms) -> bool:
     return is_wanted or is_due or bool(terms.stray or late(hosts, terms))
 
 
-def late(hosts: Sequence[HostWork], terms: Terms) -> dict[str, HostEnd]:
+def late(hosts: Sequence[HostWork], terms: FleetTerms) -> dict[str, HostEnd]:
     """The hosts that must end because they never became ready, or because their workers fell silent for as long."""
     found = {}
     for host in hosts:
@@ -93,7 +93,7 @@ def _is_long_silent(host: HostWork, now: datetime, patience: timedelta) -> bool:
     return host.seen_at is None or now - host.seen_at > patience
 
 
-def plan(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: Terms) -> Plan:
+def plan(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: FleetTerms) -> Plan:
     """Plan for the hosts that have not ended, and for all machines that the provider lists."""
     found = match(hosts, machines, terms)
     live = {host_id: machine for host_id, machine in found.items() if not machine.is_ending}
@@ -124,7 +124,7 @@ def plan(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: Term
     )
 
 
-def match(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: Terms) -> dict[str, HostMachine]:
+def match(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: FleetTerms) -> dict[str, HostMachine]:
     """The machine of each host that has one, by the host's id.
 
     A provider that names machines itself does not say which order a new machine is for. They are given to the hosts
@@ -147,13 +147,13 @@ def match(hosts: Sequence[HostWork], machines: Sequence[HostMachine], terms: Ter
     return found | {host.lease.id: machine for host, machine in zip(nameless, new, strict=False)}
 
 
-def is_done(host: HostWork, terms: Terms) -> bool:
+def is_done(host: HostWork, terms: FleetTerms) -> bool:
     """A draining host may be released: nothing runs on it, or its time is over."""
     assert host.lease.drain_at is not None
     return host.is_idle or terms.now - host.lease.drain_at >= terms.drain_host
 
 
-def _is_gone(host: HostWork, terms: Terms) -> bool:
+def _is_gone(host: HostWork, terms: FleetTerms) -> bool:
     """Whether the lease of a host without a machine ends. A live worker proves that its host exists."""
     lease = host.lease
     if host.workers:

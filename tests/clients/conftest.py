@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.stack.stack import Stack
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 from tests.clients.catalogue import Client
 from tests.clients.environments import command, inherited
 
@@ -28,7 +28,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def report(stack: Stack) -> Report:
+def report(stack: Stack) -> StackReport:
     return stack.report
 
 
@@ -40,7 +40,7 @@ ENGINE_OPTIONS = {
 
 
 @pytest.fixture(scope="session")
-def report_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+def report_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackReport]:
     """Of a whole stack with the demo's model in vLLM. Arguments of tools keep to their schema."""
     env = {
         "HEADRACE_POOLS__CHAT__DEFAULT_MAX_TOKENS": "256",
@@ -53,13 +53,15 @@ def report_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]
 
 
 @pytest.fixture(scope="session")
-def outcomes(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Client], Outcomes]:
+def outcomes(report: StackReport, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Client], Outcomes]:
     """Runs a client's script once, for all of its cells and examples."""
     return once(lambda client: run(client, (*client.cells, *client.examples), report, tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="session")
-def outcomes_on_vllm(report_on_vllm: Report, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Client], Outcomes]:
+def outcomes_on_vllm(
+    report_on_vllm: StackReport, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Client], Outcomes]:
     """Runs a client's script once, for all of its cells that run with the real engine."""
     return once(lambda client: run(client, client.on_vllm, report_on_vllm, tmp_path_factory.mktemp("home")))
 
@@ -76,7 +78,7 @@ def once(run_of: Callable[[Client], Outcomes]) -> Callable[[Client], Outcomes]:
     return of
 
 
-def run(client: Client, cells: Sequence[str], report: Report, home: Path) -> Outcomes:
+def run(client: Client, cells: Sequence[str], report: StackReport, home: Path) -> Outcomes:
     """Args: home: where the client may write."""
     words = [*command(client), f"{report.url}/v1", report.api_key, report.model, report.engine, *cells]
     # A client finds no key, and no settings of this machine's user. Nothing is fetched from a hub.

@@ -1,7 +1,9 @@
 """What `benchmarks/house.py` counts."""
 
+import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,3 +29,17 @@ def test_files_lines_and_classes_are_counted_product_and_tests_apart(tmp_path: P
     told = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True).stdout
     product = {"product_files": 6, "product_lines": 10, "product_classes": 2}
     assert eval(told) == {**product, "tests_files": 1, "tests_lines": 2, "tests_classes": 1, "migrations": 1}
+
+
+#: What two classes may be called, and why.
+SAME_NAMES = {"UsageBody": "names of the OpenAPI document"}
+
+
+def test_no_two_classes_of_the_product_have_one_name() -> None:
+    places = defaultdict[str, list[str]](list)
+    for top in ("api", "headrace", "ops", "scheduler", "workers"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1 and name not in SAME_NAMES} == {}

@@ -107,7 +107,7 @@ class Crashes:
         return len(times)
 
 
-class ConfinedApps:
+class ConfinedInPool:
     """The confined apps of a worker's pool, as of its last renewal. Safe for many threads."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class WorkerState:
     attempts: RunningAttempts = field(default_factory=RunningAttempts)
     crashes: Crashes = field(default_factory=Crashes)
     unchecked: Counts = field(default_factory=lambda: Counts("unchecked_answers", "", []))
-    confined: ConfinedApps = field(default_factory=ConfinedApps)
+    confined: ConfinedInPool = field(default_factory=ConfinedInPool)
     unread: Counts = field(default_factory=lambda: Counts("payloads_unread", "", ["code"]))
 
     def takes(self) -> bool:

@@ -30,7 +30,7 @@ from workers.taking.kv_budget import KvBudget
 log = logging.getLogger(__name__)
 
 
-class Asked(NamedTuple):
+class RoomRequest(NamedTuple):
     """The arguments of `KvBudget.hold`, as `ExecuteMessage` wrote them."""
 
     job_id: UUID
@@ -54,7 +54,7 @@ class Head:
     queue: str
     raw: str
     message: dict[str, Any]
-    job: Asked | None
+    job: RoomRequest | None
     stay: str
 
     @classmethod
@@ -64,7 +64,7 @@ class Head:
         headers, tag = message["headers"], message["properties"]["delivery_tag"]
         job, stay = None, ""
         if (routing := headers.get("headrace")) is not None:
-            job = Asked(
+            job = RoomRequest(
                 job_id=parse_id(headers["id"]),
                 lane=Lane(routing["lane"]),
                 prompt_tokens=routing["prompt_tokens"],

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import openai
 from openai.types import Batch
 
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 
 #: The SDK's own retries bridge the restart of `web`.
 RETRIES = 12
@@ -58,7 +58,7 @@ def _line(number: int, max_tokens: int) -> dict[str, Any]:
 class BatchClient:
     """Calls one API as one app."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: StackReport) -> None:
         self._sdk = openai.OpenAI(base_url=f"{report.url}/v1", api_key=report.api_key, max_retries=RETRIES)
 
     def begin(self, path: Path, **job: str) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import openai
 
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 
 #: Prompts under way at once, at most; while something is down, those that come wait here.
 THREADS = 64
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 class Traffic:
     """Asks prompts while a `with` block runs. Attributes: asked: all of them."""
 
-    def __init__(self, report: Report, per_s: float, max_tokens: int) -> None:
+    def __init__(self, report: StackReport, per_s: float, max_tokens: int) -> None:
         self._sdk = openai.OpenAI(base_url=f"{report.url}/v1", api_key=report.api_key, timeout=TIMEOUT_S)
         self._model, self._per_s, self._max_tokens = report.model, per_s, max_tokens
         self._random = random.Random(1)

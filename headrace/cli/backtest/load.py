@@ -69,7 +69,7 @@ class RateTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class LoadCell:
     """A value of a file, and where it stands."""
 
     path: Path
@@ -145,16 +145,16 @@ class _Rows:
     header: list[str]
     lines: Iterator[list[str]]
 
-    def cells(self, places: list[int]) -> Iterator[list[Cell]]:
+    def cells(self, places: list[int]) -> Iterator[list[LoadCell]]:
         """The cells at these places of each line that is not blank. Raises: ConfigError: a line is too short."""
         for line, row in enumerate(self.lines, 2):
             if not any(text.strip() for text in row):
                 continue
             if len(row) <= max(places):
                 column = self.header[len(row)]
-                cell = Cell(self.path, line, column, "")
+                cell = LoadCell(self.path, line, column, "")
                 raise cell.error("because the line is too short", "Complete the line, or remove it.")
-            yield [Cell(self.path, line, self.header[place], row[place].strip()) for place in places]
+            yield [LoadCell(self.path, line, self.header[place], row[place].strip()) for place in places]
 
 
 def _rates(rows: _Rows, places: list[int]) -> RateTrace:
@@ -174,7 +174,7 @@ def _rates(rows: _Rows, places: list[int]) -> RateTrace:
 
 def _requests(rows: _Rows, places: list[int]) -> RequestTrace:
     """Raises: ConfigError."""
-    read: Callable[[Cell], float] | None = None
+    read: Callable[[LoadCell], float] | None = None
     times, prompts, outputs = array("d"), array("d"), array("d")
     for at, prompt, output in rows.cells(places):
         read = read or _time_reader(at)
@@ -198,7 +198,7 @@ def _requests(rows: _Rows, places: list[int]) -> RequestTrace:
     )
 
 
-def _time_reader(cell: Cell) -> Callable[[Cell], float]:
+def _time_reader(cell: LoadCell) -> Callable[[LoadCell], float]:
     """How to read the column that begins with this cell. Raises: ConfigError."""
     try:
         float(cell.text)
@@ -208,7 +208,7 @@ def _time_reader(cell: Cell) -> Callable[[Cell], float]:
     return _seconds
 
 
-def _seconds(cell: Cell) -> float:
+def _seconds(cell: LoadCell) -> float:
     """Seconds since the trace's start, or since 1970."""
     try:
         value = float(cell.text)
@@ -219,7 +219,7 @@ def _seconds(cell: Cell) -> float:
     return value
 
 
-def _date(cell: Cell) -> float:
+def _date(cell: LoadCell) -> float:
     """Seconds since 1970 of a date with a time, in UTC unless it has an offset."""
     try:
         at = datetime.fromisoformat(cell.text)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 from headrace.cli.backtest.load import MINUTE_S, OfferedLoad, smooth
 from headrace.cli.backtest.pool import TICK_S, World
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import Decision, ErrorProfile, Forecast, History, Moment, PastNeed, PoolHosts, Season
+from headrace.domain.scaling import (
+    Decision,
+    DemandForecast,
+    DemandHistory,
+    ErrorProfile,
+    Moment,
+    PastNeed,
+    PoolHosts,
+    Season,
+)
 from headrace.policies.scaling import forecast
 from headrace.policies.scaling.decisions import decide
 from headrace.policies.scaling.forecast import DayProfiles, Offered, error_profiles
@@ -70,7 +79,7 @@ class ProductPilot:
         self._memory.note(decision, now)
         return decision.target
 
-    def _without(self, history: History, hosts: PoolHosts) -> tuple[History, PoolHosts]:
+    def _without(self, history: DemandHistory, hosts: PoolHosts) -> tuple[DemandHistory, PoolHosts]:
         """Take from the inputs what the switched-off mechanisms go by."""
         if "season" in self._off:
             history = replace(history, season=None)
@@ -108,18 +117,18 @@ class Memory:
     _spans: list[Offered] = field(default_factory=list)
     _profiles: tuple[date, DayProfiles] | None = None
     _recent: deque[Moment] = field(default_factory=deque)
-    _pending: deque[Forecast] = field(default_factory=deque)
+    _pending: deque[DemandForecast] = field(default_factory=deque)
     _compared: deque[tuple[datetime, tuple[float, bool, float, float]]] = field(default_factory=deque)
     _errors: tuple[ErrorProfile, ...] = ()
     _errors_at: datetime | None = None
 
-    def history(self, moments: tuple[Moment, ...], host_tokens_per_s: float, now: datetime) -> History:
+    def history(self, moments: tuple[Moment, ...], host_tokens_per_s: float, now: datetime) -> DemandHistory:
         """All that a decision knows, the newest of these moments included."""
         self._observe(moments[-1])
         self._compare(host_tokens_per_s, now)
         while self._needs and (now - self._needs[0].at).total_seconds() > 2 * self.window_s:
             self._needs.popleft()
-        return History(moments, self._season(now), self._errors, tuple(self._needs), self._burst_until)
+        return DemandHistory(moments, self._season(now), self._errors, tuple(self._needs), self._burst_until)
 
     def note(self, decision: Decision, now: datetime) -> None:
         self._burst_until = decision.burst_until

@@ -163,7 +163,7 @@ class SimulatedFleet:
         self.free.extend([host] * (self.slots - self.running[host]))
 
 
-class Fate(IntEnum):
+class SimulatedFate(IntEnum):
     """How a request ended."""
 
     WAITING = 0
@@ -174,7 +174,7 @@ class Fate(IntEnum):
 
 
 @dataclass(slots=True)
-class Tally:
+class PoolTally:
     """Demand since the last observation. A request counts as refused or spilled if it was so at once."""
 
     jobs: int = 0
@@ -200,7 +200,7 @@ class SimulatedPool:
         self.fate = bytearray(requests)
         self.wait_s = array("d", bytes(8 * requests))
         self.backlog_tokens = 0.0
-        self.tally = Tally()
+        self.tally = PoolTally()
         self._world = world
         self._host_tokens_per_s = world.tokens_per_s * tokens_per_work
         #: (time, host) of a request that ends, and (time, ~host) of a host that gets ready.
@@ -256,7 +256,7 @@ class SimulatedPool:
         host = self.fleet.free.popleft()
         self.fleet.running[host] += 1
         heappush(self._events, (now + seconds, host))
-        self.fate[number] = Fate.SERVED
+        self.fate[number] = SimulatedFate.SERVED
         self.wait_s[number] = now - arrival
 
     def _start_waiting(self, now: float) -> None:
@@ -273,10 +273,10 @@ class SimulatedPool:
             self._queue.append((number, at, seconds, tokens))
             self.backlog_tokens += tokens
         elif self._api_takes(at):
-            self.fate[number] = Fate.SPILLED
+            self.fate[number] = SimulatedFate.SPILLED
             self.tally.spilled += 1
         else:
-            self.fate[number] = Fate.REFUSED
+            self.fate[number] = SimulatedFate.REFUSED
             self.tally.refused += 1
 
     def _drop_late(self, now: float) -> None:
@@ -287,9 +287,9 @@ class SimulatedPool:
             number, arrival, _, tokens = queue[0]
             waited = now - arrival
             if waited > longest:
-                self.fate[number], self.wait_s[number] = Fate.EXPIRED, longest
+                self.fate[number], self.wait_s[number] = SimulatedFate.EXPIRED, longest
             elif self._api_takes(now):
-                self.fate[number], self.wait_s[number] = Fate.SPILLED, waited
+                self.fate[number], self.wait_s[number] = SimulatedFate.SPILLED, waited
             else:
                 return
             queue.popleft()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli.backtest.load import MINUTE_S, OfferedLoad, smooth
 from headrace.cli.backtest.pilots import OraclePilot, Pilot, ProductPilot, settings_for
-from headrace.cli.backtest.pool import TICK_S, Fate, SimulatedPool, Tally, World
+from headrace.cli.backtest.pool import TICK_S, PoolTally, SimulatedFate, SimulatedPool, World
 from headrace.domain.scaling import Moment, PoolHosts
 from headrace.policies.scaling.staffing import hosts_for
 
@@ -114,7 +114,7 @@ class _Watch:
 
     def observe(self, now: datetime) -> None:
         """Note what was asked for since the last time, and how the pool stands."""
-        tally, self.pool.tally = self.pool.tally, Tally()
+        tally, self.pool.tally = self.pool.tally, PoolTally()
         fleet = self.pool.fleet
         self.moments.append(
             Moment(
@@ -221,22 +221,28 @@ def figures(run: PoolRun, load: OfferedLoad, world: World) -> RunFigures:
 
     fates = np.frombuffer(run.pool.fate, dtype=np.uint8)
     waits = np.frombuffer(run.pool.wait_s)
-    counts = np.bincount(fates, minlength=len(Fate))
+    counts = np.bincount(fates, minlength=len(SimulatedFate))
     fleet = run.pool.fleet
     began, ended = _lives(run, load.seconds)
     busy, slots = busy_and_slots(run, load, world)
     top = _top(load)
     hours = float((ended - began).sum()) / 3600
-    spilled = int(counts[Fate.SPILLED])
+    spilled = int(counts[SimulatedFate.SPILLED])
     changes = [change for _, change in fleet.changes]
     return RunFigures(
         requests=len(fates),
-        served=int(counts[Fate.SERVED]),
+        served=int(counts[SimulatedFate.SERVED]),
         spilled=spilled,
-        refused=int(counts[Fate.REFUSED]),
-        expired=int(counts[Fate.EXPIRED]),
-        waiting=int(counts[Fate.WAITING]),
-        **_waits(waits[(fates == Fate.SERVED) | (fates == Fate.EXPIRED) | ((fates == Fate.SPILLED) & (waits > 0))]),
+        refused=int(counts[SimulatedFate.REFUSED]),
+        expired=int(counts[SimulatedFate.EXPIRED]),
+        waiting=int(counts[SimulatedFate.WAITING]),
+        **_waits(
+            waits[
+                (fates == SimulatedFate.SERVED)
+                | (fates == SimulatedFate.EXPIRED)
+                | ((fates == SimulatedFate.SPILLED) & (waits > 0))
+            ]
+        ),
         use=float(busy.sum() / max(1e-9, slots.sum())),
         peak_use=float(busy[top].sum() / max(1e-9, slots[top].sum())),
         host_hours=hours,
@@ -252,7 +258,7 @@ def busy_and_slots(run: PoolRun, load: OfferedLoad, world: World) -> "tuple[Floa
     import numpy as np
 
     edges = np.append(np.arange(0.0, load.seconds, MINUTE_S), load.seconds)
-    served = np.frombuffer(run.pool.fate, dtype=np.uint8) == Fate.SERVED
+    served = np.frombuffer(run.pool.fate, dtype=np.uint8) == SimulatedFate.SERVED
     starts = load.times_s[served] + np.frombuffer(run.pool.wait_s)[served]
     ends = starts + load.work[served] / world.slot_tokens_per_s
     hosts = run.pool.fleet.hosts

@@ -18,7 +18,7 @@ from headrace.cli.output import note, notes, out, print_json
 
 
 @dataclass(slots=True)
-class Counts:
+class LineCounts:
     """Results so far. Attributes: last: the line of the last one. failed: without an answer. written: of all."""
 
     last: int = 0
@@ -30,7 +30,7 @@ class Counts:
 def write_results(api: Api, batch_id: str, path: Path | None, *, only_failed: bool, as_json: bool) -> None:
     """Write the results to a file, or print them. Raises: click.ClickException."""
     batch = api.call("GET", f"/v1/batches/{batch_id}")
-    counts = Counts()
+    counts = LineCounts()
     # No bar is drawn among results that are printed.
     has_bar = notes.is_terminal and (path is not None or not out.is_terminal)
     with _writing(path) as file, _bar(ended_lines(batch), is_shown=has_bar) as (advance, tell):
@@ -50,7 +50,7 @@ def write_results(api: Api, batch_id: str, path: Path | None, *, only_failed: bo
     _report(batch, counts, path, as_json=as_json)
 
 
-def _report(batch: dict[str, Any], counts: Counts, path: Path | None, *, as_json: bool) -> None:
+def _report(batch: dict[str, Any], counts: LineCounts, path: Path | None, *, as_json: bool) -> None:
     total = batch["request_counts"]["total"]
     if as_json and path is not None:
         about = {"batch": batch["id"], "status": batch["status"], "output": str(path), "lines": total}

@@ -33,12 +33,12 @@ FAILED_SHOWN = 10
 CUSTOM_ID_CHARS = 24
 
 
-class Unanswered(click.ClickException):
+class LinesUnanswered(click.ClickException):
     """The batch has ended, and not all lines have an answer."""
 
 
 @dataclass(slots=True)
-class Pace:
+class BatchPace:
     """How fast lines end. Attributes: seen: times on the monotonic clock, and how many lines had ended then."""
 
     seen: deque[tuple[float, int]] = field(default_factory=deque)
@@ -65,7 +65,7 @@ class Pace:
 class Screen(Protocol):
     """Where the progress is shown."""
 
-    def show(self, batch: dict[str, Any], pace: Pace) -> None:
+    def show(self, batch: dict[str, Any], pace: BatchPace) -> None:
         """Show the batch as it stands."""
 
     def tell(self, text: str) -> None:
@@ -74,7 +74,7 @@ class Screen(Protocol):
 
 def watch(api: Api, batch_id: str) -> dict[str, Any]:
     """Show a batch until it ends. Returns: it, as it ended. Raises: Interrupted: by Ctrl-C. click.ClickException."""
-    pace, began = Pace(), time.monotonic()
+    pace, began = BatchPace(), time.monotonic()
     try:
         with _drawn() if notes.is_terminal else _printed() as screen:
             while True:
@@ -108,7 +108,7 @@ class _Drawn:
         self._progress = progress
         self._bar = progress.add_task("", total=None, state="", facts="", note="")
 
-    def show(self, batch: dict[str, Any], pace: Pace) -> None:
+    def show(self, batch: dict[str, Any], pace: BatchPace) -> None:
         total, facts = batch["request_counts"]["total"] or None, escape("  ".join(_facts(batch, pace)))
         values = {"state": batch["status"], "facts": facts, "note": ""}
         self._progress.update(self._bar, total=total, completed=ended_lines(batch), **values)
@@ -127,7 +127,7 @@ class _Printed:
     def __init__(self) -> None:
         self._told, self._next_at = "", 0.0
 
-    def show(self, batch: dict[str, Any], pace: Pace) -> None:
+    def show(self, batch: dict[str, Any], pace: BatchPace) -> None:
         state, now = batch["status"], time.monotonic()
         if state == self._told and now < self._next_at:
             return
@@ -146,7 +146,7 @@ def ended_lines(batch: dict[str, Any]) -> int:
     return int(counts["completed"] + counts["failed"])
 
 
-def _facts(batch: dict[str, Any], pace: Pace) -> list[str]:
+def _facts(batch: dict[str, Any], pace: BatchPace) -> list[str]:
     """What is known beside the state and the lines: failures, rate, and the expected end."""
     counts, now = batch["request_counts"], datetime.now(UTC)
     facts = [f"{counts['failed']:,} failed"] if counts["failed"] else []
@@ -188,7 +188,7 @@ def report(api: Api, batch: dict[str, Any], *, as_json: bool) -> None:
     elif batch["error_file_id"]:
         _print_failed(api, batch)
     if batch["status"] != BatchState.COMPLETED or batch["request_counts"]["failed"]:
-        raise Unanswered(_remedy(batch))
+        raise LinesUnanswered(_remedy(batch))
 
 
 def _summary(batch: dict[str, Any]) -> str:

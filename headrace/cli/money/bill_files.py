@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from headrace.policies.bill_checks import BillLine, OutsideBill, Source
+from headrace.policies.bill_checks import BillLine, BillSource, OutsideBill
 
 Row = Mapping[str, str]
 
@@ -64,14 +64,14 @@ def read(paths: Sequence[Path], types: Sequence[str], tags: Mapping[str, str]) -
     return OutsideBill(sources.pop(), ", ".join(path.name for path in paths), lines, types, sorted(listed))
 
 
-def _read(path: Path, tags: Mapping[str, str]) -> tuple[Source, list[BillLine | date]]:
+def _read(path: Path, tags: Mapping[str, str]) -> tuple[BillSource, list[BillLine | date]]:
     """The source, and the lines; a day in place of one that has nothing to compare."""
     try:
         with path.open("rb") as binary, ExitStack() as stack:
             plain = stack.enter_context(gzip.open(binary)) if path.suffix == ".gz" else binary
             file = stack.enter_context(TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
             if path.name.removesuffix(".gz").endswith(".json"):
-                return Source.API, list(_openai_json(path, json.load(file)))
+                return BillSource.API, list(_openai_json(path, json.load(file)))
             return _csv(path, csv.DictReader(file), tags)
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{path} is not in UTF-8: save it again as text in UTF-8.") from error
@@ -79,13 +79,13 @@ def _read(path: Path, tags: Mapping[str, str]) -> tuple[Source, list[BillLine | 
         raise click.ClickException(f"{path} cannot be read: {error}") from error
 
 
-def _csv(path: Path, rows: "csv.DictReader[str]", tags: Mapping[str, str]) -> tuple[Source, list[BillLine | date]]:
+def _csv(path: Path, rows: "csv.DictReader[str]", tags: Mapping[str, str]) -> tuple[BillSource, list[BillLine | date]]:
     columns = {_snake(name): name for name in rows.fieldnames or ()}
-    readers: tuple[tuple[Sequence[str], Source, Callable[[Row], BillLine | date | None]], ...] = (
-        (HOSTS, Source.HOSTS, _host),
-        (AWS, Source.HOSTS, lambda row: _aws(row, tags)),
-        (OPENAI, Source.API, _openai),
-        (API, Source.API, _model),
+    readers: tuple[tuple[Sequence[str], BillSource, Callable[[Row], BillLine | date | None]], ...] = (
+        (HOSTS, BillSource.HOSTS, _host),
+        (AWS, BillSource.HOSTS, lambda row: _aws(row, tags)),
+        (OPENAI, BillSource.API, _openai),
+        (API, BillSource.API, _model),
     )
     for needed, source, reader in readers:
         if set(needed) <= columns.keys():

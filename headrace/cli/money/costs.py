@@ -33,7 +33,7 @@ SHOWN = 40
 _KINDS = {"compute": "own hosts", "api": "paid API", "waste": "wasted", "cache": "cache", "idle": "idle"}
 
 
-class Month(click.ParamType[datetime]):
+class MonthParam(click.ParamType[datetime]):
     """A month such as `2026-11`: its first moment in UTC."""
 
     name = "month"
@@ -49,7 +49,7 @@ class Month(click.ParamType[datetime]):
 
 
 @click.group(invoke_without_command=True)
-@click.option("--month", type=Month(), metavar="YYYY-MM", help="A month of UTC; by default this one.")
+@click.option("--month", type=MonthParam(), metavar="YYYY-MM", help="A month of UTC; by default this one.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the charges by app and kind as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print every field as JSON.")
 @click.pass_context

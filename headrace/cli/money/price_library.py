@@ -32,7 +32,7 @@ _DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPrice:
     """A list price, and what was left out of it."""
 
     price: ListPrice
@@ -47,7 +47,7 @@ class NoListPrice:
     reason: str
 
 
-def look_up(model: str, base_url: str | None, provider: str | None, now: datetime) -> Found | NoListPrice:
+def look_up(model: str, base_url: str | None, provider: str | None, now: datetime) -> FoundPrice | NoListPrice:
     """The list price of a model at the provider of this URL.
 
     Args:
@@ -64,7 +64,7 @@ def look_up(model: str, base_url: str | None, provider: str | None, now: datetim
     amounts = _amounts(info, now, {})
     tiers, notes = _tiers(info, now, amounts)
     source = f"{PACKAGE} {version(PACKAGE)}: {listing.id}/{info.id}"
-    return Found(ListPrice(model, amounts[INPUT], amounts[CACHED], amounts[OUTPUT], tiers, source), tuple(notes))
+    return FoundPrice(ListPrice(model, amounts[INPUT], amounts[CACHED], amounts[OUTPUT], tiers, source), tuple(notes))
 
 
 def _find(model: str, url: str, provider: str | None) -> tuple["Provider", "ModelInfo"]:

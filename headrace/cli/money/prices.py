@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from headrace.cli.database import database, operating, operator_settings
 from headrace.cli.money import price_library
-from headrace.cli.money.price_library import Found, NoListPrice
+from headrace.cli.money.price_library import FoundPrice, NoListPrice
 from headrace.cli.output import json_option, out, print_json, table
 from headrace.config import Price, Settings
 from headrace.policies.pricing import DatedPrice, Tariff, no_price
@@ -57,7 +57,7 @@ class _Change:
     is_overridden: bool
 
     @classmethod
-    def of(cls, settings: Settings, before: Mapping[str, Price], found: Found | NoListPrice) -> "_Change":
+    def of(cls, settings: Settings, before: Mapping[str, Price], found: FoundPrice | NoListPrice) -> "_Change":
         if isinstance(found, NoListPrice):
             return cls(found.model, before.get(found.model), None, (found.reason,), found.model in settings.prices)
         model = found.price.model
@@ -144,7 +144,7 @@ def take(models: Sequence[str], provider: str | None, as_json: bool) -> None:
     settings = operator_settings()
     with operating(settings) as audit:
         looked_up = _look_up(settings, models, provider, clock.now(audit.db))
-        before = actions.take_prices(audit, [each.price for each in looked_up if isinstance(each, Found)])
+        before = actions.take_prices(audit, [each.price for each in looked_up if isinstance(each, FoundPrice)])
     _show_changes([_Change.of(settings, before, each) for each in looked_up], as_json)
     if all(isinstance(each, NoListPrice) for each in looked_up):
         raise click.exceptions.Exit(1)
@@ -152,7 +152,7 @@ def take(models: Sequence[str], provider: str | None, as_json: bool) -> None:
 
 def _look_up(
     settings: Settings, models: Sequence[str], provider: str | None, now: datetime
-) -> list[Found | NoListPrice]:
+) -> list[FoundPrice | NoListPrice]:
     wanted = models or sorted(Tariff.of(settings).all_api_models)
     return [price_library.look_up(model, settings.openai_base_url, provider, now) for model in dict.fromkeys(wanted)]
 

@@ -131,7 +131,7 @@ class PoolOverview:
         return self.age_s is None or self.age_s > self.stale_after_s
 
 
-class Reader:
+class OverviewReader:
     """Reads pools, again and again. Keeps what past days were like, which is long to read and changes once a day."""
 
     def __init__(self, settings: Settings, num_runs: int) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from headrace.cli.database import database, operator_settings
 from headrace.cli.output import json_option, out, plain, print_json, watch
-from headrace.cli.scale.overview import PoolOverview, Reader
+from headrace.cli.scale.overview import OverviewReader, PoolOverview
 from headrace.cli.scale.screen import CHART_HEIGHT, LOUD, change, screen
 from headrace.config import Settings
 from headrace.domain.fleet import ScalingRecord
@@ -63,7 +63,7 @@ def scale(context: click.Context, pool: str | None, num_decisions: int, is_watch
     if is_watched and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
     settings = operator_settings()
-    pools, reader = _pools(settings, pool), Reader(settings, num_decisions)
+    pools, reader = _pools(settings, pool), OverviewReader(settings, num_decisions)
     if is_watched:
         found = watch(lambda: _read(settings, reader, pools), _fitted, StoreUnavailable)
     else:
@@ -84,7 +84,7 @@ def _pools(settings: Settings, pool: str | None) -> Sequence[str]:
     return settings.own_pools if pool is None else [pool]
 
 
-def _read(settings: Settings, reader: Reader, pools: Sequence[str]) -> list[PoolOverview]:
+def _read(settings: Settings, reader: OverviewReader, pools: Sequence[str]) -> list[PoolOverview]:
     with database(settings) as db:
         return [reader.read(db, pool) for pool in pools]
 

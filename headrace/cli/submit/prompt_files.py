@@ -25,7 +25,7 @@ DIGEST_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PromptLine:
     """One line of the file.
 
     Attributes:
@@ -41,7 +41,7 @@ class Line:
     problem: str | None = None
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[PromptLine]:
     """The lines of a file that are not blank. Reads one at a time, so that a file may be of any length."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
@@ -50,7 +50,7 @@ def read_lines(path: Path) -> Iterator[Line]:
                 yield _line(number, text)
 
 
-def _line(number: int, raw: bytes) -> Line:
+def _line(number: int, raw: bytes) -> PromptLine:
     try:
         value = json.loads(raw.decode().rstrip())
         # Without what could not be sent: NaN, and halves of characters.
@@ -65,11 +65,11 @@ def _line(number: int, raw: bytes) -> Line:
     body = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(body, dict):
         return _unreadable(number, raw, f"It is neither a JSON object nor a text: give {EXAMPLE}.")
-    return Line(number, _digest(canonical), body)
+    return PromptLine(number, _digest(canonical), body)
 
 
-def _unreadable(number: int, raw: bytes, problem: str) -> Line:
-    return Line(number, _digest(raw), None, problem)
+def _unreadable(number: int, raw: bytes, problem: str) -> PromptLine:
+    return PromptLine(number, _digest(raw), None, problem)
 
 
 def _digest(content: bytes) -> str:
@@ -78,12 +78,12 @@ def _digest(content: bytes) -> str:
 
 #: The status of a line that the API, or this command, refused: there is no job.
 REFUSED = "refused"
-#: What each result begins with: `Outcome.record` has the line first.
+#: What each result begins with: `PromptOutcome.record` has the line first.
 BEGINNING = b'{"line": '
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PromptOutcome:
     """What became of one line.
 
     Attributes:
@@ -91,7 +91,7 @@ class Outcome:
         error: why there is no answer, as `code` and `message`; None with one.
     """
 
-    line: Line
+    line: PromptLine
     job: dict[str, Any] | None
     error: dict[str, Any] | None
 
@@ -123,7 +123,7 @@ class Results(Protocol):
     def past(self) -> Mapping[int, Past]:
         """The last result of each line, by its number."""
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: PromptOutcome) -> None:
         """Keep a result."""
 
 
@@ -138,7 +138,7 @@ class PrintedResults:
         if sys.stdout is None:
             raise click.ClickException("Standard output is closed: open it, or name a file with --output.")
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: PromptOutcome) -> None:
         """Print a result. Raises: click.ClickException: there is no room for it, as on a full disk."""
         try:
             print_json_line(outcome.record(1))
@@ -161,7 +161,7 @@ class FileResults:
         self.past: dict[int, Past] = {}
         self._read()
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: PromptOutcome) -> None:
         """Append a result. Raises: click.ClickException: the file cannot be written."""
         before = self.past.get(outcome.line.number)
         tries = 1 if before is None else before.tries + 1

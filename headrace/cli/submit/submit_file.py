@@ -20,7 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from headrace.cli.client import AWAY, AWAY_S, PATIENCE_S, POLL_S, TOO_MANY, Api, ApiRefused, NoAnswer, TryLater
 from headrace.cli.output import notes, out, print_json
-from headrace.cli.submit.prompt_files import Line, Outcome, PrintedResults, Results, read_lines, results_file
+from headrace.cli.submit.prompt_files import (
+    PrintedResults,
+    PromptLine,
+    PromptOutcome,
+    Results,
+    read_lines,
+    results_file,
+)
 from headrace.domain.states import TERMINAL, JobState
 
 #: The pause after a full queue that will have room later than a Retry-After may say, in seconds.
@@ -54,7 +61,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SubmitTerms:
     """How lines are submitted.
 
     Attributes:
@@ -69,11 +76,11 @@ class Terms:
     tries: Callable[[int], int]
     at_once: int
 
-    def body(self, line: Line) -> dict[str, Any]:
+    def body(self, line: PromptLine) -> dict[str, Any]:
         """The body of `POST /v1/jobs` for a line."""
         return {**self.fields, **(line.body or {})}
 
-    def key(self, line: Line, tries: int | None = None) -> str:
+    def key(self, line: PromptLine, tries: int | None = None) -> str:
         """The same for each run that submits this line as the same try, so that no job is made twice.
 
         Args: tries: before this one; by default those of earlier runs.
@@ -82,23 +89,23 @@ class Terms:
         return f"file-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()}"
 
 
-class Run:
+class SubmitRun:
     """One run over the lines. Its threads submit and wait; the caller alone keeps what they bring."""
 
-    def __init__(self, api: Api, lines: Iterator[Line], terms: Terms) -> None:
+    def __init__(self, api: Api, lines: Iterator[PromptLine], terms: SubmitTerms) -> None:
         self._api, self._lines, self._terms = api, lines, terms
         self._turn = threading.Lock()
         self._open_at = 0.0
         self._is_stopped = threading.Event()
         # Its `put` may be called by a signal handler while the same thread waits in `get`.
-        self._news: SimpleQueue[Outcome | Pause | BaseException | None] = SimpleQueue()
+        self._news: SimpleQueue[PromptOutcome | Pause | BaseException | None] = SimpleQueue()
 
     def stop(self) -> None:
         """Submit nothing more, and end `news` after what has come so far. May be called by a signal handler."""
         self._is_stopped.set()
         self._news.put(Stopped())
 
-    def news(self) -> Iterator[Outcome | Pause]:
+    def news(self) -> Iterator[PromptOutcome | Pause]:
         """What happens, as it happens, until the last line has ended. Raises: click.ClickException. Stopped."""
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._terms.at_once)]
         for thread in threads:
@@ -127,21 +134,21 @@ class Run:
             self._news.put(error)
         self._news.put(None)
 
-    def _next(self) -> Line | None:
+    def _next(self) -> PromptLine | None:
         with self._turn:
             return None if self._is_stopped.is_set() else next(self._lines, None)
 
-    def _outcome(self, line: Line) -> Outcome:
+    def _outcome(self, line: PromptLine) -> PromptOutcome:
         if line.problem is not None:
-            return Outcome(line, None, {"code": "unreadable", "message": line.problem})
+            return PromptOutcome(line, None, {"code": "unreadable", "message": line.problem})
         try:
             return _ended(line, self._job(line))
         except ApiRefused as error:
             if error.code in FOR_ALL:
                 raise
-            return Outcome(line, None, {"code": error.code or str(error.status), "message": error.message})
+            return PromptOutcome(line, None, {"code": error.code or str(error.status), "message": error.message})
 
-    def _job(self, line: Line) -> dict[str, Any]:
+    def _job(self, line: PromptLine) -> dict[str, Any]:
         """Submit a line, or find the job that an earlier run submitted for it, and wait for its end."""
         job = self._submitted(line)
         while True:
@@ -151,7 +158,7 @@ class Run:
                 return job
             self._pause(max(0.0, POLL_PAUSE_S - (time.monotonic() - asked_at)))
 
-    def _submitted(self, line: Line) -> dict[str, Any]:
+    def _submitted(self, line: PromptLine) -> dict[str, Any]:
         """Submit a line. An earlier run's job that ended without an answer, and was not recorded, is tried again."""
         for tries in itertools.count(self._terms.tries(line.number)):
             key = {"Idempotency-Key": self._terms.key(line, tries)}
@@ -204,12 +211,12 @@ def _after_s(error: ApiRefused | NoAnswer) -> float | None:
     return LONG_PAUSE_S if error.code == "queue_full" else None
 
 
-def _ended(line: Line, job: dict[str, Any]) -> Outcome:
+def _ended(line: PromptLine, job: dict[str, Any]) -> PromptOutcome:
     if job["status"] == JobState.SUCCEEDED:
-        return Outcome(line, job, None)
+        return PromptOutcome(line, job, None)
     error = job["error"] or {"code": job["status"], "message": "It has no answer."}
     remedy = REMEDIES.get(error["code"])
-    return Outcome(line, job, {**error, "message": f"{error['message']} {remedy}"} if remedy else error)
+    return PromptOutcome(line, job, {**error, "message": f"{error['message']} {remedy}"} if remedy else error)
 
 
 #: Lines from which on a batch is better than a command that stays open.
@@ -229,7 +236,7 @@ class Interrupted(click.ClickException):
     exit_code = INTERRUPTED
 
 
-class Unanswered(click.ClickException):
+class PromptsUnanswered(click.ClickException):
     """Some lines have no answer."""
 
 
@@ -249,7 +256,7 @@ class Tally:
         """Lines that have not ended."""
         return self.lines - self.earlier - self.answered - self.wrong
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: PromptOutcome) -> None:
         self.answered += outcome.is_answered
         self.wrong += not outcome.is_answered
         job = outcome.job or {"usage": None, "cost": {"usd": "0"}}
@@ -287,8 +294,8 @@ def submit_file(api: Api, files: Files, fields: dict[str, Any], at_once: int, as
         if tally.left >= MANY_LINES and not as_json:
             notes.print(f"{tally.left:,} lines: {HINT}", soft_wrap=True)
         tries = {number: past.tries for number, past in results.past.items()}
-        terms = Terms(fields, files.origin, lambda number: tries.get(number, 0), min(at_once, max(1, tally.left)))
-        run = Run(api, _unanswered(files.prompts, results), terms)
+        terms = SubmitTerms(fields, files.origin, lambda number: tries.get(number, 0), min(at_once, max(1, tally.left)))
+        run = SubmitRun(api, _unanswered(files.prompts, results), terms)
         is_stopped = _follow(run, results, tally)
     _end(tally, files, is_stopped, as_json)
 
@@ -316,12 +323,12 @@ def _counted(files: Files, results: Results) -> Tally:
     return Tally(lines, earlier)
 
 
-def _unanswered(path: Path, results: Results) -> Iterator[Line]:
+def _unanswered(path: Path, results: Results) -> Iterator[PromptLine]:
     answered = frozenset(number for number, past in results.past.items() if past.is_answered)
     return (line for line in read_lines(path) if line.number not in answered)
 
 
-def _follow(run: Run, results: Results, tally: Tally) -> bool:
+def _follow(run: SubmitRun, results: Results, tally: Tally) -> bool:
     """Keep what comes, behind a progress bar on standard error. Returns: whether it was stopped before the end."""
     with _bar(tally) as tell, _stopping(run):
         try:
@@ -363,7 +370,7 @@ def _bar(tally: Tally) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _stopping(run: Run) -> Iterator[None]:
+def _stopping(run: SubmitRun) -> Iterator[None]:
     """Have Ctrl-C and SIGTERM stop the run: once gently, then at once."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -403,4 +410,6 @@ def _end(tally: Tally, files: Files, is_stopped: bool, as_json: bool) -> None:
     if is_stopped:
         raise Interrupted(f"Stopped with {tally.left:,} lines left. Jobs under way go on; the same command finds them.")
     if tally.wrong:
-        raise Unanswered(f"{tally.wrong:,} lines have no answer. Correct them; the same command tries them again.")
+        raise PromptsUnanswered(
+            f"{tally.wrong:,} lines have no answer. Correct them; the same command tries them again."
+        )

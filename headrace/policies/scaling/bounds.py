@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import Action, Decision, History, Moment, PoolHosts
+from headrace.domain.scaling import Action, Decision, DemandHistory, Moment, PoolHosts
 
 
-def staleness(history: History, policy: ScalingSettings, now: datetime) -> str:
+def staleness(history: DemandHistory, policy: ScalingSettings, now: datetime) -> str:
     """Why the observations decide nothing: they are missing, or too old. Empty if they are fresh."""
     if not history.moments:
         return "the pool was never observed, or not lately"
@@ -59,23 +59,23 @@ def within_bounds(wanted: Decision, hosts: PoolHosts, policy: ScalingSettings, s
 _ORDER = attrgetter(*Moment.__slots__)
 
 
-def in_order(history: History) -> History:
+def in_order(history: DemandHistory) -> DemandHistory:
     """The history with its moments oldest first, which the functions of this package rely on."""
     return replace(history, moments=tuple(sorted(history.moments, key=_ORDER)))
 
 
-def since(history: History, seconds: float) -> list[Moment]:
+def since(history: DemandHistory, seconds: float) -> list[Moment]:
     """The moments that are less than `seconds` older than the newest."""
     after = history.moments[-1].at - timedelta(seconds=seconds)
     return [moment for moment in history.moments if moment.at > after]
 
 
-def observed_s(history: History, policy: ScalingSettings) -> float:
+def observed_s(history: DemandHistory, policy: ScalingSettings) -> float:
     """How much of the window was observed, in seconds."""
     return sum(moment.seconds for moment in since(history, policy.window_s) if moment.seconds > 0)
 
 
-def tokens_per_job(history: History) -> float | None:
+def tokens_per_job(history: DemandHistory) -> float | None:
     """The tokens of a mean job: in the moments, or in the last days if no job was offered lately. None if unknown."""
     jobs = sum(moment.offered_jobs for moment in history.moments)
     tokens = sum(moment.offered_tokens for moment in history.moments)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import Decision, History, PoolHosts
+from headrace.domain.scaling import Decision, DemandHistory, PoolHosts
 from headrace.policies.scaling import predictive, reactive, schedule
 from headrace.policies.scaling.bounds import clamped, hold, in_order, move, staleness, within_bounds
 from headrace.policies.scaling.discount import discounted_words
@@ -17,10 +17,10 @@ from headrace.policies.scaling.discount import discounted_words
 #: The version of the policies' code. A change that decides anything differently raises it.
 VERSION = 1
 
-Policy = Callable[[History, PoolHosts, ScalingSettings, datetime], Decision]
+Policy = Callable[[DemandHistory, PoolHosts, ScalingSettings, datetime], Decision]
 
 
-def _fixed(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
+def _fixed(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """The policy `fixed`: order what is missing, remove what is too much. Needs no observation to order hosts."""
     target = clamped(policy.min_hosts if policy.fixed_hosts is None else policy.fixed_hosts, policy)
     if target == hosts.count:
@@ -38,7 +38,7 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
 )
 
 
-def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
+def decide(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """Decide how many hosts a pool should have.
 
     The minimum always applies. The maximum, and anything else that removes hosts, needs a fresh observation.
@@ -58,7 +58,7 @@ class DecisionInputs:
     Attributes: policy: the settings of the pool; see `ScalingSettings.of_pool`.
     """
 
-    history: History
+    history: DemandHistory
     hosts: PoolHosts
     policy: ScalingSettings
     now: datetime

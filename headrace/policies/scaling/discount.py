@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import History
+from headrace.domain.scaling import DemandHistory
 from headrace.policies.scaling.bounds import since
 
 #: The hour of which an app's service is the mean, in windows of the policy.
@@ -34,7 +34,7 @@ def counted_shares(
     return shares
 
 
-def discounted_words(history: History, policy: ScalingSettings) -> str:
+def discounted_words(history: DemandHistory, policy: ScalingSettings) -> str:
     """What of the window's refused jobs did not count, for a decision's reason; empty if all did."""
     moments = since(history, policy.window_s) if history.moments else []
     jobs = sum(moment.discounted_jobs for moment in moments)

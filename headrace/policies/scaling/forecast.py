@@ -15,7 +15,7 @@ from itertools import pairwise
 from statistics import NormalDist, fmean, median
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import ErrorProfile, History, Moment, Season
+from headrace.domain.scaling import DemandHistory, ErrorProfile, Moment, Season
 
 #: The window is divided into this number of bins: of 10 minutes, each has 30 s.
 BINS = 20
@@ -48,7 +48,7 @@ class Demand:
     burst_until: datetime | None
 
 
-def demand_of(history: History, job_tokens: float, policy: ScalingSettings, now: datetime) -> Demand:
+def demand_of(history: DemandHistory, job_tokens: float, policy: ScalingSettings, now: datetime) -> Demand:
     """What is offered. The history must have a moment that lasted.
 
     Args: job_tokens: the tokens of a mean job; 0 if unknown.

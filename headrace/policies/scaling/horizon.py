@@ -6,7 +6,7 @@ It goes by the inputs of a decision and changes none. A decision looks ahead onl
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from headrace.domain.scaling import History, PoolHosts
+from headrace.domain.scaling import DemandHistory, PoolHosts
 from headrace.policies.scaling.bounds import clamped, in_order, observed_s, staleness, tokens_per_job
 from headrace.policies.scaling.decisions import DecisionInputs
 from headrace.policies.scaling.forecast import expected_in_burst, ratio
@@ -119,7 +119,7 @@ def _season_unknown(view: View) -> str:
     return f"No whole day of this kind was observed yet: the level continues{trend}."
 
 
-def _hosts_unknown(history: History, hosts: PoolHosts, view: View) -> str:
+def _hosts_unknown(history: DemandHistory, hosts: PoolHosts, view: View) -> str:
     match view.policy.policy:
         case "reactive":
             return "The policy 'reactive' goes by thresholds of the present: it names no hosts ahead."
@@ -130,7 +130,7 @@ def _hosts_unknown(history: History, hosts: PoolHosts, view: View) -> str:
             return ""
 
 
-def _sizes_unknown(history: History, events: tuple[Occurrence, ...]) -> list[str]:
+def _sizes_unknown(history: DemandHistory, events: tuple[Occurrence, ...]) -> list[str]:
     if tokens_per_job(history) is not None:
         return []
     names = sorted({each.event.name for each in events if each.event.jobs_per_s is not None})

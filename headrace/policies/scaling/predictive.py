@@ -12,7 +12,7 @@ from statistics import median_low
 from typing import Self
 
 from headrace.config import ScalingEvent, ScalingSettings
-from headrace.domain.scaling import Decision, Forecast, History, PoolHosts
+from headrace.domain.scaling import Decision, DemandForecast, DemandHistory, PoolHosts
 from headrace.policies.scaling import reactive, schedule
 from headrace.policies.scaling.bounds import clamped, hold, move, observed_s, staleness, tokens_per_job
 from headrace.policies.scaling.forecast import BINS, Demand, demand_of, expected, expected_in_burst, upper
@@ -57,7 +57,7 @@ class View:
     Attributes: job_tokens: the tokens of a mean job; 0 if unknown.
     """
 
-    history: History
+    history: DemandHistory
     hosts: PoolHosts
     policy: ScalingSettings
     now: datetime
@@ -66,7 +66,7 @@ class View:
     worth: Worth
 
     @classmethod
-    def of(cls, history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Self:
+    def of(cls, history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Self:
         """The view on a history that has a moment that lasted."""
         job_tokens = tokens_per_job(history) or 0.0
         demand = demand_of(history, job_tokens, policy, now)
@@ -77,14 +77,14 @@ class View:
         """When a host would be ready that the next decision orders."""
         return self.hosts.provision_s + self.policy.window_s / BINS
 
-    def forecast(self) -> Forecast:
+    def forecast(self) -> DemandForecast:
         """The load expected when a host would be ready, with which the outcome is compared later."""
         bursts = self.demand.burst_until is not None
         loads = [self.calm(self.ready_s), *self.event_rates(self.ready_s)]
         if bursts:
             loads.append((expected_in_burst(self.demand, self.ready_s), "burst"))
         rate, why = max(loads)
-        return Forecast(self.now + timedelta(seconds=self.ready_s), rate, why, bursts)
+        return DemandForecast(self.now + timedelta(seconds=self.ready_s), rate, why, bursts)
 
     def needs(self) -> Needs:
         """The hosts to have when a host would be ready that is ordered now."""
@@ -197,7 +197,7 @@ AFTER_UP_SHARE = 0.5
 HELD_SHARE = 0.8
 
 
-def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
+def decide(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """Order the hosts that pay for the expected load; remove those that most of a window did not need.
 
     While too little is known, `reactive` decides.
@@ -223,7 +223,7 @@ def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: dat
     )
 
 
-def lacking_of(history: History, hosts: PoolHosts, policy: ScalingSettings) -> str:
+def lacking_of(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings) -> str:
     """What must be known before this policy can decide; empty if all is known."""
     if not hosts.tokens_per_s or hosts.tokens_per_s <= 0:
         return "the rate of a host is unknown"

@@ -5,14 +5,14 @@ from operator import attrgetter
 from statistics import fmean
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import Action, Decision, History, PoolHosts
+from headrace.domain.scaling import Action, Decision, DemandHistory, PoolHosts
 from headrace.policies.scaling.bounds import hold, move, since, staleness
 
 #: How far back `reactive` looks, as a share of the policy's window: 2 of 10 minutes.
 RECENT_SHARE = 1 / 5
 
 
-def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
+def decide(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """Scale up when jobs wait or slots run out, down when most slots are idle, by the means of the last two minutes."""
     stale = staleness(history, policy, now)
     if stale:
@@ -30,7 +30,7 @@ def cooldown_left_s(hosts: PoolHosts, policy: ScalingSettings, now: datetime) ->
     return policy.cooldown_s - (now - max(changes)).total_seconds() if changes else 0.0
 
 
-def _react(history: History, hosts: PoolHosts, policy: ScalingSettings) -> Decision:
+def _react(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings) -> Decision:
     moments = since(history, policy.window_s * RECENT_SHARE)
     depth, running, slots = (fmean(map(attrgetter(name), moments)) for name in ("depth", "running", "slots"))
     # The share of running slots in use. Without slots: 1 if any job waits or runs.

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from headrace.config import ScalingEvent, ScalingSettings
-from headrace.domain.scaling import Action, Decision, History, PoolHosts
+from headrace.domain.scaling import Action, Decision, DemandHistory, PoolHosts
 from headrace.policies.scaling import reactive
 from headrace.policies.scaling.bounds import clamped, hold, move, tokens_per_job
 from headrace.policies.scaling.staffing import hosts_for
@@ -39,7 +39,7 @@ def occurrences_between(policy: ScalingSettings, start: datetime, end: datetime)
     return sorted(found, key=lambda each: (each.starts_at, each.event.name))
 
 
-def tokens_per_s(event: ScalingEvent, history: History) -> float | None:
+def tokens_per_s(event: ScalingEvent, history: DemandHistory) -> float | None:
     """The load that an event announces. None if it gives a number of hosts, or if the size of a job is unknown."""
     job_tokens = tokens_per_job(history)
     return event.jobs_per_s * job_tokens if event.jobs_per_s is not None and job_tokens is not None else None
@@ -84,7 +84,7 @@ def _utc(day: date, at: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
 Need = tuple[int, str]
 
 
-def decide(history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
+def decide(history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime) -> Decision:
     """Have each event's hosts ready when it starts, and the minimum outside of events.
 
     If an event gives a rate, and what a host or a job amounts to is unknown, `reactive` decides.
@@ -109,7 +109,7 @@ def at_least(needs: Sequence[Need], wanted: Decision, hosts: PoolHosts, policy: 
 
 
 def event_needs(
-    history: History, hosts: PoolHosts, policy: ScalingSettings, now: datetime
+    history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, now: datetime
 ) -> list[tuple[int | None, str]]:
     """The hosts for each event that is on, or for which hosts must be ordered now, with its name; see `event_hosts`."""
     near = events_between(policy, now, now + timedelta(seconds=hosts.provision_s))
@@ -123,7 +123,7 @@ def _have(need: int, why: str, hosts: PoolHosts, policy: ScalingSettings) -> Dec
     return move(hosts, target, f"{why}: {hosts.count} to {target} hosts", policy)
 
 
-def event_hosts(event: ScalingEvent, history: History, hosts: PoolHosts, policy: ScalingSettings) -> int | None:
+def event_hosts(event: ScalingEvent, history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings) -> int | None:
     """The hosts that an event needs. None if they follow from a rate, and a host's rate or a job's size is unknown."""
     if event.hosts is not None:
         return event.hosts

@@ -21,7 +21,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.queues import Overflow, Ticket
 from headrace.domain.states import JobState
-from headrace.policies.caching import CANDIDATES, LEAST_SIMILARITY, Candidate
+from headrace.policies.caching import CANDIDATES, LEAST_SIMILARITY, CachedAnswer
 from headrace.policies.reuse.bound import MAX_TRIES, Try
 from headrace.store.bad_rows import BadRows
 from headrace.store.cache import exact_cache
@@ -32,7 +32,7 @@ from headrace.tables import apps, cache_entries, job_texts, jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SemanticQuestion:
     """A job that has an answer of its own, or may yet get one.
 
     Attributes:
@@ -59,7 +59,7 @@ _OPEN = (JobState.QUEUED, JobState.RUNNING, JobState.WAITING, JobState.SUCCEEDED
 WAITS_FOR_ITS_START = sa.and_(jobs.c.started_at.is_(None), jobs.c.cancel_requested_at.is_(None))
 
 
-def read_questions(db: Connection, job_ids: Sequence[UUID]) -> list[Question]:
+def read_questions(db: Connection, job_ids: Sequence[UUID]) -> list[SemanticQuestion]:
     """The jobs that may become entries: neither failed, nor given another job's answer.
 
     Leaves out, and logs, those whose prompts cannot be read.
@@ -79,9 +79,9 @@ def read_questions(db: Connection, job_ids: Sequence[UUID]) -> list[Question]:
     return BadRows("look_up").readable(db.execute(statement).all(), _question, len(job_ids))
 
 
-def _question(row: Row[Any]) -> Question:
+def _question(row: Row[Any]) -> SemanticQuestion:
     messages, sampling = read_payload(row.messages, row.sampling)
-    return Question(
+    return SemanticQuestion(
         row.id,
         row.app_id,
         row.pool,
@@ -143,7 +143,7 @@ def has_vectors(db: Connection) -> bool:
     return db.scalar(sa.text("SELECT to_regtype('vector') IS NOT NULL")) is True
 
 
-def nearest(db: Connection, sought: Sequence[Sought]) -> dict[UUID, list[Candidate]]:
+def nearest(db: Connection, sought: Sequence[Sought]) -> dict[UUID, list[CachedAnswer]]:
     """The entries that may serve each job, the most alike first; `CANDIDATES` of each at most."""
     rows = [_sought_row(each) for each in sought]
     found: dict[UUID, list[Any]] = {}
@@ -153,7 +153,7 @@ def nearest(db: Connection, sought: Sequence[Sought]) -> dict[UUID, list[Candida
             of_job.append(row)
     tried = _tries(db, {row.job_id for of_job in found.values() for row in of_job})
     return {
-        job_id: [Candidate(row.job_id, row.question, row.similarity, tried.get(row.job_id, ())) for row in of_job]
+        job_id: [CachedAnswer(row.job_id, row.question, row.similarity, tried.get(row.job_id, ())) for row in of_job]
         for job_id, of_job in found.items()
     }
 
@@ -302,7 +302,7 @@ _TAKEN = ("model_served", "finish_reason", "output_tokens", "reasoning_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class SemanticHit:
     """A queued job, and the job whose answer it is to be given.
 
     Attributes:
@@ -324,7 +324,7 @@ class Served:
     has_webhook: bool
 
 
-def serve(db: Connection, hits: Sequence[Hit]) -> list[Served]:
+def serve(db: Connection, hits: Sequence[SemanticHit]) -> list[Served]:
     """End queued jobs with the answers that were found for them, book them, and write their webhooks.
 
     The compare-and-set is that of a claim: a job that a worker has claimed is left out. So is one whose answer was
@@ -342,7 +342,7 @@ def serve(db: Connection, hits: Sequence[Hit]) -> list[Served]:
     return [Served(Ticket.of(row), row.webhook_url is not None) for row in moved]
 
 
-def _hit_row(hit: Hit) -> dict[str, Any]:
+def _hit_row(hit: SemanticHit) -> dict[str, Any]:
     ids = {"id": str(hit.job_id), "app_id": str(hit.app_id), "source_id": str(hit.source_id)}
     return {**ids, "keep_s": hit.keep_s, "overflow": hit.overflow}
 

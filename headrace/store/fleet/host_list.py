@@ -3,21 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from difflib import get_close_matches
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.hosts import HostEnd, HostState, HostWork
-from headrace.domain.operators import Action
-from headrace.errors import InvalidRequest, NotFound
+from headrace.domain.operators import OperatorAction
+from headrace.errors import InvalidRequest, NotFound, did_you_mean
 from headrace.store import audit
 from headrace.store.audit import Entry, WantedEntries
 from headrace.store.fleet.hosts import lease_of, work
 from headrace.tables import decisions, hosts
 
 _IS_LIVE = hosts.c.ended_at.is_(None)
-_DEEDS: Mapping[str, str] = {Action.HOST_DRAIN: "drained", Action.HOST_RESUME: "called back"}
+_DEEDS: Mapping[str, str] = {OperatorAction.HOST_DRAIN: "drained", OperatorAction.HOST_RESUME: "called back"}
 #: The most rows of the audit log that are read for one list.
 MOST_DEEDS = 1_000
 
@@ -150,9 +149,8 @@ def find(db: Connection, name: str, pool: str | None = None) -> HostWork:
 def _nearest(db: Connection, name: str) -> str:
     """The end of a sentence: which host may be meant."""
     rows = db.execute(sa.select(hosts.c.id, hosts.c.provider_id).where(_IS_LIVE))
-    if near := get_close_matches(name, sorted({known for row in rows for known in row if known}), 1):
-        return f": did you mean '{near[0]}'?"
-    return ". 'headrace hosts' lists them."
+    hint = did_you_mean(name, {known for row in rows for known in row if known})
+    return f".{hint}" if hint else ". 'headrace hosts' lists them."
 
 
 def _locked(db: Connection, name: str, pool: str | None) -> HostWork:

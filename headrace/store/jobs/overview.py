@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 
 from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import new_id, oldest_id, show_id, time_of
-from headrace.domain.operators import Action
+from headrace.domain.operators import OperatorAction
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineCrash, InvalidRequest, JobNotEnded
@@ -221,9 +221,9 @@ def history(db: Connection, job_id: UUID, *, with_texts: bool = False) -> Histor
 
 #: The deeds that a timeline names.
 _DEEDS: Mapping[str, str] = {
-    Action.JOB_CANCEL: "operator_cancelled",
-    Action.BATCH_CANCEL: "operator_cancelled_batch",
-    Action.JOB_RETRY: "operator_retried",
+    OperatorAction.JOB_CANCEL: "operator_cancelled",
+    OperatorAction.BATCH_CANCEL: "operator_cancelled_batch",
+    OperatorAction.JOB_RETRY: "operator_retried",
 }
 #: The most rows of the audit log that are read for one job.
 MOST_DEEDS = 1_000
@@ -236,7 +236,11 @@ def _deeds(db: Connection, job: Row[Any]) -> list[Entry]:
     about = [each for each in found if each.subject in own or each.details.get("retried_as") == own[0]]
     # A cancel of a job that has ended changes nothing.
     until = job.ended_at or datetime.max.replace(tzinfo=UTC)
-    return [each for each in about if each.action in _DEEDS and (each.at <= until or each.action == Action.JOB_RETRY)]
+    return [
+        each
+        for each in about
+        if each.action in _DEEDS and (each.at <= until or each.action == OperatorAction.JOB_RETRY)
+    ]
 
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")

@@ -40,7 +40,7 @@ Stay = tuple[UUID, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class QueuedPage:
     """Jobs of one queue that were queued after a mark; `mark` is that of the last job.
 
     A mark is a timeline, a time and a job's id.
@@ -81,7 +81,7 @@ def ahead_of(db: Connection, queue: str, queued_at: datetime, job_id: UUID) -> i
     return counted
 
 
-def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str, Page]:
+def pages(db: Connection, marks: Mapping[str, str], until: datetime) -> dict[str, QueuedPage]:
     """The next page of each queue: its jobs after the mark, queued before `until`, in order. A queue without is absent.
 
     Args:
@@ -101,9 +101,9 @@ def _after(mark: str, here: str) -> tuple[str, str]:
     return at, job
 
 
-def _page(rows: list[Row[Any]], here: str) -> Page:
+def _page(rows: list[Row[Any]], here: str) -> QueuedPage:
     last = rows[-1]
-    return Page(tuple(map(Ticket.of, rows)), f"{here} {last.queued_at.isoformat()} {last.id}")
+    return QueuedPage(tuple(map(Ticket.of, rows)), f"{here} {last.queued_at.isoformat()} {last.id}")
 
 
 def over(store: Store, stays: Collection[Stay]) -> list[Stay]:

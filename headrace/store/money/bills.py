@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from headrace.config import Price
 from headrace.errors import InvalidRequest
-from headrace.policies.bill_checks import HARMLESS, BillLine, Charge, Checked, OutsideBill, Source, check
+from headrace.policies.bill_checks import HARMLESS, BillLine, BillSource, Charge, Checked, OutsideBill, check
 from headrace.policies.host_bills import split
 from headrace.policies.pricing import PER_MTOK, USD_DIGITS
 from headrace.store import clock, locks
@@ -39,7 +39,7 @@ class PoolCheck:
         checked: the whole of its name and day, or the pool's part.
     """
 
-    source: Source
+    source: BillSource
     pool: str
     kind: str | None
     checked: Checked
@@ -77,11 +77,11 @@ def reconcile_bill(db: Connection, bill: OutsideBill, terms: HostTerms, prices: 
         "since": datetime.combine(first, time(), UTC),
         "until": datetime.combine(last, time(), UTC) + timedelta(days=1),
     }
-    if bill.source is Source.HOSTS:
+    if bill.source is BillSource.HOSTS:
         # The sweep bills them too.
         locks.wait(db, "close_hours")
         bill_again(db, terms, span["since"])
-    own, names = _hosts(db, bill, span) if bill.source is Source.HOSTS else _api(db, prices, span)
+    own, names = _hosts(db, bill, span) if bill.source is BillSource.HOSTS else _api(db, prices, span)
     lines = [replace(line, name=names.get(line.name) or _undated(line.name, names)) for line in bill.lines]
     units = {model: price.input_usd_per_mtok / PER_MTOK for model, price in prices.items()}
     found = _by_pool(bill, own, lines, check(bill.source, _ledger(own), _billed(lines, prices), units))

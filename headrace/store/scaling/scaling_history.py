@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from headrace.config import Settings
 from headrace.domain.queues import lane_queues
-from headrace.domain.scaling import ErrorProfile, History, Moment, PastNeed, PoolHosts, Season
+from headrace.domain.scaling import DemandHistory, ErrorProfile, Moment, PastNeed, PoolHosts, Season
 from headrace.policies.scaling.forecast import BINS, REACH_S, DayProfiles, Offered, error_profiles
 from headrace.tables import decisions, queue_rollups, queue_samples
 
@@ -21,7 +21,7 @@ STEP_S = 30.0
 WINDOWS = 2
 
 
-def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: datetime) -> History:
+def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: datetime) -> DemandHistory:
     """All that a decision on this pool knows of the past. Forecasts whose time is over are compared on the way.
 
     Args: hosts: those that the pool has now; the rate of a host gives a forecast its size.
@@ -33,7 +33,7 @@ def load(db: Connection, settings: Settings, pool: str, hosts: PoolHosts, now: d
         compare_forecasts(db, pool, policy.window_s, moments[-1].at)
     errors = forecast_errors(db, pool, hosts.tokens_per_s, now) if hosts.tokens_per_s else ()
     has_jobs = any(moment.offered_jobs for moment in moments)
-    return History(
+    return DemandHistory(
         moments,
         season(db, pool, hosts.provision_s, now),
         errors,

@@ -19,7 +19,7 @@ from headrace.cli.client import Api, TryLater
 from headrace.config import Settings
 from headrace.domain.apps import App, Changes
 from headrace.domain.ids import parse_id
-from headrace.stack.state_folder import Report, persistent_secret
+from headrace.stack.state_folder import StackReport, persistent_secret
 from headrace.store import Store, apps, keys
 from headrace.tables import job_texts, jobs
 from tests.integration.terminals import Terminal
@@ -221,7 +221,7 @@ def test_without_a_stack_in_the_folder_a_command_says_so(
 def test_a_key_made_beside_a_running_stack_opens_its_door(run: Run, settings: Settings, tmp_path: Path) -> None:
     persistent_secret(tmp_path / "pepper")
     servers = (settings.database_url, settings.redis_url)
-    stack = Report("", "", "", "", "", *servers, "simulator", "m", None, {}, {}, {})
+    stack = StackReport("", "", "", "", "", *servers, "simulator", "m", None, {}, {}, {})
     stack.write(tmp_path / "stack.json")
 
     beside: dict[str, str | None] = {"HEADRACE_STATE": str(tmp_path), "DATABASE_URL": None}
@@ -254,7 +254,7 @@ def test_a_key_alone_is_one_of_the_stack_that_runs_here(
     run: Run, settings: Settings, tmp_path: Path, base_url: str
 ) -> None:
     servers = (settings.database_url, settings.redis_url)
-    Report(base_url, "not-a-key", "", "", "", *servers, "simulator", "m", None, {}, {}, {}).write(
+    StackReport(base_url, "not-a-key", "", "", "", *servers, "simulator", "m", None, {}, {}, {}).write(
         tmp_path / "stack.json"
     )
     with_key = run("queues", HEADRACE_STATE=str(tmp_path), HEADRACE_URL=None)

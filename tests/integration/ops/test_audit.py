@@ -12,7 +12,7 @@ from flask import Flask
 from headrace.config import PROJECT_ROOT
 from headrace.domain.apps import App
 from headrace.domain.ids import show_id
-from headrace.domain.operators import Action, Actor, Role, Source
+from headrace.domain.operators import Actor, OperatorAction, Role, Source
 from headrace.store import Store
 from headrace.store.audit import Audit, acting
 from headrace.tables import audit_log
@@ -22,22 +22,22 @@ from tests.integration.ops.test_actions import actions, changed
 
 #: What each form records, by its route.
 FORMS = {
-    "/jobs/<job_id>/retry": Action.JOB_RETRY,
-    "/jobs/<job_id>/cancel": Action.JOB_CANCEL,
-    "/jobs/retry": Action.JOB_RETRY,
-    "/jobs/cancel": Action.JOB_CANCEL,
-    "/batches/<batch_id>/cancel": Action.BATCH_CANCEL,
-    "/deliveries/retry": Action.DELIVERY_RETRY,
-    "/deliveries/pause": Action.RECEIVER_PAUSE,
-    "/deliveries/resume": Action.RECEIVER_RESUME,
-    "/hosts/drain": Action.HOST_DRAIN,
-    "/hosts/resume": Action.HOST_RESUME,
-    "/app/limits": Action.APP_LIMIT,
-    "/app/keys": Action.KEY_CREATE,
-    "/app/keys/revoke": Action.KEY_REVOKE,
-    "/budgets": Action.BUDGETS_SET,
-    "/budgets/unset": Action.BUDGETS_UNSET,
-    "/login": Action.OPERATOR_LOG_IN,
+    "/jobs/<job_id>/retry": OperatorAction.JOB_RETRY,
+    "/jobs/<job_id>/cancel": OperatorAction.JOB_CANCEL,
+    "/jobs/retry": OperatorAction.JOB_RETRY,
+    "/jobs/cancel": OperatorAction.JOB_CANCEL,
+    "/batches/<batch_id>/cancel": OperatorAction.BATCH_CANCEL,
+    "/deliveries/retry": OperatorAction.DELIVERY_RETRY,
+    "/deliveries/pause": OperatorAction.RECEIVER_PAUSE,
+    "/deliveries/resume": OperatorAction.RECEIVER_RESUME,
+    "/hosts/drain": OperatorAction.HOST_DRAIN,
+    "/hosts/resume": OperatorAction.HOST_RESUME,
+    "/app/limits": OperatorAction.APP_LIMIT,
+    "/app/keys": OperatorAction.KEY_CREATE,
+    "/app/keys/revoke": OperatorAction.KEY_REVOKE,
+    "/budgets": OperatorAction.BUDGETS_SET,
+    "/budgets/unset": OperatorAction.BUDGETS_UNSET,
+    "/login": OperatorAction.OPERATOR_LOG_IN,
 }
 #: Forms that change nothing in Postgres.
 CHANGE_NOTHING = {"/logout"}
@@ -135,7 +135,9 @@ def test_the_audit_log_is_shown_newest_first_and_filtered(
     monkeypatch.setattr("ops.audit.PAGE_ROWS", 3)
     for number in range(4):
         with acting(store, Actor(f"user-{number}@host", Source.CLI)) as audit:
-            audit.record(Action.APP_LIMIT, "test", app.id, before={"day_usd": None}, after={"day_usd": f"{number}"})
+            audit.record(
+                OperatorAction.APP_LIMIT, "test", app.id, before={"day_usd": None}, after={"day_usd": f"{number}"}
+            )
 
     def actors(query: str) -> list[str]:
         return re.findall(r'<td class="name">([^<]+)<br>', viewer.get(f"/audit{query}").text)

@@ -11,7 +11,7 @@ from redis import Redis
 
 from headrace.broker import compressions
 from headrace.broker.admission import Admission
-from headrace.broker.compressions import Answered, Compressions
+from headrace.broker.compressions import CompressionReply, Compressions
 from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, Sampling
@@ -190,7 +190,7 @@ def test_a_measurer_whose_engine_has_no_room_says_so_at_once(
 def test_a_prompt_that_another_release_cut_is_left_alone(
     start: Start, run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compressing, "Answered", lambda _, cuts: Answered("of another text", cuts))
+    monkeypatch.setattr(compressing, "Answered", lambda _, cuts: CompressionReply("of another text", cuts))
     start("fast", by="fast")
     worker = start(by="fast")
     until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")

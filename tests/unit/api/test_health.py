@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from api.health import JUDGED_S, REPORT_TTL_S, START_S, WAITERS_LIMIT, Readiness, Report, WebMetrics, WebProblems
+from api.health import JUDGED_S, REPORT_TTL_S, START_S, WAITERS_LIMIT, ReadinessCheck, Report, WebMetrics, WebProblems
 from api.reading import Waits
 from headrace.broker.admission import Admission
 from headrace.config import Settings
@@ -66,17 +66,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def readiness(servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Readiness:
+def readiness(servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> ReadinessCheck:
     monkeypatch.setattr("api.health._check_postgres", lambda _: None)
     monkeypatch.setattr("api.health._silent", lambda _: {})
     store = SimpleNamespace(begin=lambda: nullcontext())
-    return Readiness(settings, cast(Store, store), cast(Admission, servers), cast(Any, servers), cast(Any, servers))
+    return ReadinessCheck(
+        settings, cast(Store, store), cast(Admission, servers), cast(Any, servers), cast(Any, servers)
+    )
 
 
 READY, AWAY = Report({}, {}), Report({"redis": "Redis does not answer."}, {})
 
 
-def test_a_report_is_a_second_old_at_most(readiness: Readiness, servers: Servers, clock: SimpleNamespace) -> None:
+def test_a_report_is_a_second_old_at_most(readiness: ReadinessCheck, servers: Servers, clock: SimpleNamespace) -> None:
     assert (readiness.report(), readiness.report(), servers.checks) == (READY, READY, 1)
     servers.is_away = True
     clock.now_s += REPORT_TTL_S / 2
@@ -89,7 +91,7 @@ def test_a_report_is_a_second_old_at_most(readiness: Readiness, servers: Servers
 
 
 def test_a_process_that_is_not_seen_is_a_warning_once_this_process_is_old_enough(
-    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+    readiness: ReadinessCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now_s=time.monotonic() + START_S - 1)
     monkeypatch.setattr("api.health.time", SimpleNamespace(monotonic=lambda: clock.now_s))
@@ -99,7 +101,9 @@ def test_a_process_that_is_not_seen_is_a_warning_once_this_process_is_old_enough
     assert readiness.check() == Report({}, {"control": "not seen for 9 s"})
 
 
-def test_a_check_that_hangs_holds_few_callers(readiness: Readiness, servers: Servers, clock: SimpleNamespace) -> None:
+def test_a_check_that_hangs_holds_few_callers(
+    readiness: ReadinessCheck, servers: Servers, clock: SimpleNamespace
+) -> None:
     assert readiness.report() == READY
     servers.may_end.clear()
     servers.is_away = True
@@ -115,7 +119,7 @@ def test_a_check_that_hangs_holds_few_callers(readiness: Readiness, servers: Ser
     assert servers.checks == 2
 
 
-def test_a_process_is_not_ready_before_its_first_check(readiness: Readiness, servers: Servers) -> None:
+def test_a_process_is_not_ready_before_its_first_check(readiness: ReadinessCheck, servers: Servers) -> None:
     servers.may_end.clear()
     with ThreadPoolExecutor(WAITERS_LIMIT) as threads:
         waiting = [threads.submit(readiness.report) for _ in range(WAITERS_LIMIT)]
@@ -125,14 +129,14 @@ def test_a_process_is_not_ready_before_its_first_check(readiness: Readiness, ser
         assert [each.result() for each in waiting] == [READY] * WAITERS_LIMIT
 
 
-def test_workers_of_an_older_release_are_a_warning(readiness: Readiness, servers: Servers) -> None:
+def test_workers_of_an_older_release_are_a_warning(readiness: ReadinessCheck, servers: Servers) -> None:
     servers.fleets["chat"] = Fleet("chat", 1, 1, 8, 0, None, None, payload_version=0)
     warnings = readiness.check().warnings
     assert list(warnings) == ["workers"]
     assert warnings["workers"].startswith("Workers of an older release serve chat: jobs that need version ")
 
 
-def test_a_pool_without_workers_is_a_warning(readiness: Readiness, servers: Servers) -> None:
+def test_a_pool_without_workers_is_a_warning(readiness: ReadinessCheck, servers: Servers) -> None:
     servers.fleets.clear()
     warning = "No worker serves chat: jobs wait there, and expire. Start one."
     assert readiness.check() == Report({}, {"no_worker": warning})

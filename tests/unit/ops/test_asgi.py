@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from headrace.http import RequestMetrics
 from ops import asgi
-from ops.asgi import Server
+from ops.asgi import OpsServer
 from ops.deps import EXTENSION
 
 DEADLINE_S = 10.0
@@ -54,7 +54,7 @@ def app(metrics: RequestMetrics, gate: threading.Event) -> Flask:
 
 
 async def ask(
-    server: Server,
+    server: OpsServer,
     path: str = "/page",
     parts: Sequence[bytes] | None = (),
     headers: Sequence[tuple[str, str]] = (),
@@ -107,21 +107,21 @@ def said(answer: Answer) -> dict[str, Any]:
 def test_cookies_have_room_for_those_of_a_proxy_and_of_other_apps_of_the_host(
     app: Flask, size: int, status: int
 ) -> None:
-    assert run(ask(Server(app, ()), headers=[("cookie", "a=" + "b" * (size - 2))]))[0] == status
+    assert run(ask(OpsServer(app, ()), headers=[("cookie", "a=" + "b" * (size - 2))]))[0] == status
 
 
 FORM = ("content-type", "application/x-www-form-urlencoded")
 
 
 def test_a_form_in_parts_reaches_the_page_whole(app: Flask) -> None:
-    found = said(run(ask(Server(app, ()), "/a/ü", (b"name=a", b"da&x=", b"1"), [FORM], query="y=%C3%BC")))
+    found = said(run(ask(OpsServer(app, ()), "/a/ü", (b"name=a", b"da&x=", b"1"), [FORM], query="y=%C3%BC")))
     assert found["form"] == {"name": "ada", "x": "1"}
     assert (found["path"], found["query"], found["host"]) == ("a/ü", "y=%C3%BC", "ops.example")
 
 
 def test_headers_of_one_name_are_joined_and_none_passes_for_another(app: Flask) -> None:
     headers = [("cookie", "a=1"), ("cookie", "b=2"), ("x-one", "1"), ("x-one", "2"), ("x_forged", "yes")]
-    found = said(run(ask(Server(app, ()), headers=headers)))["headers"]
+    found = said(run(ask(OpsServer(app, ()), headers=headers)))["headers"]
     assert (found["Cookie"], found["X-One"]) == ("a=1; b=2", "1, 2")
     assert "X-Forged" not in found
 
@@ -140,7 +140,7 @@ def test_headers_of_one_name_are_joined_and_none_passes_for_another(app: Flask) 
 def test_a_trusted_proxy_names_its_client_and_a_client_names_none(
     app: Flask, proxies: tuple[str, ...], peer: str, forwarded: str, address: str
 ) -> None:
-    answer = run(ask(Server(app, proxies), client=peer, headers=[("x-forwarded-for", forwarded)]))
+    answer = run(ask(OpsServer(app, proxies), client=peer, headers=[("x-forwarded-for", forwarded)]))
     assert said(answer)["address"] == address
 
 
@@ -152,7 +152,7 @@ def test_a_body_that_is_too_large_is_refused_declared_or_not(
         app.config["MAX_CONTENT_LENGTH"] = None
         monkeypatch.setattr(asgi, "FORM_BYTES_MAX", 65_536)
     headers = [] if declared else [("transfer-encoding", "chunked")]
-    status, found, _ = run(ask(Server(app, ()), parts=parts, headers=headers))
+    status, found, _ = run(ask(OpsServer(app, ()), parts=parts, headers=headers))
     assert (status, found["connection"]) == (413, "close")
 
 
@@ -169,7 +169,7 @@ def test_a_body_that_does_not_come_is_given_up_and_its_connection_closed(
     app: Flask, metrics: RequestMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "BODY_S", 0.01)
-    status, found, _ = run(ask(Server(app, ()), parts=None))
+    status, found, _ = run(ask(OpsServer(app, ()), parts=None))
     assert (status, found["connection"]) == (408, "close")
     assert refusals(metrics) == {'{reason="late_bodies"} 1.0'}
 
@@ -178,7 +178,7 @@ def test_the_oldest_body_that_does_not_come_gives_way_to_one_that_does(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "BODIES", 3)
-    server = Server(app, ())
+    server = OpsServer(app, ())
 
     async def flood() -> tuple[list[bool], Answer, int]:
         silent = [asyncio.create_task(ask(server, parts=None)) for _ in range(3)]
@@ -200,7 +200,7 @@ def test_requests_beyond_the_threads_and_the_queue_are_refused_at_once(
 ) -> None:
     monkeypatch.setattr(asgi, "THREADS", 1)
     monkeypatch.setattr(asgi, "WAITING", 1)
-    server = Server(app, ())
+    server = OpsServer(app, ())
 
     async def flood() -> tuple[Answer, list[Answer]]:
         held = [asyncio.create_task(ask(server, "/slow")) for _ in range(2)]

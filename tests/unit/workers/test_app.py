@@ -14,7 +14,7 @@ from headrace.domain.ids import new_id, show_id
 from headrace.domain.queues import DELIVER, EXECUTE, OVERFLOW, WEBHOOKS, Lane, lane_queues
 from headrace.domain.states import JobState
 from workers import app
-from workers.running.worker_state import ConfinedApps
+from workers.running.worker_state import ConfinedInPool
 
 
 def own_tasks(celery: Celery) -> set[str]:
@@ -65,7 +65,7 @@ def test_a_worker_that_stops_runs_the_jobs_whose_threads_come_up_during_its_stop
         kv_budget = None
 
         def __init__(self) -> None:
-            state = SimpleNamespace(confined=ConfinedApps())
+            state = SimpleNamespace(confined=ConfinedInPool())
             self.execute = SimpleNamespace(takes=None, expect=None, run=self.run, state=state)
 
         def run(self, *job: Any) -> Outcome:

@@ -59,7 +59,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ProviderResult:
     """One line of a file of results. Attributes: job_id: the line's; None: the line is none that was sent."""
 
     job_id: UUID | None
@@ -144,7 +144,7 @@ class BatchApi:
         with _translated():
             return _told(self._client.batches.cancel(provider_id))
 
-    def results(self, file_id: str) -> Iterator[Result]:
+    def results(self, file_id: str) -> Iterator[ProviderResult]:
         """The lines of a file of results. What is no JSON is a line that was not sent."""
         with _translated(), self._client.files.with_streaming_response.content(file_id) as response:
             for line in lines_of(response.iter_bytes()):
@@ -188,17 +188,17 @@ def _refusal(status: Any, body: Any) -> EngineError:
     return EngineBusy(f"The paid API's batch answered {str(status)[:20]}.")
 
 
-def _result(text: str) -> Result:
+def _result(text: str) -> ProviderResult:
     try:
         line = json.loads(text)
         if not isinstance(line, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError):
-        return Result(None, {})
+        return ProviderResult(None, {})
     try:
-        return Result(parse_id(str(line.get("custom_id"))), line)
+        return ProviderResult(parse_id(str(line.get("custom_id"))), line)
     except NotFound:
-        return Result(None, line)
+        return ProviderResult(None, line)
 
 
 def _told(batch: Batch) -> Told:

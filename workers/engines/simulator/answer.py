@@ -79,7 +79,7 @@ SURE, UNSURE = -1.0, -4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SimulatedAnswer:
     """What a request is answered. Attributes: pieces: its text by token; calls: what follows the text, by token."""
 
     pieces: list[str]
@@ -99,7 +99,7 @@ def answer(
     *,
     declines: bool = False,
     choice: int = 0,
-) -> Answer:
+) -> SimulatedAnswer:
     """The answer, piece by piece: label and fingerprint, then words, up to a stop string or the last token.
 
     With a `response_format` it is JSON in the model's own tokens, of any length up to `max_tokens`. With tools it may
@@ -127,24 +127,24 @@ def answer(
     pieces, is_stopped = _up_to_stop(body, request.sampling.stop)
     # The label is part of the first token, so that every answer has it.
     pieces = ["".join((LABEL, *pieces[:1])), *pieces[1:]]
-    return Answer(pieces, "stop" if is_stopped or output_tokens <= request.sampling.max_tokens else "length")
+    return SimulatedAnswer(pieces, "stop" if is_stopped or output_tokens <= request.sampling.max_tokens else "length")
 
 
 def _calls(
     request: GenerationRequest, functions: Sequence[Mapping[str, Any]], tokenizer: PromptTokenizer, choice: int
-) -> Answer:
+) -> SimulatedAnswer:
     made, is_whole = calls(request, functions, _seed(request, choice), tokenizer)
     if not is_whole or len(made) > request.sampling.max_tokens:
-        return Answer([], "length", made[: request.sampling.max_tokens])
+        return SimulatedAnswer([], "length", made[: request.sampling.max_tokens])
     is_named = request.sampling.tools is not None and request.sampling.tools.choice == "function"
-    return Answer([], "stop" if is_named else "tool_calls", made)
+    return SimulatedAnswer([], "stop" if is_named else "tool_calls", made)
 
 
 def _seed(request: GenerationRequest, choice: int) -> str:
     return f"{fingerprint(request.messages)} {request.sampling.seed}{f' {choice}' if choice else ''}"
 
 
-def _json(request: GenerationRequest, tokenizer: PromptTokenizer, choice: int) -> Answer:
+def _json(request: GenerationRequest, tokenizer: PromptTokenizer, choice: int) -> SimulatedAnswer:
     how, is_whole = request.sampling, True
     if schema := (how.response_format or {}).get("json_schema"):
         text, is_whole = write(schema["schema"], _seed(request, choice), BYTES_A_TOKEN * how.max_tokens)
@@ -153,7 +153,7 @@ def _json(request: GenerationRequest, tokenizer: PromptTokenizer, choice: int) -
         text = json.dumps(made)
     body = in_tokens(text, tokenizer)
     pieces, is_stopped = _up_to_stop(body[: how.max_tokens], how.stop)
-    return Answer(pieces, "stop" if is_stopped or (is_whole and len(body) <= how.max_tokens) else "length")
+    return SimulatedAnswer(pieces, "stop" if is_stopped or (is_whole and len(body) <= how.max_tokens) else "length")
 
 
 def _up_to_stop(body: Sequence[str], stops: Sequence[str]) -> tuple[list[str], bool]:

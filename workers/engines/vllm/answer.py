@@ -83,7 +83,7 @@ def _parser_class(parsers: Parsers) -> Any:
     )
 
 
-class Reading:
+class AnswerReading:
     """Reads one answer, from its first token on.
 
     Attributes:
@@ -187,7 +187,7 @@ class GrowingAnswer:
         self,
         request: GenerationRequest,
         on_delta: OnDelta | None,
-        reading: Reading | None,
+        reading: AnswerReading | None,
         choice: int = 0,
         prefix_tokens: int = 0,
     ) -> None:
@@ -278,7 +278,7 @@ class GrowingAnswers:
         self,
         request: GenerationRequest,
         on_delta: OnDelta | None,
-        readings: Sequence[Reading | None],
+        readings: Sequence[AnswerReading | None],
         prompt_tokens: int,
         prefix_tokens: int,
     ) -> None:

@@ -16,7 +16,7 @@ from headrace.domain.prompts.embeddings import MOST_TOKENS, pack, to_answer
 from headrace.errors import ConfigError, EngineCrash, EngineFault, EngineUnavailable, PromptRejected
 from workers.engines.base import EngineLimits, Generation, GenerationRequest, OnDelta, Progress
 from workers.engines.schemas import check_sampling
-from workers.engines.vllm.answer import NO_PARSERS, GrowingAnswers, Parsers, Reading
+from workers.engines.vllm.answer import NO_PARSERS, AnswerReading, GrowingAnswers, Parsers
 from workers.engines.vllm.options import constraint, decoding
 from workers.engines.vllm.settings import Adapter
 from workers.engines.vllm.surprise import Nats, measure
@@ -56,7 +56,7 @@ class CoreCall:
         return self.request.sampling.max_tokens - len(self.prefix)
 
 
-def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: Reading | None) -> Any:
+def sampling_params(call: CoreCall, defaults: Mapping[str, Any], reading: AnswerReading | None) -> Any:
     """The request's `SamplingParams`. Raises: PromptRejected: its grammar would take too much memory, or too long.
 
     Args: defaults: the model's own, for what the request does not set.
@@ -309,13 +309,13 @@ class Core:
         except VLLMError as error:
             raise EngineFault(f"vLLM could not measure a text: {error.__cause__ or error}") from error
 
-    def _reading(self, call: CoreCall) -> Reading | None:
+    def _reading(self, call: CoreCall) -> AnswerReading | None:
         # A prefix is part of the answer, so any reasoning before it is over. A plain prompt's continuation is one text.
         if call.prefix or is_plain(call.request.messages):
             return None
         # Without tools, what looks like a call is text.
         parsers = self._parsers if call.request.sampling.tools else replace(self._parsers, tools=None)
-        return None if parsers.is_empty else Reading(parsers, self._llm, call.prompt, call.request)
+        return None if parsers.is_empty else AnswerReading(parsers, self._llm, call.prompt, call.request)
 
     async def _collect(self, call: CoreCall) -> Generation:
         from vllm.inputs.engine import tokens_input

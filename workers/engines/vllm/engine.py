@@ -28,7 +28,7 @@ from workers.engines.base import (
 from workers.engines.vllm.answer import Parsers
 from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
 from workers.engines.vllm.gpus import Gpus
-from workers.engines.vllm.load import DRAIN_S, Scratch, Tally, import_vllm, load
+from workers.engines.vllm.load import DRAIN_S, LoadTally, Scratch, import_vllm, load
 from workers.engines.vllm.settings import find_adapters, is_cpu_build
 from workers.engines.vllm.surprise import WINDOW_TOKENS, joined, windows
 
@@ -73,7 +73,7 @@ class VllmEngine:
         self._pool, self._tokenizer, self._probe_s = pool, tokenizer, probe_s
         self._where = f"pools.{pool_name}"
         self._scratch = Scratch()
-        self._tally = Tally()
+        self._tally = LoadTally()
         self._gpus = Gpus()
         self._core: Core | None = None
         self._lifecycle = threading.Lock()

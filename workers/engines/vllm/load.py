@@ -69,7 +69,7 @@ def _sweep(root: Path) -> None:
             continue  # Its process lives, or another one sweeps it right now.
 
 
-class Tally:
+class LoadTally:
     """The engine's stats, over all cores that a worker has had. One thread at a time records; any may read."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ def _made(before: EngineStats, iteration: Any) -> EngineStats:
 DRAIN_S = 60
 
 
-def _stat_logger(tally: Tally) -> type:
+def _stat_logger(tally: LoadTally) -> type:
     """The class that vLLM instantiates for its core and calls after each step. Its Prometheus metrics stay on."""
     from vllm.v1.metrics.loggers import StatLoggerBase
 
@@ -155,7 +155,7 @@ def import_vllm(pool: PoolSettings, scratch: Path) -> None:
         import vllm.v1.engine.async_llm  # noqa: F401
 
 
-def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, Adapter], tally: Tally) -> Any:
+def load(pool: PoolSettings, scratch: Path, where: str, adapters: Mapping[str, Adapter], tally: LoadTally) -> Any:
     """Start an AsyncLLM. Raises: ConfigError that names the setting below `where`; EngineUnavailable."""
     with environment(pool, scratch):
         try:

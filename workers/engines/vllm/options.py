@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field
-from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -12,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.prompts import ExtraSampling, Sampling
-from headrace.errors import ConfigError, PromptRejected
+from headrace.errors import ConfigError, PromptRejected, did_you_mean
 
 _PLAIN = {bool, int, float, str, dict, list, set, NoneType}
 
@@ -46,9 +45,7 @@ def blamed(error: ValidationError, options: Mapping[str, Any]) -> str | None:
 def _value(name: str, value: Any, types: Mapping[str, Any], where: str) -> Any:
     param = f"{where}.{name}"
     if name not in types:
-        near = get_close_matches(name, types, 1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"{param}: vLLM has no such option.{hint}", param=param)
+        raise ConfigError(f"{param}: vLLM has no such option.{did_you_mean(name, types)}", param=param)
     if not _is_plain(types[name]):
         return _read(value)
     adapter = TypeAdapter[Any](types[name])

@@ -123,7 +123,7 @@ if "readiness" in OFF:
     from api import health
 
     health.revisions.newest = health.revisions.newest.__wrapped__  # type: ignore[assignment]
-    health.Readiness.report = health.Readiness.check  # type: ignore[method-assign]
+    health.ReadinessCheck.report = health.ReadinessCheck.check  # type: ignore[method-assign]
 
 
 def drop(option: str) -> None:

@@ -8,14 +8,14 @@ import pytest
 from redis import Redis
 
 from headrace.broker import compressions as module
-from headrace.broker.compressions import Answered, Compressions
+from headrace.broker.compressions import CompressionReply, Compressions
 from headrace.config import Settings
 from headrace.connections.redis import redis_client as connect
 from headrace.domain.ids import new_id
 from headrace.domain.prompts.compression import Cut
 from headrace.errors import BrokerUnavailable
 
-FOUND = Answered("digest", (Cut(0, 3, 5), Cut(2, 0, 1)))
+FOUND = CompressionReply("digest", (Cut(0, 3, 5), Cut(2, 0, 1)))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def compressions(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Compressions:
     return Compressions(redis)
 
 
-def serve(compressions: Compressions, found: Answered | None, jobs: int = 1) -> None:
+def serve(compressions: Compressions, found: CompressionReply | None, jobs: int = 1) -> None:
     """Answer this number of requests."""
     while jobs:
         if job_id := compressions.take("fast"):
@@ -32,8 +32,8 @@ def serve(compressions: Compressions, found: Answered | None, jobs: int = 1) -> 
             jobs -= 1
 
 
-@pytest.mark.parametrize("found", [FOUND, Answered("digest", ()), None])
-def test_a_worker_of_the_pool_answers(compressions: Compressions, found: Answered | None) -> None:
+@pytest.mark.parametrize("found", [FOUND, CompressionReply("digest", ()), None])
+def test_a_worker_of_the_pool_answers(compressions: Compressions, found: CompressionReply | None) -> None:
     assert compressions.take("fast") is None  # From now on the pool counts as served.
     with ThreadPoolExecutor(1) as threads:
         serving = threads.submit(serve, compressions, found)
@@ -48,7 +48,7 @@ def test_each_asker_gets_the_answer_about_its_own_job(compressions: Compressions
     def answer(each: int) -> None:
         while not done.is_set():
             if job_id := compressions.take("fast"):
-                compressions.answer(job_id, Answered(job_id.hex, ()))
+                compressions.answer(job_id, CompressionReply(job_id.hex, ()))
 
     done = threading.Event()
     with ThreadPoolExecutor(24) as threads:
@@ -57,7 +57,7 @@ def test_each_asker_gets_the_answer_about_its_own_job(compressions: Compressions
         answers = list(threads.map(lambda job: compressions.ask("fast", job, 10.0), jobs))
         done.set()
 
-    assert answers == [Answered(job.hex, ()) for job in jobs]
+    assert answers == [CompressionReply(job.hex, ()) for job in jobs]
 
 
 def test_without_a_worker_nobody_waits(compressions: Compressions, redis: Redis) -> None:

@@ -179,7 +179,7 @@ def test_it_says_which_machine_will_not_be_ended_for_the_operator(run: Run, add:
 def test_a_host_that_cannot_be_meant_is_named(run: Run, add: Callable[..., None]) -> None:
     assert "There is no host 'host-1'. 'headrace hosts' lists them." in run("hosts", "drain", "host-1").stderr
     add("host-018f2c", provider_id="i-0abc")
-    assert "There is no host 'host-018f2d': did you mean 'host-018f2c'?" in run("hosts", "drain", "host-018f2d").stderr
+    assert "There is no host 'host-018f2d'. Did you mean 'host-018f2c'?" in run("hosts", "drain", "host-018f2d").stderr
     add("old", ended_at=ago(minutes=5), end_reason="gone")
     assert "Host 'old' ended at " in run("hosts", "resume", "old").stderr
     assert "(gone)." in run("hosts", "drain", "old", "--yes").stderr

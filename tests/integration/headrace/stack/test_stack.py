@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from headrace.cli import main
 from headrace.errors import StackError
 from headrace.stack.stack import Stack
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 from scheduler.actuators.base import HostMachine, HostOrder
 from scheduler.actuators.local import LocalActuator
 from tests.waiting import until
@@ -212,4 +212,4 @@ def test_a_stack_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 def test_the_ready_file_is_what_the_design_says(stack: Stack) -> None:
     written = json.loads((stack.state_dir / "ready.json").read_text())
-    assert Report(**written) == stack.report
+    assert StackReport(**written) == stack.report

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from headrace.domain.operators import Action, Actor, Source
+from headrace.domain.operators import Actor, OperatorAction, Source
 from headrace.store import Store, apps
 from headrace.store.audit import NotRecorded, WantedEntries, acting, newest
 
@@ -25,7 +25,7 @@ ADA = Actor("ada", Source.PAGES)
 def test_the_audit_log_is_append_only_also_for_its_owner(store: Store, statement: str, is_empty: bool) -> None:
     if not is_empty:
         with acting(store, ADA) as audit:
-            audit.record(Action.APP_CREATE, "shop")
+            audit.record(OperatorAction.APP_CREATE, "shop")
     with pytest.raises(DBAPIError, match=r"append-only|GENERATED ALWAYS"), store.begin() as db:
         db.execute(sa.text(statement))
     with store.read() as db:
@@ -51,7 +51,7 @@ def test_a_connection_that_has_read_takes_changes_again(store: Store) -> None:
 def test_a_page_goes_on_where_the_one_before_ended(store: Store) -> None:
     with acting(store, ADA) as audit:
         for number in range(5):
-            audit.record(Action.HOST_DRAIN, f"host-{number}")
+            audit.record(OperatorAction.HOST_DRAIN, f"host-{number}")
     with store.read() as db:
         first = newest(db, WantedEntries(), 3)
         second = newest(db, WantedEntries(before=first[-1].id), 3)

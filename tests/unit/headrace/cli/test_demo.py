@@ -8,7 +8,7 @@ from rich.console import Console
 
 from headrace.cli.demo import Demo, show, show_addresses
 from headrace.stack.demo_servers import Received
-from headrace.stack.state_folder import Report
+from headrace.stack.state_folder import StackReport
 from headrace.store.money.cost_hours import Reconciliation
 
 PROMPT = "Write one sentence about the sea."
@@ -21,7 +21,7 @@ def console() -> Console:
 
 @pytest.fixture
 def demo() -> Demo:
-    report = Report(
+    report = StackReport(
         url="http://127.0.0.1:8000",
         api_key="hr-test",
         ops_url="http://127.0.0.1:8600",

@@ -446,7 +446,7 @@ def test_unknown_variable_is_refused_with_the_nearest_name(
     with pytest.raises(ConfigError) as refused:
         Settings.load()
 
-    assert str(refused.value) == f"The variable {variable} names no setting. Did you mean {meant}?"
+    assert str(refused.value) == f"The variable {variable} names no setting. Did you mean '{meant}'?"
     assert refused.value.param == variable
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.policies.bill_checks import Cause, Charge, Source, by_cause, check, share
+from headrace.policies.bill_checks import BillSource, Cause, Charge, by_cause, check, share
 
 FIRST = date(2026, 11, 1)
 Side = dict[tuple[str, date], Charge]
@@ -26,7 +26,7 @@ def side(*days: tuple[float, float | None] | tuple[float, float | None, float] |
     return found
 
 
-def causes(source: Source, ledger: Side, bill: Side) -> list[tuple[Cause, Decimal]]:
+def causes(source: BillSource, ledger: Side, bill: Side) -> list[tuple[Cause, Decimal]]:
     rows = check(source, ledger, bill)
     return [(each.cause, each.difference_usd) for each in rows if each.cause is not Cause.NONE]
 
@@ -73,7 +73,7 @@ def causes(source: Source, ledger: Side, bill: Side) -> list[tuple[Cause, Decima
     ],
 )
 def test_each_difference_of_a_host_has_its_cause(ledger: Any, bill: Any, expected: Any) -> None:
-    assert causes(Source.HOSTS, side(*ledger), side(*bill)) == expected
+    assert causes(BillSource.HOSTS, side(*ledger), side(*bill)) == expected
 
 
 @pytest.mark.parametrize(
@@ -98,28 +98,28 @@ def test_each_difference_of_a_host_has_its_cause(ledger: Any, bill: Any, expecte
     ids=["lost", "less", "alone", "twice", "midnight", "not_neighbours", "without_amounts"],
 )
 def test_each_difference_of_the_paid_api_has_its_cause(ledger: Any, bill: Any, expected: Any) -> None:
-    assert causes(Source.API, side(*ledger), side(*bill)) == expected
+    assert causes(BillSource.API, side(*ledger), side(*bill)) == expected
 
 
 def test_tokens_without_an_amount_have_the_models_other_price_or_the_listed_one() -> None:
     bill = side((10, None), (10, None))
-    other_day = check(Source.API, side((10, 5)), bill)
-    listed = check(Source.API, {}, bill, {"gpu-1": Decimal("0.25")})
+    other_day = check(BillSource.API, side((10, 5)), bill)
+    listed = check(BillSource.API, {}, bill, {"gpu-1": Decimal("0.25")})
 
     assert by_cause(other_day) == {Cause.UNBOOKED: 5}
     assert by_cause(listed) == {Cause.UNBOOKED: 5}
-    assert by_cause(check(Source.API, {}, bill)) == {Cause.UNBOOKED: 0}
+    assert by_cause(check(BillSource.API, {}, bill)) == {Cause.UNBOOKED: 0}
 
 
 def test_the_share_counts_differences_that_cancel_out_and_leaves_harmless_ones_out() -> None:
     ledger = side((20, 80), (24, 96)) | side((10, 40), None, name="gpu-2")
     bill = side((24, 96), (20, 80)) | side((9, 36), (1, 4), name="gpu-2")
-    assert share(check(Source.HOSTS, ledger, bill)) == 0, "four hours moved over a midnight"
+    assert share(check(BillSource.HOSTS, ledger, bill)) == 0, "four hours moved over a midnight"
     bill = side((24, 96), (10, 40)) | side((9, 36), (1, 4), name="gpu-2")
-    assert share(check(Source.HOSTS, ledger, bill)) == Decimal(16 + 56) / (96 + 40 + 40)
-    assert share(check(Source.HOSTS, ledger, {})) == 1
+    assert share(check(BillSource.HOSTS, ledger, bill)) == Decimal(16 + 56) / (96 + 40 + 40)
+    assert share(check(BillSource.HOSTS, ledger, {})) == 1
     assert share([]) == 0
-    assert share(check(Source.HOSTS, {}, side((24, -96)))) == 1, "a credit"
+    assert share(check(BillSource.HOSTS, {}, side((24, -96)))) == 1, "a credit"
 
 
 CHARGE = st.none() | st.builds(
@@ -133,8 +133,8 @@ SIDE = st.lists(CHARGE, max_size=6).map(
 )
 
 
-@given(st.sampled_from(Source), SIDE, SIDE)
-def test_the_parts_of_each_side_add_up_to_it(source: Source, ledger: Side, bill: Side) -> None:
+@given(st.sampled_from(BillSource), SIDE, SIDE)
+def test_the_parts_of_each_side_add_up_to_it(source: BillSource, ledger: Side, bill: Side) -> None:
     rows = check(source, ledger, bill)
     # A quantity of nothing has no price, so its amount is on its side as it is.
     for name, given_side in (("ledger", ledger), ("billed", bill)):

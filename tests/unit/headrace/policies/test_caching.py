@@ -21,7 +21,7 @@ from headrace.domain.prompts.compression import Compression
 from headrace.domain.prompts.tools import Tools
 from headrace.domain.queues import Lane, Overflow
 from headrace.policies import caching
-from headrace.policies.caching import Candidate, Conditions, Match
+from headrace.policies.caching import CachedAnswer, Match, ReuseConditions
 from headrace.policies.reuse.bound import RECHECK_SHARE, Try
 from headrace.policies.reuse.guard import MAX_CHARACTERS
 
@@ -294,12 +294,12 @@ def test_vectors_of_two_models_are_never_compared() -> None:
     assert scope(pool=CACHING.model_copy(update={"engine": "simulator"})) != scope()
 
 
-def choose(*candidates: Candidate, is_shadow: bool = False, roll: float = 0.5) -> Match | None:
-    return caching.choose(ASKED.content, candidates, Conditions(0.01, is_shadow), roll)
+def choose(*candidates: CachedAnswer, is_shadow: bool = False, roll: float = 0.5) -> Match | None:
+    return caching.choose(ASKED.content, candidates, ReuseConditions(0.01, is_shadow), roll)
 
 
-def candidate(question: str = SAME, tries: tuple[Try, ...] = (), similarity: float = 0.9) -> Candidate:
-    return Candidate(new_id(), question, similarity, tries)
+def candidate(question: str = SAME, tries: tuple[Try, ...] = (), similarity: float = 0.9) -> CachedAnswer:
+    return CachedAnswer(new_id(), question, similarity, tries)
 
 
 def test_an_entry_is_tried_until_it_is_trusted() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.policies.cpus import Place, give_out, listed
+from headrace.policies.cpus import CpuPlace, give_out, listed
 
 PROCESSES = ("web", "gpu", "overflow")
 
@@ -20,12 +20,12 @@ def test_a_process_without_a_cpu_of_its_own_uses_all() -> None:
 
 def test_on_two_cpus_an_engine_has_one_and_all_processes_share_the_other() -> None:
     places = give_out((0, 1), PROCESSES, {"gpu": True})
-    assert places == {"web": Place((0,)), "gpu": Place((0,), (1,)), "overflow": Place((0,))}
+    assert places == {"web": CpuPlace((0,)), "gpu": CpuPlace((0,), (1,)), "overflow": CpuPlace((0,))}
 
 
 def test_processes_leave_the_cpus_of_an_engine() -> None:
     places = give_out(range(6), PROCESSES, {"gpu": True})
-    assert places == {"web": Place((0,)), "gpu": Place((1,), (5, 4, 3)), "overflow": Place((2,))}
+    assert places == {"web": CpuPlace((0,)), "gpu": CpuPlace((1,), (5, 4, 3)), "overflow": CpuPlace((2,))}
 
 
 def test_an_engine_gets_all_its_cpus_or_none_and_leaves_one() -> None:
@@ -36,7 +36,7 @@ def test_an_engine_gets_all_its_cpus_or_none_and_leaves_one() -> None:
 
 
 def test_a_worker_whose_engine_runs_on_gpus_uses_any_cpu() -> None:
-    assert give_out(range(4), PROCESSES, {"gpu": False}) == {"web": Place((0,)), "overflow": Place((1,))}
+    assert give_out(range(4), PROCESSES, {"gpu": False}) == {"web": CpuPlace((0,)), "overflow": CpuPlace((1,))}
 
 
 def test_one_cpu_is_not_given_out() -> None:

@@ -13,7 +13,16 @@ import pytest
 
 from headrace.config import PROJECT_ROOT
 from headrace.stack import install
-from headrace.stack.install import Checkout, Installer, InstallError, Progress, ensure, main, only_one, uv_settings
+from headrace.stack.install import (
+    Checkout,
+    Installer,
+    InstallError,
+    InstallProgress,
+    ensure,
+    main,
+    only_one,
+    uv_settings,
+)
 
 LOCKS = ("uv", "core", "backtest", "torch-cpu", "cpu", "cuda", "dev", "sdk-floor")
 
@@ -293,7 +302,7 @@ def signals() -> Iterator[None]:
 def test_a_long_installation_says_that_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def take_long(_: Checkout, dev: bool, progress: Progress) -> None:
+    def take_long(_: Checkout, dev: bool, progress: InstallProgress) -> None:
         deadline = time.monotonic() + 10
         progress.step = "packages"
         while "Still installing after 0 s: packages." not in (said := capsys.readouterr().err):
@@ -313,7 +322,7 @@ def test_an_installation_tells_its_size_its_time_and_what_is_left(
     clock, free = SimpleNamespace(now_s=1000.0), [100e9]
     monkeypatch.setattr(install, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
-    progress = Progress(tmp_path)
+    progress = InstallProgress(tmp_path)
     progress.announce("CUDA build of torch")
     assert capsys.readouterr().err == (
         "Installing (CUDA build of torch), once: about 2.9 GB to download, which takes 4 minutes at 100 Mbit/s, and "

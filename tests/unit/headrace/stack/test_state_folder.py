@@ -4,7 +4,7 @@ import json
 import stat
 from pathlib import Path
 
-from headrace.stack.state_folder import Report, persistent_secret, write_private
+from headrace.stack.state_folder import StackReport, persistent_secret, write_private
 
 
 def test_a_secret_is_random_private_and_the_same_the_next_time(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_private_file_replaces_a_public_one_and_is_private(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-REPORT = Report(
+REPORT = StackReport(
     url="http://127.0.0.1:8000",
     api_key="hr-key",
     ops_url="http://127.0.0.1:8600",
@@ -49,7 +49,7 @@ REPORT = Report(
 def test_a_report_comes_back_as_it_was_written_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "ready.json"
     REPORT.write(path)
-    assert Report.read(path) == REPORT
+    assert StackReport.read(path) == REPORT
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

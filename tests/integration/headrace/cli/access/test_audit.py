@@ -16,7 +16,7 @@ from headrace.cli.database import database
 from headrace.config import Settings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id, show_id
-from headrace.domain.operators import Action, Role
+from headrace.domain.operators import OperatorAction, Role
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Ticket
 from headrace.errors import StoreUnavailable
@@ -30,32 +30,32 @@ CANARY = "canary-7f3a"
 ANALYST = "analyst of the audit"
 
 #: The commands that change something in Postgres, or read a text, with arguments for `There`.
-ACTS: Mapping[str, tuple[str, Action]] = {
-    "apps create": ("books --queued-jobs 3", Action.APP_CREATE),
-    "apps limit": ("test --day-usd 5 --lanes high,low", Action.APP_LIMIT),
-    "apps release": ("test", Action.APP_RELEASE),
-    "apps webhook-secret": ("test", Action.APP_READ_SECRET),
-    "apps webhook-secret --rotate": ("test", Action.APP_ROTATE_SECRET),
-    "keys create": ("test --scope read", Action.KEY_CREATE),
-    "keys rotate": ("{key}", Action.KEY_ROTATE),
-    "keys expire": ("{key} --hours 2", Action.KEY_EXPIRE),
-    "keys revoke": ("{key}", Action.KEY_REVOKE),
-    "budgets set": ("--day-usd 7", Action.BUDGETS_SET),
-    "budgets unset": ("", Action.BUDGETS_UNSET),
-    "costs reconcile": ("--bill {bill}", Action.COSTS_RECONCILE),
-    "prices take": ("gpt-4o-mini", Action.PRICES_TAKE),
-    "retry": ("{job}", Action.JOB_RETRY),
-    "jobs show --text": ("{job}", Action.JOB_READ_TEXTS),
-    "deliveries retry": ("{delivery}", Action.DELIVERY_RETRY),
-    "deliveries pause": ("test receiver.example", Action.RECEIVER_PAUSE),
-    "deliveries resume": ("test paused.example", Action.RECEIVER_RESUME),
-    "hosts drain": ("host-1 --yes", Action.HOST_DRAIN),
-    "hosts resume": ("host-2", Action.HOST_RESUME),
-    "operators create": ("bob --role viewer --generate", Action.OPERATOR_CREATE),
-    "operators password": ("ada --generate", Action.OPERATOR_PASSWORD),
-    "operators role": ("ada --role viewer", Action.OPERATOR_ROLE),
-    "operators delete": ("ada", Action.OPERATOR_DELETE),
-    "analyst": (f"--role '{ANALYST}'", Action.ANALYST_ALLOW),
+ACTS: Mapping[str, tuple[str, OperatorAction]] = {
+    "apps create": ("books --queued-jobs 3", OperatorAction.APP_CREATE),
+    "apps limit": ("test --day-usd 5 --lanes high,low", OperatorAction.APP_LIMIT),
+    "apps release": ("test", OperatorAction.APP_RELEASE),
+    "apps webhook-secret": ("test", OperatorAction.APP_READ_SECRET),
+    "apps webhook-secret --rotate": ("test", OperatorAction.APP_ROTATE_SECRET),
+    "keys create": ("test --scope read", OperatorAction.KEY_CREATE),
+    "keys rotate": ("{key}", OperatorAction.KEY_ROTATE),
+    "keys expire": ("{key} --hours 2", OperatorAction.KEY_EXPIRE),
+    "keys revoke": ("{key}", OperatorAction.KEY_REVOKE),
+    "budgets set": ("--day-usd 7", OperatorAction.BUDGETS_SET),
+    "budgets unset": ("", OperatorAction.BUDGETS_UNSET),
+    "costs reconcile": ("--bill {bill}", OperatorAction.COSTS_RECONCILE),
+    "prices take": ("gpt-4o-mini", OperatorAction.PRICES_TAKE),
+    "retry": ("{job}", OperatorAction.JOB_RETRY),
+    "jobs show --text": ("{job}", OperatorAction.JOB_READ_TEXTS),
+    "deliveries retry": ("{delivery}", OperatorAction.DELIVERY_RETRY),
+    "deliveries pause": ("test receiver.example", OperatorAction.RECEIVER_PAUSE),
+    "deliveries resume": ("test paused.example", OperatorAction.RECEIVER_RESUME),
+    "hosts drain": ("host-1 --yes", OperatorAction.HOST_DRAIN),
+    "hosts resume": ("host-2", OperatorAction.HOST_RESUME),
+    "operators create": ("bob --role viewer --generate", OperatorAction.OPERATOR_CREATE),
+    "operators password": ("ada --generate", OperatorAction.OPERATOR_PASSWORD),
+    "operators role": ("ada --role viewer", OperatorAction.OPERATOR_ROLE),
+    "operators delete": ("ada", OperatorAction.OPERATOR_DELETE),
+    "analyst": (f"--role '{ANALYST}'", OperatorAction.ANALYST_ALLOW),
 }
 #: The others: they only read Postgres, or are a client of the API, or start a stack, whose keys are recorded.
 CHANGE_NOTHING = frozenset(
@@ -161,10 +161,10 @@ def test_every_command_is_known_to_act_or_to_change_nothing() -> None:
 
 
 def test_every_action_is_one_of_a_command_or_of_the_pages_alone() -> None:
-    assert {action for _, action in ACTS.values()} == set(Action) - {
-        Action.BATCH_CANCEL,
-        Action.JOB_CANCEL,
-        Action.OPERATOR_LOG_IN,
+    assert {action for _, action in ACTS.values()} == set(OperatorAction) - {
+        OperatorAction.BATCH_CANCEL,
+        OperatorAction.JOB_CANCEL,
+        OperatorAction.OPERATOR_LOG_IN,
     }
 
 

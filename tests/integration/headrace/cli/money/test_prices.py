@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from click.testing import Result
 
 from headrace.cli.money import price_library
-from headrace.cli.money.price_library import Found
+from headrace.cli.money.price_library import FoundPrice
 from headrace.store import Store
 from headrace.store.money import tariffs
 from headrace.store.money.tariffs import ListPrice
@@ -86,7 +86,7 @@ def test_a_list_price_is_shown_before_it_is_taken_and_taken_only_on_demand(run: 
 
 def test_of_two_operators_at_once_one_takes_a_new_price(run: Run, store: Store) -> None:
     found = price_library.look_up("gpt-5-mini", None, None, datetime.now(UTC))
-    assert isinstance(found, Found)
+    assert isinstance(found, FoundPrice)
     with ThreadPoolExecutor(1) as other:
         with store.begin() as db:
             tariffs.take_list(db, [found.price])

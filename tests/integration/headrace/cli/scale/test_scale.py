@@ -14,7 +14,7 @@ from click.testing import Result
 from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import QueueSample, ScalingRecord
 from headrace.domain.queues import lane_queues
-from headrace.domain.scaling import History, Moment, PoolHosts, Season
+from headrace.domain.scaling import DemandHistory, Moment, PoolHosts, Season
 from headrace.policies.scaling.decisions import VERSION, DecisionInputs, decide, to_json
 from headrace.store import Store, clock
 from headrace.store.fleet import decisions, observations
@@ -31,7 +31,7 @@ def inputs_at(now: datetime) -> DecisionInputs:
     moments = (Moment(now - timedelta(seconds=30 * i), 30.0, 120, 12_000, 0, 0, 0, 0, 40, 80) for i in range(20))
     season = Season(600.0, tuple(100.0 + 20.0 * step for step in range(7)))
     found = PoolHosts(4, tokens_per_s=100.0, slots_per_host=20.0)
-    return DecisionInputs(History(tuple(moments), season), found, ScalingSettings(staffing_beta=0.0), now)
+    return DecisionInputs(DemandHistory(tuple(moments), season), found, ScalingSettings(staffing_beta=0.0), now)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def decided(store: Store) -> int:
     moments = tuple(
         Moment(NOW - timedelta(seconds=5 * n), 5.0, 3, 1000 + n, 0, 0, 140, 9000, 16, 16) for n in range(150)
     )
-    inputs = DecisionInputs(History(moments), PoolHosts(2), ScalingSettings(policy="reactive"), NOW)
+    inputs = DecisionInputs(DemandHistory(moments), PoolHosts(2), ScalingSettings(policy="reactive"), NOW)
     made = decide(inputs.history, inputs.hosts, inputs.policy, inputs.now)
     values: dict[str, Any] = {"action": made.action, "need": made.need, "spare_need": made.spare_need}
     values |= {"version": VERSION, "policy": "reactive"}

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from headrace.cli.backtest.pilots import Memory
 from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
-from headrace.domain.scaling import Decision, History, Moment, PoolHosts
+from headrace.domain.scaling import Decision, DemandHistory, Moment, PoolHosts
 from headrace.policies.scaling.bounds import tokens_per_job
 from headrace.policies.scaling.decisions import decide
 from headrace.store import Store
@@ -107,7 +107,7 @@ def policy(settings: Settings) -> ScalingSettings:
     return settings.scaling.of_pool("chat")
 
 
-def check(found: History, expected: History, policy: ScalingSettings, now: datetime) -> None:
+def check(found: DemandHistory, expected: DemandHistory, policy: ScalingSettings, now: datetime) -> None:
     """Both histories are the same, and lead to the same decision."""
     assert found.moments[1:] == expected.moments[-20:]
     assert tokens_per_job(found) == tokens_per_job(expected)

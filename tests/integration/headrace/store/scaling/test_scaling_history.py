@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.config import Settings
-from headrace.domain.scaling import ErrorProfile, History, Moment, PastNeed, PoolHosts
+from headrace.domain.scaling import DemandHistory, ErrorProfile, Moment, PastNeed, PoolHosts
 from headrace.store import Store
 from headrace.store.scaling import scaling_history
 from headrace.store.scaling.scaling_history import offered, season, tokens_per_job
@@ -25,8 +25,8 @@ HOSTS = PoolHosts(1, tokens_per_s=100.0, slots_per_host=8.0)
 
 
 @pytest.fixture
-def load(store: Store, settings: Settings) -> Callable[..., History]:
-    def read(hosts: PoolHosts = HOSTS, **scaling: Any) -> History:
+def load(store: Store, settings: Settings) -> Callable[..., DemandHistory]:
+    def read(hosts: PoolHosts = HOSTS, **scaling: Any) -> DemandHistory:
         changed = settings.model_copy(update={"scaling": settings.scaling.model_copy(update=scaling)})
         with store.begin() as db:
             return scaling_history.load(db, changed, "chat", hosts, NOW)
@@ -46,12 +46,12 @@ def decide(add: Callable[..., None]) -> Callable[..., None]:
     return write
 
 
-def test_a_pool_that_was_never_observed_has_no_history(load: Callable[..., History]) -> None:
-    assert load() == History()
+def test_a_pool_that_was_never_observed_has_no_history(load: Callable[..., DemandHistory]) -> None:
+    assert load() == DemandHistory()
 
 
 def test_samples_of_all_lanes_are_joined_to_half_minutes(
-    load: Callable[..., History], sample: Callable[..., None], store: Store
+    load: Callable[..., DemandHistory], sample: Callable[..., None], store: Store
 ) -> None:
     sample(every(5, NOW - 90 * SECOND, NOW), offered=3, offered_tokens=700, depth=2, depth_tokens=50, slots=8)
     with store.begin() as db:
@@ -67,7 +67,7 @@ def test_samples_of_all_lanes_are_joined_to_half_minutes(
 
 @pytest.mark.parametrize(("window_s", "count", "step_s"), [(600.0, 20, 30.0), (200.0, 20, 10.0), (1200.0, 40, 30.0)])
 def test_a_window_is_read_in_steps_and_the_one_before_as_a_whole(
-    load: Callable[..., History], sample: Callable[..., None], window_s: float, count: int, step_s: float
+    load: Callable[..., DemandHistory], sample: Callable[..., None], window_s: float, count: int, step_s: float
 ) -> None:
     sample(every(5, NOW - 60 * MINUTE, NOW + 5 * SECOND), offered=1)
     older, *last = load(window_s=window_s).moments
@@ -77,14 +77,14 @@ def test_a_window_is_read_in_steps_and_the_one_before_as_a_whole(
 
 
 def test_an_interval_without_samples_belongs_to_the_next_one(
-    load: Callable[..., History], sample: Callable[..., None]
+    load: Callable[..., DemandHistory], sample: Callable[..., None]
 ) -> None:
     sample([NOW - 300 * SECOND, NOW - 60 * SECOND, NOW], offered_tokens=600)
     assert [moment.seconds for moment in load().moments] == [5.0, 240.0, 60.0]
 
 
 def test_samples_that_a_clock_which_was_ahead_has_dated_do_not_count(
-    load: Callable[..., History], sample: Callable[..., None]
+    load: Callable[..., DemandHistory], sample: Callable[..., None]
 ) -> None:
     sample(every(5, NOW - MINUTE, NOW), offered=3, offered_tokens=700)
     before = load().moments
@@ -93,7 +93,7 @@ def test_samples_that_a_clock_which_was_ahead_has_dated_do_not_count(
 
 
 def test_needs_are_those_of_a_window_and_the_burst_that_of_the_last_decision(
-    load: Callable[..., History], decide: Callable[..., None]
+    load: Callable[..., DemandHistory], decide: Callable[..., None]
 ) -> None:
     decide(30, 4, burst_until=NOW + MINUTE)
     decide(599, 3)
@@ -107,14 +107,14 @@ def test_needs_are_those_of_a_window_and_the_burst_that_of_the_last_decision(
     assert load().burst_until is None
 
 
-def test_past_errors_need_the_rate_of_a_host(load: Callable[..., History], decide: Callable[..., None]) -> None:
+def test_past_errors_need_the_rate_of_a_host(load: Callable[..., DemandHistory], decide: Callable[..., None]) -> None:
     decide(900, forecast_at=NOW - 9 * MINUTE, forecast_tokens_per_s=50.0, actual_tokens_per_s=60.0)
     assert [profile.count for profile in load().errors] == [1]
     assert load(PoolHosts(1)).errors == ()
 
 
 def test_forecasts_are_compared_on_the_way(
-    load: Callable[..., History], decide: Callable[..., None], sample: Callable[..., None]
+    load: Callable[..., DemandHistory], decide: Callable[..., None], sample: Callable[..., None]
 ) -> None:
     sample(every(5, NOW - 20 * MINUTE, NOW), offered_tokens=500)
     decide(660, forecast_at=NOW - 6 * MINUTE, forecast_tokens_per_s=50.0)
@@ -122,7 +122,7 @@ def test_forecasts_are_compared_on_the_way(
 
 
 def test_the_size_of_a_job_is_read_while_no_job_is_offered(
-    load: Callable[..., History], sample: Callable[..., None]
+    load: Callable[..., DemandHistory], sample: Callable[..., None]
 ) -> None:
     sample([NOW - timedelta(hours=3)], offered=2, offered_tokens=800)
     sample(every(5, NOW - 20 * MINUTE, NOW))
@@ -132,7 +132,7 @@ def test_the_size_of_a_job_is_read_while_no_job_is_offered(
 
 
 def test_the_order_of_rows_does_not_matter(
-    load: Callable[..., History], sample: Callable[..., None], decide: Callable[..., None], store: Store
+    load: Callable[..., DemandHistory], sample: Callable[..., None], decide: Callable[..., None], store: Store
 ) -> None:
     times: list[datetime] = every(30, NOW - 40 * MINUTE, NOW)
     for number, at in enumerate(times):

@@ -10,7 +10,7 @@ from headrace.cli.backtest.load import OfferedLoad, RateTrace, Sizes, offered_lo
 from headrace.cli.backtest.pilots import MECHANISMS, Memory, OraclePilot, ProductPilot, settings_for
 from headrace.cli.backtest.pool import World
 from headrace.cli.backtest.runs import CaseResult, PolicyCase, run
-from headrace.domain.scaling import Action, Decision, Forecast, History, Moment, PastNeed, PoolHosts
+from headrace.domain.scaling import Action, Decision, DemandForecast, DemandHistory, Moment, PastNeed, PoolHosts
 from headrace.policies.scaling import forecast
 
 WORLD = World(slots=5, tokens_per_s=1000, min_hosts=1)
@@ -90,13 +90,13 @@ def moment(at: datetime, per_s: float) -> Moment:
     return Moment(at, 30.0, 10, round(30 * per_s), 0, 0, 0, 0, 0, 20)
 
 
-def decision(forecast: Forecast | None = None, need: int | None = None) -> Decision:
+def decision(forecast: DemandForecast | None = None, need: int | None = None) -> Decision:
     return Decision(2, Action.HOLD, "", need, need, forecast)
 
 
-def pass_through(memory: Memory, start: datetime, ticks: int, per_s: float) -> History:
+def pass_through(memory: Memory, start: datetime, ticks: int, per_s: float) -> DemandHistory:
     """Observe this rate for so long."""
-    history = History()
+    history = DemandHistory()
     for tick in range(1, ticks + 1):
         now = start + tick * TICK
         history = memory.history((moment(now, per_s),), HOST, now)
@@ -134,7 +134,7 @@ def test_a_forecast_is_compared_with_the_mean_of_the_window_around_its_time() ->
     memory = Memory(600.0)
     pass_through(memory, MONDAY, 1, 1000)
     at = MONDAY + timedelta(minutes=10)
-    memory.note(decision(Forecast(at, 1600.0, "level")), MONDAY + TICK)
+    memory.note(decision(DemandForecast(at, 1600.0, "level")), MONDAY + TICK)
     # The window is from 5 to 15 minutes: half of it at 1,000 tokens/s, half at 3,000.
     pass_through(memory, MONDAY + TICK, 19, 1000)
     assert pass_through(memory, at, 9, 3000).errors == ()

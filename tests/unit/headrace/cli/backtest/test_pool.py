@@ -10,7 +10,7 @@ import pytest
 
 from headrace.cli.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load
 from headrace.cli.backtest.pilots import Pilot
-from headrace.cli.backtest.pool import Fate, SimulatedPool, World
+from headrace.cli.backtest.pool import SimulatedFate, SimulatedPool, World
 from headrace.cli.backtest.runs import PoolRun, RunFigures, busy_and_slots, figures, simulate
 from headrace.domain.scaling import Moment, PoolHosts
 
@@ -52,7 +52,7 @@ def test_every_request_has_one_fate_and_each_host_second_is_billed(per_s: float)
     assert found.requests == found.served + found.spilled + found.refused + found.expired + found.waiting
     assert found.waiting == done.pool.depth
     busy, slots = busy_and_slots(done, load, WORLD)
-    ran = np.frombuffer(done.pool.fate, dtype=np.uint8) == Fate.SERVED
+    ran = np.frombuffer(done.pool.fate, dtype=np.uint8) == SimulatedFate.SERVED
     began = load.times_s[ran] + np.frombuffer(done.pool.wait_s)[ran]
     seconds = np.minimum(began + load.work[ran] / WORLD.slot_tokens_per_s, load.seconds) - began
     assert busy.sum() == pytest.approx(seconds.sum())
@@ -103,7 +103,7 @@ def test_requests_start_in_the_order_of_their_arrival() -> None:
     load = load_of(6, 10)
     done, _ = run(load, Steps(2), 2)
 
-    ran = np.frombuffer(done.pool.fate, dtype=np.uint8) == Fate.SERVED
+    ran = np.frombuffer(done.pool.fate, dtype=np.uint8) == SimulatedFate.SERVED
     assert (np.diff(load.times_s[ran] + np.frombuffer(done.pool.wait_s)[ran]) >= -1e-9).all()
 
 
@@ -129,7 +129,7 @@ def test_a_host_serves_after_its_provisioning_time_and_is_billed_from_its_order(
     host = done.pool.fleet.hosts[0]
     assert (host.ordered_at, host.ready_at) == (30, 90)
     assert found.host_hours == pytest.approx((600 - 30) / 3600)
-    ran = np.frombuffer(done.pool.fate, dtype=np.uint8) == Fate.SERVED
+    ran = np.frombuffer(done.pool.fate, dtype=np.uint8) == SimulatedFate.SERVED
     assert (load.times_s[ran] + np.frombuffer(done.pool.wait_s)[ran]).min() == pytest.approx(90)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.cli import client
 from headrace.cli.batch import watching
-from headrace.cli.batch.watching import Pace, Unanswered, moment, report, watch
+from headrace.cli.batch.watching import BatchPace, LinesUnanswered, moment, report, watch
 from headrace.cli.client import Api, ApiRefused, NoAnswer, TryLater
 from headrace.cli.submit.submit_file import Interrupted
 from tests.waiting import Clock
@@ -77,7 +77,7 @@ def result(number: int, code: str, custom_id: str = "row") -> dict[str, Any]:
 
 
 def test_the_rate_is_that_of_the_last_minute() -> None:
-    pace = Pace()
+    pace = BatchPace()
     assert (pace.lines_a_second, pace.left_s(10)) == (0.0, None)
     pace.note(0.0, 0)
     assert pace.lines_a_second == 0.0
@@ -160,7 +160,7 @@ def test_the_first_lines_without_an_answer_are_shown_with_their_codes(capsys: py
     never["error"] = {"code": "batch_expired", "message": "[red]Too late."}
     failed = [*(result(number, "context_length_exceeded") for number in range(1, 9)), never, result(10, "last")]
     api = ScriptedApi(failed=[*failed, result(11, "hidden")])
-    with pytest.raises(Unanswered) as raised:
+    with pytest.raises(LinesUnanswered) as raised:
         report(cast(Api, api), batch("completed", 80, 20, error_file_id="file-2"), as_json=False)
 
     told = capsys.readouterr().err
@@ -177,7 +177,7 @@ def test_the_first_lines_without_an_answer_are_shown_with_their_codes(capsys: py
 
 def test_an_error_file_that_cannot_be_read_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
     api = ScriptedApi(failed=[result(1, "first"), NoAnswer("Cut.")])
-    with pytest.raises(Unanswered):
+    with pytest.raises(LinesUnanswered):
         report(cast(Api, api), batch("completed", 98, 2, error_file_id="file-2"), as_json=False)
     told = capsys.readouterr().err
     assert "The lines without an answer cannot be read: Cut." in told
@@ -190,7 +190,7 @@ def test_a_file_that_is_no_batch_is_explained_line_by_line(capsys: pytest.Captur
         {"code": "too_many_tasks", "line": None, "message": "A batch may have 50000 lines here."},
     ]
     no_lines = {"request_counts": {"total": 0, "completed": 0, "failed": 0}}
-    with pytest.raises(Unanswered, match="The file is no batch: correct it"):
+    with pytest.raises(LinesUnanswered, match="The file is no batch: correct it"):
         report(cast(Api, ScriptedApi()), batch("failed", errors={"data": errors}, **no_lines), as_json=False)
     printed = capsys.readouterr()
     assert printed.out == f"{BATCH}  failed\n"
@@ -208,7 +208,7 @@ def test_a_file_that_is_no_batch_is_explained_line_by_line(capsys: pytest.Captur
     ],
 )
 def test_each_end_without_all_answers_says_what_to_do(status: str, remedy: str) -> None:
-    with pytest.raises(Unanswered) as raised:
+    with pytest.raises(LinesUnanswered) as raised:
         report(cast(Api, ScriptedApi()), batch(status, 98, 2), as_json=True)
     assert raised.value.message.startswith(remedy)
     assert f"headrace batch retry {BATCH}" in raised.value.message

@@ -19,15 +19,15 @@ from genai_prices.types import (
 )
 
 from headrace.cli.money import price_library
-from headrace.cli.money.price_library import Found, NoListPrice, look_up
+from headrace.cli.money.price_library import FoundPrice, NoListPrice, look_up
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 AMOUNTS = {"input_mtok": Decimal("1"), "cache_read_mtok": Decimal("0.1"), "output_mtok": Decimal("4")}
 
 
-def listed(model: str, base_url: str | None = None, provider: str | None = None) -> Found:
+def listed(model: str, base_url: str | None = None, provider: str | None = None) -> FoundPrice:
     found = look_up(model, base_url, provider, NOW)
-    assert isinstance(found, Found), found
+    assert isinstance(found, FoundPrice), found
     return found
 
 
@@ -130,7 +130,7 @@ class Snapshot:
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What is found of a model with these prices."""
 
-    def of(prices: Any, variants: list[PriceVariant] | None = None) -> Found | NoListPrice:
+    def of(prices: Any, variants: list[PriceVariant] | None = None) -> FoundPrice | NoListPrice:
         info = ModelInfo("m", ClauseEquals("m"), prices=prices, price_variants=variants)
         monkeypatch.setattr(price_library, "_snapshot", lambda: Snapshot(info))
         return look_up("m", None, None, NOW)

@@ -17,7 +17,7 @@ from headrace.cli.scale.screen import Lines, draw, outcome, screen
 from headrace.config import ScalingEvent, ScalingSettings
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.hosts import HostCounts
-from headrace.domain.scaling import History, Moment, PoolHosts, Season
+from headrace.domain.scaling import DemandHistory, Moment, PoolHosts, Season
 from headrace.policies.scaling.decisions import DecisionInputs
 from headrace.policies.scaling.horizon import horizon
 from headrace.store.fleet.decisions import DecisionRun, MadeDecision
@@ -124,7 +124,7 @@ def ago(seconds: float) -> datetime:
 
 
 POLICY = ScalingSettings(policy="predictive", staffing_beta=0.0, events=(ScalingEvent.model_validate(LAUNCH),))
-HISTORY = History(
+HISTORY = DemandHistory(
     tuple(Moment(ago(30 * i), 30.0, 90, 9_000, 0, 0, 40, 4_000, 60, 80) for i in range(20)),
     season=Season(600.0, tuple(100.0 + 25.0 * step for step in range(13))),
 )

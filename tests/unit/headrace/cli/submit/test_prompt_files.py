@@ -11,10 +11,18 @@ from typing import IO, Any, cast
 import click
 import pytest
 
-from headrace.cli.submit.prompt_files import FileResults, Line, Outcome, Past, PrintedResults, read_lines, results_file
+from headrace.cli.submit.prompt_files import (
+    FileResults,
+    Past,
+    PrintedResults,
+    PromptLine,
+    PromptOutcome,
+    read_lines,
+    results_file,
+)
 
 
-def lines_of(tmp_path: Path, content: bytes) -> list[Line]:
+def lines_of(tmp_path: Path, content: bytes) -> list[PromptLine]:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(content)
     return list(read_lines(path))
@@ -55,9 +63,11 @@ def test_a_line_that_cannot_be_read_says_why_and_stops_no_other(tmp_path: Path, 
 ERROR = {"code": "expired", "message": "Too late."}
 
 
-def outcome(number: int, error: dict[str, Any] | None = None) -> Outcome:
+def outcome(number: int, error: dict[str, Any] | None = None) -> PromptOutcome:
     status = "expired" if error else "succeeded"
-    return Outcome(Line(number, f"digest{number}", {}), {"id": f"job_{number}", "status": status, "text": "é"}, error)
+    return PromptOutcome(
+        PromptLine(number, f"digest{number}", {}), {"id": f"job_{number}", "status": status, "text": "é"}, error
+    )
 
 
 @pytest.fixture
@@ -98,7 +108,7 @@ def test_the_next_run_knows_what_the_last_one_has_done(path: Path) -> None:
     with results_file(path) as results:
         results.add(outcome(2))
         results.add(outcome(1, ERROR))
-        results.add(Outcome(Line(3, "digest3", None), None, {"code": "unreadable", "message": "No."}))
+        results.add(PromptOutcome(PromptLine(3, "digest3", None), None, {"code": "unreadable", "message": "No."}))
     with results_file(path) as results:
         assert results.past == {
             2: Past("digest2", 1, True),

@@ -10,8 +10,8 @@ import pytest
 
 from headrace.cli.client import Api, ApiRefused, NoAnswer, TryLater
 from headrace.cli.submit import submit_file as running
-from headrace.cli.submit.prompt_files import Line, Outcome
-from headrace.cli.submit.submit_file import Pause, Run, Stopped, Terms
+from headrace.cli.submit.prompt_files import PromptLine, PromptOutcome
+from headrace.cli.submit.submit_file import Pause, Stopped, SubmitRun, SubmitTerms
 
 
 class ScriptedApi:
@@ -77,21 +77,21 @@ def api() -> ScriptedApi:
     return ScriptedApi()
 
 
-def line(number: int, prompt: str) -> Line:
-    return Line(number, prompt, {"prompt": prompt})
+def line(number: int, prompt: str) -> PromptLine:
+    return PromptLine(number, prompt, {"prompt": prompt})
 
 
-def terms(at_once: int = 2, tries: int = 0, origin: str = "a", **fields: object) -> Terms:
-    return Terms(fields, origin, lambda number: tries, at_once)
+def terms(at_once: int = 2, tries: int = 0, origin: str = "a", **fields: object) -> SubmitTerms:
+    return SubmitTerms(fields, origin, lambda number: tries, at_once)
 
 
-def run(api: ScriptedApi, lines: Iterable[Line], given: Terms | None = None) -> list[Outcome | Pause]:
-    return list(Run(cast(Api, api), iter(lines), given or terms()).news())
+def run(api: ScriptedApi, lines: Iterable[PromptLine], given: SubmitTerms | None = None) -> list[PromptOutcome | Pause]:
+    return list(SubmitRun(cast(Api, api), iter(lines), given or terms()).news())
 
 
-def outcomes(news: Iterable[Outcome | Pause]) -> dict[int, tuple[str | None, str | None]]:
+def outcomes(news: Iterable[PromptOutcome | Pause]) -> dict[int, tuple[str | None, str | None]]:
     """By line, the text and the error's code."""
-    ended = [each for each in news if isinstance(each, Outcome)]
+    ended = [each for each in news if isinstance(each, PromptOutcome)]
     return {each.line.number: ((each.job or {}).get("text"), (each.error or {}).get("code")) for each in ended}
 
 
@@ -103,7 +103,7 @@ def test_every_line_gets_its_own_answer_and_so_many_are_under_way_at_once(api: S
 
 
 def test_a_line_says_what_it_wants_and_options_hold_for_the_rest(api: ScriptedApi) -> None:
-    run(api, [Line(1, "x", {"prompt": "a", "lane": "high"}), line(2, "b")], terms(lane="batch", max_tokens=5))
+    run(api, [PromptLine(1, "x", {"prompt": "a", "lane": "high"}), line(2, "b")], terms(lane="batch", max_tokens=5))
     assert sorted((body["prompt"], body["lane"], body["max_tokens"]) for body in api.bodies.values()) == [
         ("a", "high", 5),
         ("b", "batch", 5),
@@ -179,7 +179,7 @@ def test_a_server_that_stays_away_ends_the_run(api: ScriptedApi, monkeypatch: py
 @pytest.mark.parametrize(("status", "code"), [(400, "invalid_value"), (422, "idempotency_key_reused"), (500, None)])
 def test_a_refused_line_stops_no_other(api: ScriptedApi, status: int, code: str | None) -> None:
     api.refusals["a"] = [ApiRefused("No.", status, code)]
-    unreadable = Line(3, "x", None, "It is not JSON.")
+    unreadable = PromptLine(3, "x", None, "It is not JSON.")
     assert outcomes(run(api, [line(1, "a"), line(2, "b"), unreadable])) == {
         1: (None, code or "500"),
         2: ("B", None),
@@ -199,7 +199,7 @@ def test_a_job_that_ends_without_an_answer_says_what_to_do(api: ScriptedApi) -> 
     api.ends = {"a": {"code": "expired", "message": "Too late."}, "b": {"code": "cancelled", "message": ""}}
     api.ends["c"] = {"code": "engine_fault", "message": "The engine failed."}
     news = run(api, [line(1, "a"), line(2, "b"), line(3, "c")])
-    errors = {each.line.number: (each.error or {})["message"] for each in news if isinstance(each, Outcome)}
+    errors = {each.line.number: (each.error or {})["message"] for each in news if isinstance(each, PromptOutcome)}
     assert errors == {
         1: "Too late. Give it longer with --max-wait, or use --lane batch.",
         2: "It has no answer. The same command submits it again.",
@@ -208,7 +208,7 @@ def test_a_job_that_ends_without_an_answer_says_what_to_do(api: ScriptedApi) -> 
 
 
 def test_a_stopped_run_submits_nothing_more_and_keeps_what_has_come(api: ScriptedApi) -> None:
-    given = Run(cast(Api, api), (line(number, f"p{number}") for number in range(1, 10_000)), terms())
+    given = SubmitRun(cast(Api, api), (line(number, f"p{number}") for number in range(1, 10_000)), terms())
     kept = []
 
     def follow() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headrace.config import ScalingSettings
 from headrace.domain.ids import new_id
-from headrace.domain.scaling import History, Moment, PoolHosts
+from headrace.domain.scaling import DemandHistory, Moment, PoolHosts
 from headrace.policies.scaling.decisions import decide
 from headrace.policies.scaling.discount import counted_shares
 
@@ -51,7 +51,7 @@ def test_a_decision_says_what_did_not_count(policy: str) -> None:
     def reason(discounted: int, age_s: float) -> str:
         plain = Moment(NOW, 30.0, 10, 1000, 0, 0, 0, 0, 4, 20)
         before = Moment(NOW - timedelta(seconds=age_s), 30.0, 10, 1000, 0, 0, 0, 0, 4, 20, discounted, 24 * discounted)
-        return decide(History((before, plain)), PoolHosts(ready=2), settings, NOW).reason
+        return decide(DemandHistory((before, plain)), PoolHosts(ready=2), settings, NOW).reason
 
     said = "; 1,180 refused jobs of 28,320 tokens are repeats or excess, and do not count"
     assert reason(1180, 30.0) == reason(0, 30.0) + said

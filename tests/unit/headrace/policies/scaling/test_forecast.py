@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import ErrorProfile, History, Moment, Season
+from headrace.domain.scaling import DemandHistory, ErrorProfile, Moment, Season
 from headrace.policies.scaling.forecast import (
     DayProfiles,
     Demand,
@@ -26,10 +26,10 @@ NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
 JOB_TOKENS = 100
 
 
-def offered(jobs: Sequence[int], every_s: float = 30.0) -> History:
+def offered(jobs: Sequence[int], every_s: float = 30.0) -> DemandHistory:
     """Jobs of each interval, oldest first. 30 jobs of 100 tokens in 30 s are 100 tokens/s."""
     newest_first = enumerate(reversed(jobs))
-    return History(
+    return DemandHistory(
         tuple(
             Moment(NOW - timedelta(seconds=every_s * i), every_s, n, n * JOB_TOKENS, 0, 0, 0, 0, 0, 40)
             for i, n in reversed(list(newest_first))
@@ -87,7 +87,7 @@ def test_a_burst_is_a_last_minute_far_above_the_minutes_before(jobs: list[int], 
 @pytest.mark.parametrize(("until_s", "counts"), [(1, True), (0, False), (-1, False)])
 def test_a_burst_of_an_earlier_decision_counts_until_its_end(until_s: int, counts: bool) -> None:
     until = NOW + timedelta(seconds=until_s)
-    history = History(offered([30] * 20).moments, burst_until=until)
+    history = DemandHistory(offered([30] * 20).moments, burst_until=until)
     assert demand_of(history, JOB_TOKENS, ScalingSettings(), NOW).burst_until == (until if counts else None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.config import ScalingEvent, ScalingSettings
-from headrace.domain.scaling import History, Moment, PoolHosts, Season
+from headrace.domain.scaling import DemandHistory, Moment, PoolHosts, Season
 from headrace.policies.scaling.decisions import DecisionInputs, decide
 from headrace.policies.scaling.horizon import REACH_S, STEP_S, Horizon, horizon
 
@@ -24,18 +24,18 @@ def at(ahead_s: float) -> datetime:
     return NOW + timedelta(seconds=ahead_s)
 
 
-def offered(jobs: Sequence[int], **changes: Any) -> History:
+def offered(jobs: Sequence[int], **changes: Any) -> DemandHistory:
     """Jobs of each 30 s, oldest first, of 100 tokens each."""
     newest_first = list(enumerate(reversed(jobs)))
     moments = (Moment(at(-30 * i), 30.0, n, n * 100, 0, 0, 0, 0, 60, 80) for i, n in newest_first)
-    return History(tuple(moments), **changes)
+    return DemandHistory(tuple(moments), **changes)
 
 
 #: 300 tokens/s.
 STEADY = [90] * 20
 
 
-def ahead(history: History, policy: ScalingSettings = POLICY, hosts: PoolHosts = HOSTS) -> Horizon:
+def ahead(history: DemandHistory, policy: ScalingSettings = POLICY, hosts: PoolHosts = HOSTS) -> Horizon:
     return horizon(DecisionInputs(history, hosts, policy, NOW))
 
 
@@ -67,7 +67,7 @@ def test_without_a_season_the_level_continues_and_that_is_said() -> None:
         pytest.param(offered(STEADY, season=Season(600.0, (100.0, 300.0))), id="season"),
     ],
 )
-def test_when_a_new_host_is_ready_it_expects_what_the_decision_does(history: History) -> None:
+def test_when_a_new_host_is_ready_it_expects_what_the_decision_does(history: DemandHistory) -> None:
     decision = decide(history, HOSTS, POLICY, NOW)
     assert decision.forecast is not None
     point = ahead(history).points[1]
@@ -125,12 +125,12 @@ def test_events_are_named_and_their_load_and_their_hosts_expected() -> None:
 
 def test_without_a_fresh_observation_it_expects_nothing_and_says_why() -> None:
     for history, why in (
-        (History(), "the pool was never observed, or not lately"),
+        (DemandHistory(), "the pool was never observed, or not lately"),
         (
             replace(offered(STEADY), moments=offered(STEADY).moments[5:]),
             "the newest sample is 150 s old, more than 60 s",
         ),
-        (History((Moment(NOW, 0.0, 3, 300, 0, 0, 0, 0, 0, 8),)), "no interval was observed yet"),
+        (DemandHistory((Moment(NOW, 0.0, 3, 300, 0, 0, 0, 0, 0, 8),)), "no interval was observed yet"),
     ):
         found = ahead(history, with_events(MORNING))
         assert (found.points, found.unknown) == ((), (f"No load is expected or excluded: {why}.",))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.config import ScalingEvent, ScalingSettings
-from headrace.domain.scaling import Action, History, Moment, PastNeed, PoolHosts, Season
+from headrace.domain.scaling import Action, DemandHistory, Moment, PastNeed, PoolHosts, Season
 from headrace.policies.scaling.decisions import decide
 
 NOW = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
@@ -23,11 +23,11 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def offered(jobs: Sequence[int], depth: int = 0, **changes: Any) -> History:
+def offered(jobs: Sequence[int], depth: int = 0, **changes: Any) -> DemandHistory:
     """Jobs of each 30 s, oldest first, of 100 tokens each; the queue's depth at the end."""
     newest_first = list(enumerate(reversed(jobs)))
     moments = (Moment(ago(30 * i), 30.0, n, n * 100, 0, 0, depth if i == 0 else 0, 0, 60, 80) for i, n in newest_first)
-    return History(tuple(moments), **changes)
+    return DemandHistory(tuple(moments), **changes)
 
 
 def needed(*needs: int) -> tuple[PastNeed, ...]:
@@ -92,7 +92,9 @@ def with_events(*events: dict[str, Any], **changes: Any) -> ScalingSettings:
         ),
     ],
 )
-def test_hosts_are_ordered_for_the_load_when_they_will_be_ready(history: History, target: int, reason: str) -> None:
+def test_hosts_are_ordered_for_the_load_when_they_will_be_ready(
+    history: DemandHistory, target: int, reason: str
+) -> None:
     decision = decide(history, HOSTS, POLICY, NOW)
     assert (decision.target, decision.reason) == (target, reason)
 
@@ -157,7 +159,7 @@ def test_an_order_waits_two_minutes_after_the_last_unless_a_burst_begins(
         ),
     ],
 )
-def test_a_host_is_removed_when_it_is_safe(history: History, hosts: PoolHosts, target: int) -> None:
+def test_a_host_is_removed_when_it_is_safe(history: DemandHistory, hosts: PoolHosts, target: int) -> None:
     assert decide(history, hosts, POLICY, NOW).target == target
 
 
@@ -174,7 +176,7 @@ def test_a_host_is_removed_when_it_is_safe(history: History, hosts: PoolHosts, t
 def test_an_announced_event_is_ready_for(event: dict[str, Any], now_s: int, target: int, why: str) -> None:
     now = NOW + timedelta(seconds=now_s)
     moments = tuple(replace(moment, at=moment.at + timedelta(seconds=now_s)) for moment in offered(STEADY).moments)
-    decision = decide(History(moments), replace(HOSTS, up_at=now), with_events({**LAUNCH, **event}), now)
+    decision = decide(DemandHistory(moments), replace(HOSTS, up_at=now), with_events({**LAUNCH, **event}), now)
     assert decision.target == target
     assert why in decision.reason
 
@@ -187,7 +189,7 @@ def test_an_announced_event_is_ready_for(event: dict[str, Any], now_s: int, targ
         (offered(STEADY), replace(HOSTS, slots_per_host=None), "the slots of a host are unknown"),
     ],
 )
-def test_while_too_little_is_known_thresholds_decide(history: History, hosts: PoolHosts, lacking: str) -> None:
+def test_while_too_little_is_known_thresholds_decide(history: DemandHistory, hosts: PoolHosts, lacking: str) -> None:
     decision = decide(history, hosts, POLICY, NOW)
     assert decision.reason == f"hold: depth 0 and load 0.75 are within bounds (thresholds decide: {lacking})"
     assert (decision.need, decision.forecast) == (None, None)
@@ -249,7 +251,7 @@ def test_all_times_shrink_with_the_window(jobs: Sequence[int], prices: dict[str,
     prices = {name: value * (30 if name == "usd_per_hour" else 1) for name, value in prices.items()}
     fast_hosts = replace(hosts, tokens_per_s=3_000.0, provision_s=9.0, **prices)
     fast_hosts = replace(fast_hosts, up_at=shrunk(ago(330)), down_at=shrunk(ago(180)))
-    fast = decide(History(moments, needs=past), fast_hosts, with_events(window_s=20.0), NOW)
+    fast = decide(DemandHistory(moments, needs=past), fast_hosts, with_events(window_s=20.0), NOW)
     assert (fast.target, fast.need, fast.spare_need) == (normal.target, normal.need, normal.spare_need)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.config import ScalingEvent, ScalingSettings
-from headrace.domain.scaling import Action, Decision, ErrorProfile, History, Moment, PastNeed, PoolHosts, Season
+from headrace.domain.scaling import Action, Decision, DemandHistory, ErrorProfile, Moment, PastNeed, PoolHosts, Season
 from headrace.policies.scaling.decisions import DecisionInputs, decide, from_json, replay, to_json
 from headrace.policies.scaling.predictive import AFTER_UP_SHARE, DOWN_SHARE, UP_SHARE
 
@@ -60,7 +60,7 @@ needs = st.lists(st.tuples(st.integers(30, 900), st.integers(0, 30), st.integers
 )
 times = st.none() | st.integers(0, 900).map(ago)
 histories = st.builds(
-    History,
+    DemandHistory,
     st.lists(moments, max_size=25).map(tuple) | steady,
     seasons,
     errors,
@@ -105,7 +105,7 @@ def shaped(base: int, slope: int, noise: list[int], last: int) -> tuple[Moment, 
 
 #: Histories with which `predictive` decides: a shape, errors that count, and decisions for a whole window.
 knowing = st.builds(
-    History,
+    DemandHistory,
     st.builds(
         shaped,
         st.integers(0, 300),
@@ -147,10 +147,10 @@ predictive = st.builds(
 cases = st.tuples(histories.filter(lambda history: history.moments), pools, settings) | st.tuples(
     knowing, known_pools, predictive
 )
-Case = tuple[History, PoolHosts, ScalingSettings]
+Case = tuple[DemandHistory, PoolHosts, ScalingSettings]
 
 
-def never_fewer(case: Case, more: History) -> None:
+def never_fewer(case: Case, more: DemandHistory) -> None:
     """Check that the second history leads to no fewer hosts."""
     history, hosts, policy = case
     before, after = decide(history, hosts, policy, NOW), decide(more, hosts, policy, NOW)
@@ -162,14 +162,14 @@ def never_fewer(case: Case, more: History) -> None:
         assert after.spare_need >= before.spare_need
 
 
-def is_stale(history: History, policy: ScalingSettings) -> bool:
+def is_stale(history: DemandHistory, policy: ScalingSettings) -> bool:
     newest = max((moment.at for moment in history.moments), default=None)
     return newest is None or (NOW - newest).total_seconds() > policy.stale_after_s
 
 
 @given(histories, pools, settings)
 def test_the_target_is_within_the_bounds_and_nothing_is_removed_on_stale_data(
-    history: History, hosts: PoolHosts, policy: ScalingSettings
+    history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings
 ) -> None:
     decision = decide(history, hosts, policy, NOW)
     assert decision.target >= policy.min_hosts
@@ -194,14 +194,14 @@ odd = st.integers(0, 10**18)
 def test_absurd_observations_lead_to_a_decision_within_the_bounds(
     found: tuple[Moment, ...], hosts: PoolHosts, policy: ScalingSettings
 ) -> None:
-    decision = decide(History(found), hosts, policy, NOW)
+    decision = decide(DemandHistory(found), hosts, policy, NOW)
     assert policy.min_hosts <= decision.target <= max(policy.max_hosts, hosts.count)
     assert (decision.need or 0) <= (decision.spare_need or 0) < 2**31
 
 
 @given(histories, pools, settings, st.randoms())
 def test_a_decision_does_not_depend_on_the_order_of_rows(
-    history: History, hosts: PoolHosts, policy: ScalingSettings, random: Any
+    history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings, random: Any
 ) -> None:
     def shuffled(rows: Iterable[Any]) -> tuple[Any, ...]:
         found = list(rows)
@@ -270,7 +270,9 @@ def test_no_host_is_ordered_for_jobs_that_the_paid_api_answers_for_less(
     policy = policy.model_copy(update={"policy": "predictive", "window_s": 600.0, "events": ()})
     # A busy host serves 7,200 jobs an hour.
     hosts = PoolHosts(3, tokens_per_s=1_000, slots_per_host=20, usd_per_hour=7.2, spill_usd=share * 0.001)
-    decision = decide(History((*found, moment(600, 1)), season, profiles, past, None, JOB_TOKENS), hosts, policy, NOW)
+    decision = decide(
+        DemandHistory((*found, moment(600, 1)), season, profiles, past, None, JOB_TOKENS), hosts, policy, NOW
+    )
     if decision.forecast is not None:
         assert decision.need == 0
         assert decision.target <= max(3, policy.min_hosts)
@@ -289,7 +291,9 @@ def run(demand: Sequence[int], policy: ScalingSettings, hosts: PoolHosts) -> lis
         ready_at = [at for at in ready_at if at > now]
         hosts = replace(hosts, ready=ready, requested=len(ready_at))
         found.append(replace(moment(0, jobs, jobs // 10, min(jobs, 20 * ready), 20 * ready), at=now))
-        decision = decide(History(tuple(found[-30:]), None, (), tuple(past[-30:]), burst_until), hosts, policy, now)
+        decision = decide(
+            DemandHistory(tuple(found[-30:]), None, (), tuple(past[-30:]), burst_until), hosts, policy, now
+        )
         burst_until = decision.burst_until
         if decision.need is not None and decision.spare_need is not None:
             past.append(PastNeed(now, decision.need, decision.spare_need))
@@ -340,7 +344,7 @@ def test_predictive_pauses_between_changes_unless_a_burst_begins(demand: list[in
 
 @given(histories, pools, settings)
 def test_a_decision_is_computed_again_from_its_inputs(
-    history: History, hosts: PoolHosts, policy: ScalingSettings
+    history: DemandHistory, hosts: PoolHosts, policy: ScalingSettings
 ) -> None:
     inputs = DecisionInputs(history, hosts, policy, NOW)
     read = from_json(json.loads(json.dumps(to_json(inputs))))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headrace.config import ScalingSettings
-from headrace.domain.scaling import Action, History, Moment, PoolHosts
+from headrace.domain.scaling import Action, DemandHistory, Moment, PoolHosts
 from headrace.policies.scaling.decisions import decide
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -16,11 +16,11 @@ def moment(depth: int = 0, running: int = 50, slots: int = 100, age_s: float = 0
     return Moment(NOW - timedelta(seconds=age_s), 5.0, 0, 0, 0, 0, depth, 0, running, slots)
 
 
-def seen(depth: int = 0, running: int = 50, slots: int = 100, age_s: float = 0) -> History:
-    return History((moment(depth, running, slots, age_s),))
+def seen(depth: int = 0, running: int = 50, slots: int = 100, age_s: float = 0) -> DemandHistory:
+    return DemandHistory((moment(depth, running, slots, age_s),))
 
 
-NEVER = History()
+NEVER = DemandHistory()
 
 
 @pytest.mark.parametrize(("depth", "target"), [(0, 4), (1, 4), (99, 4), (100, 4), (101, 6), (10_000, 6)])
@@ -80,7 +80,7 @@ def test_stale_samples_never_scale_down(age_s: float, target: int) -> None:
 
 
 @pytest.mark.parametrize("history", [NEVER, seen(running=0, age_s=61)])
-def test_without_fresh_samples_the_maximum_does_not_scale_down_either(history: History) -> None:
+def test_without_fresh_samples_the_maximum_does_not_scale_down_either(history: DemandHistory) -> None:
     assert decide(history, PoolHosts(25), POLICY, NOW).target == 25
 
 
@@ -103,7 +103,7 @@ def test_without_fresh_samples_the_maximum_does_not_scale_down_either(history: H
         (seen(running=90), PoolHosts(25), "down: 25 is above the maximum of 20 hosts"),
     ],
 )
-def test_the_reason_names_the_figures_it_was_made_of(history: History, hosts: PoolHosts, reason: str) -> None:
+def test_the_reason_names_the_figures_it_was_made_of(history: DemandHistory, hosts: PoolHosts, reason: str) -> None:
     assert decide(history, hosts, POLICY, NOW).reason == reason
 
 
@@ -111,7 +111,7 @@ def test_the_reason_names_the_figures_it_was_made_of(history: History, hosts: Po
     ("history", "ready", "action"),
     [(seen(), 4, Action.HOLD), (seen(depth=101), 4, Action.UP), (seen(running=0), 4, Action.DOWN)],
 )
-def test_the_action_says_which_way_the_target_lies(history: History, ready: int, action: Action) -> None:
+def test_the_action_says_which_way_the_target_lies(history: DemandHistory, ready: int, action: Action) -> None:
     assert decide(history, PoolHosts(ready), POLICY, NOW).action is action
 
 
@@ -129,14 +129,14 @@ def test_the_action_says_which_way_the_target_lies(history: History, ready: int,
     ],
 )
 def test_thresholds_hold_for_the_mean_of_the_last_two_minutes(moments: list[Moment], target: int) -> None:
-    assert decide(History(tuple(moments)), PoolHosts(4), POLICY, NOW).target == target
+    assert decide(DemandHistory(tuple(moments)), PoolHosts(4), POLICY, NOW).target == target
 
 
 def test_a_shorter_window_shortens_the_two_minutes_with_it() -> None:
     moments = (moment(depth=150, age_s=0), moment(age_s=4))
-    assert decide(History(moments), PoolHosts(4), POLICY, NOW).target == 4
+    assert decide(DemandHistory(moments), PoolHosts(4), POLICY, NOW).target == 4
     shorter = POLICY.model_copy(update={"window_s": 20.0})
-    assert decide(History(moments), PoolHosts(4), shorter, NOW).target == 6
+    assert decide(DemandHistory(moments), PoolHosts(4), shorter, NOW).target == 6
 
 
 def test_hosts_on_their_way_count_and_draining_ones_do_not() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from headrace.config import ScalingEvent, ScalingSettings
-from headrace.domain.scaling import Action, History, Moment, PoolHosts
+from headrace.domain.scaling import Action, DemandHistory, Moment, PoolHosts
 from headrace.policies.scaling.decisions import decide
 from headrace.policies.scaling.schedule import events_between
 
@@ -66,8 +66,8 @@ def schedule(*events: dict[str, Any], **changes: Any) -> ScalingSettings:
     return ScalingSettings(policy="schedule", events=tuple(map(ScalingEvent.model_validate, events)), **changes)
 
 
-def seen(now: datetime, jobs: int = 10, tokens: int = 5_000, running: int = 10) -> History:
-    return History((Moment(now, 5.0, jobs, tokens, 0, 0, 0, 0, running, 40),))
+def seen(now: datetime, jobs: int = 10, tokens: int = 5_000, running: int = 10) -> DemandHistory:
+    return DemandHistory((Moment(now, 5.0, jobs, tokens, 0, 0, 0, 0, running, 40),))
 
 
 START = at("2026-11-30T08:00")
@@ -106,14 +106,14 @@ BY_RATE = {key: value for key, value in PEAK.items() if key != "hosts"} | {"jobs
         pytest.param(seen(START), PoolHosts(2, tokens_per_s=1000, slots_per_host=20), 5, id="measured"),
         pytest.param(seen(START), PoolHosts(2, tokens_per_s=1000), 4, id="slots unknown: no margin"),
         pytest.param(
-            History(seen(START, 0, 0).moments, tokens_per_job=1_000),
+            DemandHistory(seen(START, 0, 0).moments, tokens_per_job=1_000),
             PoolHosts(2, tokens_per_s=1000, slots_per_host=20),
             9,
             id="a size from earlier days",
         ),
     ],
 )
-def test_a_rate_becomes_hosts_through_what_was_measured(history: History, hosts: PoolHosts, target: int) -> None:
+def test_a_rate_becomes_hosts_through_what_was_measured(history: DemandHistory, hosts: PoolHosts, target: int) -> None:
     assert decide(history, hosts, schedule(BY_RATE), START).target == target
 
 
@@ -121,7 +121,7 @@ def test_a_rate_becomes_hosts_through_what_was_measured(history: History, hosts:
     ("history", "hosts"),
     [(seen(START, running=39), PoolHosts(2)), (seen(START, 0, 0, 39), PoolHosts(2, tokens_per_s=9))],
 )
-def test_where_nothing_was_measured_the_thresholds_decide(history: History, hosts: PoolHosts) -> None:
+def test_where_nothing_was_measured_the_thresholds_decide(history: DemandHistory, hosts: PoolHosts) -> None:
     decision = decide(history, hosts, schedule(BY_RATE), START)
     assert (decision.target, decision.action) == (4, Action.UP)
     assert decision.reason.startswith("up: load 0.97 is above 0.80 (an event gives a rate, but")

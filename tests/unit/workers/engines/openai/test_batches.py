@@ -13,7 +13,7 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow, Route
 from headrace.errors import EngineBusy, EngineError, EngineFault, PromptRejected, TooFewAnswers
 from workers.engines.base import Generation
-from workers.engines.openai.batches import Result, answer_of
+from workers.engines.openai.batches import ProviderResult, answer_of
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
 
@@ -125,4 +125,4 @@ def test_too_few_answers_are_billed_by_their_usage() -> None:
     ids=["answered", "empty", "null", "no_number", "negative"],
 )
 def test_what_a_line_says_that_it_used(line: dict[str, Any], usage: Usage) -> None:
-    assert Result(None, line).usage == usage
+    assert ProviderResult(None, line).usage == usage

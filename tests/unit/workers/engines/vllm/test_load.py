@@ -14,7 +14,7 @@ import pytest
 
 from headrace.config import PROJECT_ROOT
 from workers.engines.base import EngineStats
-from workers.engines.vllm.load import Scratch, Tally
+from workers.engines.vllm.load import LoadTally, Scratch
 
 PROGRAM = """
 from headrace.config import PoolSettings
@@ -117,11 +117,11 @@ def iteration(prompt: int = 0, made: int = 0, preempted: int = 0, first: tuple[f
 
 
 def test_before_the_first_step_nothing_is_held_and_nothing_was_done() -> None:
-    assert Tally().stats == EngineStats(kv_use=0.0)
+    assert LoadTally().stats == EngineStats(kv_use=0.0)
 
 
 def test_steps_add_up_and_the_last_one_says_what_holds_now() -> None:
-    tally = Tally()
+    tally = LoadTally()
     tally.record(scheduler(2, 0.25, waiting=3, skipped=1), iteration(30, 2, first=(0.5, 0.25)))
     tally.record(scheduler(1, 0.5), iteration(made=2, preempted=1))
     assert tally.stats == EngineStats(
@@ -140,26 +140,26 @@ def test_steps_add_up_and_the_last_one_says_what_holds_now() -> None:
 
 
 def test_a_step_of_a_long_prompt_counts_though_it_gives_no_token() -> None:
-    tally = Tally()
+    tally = LoadTally()
     tally.record(scheduler(1, 0.5), None)
     assert (tally.stats.steps, tally.stats.running_sum, tally.stats.kv_use_sum) == (1, 1, 0.5)
 
 
 def test_the_step_in_which_a_core_tidies_up_is_none_and_says_that_it_is_empty() -> None:
-    tally = Tally()
+    tally = LoadTally()
     tally.record(scheduler(1, 0.5), iteration(made=1))
     tally.record(scheduler(0, 0.0), None)
     assert tally.stats == EngineStats(0, 0, 0.0, steps=1, kv_use_sum=0.5, running_sum=1, output_tokens=1)
 
 
 def test_tokens_without_a_schedule_are_no_step() -> None:
-    tally = Tally()
+    tally = LoadTally()
     tally.record(None, iteration(made=1))
     assert tally.stats == EngineStats(kv_use=0.0, output_tokens=1)
 
 
 def test_a_core_that_is_gone_holds_nothing_and_takes_no_total_with_it() -> None:
-    tally = Tally()
+    tally = LoadTally()
     tally.record(scheduler(2, 0.25, waiting=3), iteration(30, 2, first=(0.5,)))
     before = tally.stats
     tally.emptied()
