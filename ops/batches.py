@@ -11,8 +11,9 @@ from headrace.domain.batches import BATCH_PREFIX, FILE_PREFIX, Batch, BatchState
 from headrace.domain.ids import show_id
 from headrace.domain.operators import Right
 from headrace.policies.webhooks import origin
-from headrace.store import actions, apps, clock, provider_batches
+from headrace.store import actions, apps, clock
 from headrace.store import batches as store
+from headrace.store.batches import provider_batches
 from ops.deps import deps
 from ops.forms import BatchFilter, checked
 from ops.gate import acting, may, needs

@@ -19,7 +19,8 @@ from headrace.domain.limits import share
 from headrace.domain.queues import Lane, parts_of
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.policies.health import processes_of
-from headrace.store import Glance, batches, clock, provider_batches
+from headrace.store import Glance, batches, clock
+from headrace.store.batches import provider_batches
 from headrace.store.cache import cache_figures
 from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import bills, budgets

@@ -27,9 +27,10 @@ from headrace.domain.states import JobState
 from headrace.errors import EngineError, EngineFault, EngineUnavailable, PromptRejected, StoreUnavailable
 from headrace.policies.overflow import PROVIDER_WINDOW_S, Objection, quote
 from headrace.policies.pricing import BATCH_TIER, cost
-from headrace.store import Store, attempts, provider_batches
+from headrace.store import Store, attempts
+from headrace.store.batches import provider_batches
+from headrace.store.batches.provider_batches import HOLD, PAGE_ROWS
 from headrace.store.clock import NOW
-from headrace.store.provider_batches import HOLD, PAGE_ROWS
 from headrace.sweeper import Sweep
 from workers.engines.base import Generation
 from workers.engines.openai.batches import VOID_STATES, BatchApi, ProviderResult, Told, answer_of

@@ -19,7 +19,8 @@ from headrace.domain.batches import Batch, BatchState, Line
 from headrace.domain.queues import Lane, Overflow, queue_name
 from headrace.errors import ConfigError, ModelNotFound
 from headrace.policies.overflow import lines_for_provider
-from headrace.store import apps, batches, clock, provider_batches
+from headrace.store import apps, batches, clock
+from headrace.store.batches import provider_batches
 
 #: What a provider's batch takes. Source: OpenAI's guide "Batch API": 50,000 requests and 200 MB, of which the requests
 #: as they are sent need a part for what the API adds.

@@ -15,9 +15,9 @@ from headrace.config.rules import AUTO
 from headrace.domain.batches import Batch, BatchError, NewLine, storage_key
 from headrace.errors import InvalidRequest, ModelNotFound, NotFound, StorageUnavailable
 from headrace.http import lines_of
-from headrace.store import batches, files, line_texts
-from headrace.store.batches import PREFIX_CHARS
-from headrace.store.line_texts import DROPPED
+from headrace.store import batches, files
+from headrace.store.batches import PREFIX_CHARS, line_texts
+from headrace.store.batches.line_texts import DROPPED
 
 #: Lines of one transaction, at most, and the bytes of the file after which it ends. Apps take turns after each.
 CHUNK, CHUNK_BYTES = 1000, 4 * 1024**2

@@ -46,9 +46,9 @@ from headrace.errors import (
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Conditions, candidates, route_of
 from headrace.store import Store
+from headrace.store.batches.provider_batches import HOLD
 from headrace.store.jobs import count_delayed
 from headrace.store.jobs.insertion import find_replay, insert_batch, key_reused, until_settled
-from headrace.store.provider_batches import HOLD
 
 log = logging.getLogger(__name__)
 

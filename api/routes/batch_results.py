@@ -14,7 +14,7 @@ from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.states import JobState
 from headrace.errors import PayloadUnreadable
-from headrace.store import line_texts
+from headrace.store.batches import line_texts
 from headrace.store.jobs import find_all
 
 #: Lines that are read at once, unless their texts are large: see `line_texts.PAGE_BYTES`.

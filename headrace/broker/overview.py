@@ -18,7 +18,8 @@ from headrace.domain.fleet import Fleet, Flow
 from headrace.domain.queues import OVERFLOW, Lane, queue_name
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.policies.health import Facts, LaneFacts
-from headrace.store import Glance, Store, batches, clock, deliveries, provider_batches
+from headrace.store import Glance, Store, batches, clock, deliveries
+from headrace.store.batches import provider_batches
 from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import bills, budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far

@@ -1,7 +1,7 @@
 -- Takes the next waiting lines of a batch that is in progress, in the order in which they run: each has a job's id from
 -- now on, and is submitted.
 --
--- Run by: `batches`, for each turn of a batch while its lane has room (headrace/store/batches.py).
+-- Run by: `batches`, for each turn of a batch while its lane has room (headrace/store/batches/__init__.py).
 -- Parameters: batch_id; ids, new ids of jobs: as many as lines are taken at most; a line that was given back keeps its
 --     own. most_bytes: no line is taken after those before it have as many.
 -- Returns: the lines in their order. `is_again` is that of a line that had an id before.

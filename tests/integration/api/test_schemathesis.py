@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from api.routes.openapi import path_of
+from api.routes.documentation.openapi import path_of
 from api.routes.operations import described
 from headrace.config import FileSettings, PoolSettings, Settings
 from headrace.domain.apps import App

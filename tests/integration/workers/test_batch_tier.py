@@ -21,8 +21,9 @@ from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Candidate, Lane, Overflow, Route
 from headrace.errors import EngineFault, EngineUnavailable
 from headrace.policies.pricing import Tariff, ceiling
-from headrace.store import Store, batches, provider_batches
+from headrace.store import Store, batches
 from headrace.store import jobs as jobs_store
+from headrace.store.batches import provider_batches
 from headrace.store.jobs.insertion import insert_batch
 from headrace.store.money import bills
 from headrace.tables import attempts, budgets, jobs, ledger

@@ -173,7 +173,7 @@ if "pages" in OFF:
     from sqlalchemy import Connection
 
     from headrace.domain.batches import Batch, Line
-    from headrace.store import line_texts
+    from headrace.store.batches import line_texts
 
     def ended(db: Connection, batch: Batch, after: int, limit: int, *, has_tools: bool) -> list[Line]:
         """A page by lines alone, with their requests."""

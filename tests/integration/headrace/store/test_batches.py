@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from headrace.domain.apps import App
 from headrace.domain.batches import LineOf
 from headrace.domain.ids import new_id
-from headrace.store import Store, batches, line_texts
+from headrace.store import Store, batches
+from headrace.store.batches import line_texts
 
 LINES = 3000
 

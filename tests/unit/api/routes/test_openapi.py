@@ -11,8 +11,8 @@ import pytest
 
 from api.app import make_flask_app
 from api.deps import WebDeps
-from api.routes.descriptions import OPERATIONS
-from api.routes.openapi import document as made_of
+from api.routes.documentation.descriptions import OPERATIONS
+from api.routes.documentation.openapi import document as made_of
 from api.routes.operations import described
 from headrace.config import Settings
 from headrace.domain.batches import BatchState

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flask import Blueprint, Response, current_app, request
 
-from api.routes.openapi import document
+from api.routes.documentation.openapi import document
 from api.routes.operations import JSON, described, describes
 from headrace.errors import NotFound
 

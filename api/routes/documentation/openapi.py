@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.routes.descriptions import ABOUT, OPERATIONS, WEBHOOKS
+from api.routes.documentation.descriptions import ABOUT, OPERATIONS, WEBHOOKS
 from api.routes.operations import JSON, Operation
 from api.schemas.fields import Answer
 from api.schemas.reports import Readiness

@@ -22,9 +22,10 @@ from headrace.domain.queues import Overflow
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import InvalidRequest, NotFound
 from headrace.policies.webhooks import BATCH_EVENT
-from headrace.store import clock, deliveries, files, line_texts
+from headrace.store import clock, deliveries, files
+from headrace.store.batches import line_texts
+from headrace.store.batches.line_texts import DROPPED, PAGE_BYTES, held_by, left_of_answered, line_of, oldest_job_of
 from headrace.store.jobs.insertion import find_replay, keep_key, key_reused
-from headrace.store.line_texts import DROPPED, PAGE_BYTES, held_by, left_of_answered, line_of, oldest_job_of
 from headrace.store.sql import Statement, delete_chosen, is_one_of
 from headrace.tables import apps, batch_lines, batches, jobs
 

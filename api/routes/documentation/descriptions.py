@@ -1,4 +1,4 @@
-"""The reference's texts: what each call does beyond its name, and when each webhook is sent. `api.routes.openapi`."""
+"""The texts of the reference: what each call does beyond its name, and when each webhook is sent."""
 
 from collections.abc import Mapping
 
