@@ -1,17 +1,15 @@
 """Batching of calls from many threads: calls that arrive while a batch is served form the next batch.
 
 The first caller leads: it serves a batch of all waiting calls. A lone call does not wait; many calls share the cost of
-a batch. One batch runs at a time: two at once would only be half as large. A caller waits in its thread (`call`), or is
-told later (`post`). Knows nothing about the work itself.
+a batch. One batch runs at a time: two at once would only be half as large. Knows nothing about the work itself.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
 from queue import SimpleQueue
 from typing import Generic, Literal, TypeVar
 
@@ -40,19 +38,10 @@ class Gathering:
         for_s: float,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
-        crowd: int = CROWD,
-        each_s: float = CROWD_S / CROWD,
     ) -> None:
-        """Start without calls.
-
-        Args:
-            for_s: length of the wait, in seconds.
-            crowd: the calls of the smallest crowd; more than come together where they come one burst at a time.
-            each_s: seconds from one call of a crowd to the next, on average and at most.
-        """
+        """Start without calls. Args: for_s: length of the wait, in seconds."""
         self._for_s, self._clock, self._pause = for_s, clock, pause
-        self._crowd, self._within_s = crowd, crowd * each_s
-        self._came_at = deque[float](maxlen=crowd)
+        self._came_at = deque[float](maxlen=CROWD)
 
     def came(self) -> None:
         """Count a call that has arrived."""
@@ -60,7 +49,7 @@ class Gathering:
 
     def wait(self) -> None:
         """Wait for more calls if there is a crowd; else return at once."""
-        if len(self._came_at) == self._crowd and self._clock() - self._came_at[0] < self._within_s:
+        if len(self._came_at) == CROWD and self._clock() - self._came_at[0] < CROWD_S:
             self._pause(self._for_s)
 
 
@@ -70,12 +59,11 @@ class _Turn(Enum):
 
 @dataclass(slots=True)
 class _Call(Generic[Argument, Result]):
-    """One call. Attributes: tell: takes how it ended. lead: has its caller lead the next batch. Neither raises."""
+    """One call. Attributes: inbox: its thread waits there for its outcome, or for its turn to lead a batch."""
 
     ask: Argument
     key: Hashable | None
-    tell: Callable[[Result | BaseException], object]
-    lead: Callable[[], object]
+    inbox: "SimpleQueue[Result | BaseException | Literal[_Turn.LEAD]]" = field(default_factory=SimpleQueue)
 
 
 class Batching(Generic[Argument, Result]):
@@ -115,40 +103,19 @@ class Batching(Generic[Argument, Result]):
 
         Args: key: two calls with the same key are never in one batch; None for no such restriction.
         """
-        inbox: SimpleQueue[Result | BaseException | Literal[_Turn.LEAD]] = SimpleQueue()
-        if self._joins(_Call(ask, key, inbox.put, partial(inbox.put, _Turn.LEAD))):
-            self._lead()
-        while (outcome := inbox.get()) is _Turn.LEAD:
-            self._lead()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def post(
-        self,
-        ask: Argument,
-        tell: Callable[[Result | BaseException], object],
-        start: Callable[[Callable[[], object]], object],
-    ) -> None:
-        """Make one call, and return at once.
-
-        Args:
-            tell: takes the result, or the error that the call or its batch failed with. It is called in the thread that
-                served the batch, while the next one is served, and must raise nothing.
-            start: runs in another thread what it is given: a batch that this call leads.
-        """
-        lead = partial(start, self._lead)
-        if self._joins(_Call(ask, None, tell, lead)):
-            lead()
-
-    def _joins(self, call: _Call[Argument, Result]) -> bool:
-        """Add a call to those that wait. Returns: whether it leads."""
+        call = _Call[Argument, Result](ask, key)
         if self._gathering is not None:
             self._gathering.came()
         with self._lock:
             self._waiting.append(call)
             leads, self._is_led = not self._is_led, True
-        return leads
+        if leads:
+            self._lead()
+        while (outcome := call.inbox.get()) is _Turn.LEAD:
+            self._lead()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def _lead(self) -> None:
         """Serve one batch, then hand the lead to a waiting call, if any."""
@@ -168,11 +135,11 @@ class Batching(Generic[Argument, Result]):
         # Under the lock, so that nothing can end the next leader's call before it is told to lead.
         with self._lock:
             if self._waiting:
-                self._waiting[0].lead()
+                self._waiting[0].inbox.put(_Turn.LEAD)
             else:
                 self._is_led = False
         for call, outcome in zip(batch, outcomes, strict=True):
-            call.tell(outcome)
+            call.inbox.put(outcome)
 
     def _next_batch(self) -> list[_Call[Argument, Result]]:
         with self._lock:

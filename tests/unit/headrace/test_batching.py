@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
 
 import pytest
 
@@ -173,29 +172,6 @@ def test_more_are_waited_for_while_many_come(apart_s: float, comers: int, later_
     assert pauses == ([0.5] if waits else [])
 
 
-@pytest.mark.parametrize(("apart_s", "waits"), [(1.0, True), (1.5, False)])
-def test_calls_that_come_seldom_are_a_crowd_where_they_may_be(apart_s: float, waits: bool) -> None:
-    now, pauses = 0.0, list[float]()
-    gathering = Gathering(0.5, lambda: now, pauses.append, each_s=1.0)
-    for number in range(CROWD):
-        now = number * apart_s
-        gathering.came()
-    gathering.wait()
-    assert pauses == ([0.5] if waits else [])
-
-
-def test_a_burst_smaller_than_the_crowd_is_not_waited_for() -> None:
-    pauses: list[float] = []
-    gathering = Gathering(0.5, lambda: 0.0, pauses.append, crowd=3 * CROWD)
-    for _ in range(3 * CROWD - 1):
-        gathering.came()
-    gathering.wait()
-    assert not pauses
-    gathering.came()
-    gathering.wait()
-    assert pauses == [0.5]
-
-
 def test_a_crowd_s_batch_waits_for_those_who_are_about_to_come() -> None:
     held = Held()
     held.go.set()
@@ -216,60 +192,3 @@ def test_a_crowd_s_batch_waits_for_those_who_are_about_to_come() -> None:
         comes.set()
     assert [call.result() for call in (first, *others)] == [20, 22, 24]
     assert held.batches == [*([number] for number in range(1, CROWD)), [10, 11, 12]]
-
-
-def test_calls_that_are_posted_share_batches_with_those_that_wait_and_each_gets_its_own() -> None:
-    held, told = Held(), SimpleQueue[object]()
-    batching = Batching(held.serve, most=8)
-    with ThreadPoolExecutor(8) as threads:
-        batching.post(1, told.put, threads.submit)
-        assert held.entered.wait(DEADLINE_S)
-        waiting = threads.submit(batching.call, 2)
-        until(lambda: batching.waiting == 1)
-        batching.post(3, told.put, threads.submit)
-        held.go.set()
-        assert waiting.result(DEADLINE_S) == 4
-        assert {told.get(timeout=DEADLINE_S) for _ in range(2)} == {2, 6}
-    assert held.batches == [[1], [2, 3]]
-    assert batching.is_idle
-
-
-def test_a_call_that_is_posted_is_told_the_error_of_its_batch() -> None:
-    held, told = Held(error=StoreUnavailable("Postgres is away.")), SimpleQueue[object]()
-    held.go.set()
-    with ThreadPoolExecutor(1) as threads:
-        Batching(held.serve, most=8).post(1, told.put, threads.submit)
-        assert told.get(timeout=DEADLINE_S) is held.error
-
-
-def test_the_next_batch_is_led_before_the_outcomes_of_the_last_one_are_told() -> None:
-    held, second = Held(), threading.Event()
-    batching = Batching(held.serve, most=8)
-
-    def tell(_outcome: object) -> None:
-        assert second.wait(DEADLINE_S)
-
-    with ThreadPoolExecutor(2) as threads:
-        batching.post(1, tell, threads.submit)
-        assert held.entered.wait(DEADLINE_S)
-        batching.post(2, lambda _: second.set(), threads.submit)
-        held.go.set()
-        assert second.wait(DEADLINE_S)
-
-
-def test_a_post_is_told_its_outcome_in_a_thread_that_was_started_for_it() -> None:
-    held, told, threads = Held(), SimpleQueue[int | BaseException](), list[threading.Thread]()
-    batching = Batching(held.serve, most=2)
-
-    def start(work: Callable[[], object]) -> None:
-        threads.append(threading.Thread(target=work))
-        threads[-1].start()
-
-    for ask in (1, 2, 3, 4):
-        batching.post(ask, told.put, start)
-    held.go.set()
-    assert sorted(told.get(timeout=DEADLINE_S) for _ in range(4)) == [2, 4, 6, 8]  # type: ignore[type-var]
-    for thread in threads:
-        thread.join(DEADLINE_S)
-    assert batching.is_idle
-    assert [len(batch) for batch in held.batches] in ([1, 2, 1], [2, 2])
