@@ -27,7 +27,7 @@ from headrace.domain.attempts import Usage
 from headrace.domain.fleet import Fleet
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Idempotency, Inserted, JobSpec
-from headrace.domain.limits import NO_RATES
+from headrace.domain.limits import NO_RATES, RatesLeft
 from headrace.domain.places import Place, Refusal
 from headrace.domain.queues import OVERFLOW, Candidate, Overflow, Route, parts_of, queue_name, wanted_queue
 from headrace.domain.states import JobState
@@ -115,7 +115,51 @@ class Submitter:
         # The last pool can never take this job. A pool that can, once it has room, gives the refusal.
         return self._submit_as(full, app, idempotency, sent)
 
-    def accepted(self, bid: Bid, place: Place) -> Accepted:
+    def _submit_as(
+        self, draft: Draft, app: App, idempotency: Idempotency | None, sent: Sent, *, is_last: bool = True
+    ) -> Accepted:
+        """Submit a draft with its model. Args: is_last: no other model follows, so a refusal counts."""
+        spec = specify(draft, app, self.catalogue, self.settings, idempotency)
+        return self.accept(spec, draft, app, sent, is_last=is_last)
+
+    def accept(self, spec: JobSpec, draft: Draft, app: App, sent: Sent = NOT_SENT, *, is_last: bool = True) -> Accepted:
+        """Accept a job, now or for later; returns once it is durable.
+
+        Args: draft: what the job was made of. is_last: no other model follows, so a refusal counts.
+        Raises: as `submit`.
+        """
+        self.poison.check(spec)
+        if spec.not_before is not None:
+            return self._delay(spec, app, sent)
+        confinement = self.confined.find(app.id, spec.pool)
+        try:
+            served = self.cache.serve(spec, Caller(app, draft.cache, sent.id))
+            if isinstance(served, Accepted):
+                return served
+            spec = served
+            if confinement is not None and spec.overflow is not Overflow.ONLY:
+                check_room(confinement)
+            bid = self._bid(draft, app, spec, sent)
+            outcome = self.intake.accept(bid)
+            if isinstance(outcome, Refusal):
+                raise self.refusals.error(outcome, bid)
+        except Refused as error:
+            if not is_last:
+                raise
+            # Not counted if found: the other request's job counts.
+            if spec.idempotency and (found := self._look_again(app, spec.idempotency)):
+                return found
+            self._note_refused(spec, app, error, sent)
+            raise
+        finally:
+            self.cache.release(spec)
+        if isinstance(outcome, Inserted):
+            return self._replayed(app, outcome.job_id)
+        accepted = self._placed(bid, outcome)
+        is_held = confinement is not None and route_of(accepted.queue) is Route.POOL
+        return replace(accepted, confined_until=confinement.until) if confinement and is_held else accepted
+
+    def _placed(self, bid: Bid, place: Place) -> Accepted:
         """Note a job that is durable in its place, and tell its caller."""
         spec, queue, position, ahead_tokens = bid.spec, place.candidate.queue, place.position, place.ahead_tokens
         assert place.start_by is not None
@@ -142,42 +186,6 @@ class Submitter:
             fresh=partial(as_inserted, spec, place.candidate, place.start_by),
         )
 
-    def _submit_as(
-        self, draft: Draft, app: App, idempotency: Idempotency | None, sent: Sent, *, is_last: bool = True
-    ) -> Accepted:
-        """Submit a draft with its model. Args: is_last: no other model follows, so a refusal counts."""
-        spec = specify(draft, app, self.catalogue, self.settings, idempotency)
-        self.poison.check(spec)
-        if spec.not_before is not None:
-            return self._delay(spec, app, sent)
-        confinement = self.confined.find(app.id, spec.pool)
-        try:
-            served = self.cache.serve(spec, Caller(app, draft.cache, sent.id))
-            if isinstance(served, Accepted):
-                return served
-            spec = served
-            if confinement is not None and spec.overflow is not Overflow.ONLY:
-                check_room(confinement)
-            bid = self._bid(draft, app, spec, sent)
-            outcome = self.intake.accept(bid)
-            if isinstance(outcome, Refusal):
-                raise self.refusals.error(outcome, bid)
-        except Refused as error:
-            if not is_last:
-                raise
-            # Not counted if found: the other request's job counts.
-            if idempotency and (found := self._look_again(app, idempotency)):
-                return found
-            self._note_refused(spec, app, error, sent)
-            raise
-        finally:
-            self.cache.release(spec)
-        if isinstance(outcome, Inserted):
-            return self._replayed(app, outcome.job_id)
-        accepted = self.accepted(bid, outcome)
-        is_held = confinement is not None and route_of(accepted.queue) is Route.POOL
-        return replace(accepted, confined_until=confinement.until) if confinement and is_held else accepted
-
     def _delay(self, spec: JobSpec, app: App, sent: Sent) -> Accepted:
         """Accept a job that starts later. It waits in Postgres, and has no place in a queue until then.
 
@@ -191,15 +199,21 @@ class Submitter:
             raise delayed_full(queue, delayed, cap)
         left = self.cache.use_request(app)
         reason = f"starts at {spec.not_before:%Y-%m-%dT%H:%M:%SZ}"
-        [outcome] = insert_batch(self.store, [(spec, Candidate(queue, cap, 0, None, reason))])
+        accepted = self._wait(spec, app, queue, reason, left)
+        if not accepted.is_replay:
+            log.info(
+                "job_delayed",
+                extra={"job_id": show_id(spec.id), "app": app.name, "queue": queue, "request_id": sent.id},
+            )
+        return accepted
+
+    def _wait(self, spec: JobSpec, app: App, queue: str, reason: str, left: RatesLeft) -> Accepted:
+        """Accept a job that waits in Postgres, without a place, until its `not_before`."""
+        [outcome] = insert_batch(self.store, [(spec, Candidate(queue, 0, 0, None, reason))])
         if isinstance(outcome, HeadraceError):
             raise outcome
         if outcome.start_by is None:
             return self._replayed(app, outcome.job_id)
-        log.info(
-            "job_delayed",
-            extra={"job_id": show_id(spec.id), "app": app.name, "queue": queue, "request_id": sent.id},
-        )
         return without_place(spec, JobState.WAITING, queue, outcome.start_by, left)
 
     def set_aside(self, draft: Draft, app: App, now: datetime, sent: Sent) -> Accepted:
@@ -212,8 +226,10 @@ class Submitter:
         if draft.continuation is not None:
             draft = composed(draft, app, self.store, self.settings.body_limit_bytes)
         spec = specify(draft, app, self.catalogue, self.settings)
-        if spec.overflow is Overflow.NEVER or spec.deadline is not None or draft.quality is not None:
+        if draft.quality is not None:
             return self._submit(draft, app, None, sent)
+        if spec.overflow is Overflow.NEVER or spec.deadline is not None:
+            return self.accept(spec, draft, app, sent)
         self.poison.check(spec)
         served = self.cache.serve(spec, Caller(app, draft.cache, sent.id))
         if isinstance(served, Accepted):
@@ -222,12 +238,7 @@ class Submitter:
         left_s = max(1.0, spec.max_wait_s - HOLD.total_seconds())
         spec = replace(served, cache_key=None, looked_up_by=None, not_before=now + HOLD, max_wait_s=left_s)
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
-        [outcome] = insert_batch(self.store, [(spec, Candidate(queue, 0, 0, None, "for the provider's batch tier"))])
-        if isinstance(outcome, HeadraceError):
-            raise outcome
-        if outcome.start_by is None:
-            return self._replayed(app, outcome.job_id)
-        return without_place(spec, JobState.WAITING, queue, outcome.start_by, NO_RATES)
+        return self._wait(spec, app, queue, "for the provider's batch tier", NO_RATES)
 
     def _note_refused(self, spec: JobSpec, app: App, refused: Refused, sent: Sent) -> None:
         # The lines of a batch wait in Postgres, and are no demand that was lost.
