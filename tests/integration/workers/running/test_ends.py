@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -19,13 +20,14 @@ from headrace.domain.ids import show_id
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
 from headrace.errors import StoreUnavailable
-from headrace.store import Store
+from headrace.store import Store, jobs
 from headrace.tables import ledger
 from tests.integration.workers.conftest import Make, job
 from tests.integration.workers.running.quick import ANSWER, DEADLINE_S, Heard, QuickEngine
 from tests.waiting import until
 from workers.engines.base import Generation, GenerationRequest, OnDelta
 from workers.running.execute import ELSEWHERE, SMALL_CHARS, Execute
+from workers.running.lease import Lease, LeaseTimes
 
 SUCCEEDED = Outcome(JobState.SUCCEEDED)
 LONG = "a" * (SMALL_CHARS + 1)
@@ -36,7 +38,7 @@ class SlowToWrite(Store):
     """Lets ends through when the test does, or loses their replies.
 
     Attributes:
-        loses_reply: the reply of the next end is lost.
+        loses_reply, loses_claim: the reply of the next end is lost, or of every claim.
         away: how many ends find no Postgres.
         asked: set once an end was to be written.
     """
@@ -45,11 +47,14 @@ class SlowToWrite(Store):
         super().__init__(engine)
         self.open, self.asked = threading.Event(), threading.Event()
         self.open.set()
-        self.loses_reply, self.away = False, 0
+        self.loses_reply, self.loses_claim, self.away = False, False, 0
 
     def run(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         if "INSERT INTO ledger" not in sql:
-            return super().run(sql, parameters)
+            rows = super().run(sql, parameters)
+            if self.loses_claim and "INSERT INTO attempts" in sql:
+                raise StoreUnavailable("Postgres was gone after the commit.")
+            return rows
         self.asked.set()
         assert self.open.wait(DEADLINE_S)
         if self.away:
@@ -142,6 +147,25 @@ def test_an_end_whose_reply_was_lost_is_billed_once(bench: Bench, store: Store, 
     bench.slow.loses_reply = True
     assert bench.start(ticket).result(DEADLINE_S) == ELSEWHERE, "the second write finds the claim gone"
     assert (bills(store), job(store, ticket).state) == (["compute"], JobState.SUCCEEDED)
+
+
+def test_a_job_whose_claim_is_unknown_to_its_worker_is_given_up(
+    bench: Bench, store: Store, settings: Settings, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.running.execute.NOT_READY_HOLD_S", 0.01)
+    ticket, bench.slow.loses_claim = queued(), True
+    assert bench.start(ticket).result(DEADLINE_S) == Outcome(JobState.QUEUED, "store_unavailable")
+    assert (job(store, ticket).state, bench.heard.places, bills(store)) == (JobState.RUNNING, [], [])
+
+    lease = Lease(bench.execute.state, store, bench.engine, LeaseTimes(settings.lease_s, 0.02), lambda: None)
+    lease.begin()
+    until(lambda: _orphans(store) == [ticket.job_id], "rescue takes it back", DEADLINE_S)
+    lease.end()
+
+
+def _orphans(store: Store) -> list[UUID]:
+    with store.begin() as db:
+        return [row.id for row in jobs.orphans(db)]
 
 
 def test_an_end_is_written_again_after_an_outage(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
