@@ -51,14 +51,14 @@ from headrace.store import (
     deliveries,
     jobs,
     keys,
-    line_texts,
     months,
-    provider_batches,
 )
 from headrace.store.attempts import claim_of
+from headrace.store.batches import line_texts, provider_batches
 from headrace.store.cache import exact_cache
 from headrace.store.cache.exact_cache import Follower, Hit, Question, Settled
 from headrace.store.fleet import workers
+from headrace.store.jobs import queued
 from headrace.store.jobs.insertion import insert_batch
 from scheduler import sweep
 from scheduler.autoscale import autoscale
@@ -171,6 +171,7 @@ def live(deps: ControlDeps, recorder: Recorder) -> None:
         workers.renew(db, WORKER, 3600, WorkerReport(0, ready=True))
     recorder.part("finish plain")
     finish(store, PLAIN, WORKER)
+    assert queued.over(store, [(PLAIN, 1)]) == [(PLAIN, 1)]
     recorder.part("finish hooked")
     finish(store, HOOKED, WORKER)
     recorder.part("lose")

@@ -67,7 +67,7 @@ def test_wrong_redis_password_ends_each_process_at_its_start_with_one_sentence(
 @pytest.mark.parametrize(
     ("variable", "value", "start_of_sentence"),
     [
-        ("HEADRACE_LEASE", "5", "The variable HEADRACE_LEASE names no setting. Did you mean HEADRACE_LEASE_S?"),
+        ("HEADRACE_LEASE", "5", "The variable HEADRACE_LEASE names no setting. Did you mean 'HEADRACE_LEASE_S'?"),
         ("HEADRACE_LEASE_S", "soon", "Setting lease_s (HEADRACE_LEASE_S): "),
     ],
     ids=["unknown", "malformed"],

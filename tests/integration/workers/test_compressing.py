@@ -190,7 +190,7 @@ def test_a_measurer_whose_engine_has_no_room_says_so_at_once(
 def test_a_prompt_that_another_release_cut_is_left_alone(
     start: Start, run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compressing, "Answered", lambda _, cuts: CompressionReply("of another text", cuts))
+    monkeypatch.setattr(compressing, "CompressionReply", lambda _, cuts: CompressionReply("of another text", cuts))
     start("fast", by="fast")
     worker = start(by="fast")
     until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
