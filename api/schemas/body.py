@@ -7,13 +7,14 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from api.schemas.fields import names_of
 from headrace.errors import InvalidRequest, nearest
 
 #: Levels of nested objects and lists. A sensible JSON schema in `response_format`, the deepest body, stays below.
@@ -94,21 +95,11 @@ def _values(raw: bytes) -> int:
 
 
 def validated(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
-    """The values as a model. Unknown fields that are null ask for nothing, and are dropped.
-
-    Raises: InvalidRequest about the first field at fault.
-    """
-    given, nulls = dict(values), set[tuple[str, ...]]()
-    while True:
-        try:
-            return schema.model_validate(given)
-        except ValidationError as error:
-            details = error.errors(include_url=False)
-            found = unknown_nulls(details) - nulls
-            nulls |= found
-            if not found or len(nulls) > NULLS_LIMIT:
-                raise _invalid(_first(details), schema) from error
-            given = without_nulls(given, found)
+    """The values as a model. Raises: InvalidRequest about the first field at fault."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise _invalid(_first(error.errors(include_url=False)), schema) from error
 
 
 def _first(details: Sequence[ErrorDetails]) -> ErrorDetails:
@@ -204,11 +195,10 @@ def _in_other_words(name: str, known: Collection[str]) -> list[str]:
 
 def _names(schema: type[BaseModel]) -> set[str]:
     """The names of a body's fields, and of those in its `job`, as a caller spells them."""
-    names = {field.alias or name for name, field in schema.model_fields.items()}
     job = schema.model_fields.get("job")
-    if job is not None and isinstance(job.annotation, type) and issubclass(job.annotation, BaseModel):
-        names |= {f"job.{name}" for name in job.annotation.model_fields}
-    return names
+    if job is None or not (isinstance(job.annotation, type) and issubclass(job.annotation, BaseModel)):
+        return set(names_of(schema))
+    return {*names_of(schema), *(f"job.{name}" for name in names_of(job.annotation))}
 
 
 def _parse_int(digits: str) -> int | float:
@@ -309,39 +299,3 @@ def _dotted(path: Sequence[str | int]) -> str:
 def _shown(name: str) -> str:
     """A caller's name made safe for an answer: short, and valid text."""
     return _UNSTORABLE.sub("\ufffd", name)[:80]
-
-
-#: Different unknown fields of one body that may be null. Each may be in every item of a list.
-NULLS_LIMIT = 32
-#: Stands for every item of a list.
-ITEM = "*"
-
-#: Where a field is: names of objects' fields, and `ITEM`.
-Place = tuple[str, ...]
-
-
-def unknown_nulls(details: Sequence[ErrorDetails]) -> set[Place]:
-    """The places of the unknown fields among these errors that are null."""
-    unknown = (each for each in details if each["type"] == "extra_forbidden" and each["input"] is None)
-    return {tuple(ITEM if isinstance(part, int) else part for part in each["loc"]) for each in unknown}
-
-
-def without_nulls(value: Mapping[str, Any], places: Set[Place]) -> dict[str, Any]:
-    """A copy of the object in which the fields at these places are left out where they are null."""
-    kept = dict(value)
-    inner: dict[str, set[Place]] = {}
-    for name, *rest in places:
-        if rest:
-            inner.setdefault(name, set()).add(tuple(rest))
-        elif kept.get(name, ITEM) is None:
-            del kept[name]
-    return {name: _inner(each, inner[name]) if name in inner else each for name, each in kept.items()}
-
-
-def _inner(value: Any, places: Set[Place]) -> Any:
-    if isinstance(value, dict):
-        return without_nulls(value, places)
-    if isinstance(value, list):
-        items = {tuple(rest) for head, *rest in places if head == ITEM and rest}
-        return [_inner(each, items) for each in value] if items else value
-    return value

@@ -22,7 +22,7 @@ from api.schemas.fields import (
     unsupported,
 )
 from api.schemas.logprobs import TokenLogprobBody, TokenLogprobs, TopLogprobs
-from api.schemas.openai import LANE_TIERS, JobView, OpenAIRequest, refuse_unsupported
+from api.schemas.openai import LANE_TIERS, JobView, OpenAIRequest
 from api.schemas.tools import Calls, OutputOf, ToolCallBody, ToolsRequest, check_outputs, check_turn
 from headrace.domain.answers import Choice
 from headrace.domain.ids import show_id
@@ -34,24 +34,6 @@ ChatFinishReason = Literal["stop", "length", "tool_calls"]
 UsageIn = Literal["end", "chunks"]
 
 OLD_TOOLS = "Send 'tools', 'tool_choice' and turns with 'tool_calls', which have taken its place."
-
-#: OpenAI's parameters that Headrace does not support, with what to do instead.
-UNSUPPORTED: Mapping[str, str] = {
-    "audio": "Only text is answered: leave it out.",
-    "function_call": OLD_TOOLS,
-    "functions": OLD_TOOLS,
-    "moderation": "Leave it out, and moderate the text yourself.",
-    "prediction": "Leave it out.",
-    "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
-    "web_search_options": "Nothing is searched here: leave it out.",
-}
-#: The same for one message.
-UNSUPPORTED_IN_MESSAGES: Mapping[str, str] = {
-    "annotations": "Leave them out.",
-    "audio": "Only text is read: leave it out.",
-    "function_call": OLD_TOOLS,
-    "refusal": "Send it as 'content'.",
-}
 
 
 class ChatTextPart(Request):
@@ -70,6 +52,13 @@ def _as_parts(content: Any) -> Any:
 class ChatTurn(Request):
     """One turn of a conversation; an earlier answer's message can be sent back as it came."""
 
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {
+        "annotations": "Leave them out.",
+        "audio": "Only text is read: leave it out.",
+        "function_call": OLD_TOOLS,
+        "refusal": "Send it as 'content'.",
+    }
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[
         list[ChatTextPart],
@@ -87,8 +76,7 @@ class ChatTurn(Request):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unsupported(cls, values: Any) -> Any:
-        values = refuse_unsupported(values, UNSUPPORTED_IN_MESSAGES)
+    def _with_content(cls, values: Any) -> Any:
         # A turn that only calls tools may have no content, or null.
         if isinstance(values, dict) and values.get("tool_calls") and "content" not in values:
             return {**values, "content": None}
@@ -127,8 +115,15 @@ class StreamOptions(Request):
 class ChatRequest(OpenAIRequest, ToolsRequest):
     """A conversation to be continued while the caller waits, or as a stream."""
 
-    UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"prompt_cache_key", "prompt_cache_retention", "verbosity"})
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {
+        "audio": "Only text is answered: leave it out.",
+        "function_call": OLD_TOOLS,
+        "functions": OLD_TOOLS,
+        "moderation": "Leave it out, and moderate the text yourself.",
+        "prediction": "Leave it out.",
+        "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
+        "web_search_options": "Nothing is searched here: leave it out.",
+    }
 
     messages: list[ChatTurn] = Field(
         min_length=1, fail_fast=True, description="A conversation, oldest turn first; text only."

@@ -20,10 +20,6 @@ from headrace.domain.prompts import Message, plain_text, plain_tokens
 
 #: What an answer may have at most unless the request says so. Source: OpenAI's API; vLLM's own server.
 DEFAULT_MAX_TOKENS = 16
-#: OpenAI's parameters that Headrace does not support, with what to do instead.
-UNSUPPORTED: Mapping[str, str] = {
-    "suffix": "Nothing is inserted before a text here: leave it out.",
-}
 
 
 def _is_id(value: Any) -> bool:
@@ -51,8 +47,7 @@ Prompt = Annotated[
 class CompletionRequest(OpenAIRequest):
     """A text to be continued while the caller waits, or as a stream."""
 
-    UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention"})
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {"suffix": "Nothing is inserted before a text here: leave it out."}
 
     prompt: Prompt = Field(description="A text, or token ids of the model's own tokenizer; one of them.")
     best_of: Literal[1] | None = None

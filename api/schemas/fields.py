@@ -8,11 +8,21 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal, Self
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import jsonschema_rs
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from headrace.domain.answers import MOST_CHOICES
@@ -27,14 +37,50 @@ INT4_MAX = 2**31 - 1
 #: Bytes of a webhook's host with its port. A host name has at most 253 characters. A far longer one does not fit the
 #: outbox's index, and its job could not end.
 HOST_BYTES_LIMIT = 1000
+#: Items whose types an error names.
+MOST_KINDS = 8
+#: Parameters whose empty object switches something on, with its defaults.
+ASKS_EMPTY = frozenset({"web_search_options"})
 #: Seconds: a day. A job that may wait longer belongs in a batch system.
 MAX_WAIT_LIMIT_S = 86_400
 
 
 class Request(BaseModel):
-    """A request's object: nothing is converted, and nothing unknown is let pass."""
+    """A request's object: nothing is converted, and nothing unknown is let pass.
+
+    Attributes:
+        UNSUPPORTED: OpenAI's fields that Headrace does not support, with what to do instead.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_idle(cls, values: Any) -> Any:
+        """Drop fields that ask for nothing: unknown ones that are null, and unsupported ones that are empty.
+
+        An empty list or object, false and 0 are empty, except an empty object for a field of `ASKS_EMPTY`.
+        Raises: PydanticCustomError: an unsupported field asks for something.
+        """
+        if not isinstance(values, dict) or not (cls.UNSUPPORTED or None in values.values()):
+            return values
+        for name, remedy in cls.UNSUPPORTED.items():
+            if values.get(name) not in (None, [], {}, False) or (name in ASKS_EMPTY and values.get(name) == {}):
+                raise unsupported(name, remedy, _kinds(values[name]))
+        known = names_of(cls)
+        return {
+            name: value
+            for name, value in values.items()
+            if name in known or (value is not None and name not in cls.UNSUPPORTED)
+        }
+
+
+@cache
+def names_of(schema: type[BaseModel]) -> frozenset[str]:
+    """The names of a schema's fields, as a caller spells them."""
+    return frozenset(field.alias or name for name, field in schema.model_fields.items())
 
 
 class Answer(BaseModel):
@@ -87,6 +133,13 @@ def refusal(message: str, code: str = "invalid_value", param: str | None = None)
 def unsupported(name: str, remedy: str, kinds: str = "") -> PydanticCustomError:
     """The refusal of an OpenAI parameter that Headrace does not support. Args: kinds: the types of its items."""
     return refusal(f"Unsupported parameter: '{name}'{kinds}. {remedy}", "unsupported_parameter", name)
+
+
+def _kinds(given: Any) -> str:
+    """The types of a list's first items, such as those of `tools`, for a message; empty where they have none."""
+    items = given[:MOST_KINDS] if isinstance(given, list) else []
+    kinds = {str(each["type"])[:80]: None for each in items if isinstance(each, dict) and "type" in each}
+    return f" of type {', '.join(repr(kind) for kind in kinds)}" if kinds else ""
 
 
 def _usd(value: Any) -> Any:

@@ -4,9 +4,9 @@ Also the error for a job that ended without an answer. Knows none of the APIs by
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from api.door.drafts import Accepted
 from api.schemas.fields import (
@@ -36,7 +36,6 @@ from api.schemas.fields import (
     WebhookUrl,
     WorkerIn,
     unserved,
-    unsupported,
 )
 from api.schemas.jobs import CostBody, LaneName, OverflowName
 from headrace.domain.fleet import Vacancy
@@ -68,12 +67,6 @@ TIER_LANES: Mapping[str, Lane] = {
 LANE_TIERS: Mapping[Lane, str] = {Lane.HIGH: "priority", Lane.NORMAL: "default", Lane.LOW: "flex", Lane.BATCH: "flex"}
 
 
-#: Items whose types an error names.
-MOST_KINDS = 8
-#: Parameters whose empty object switches something on, with its defaults.
-ASKS_EMPTY = frozenset({"web_search_options"})
-
-
 class JobOptions(Request):
     """What OpenAI has no word for; the SDK sends it with `extra_body={"job": {...}}`."""
 
@@ -98,36 +91,8 @@ class JobOptions(Request):
         return compress_choice(self.compress, self.compress_to, self.compress_also)
 
 
-def refuse_unsupported(values: Any, remedies: Mapping[str, str]) -> Any:
-    """Drop unsupported parameters that ask for nothing; refuse any other by name.
-
-    An empty list or object, false and 0 ask for nothing. Only in `ASKS_EMPTY` does an empty object ask for something.
-    """
-    if not isinstance(values, dict):
-        return values
-    for name, remedy in remedies.items():
-        if values.get(name) not in (None, [], {}, False) or (name in ASKS_EMPTY and values.get(name) == {}):
-            raise unsupported(name, remedy, _kinds(values[name]))
-    return {name: value for name, value in values.items() if name not in remedies}
-
-
-def _kinds(given: Any) -> str:
-    """The types of a list's first items, such as those of `tools`, for a message; empty where they have none."""
-    items = given[:MOST_KINDS] if isinstance(given, list) else []
-    kinds = {str(each["type"])[:80]: None for each in items if isinstance(each, dict) and "type" in each}
-    return f" of type {', '.join(repr(kind) for kind in kinds)}" if kinds else ""
-
-
 class OpenAIRequest(ExtraSamplingRequest):
-    """A prompt, as OpenAI's SDK sends it.
-
-    Attributes:
-        UNSUPPORTED: parameters that OpenAI has and this service has not, with what to do instead.
-        IGNORED: accepted and not acted on: every answer already is what they ask for, or they are hints.
-    """
-
-    UNSUPPORTED: ClassVar[Mapping[str, str]] = {}
-    IGNORED: ClassVar[frozenset[str]] = frozenset()
+    """A prompt, as OpenAI's SDK sends it."""
 
     model: str | None = Field(None, description="A model of GET /v1/models; the first one by default.")
     temperature: Temperature | None = None
@@ -144,11 +109,6 @@ class OpenAIRequest(ExtraSamplingRequest):
     )
     prompt_cache_key: Any = Field(None, description="Not acted on: prefixes are cached by themselves.")
     prompt_cache_retention: Any = Field(None, description="Not acted on.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, values: Any) -> Any:
-        return refuse_unsupported(values, cls.UNSUPPORTED)
 
     @property
     def lane(self) -> Lane:

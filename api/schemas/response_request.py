@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from api.door.drafts import Continuation, Draft, ItemReference, Spelling
 from api.schemas.fields import JsonSchema, MaxTokens, QueryInt, Request, refusal, unsupported
 from api.schemas.logprobs import TopLogprobs
-from api.schemas.openai import TIER_LANES, OpenAIRequest, refuse_unsupported
+from api.schemas.openai import TIER_LANES, OpenAIRequest
 from api.schemas.tools import ID_LIMIT, CallId, ResponseToolsRequest
 from headrace.domain.prompts import Message, ReasoningEffort
 from headrace.domain.prompts.tools import ToolCall
@@ -177,24 +177,6 @@ def _reference(item: dict[str, Any], number: int) -> ItemReference:
     return ItemReference(item["id"], param)
 
 
-#: OpenAI's parameters that Headrace does not support, with what to do instead.
-UNSUPPORTED: Mapping[str, str] = {
-    "access_programs": "Leave it out.",
-    "context_management": "Leave it out, and shorten the input yourself.",
-    "conversation": "Send the whole conversation as 'input'.",
-    "image": "Only text is answered: leave it out.",
-    "max_tool_calls": "It bounds hosted tools, of which there are none: leave it out.",
-    "moderation": "Leave it out, and moderate the text yourself.",
-    "prompt": "Send the text itself as 'input'.",
-    "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
-}
-#: The same for `reasoning`.
-UNSUPPORTED_IN_REASONING: Mapping[str, str] = {
-    "context": "Leave it out: what came before an earlier answer is not read.",
-    "generate_summary": "Leave it out: what is thought is told as it is.",
-    "mode": "Leave it out.",
-    "summary": "Leave it out: what is thought is told as it is.",
-}
 #: The only value of `include` that adds anything.
 LOGPROBS = "message.output_text.logprobs"
 #: A value of `include` for which there is nothing: reasoning is shown as it is.
@@ -239,12 +221,14 @@ class TextOptions(Request):
 class ReasoningOptions(Request):
     """What the model thinks before it answers."""
 
-    effort: ReasoningEffort | None = Field(None, description="How much it is to think.")
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {
+        "context": "Leave it out: what came before an earlier answer is not read.",
+        "generate_summary": "Reasoning is returned unchanged: leave it out.",
+        "mode": "Leave it out.",
+        "summary": "Reasoning is returned unchanged: leave it out.",
+    }
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, values: Any) -> Any:
-        return refuse_unsupported(values, UNSUPPORTED_IN_REASONING)
+    effort: ReasoningEffort | None = Field(None, description="How much it is to think.")
 
 
 class BackgroundOptions(Request):
@@ -256,8 +240,16 @@ class BackgroundOptions(Request):
 class ResponseRequest(OpenAIRequest, ResponseToolsRequest):
     """A prompt to be answered in the background, while the caller waits, or as a stream."""
 
-    UNSUPPORTED: ClassVar[Mapping[str, str]] = UNSUPPORTED
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"prompt_cache_key", "prompt_cache_retention", "stream_options"})
+    UNSUPPORTED: ClassVar[Mapping[str, str]] = {
+        "access_programs": "Leave it out.",
+        "context_management": "Leave it out, and shorten the input yourself.",
+        "conversation": "Send the whole conversation as 'input'.",
+        "image": "Only text is answered: leave it out.",
+        "max_tool_calls": "It bounds hosted tools, of which there are none: leave it out.",
+        "moderation": "Leave it out, and moderate the text yourself.",
+        "prompt": "Send the text itself as 'input'.",
+        "prompt_cache_options": "Leave it out: prefixes are cached by themselves.",
+    }
 
     input: Annotated[
         list[InputMessage],

@@ -9,12 +9,13 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from api.schemas.body import NESTING_LIMIT, VALUES_LIMIT, _values, parse_object, suggested, validated
 from api.schemas.chat import ChatRequest
 from api.schemas.completions import CompletionRequest
 from api.schemas.embeddings import EmbeddingRequest
+from api.schemas.fields import Request
 from api.schemas.jobs import JobRequest
 from api.schemas.response_request import ResponseRequest
 from api.schemas.tokens import DetokenizeRequest, TokenizeRequest
@@ -210,18 +211,14 @@ def test_text_beyond_ascii_is_kept_as_it_is() -> None:
     }
 
 
-class Inner(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class Inner(Request):
     number: int
 
 
-class Outer(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class Outer(Request):
     inner: Inner
     many: list[Inner] = Field([], min_length=1, max_length=2)
-    named: dict[str, int] = {}
+    named: dict[str, int] = Field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -329,9 +326,8 @@ def test_unknown_fields_that_are_null_ask_for_nothing() -> None:
         ({"inner": {"number": 1, "a": None}, "b": 0}, "b"),
         ({"inner": {"number": None}}, "inner.number"),
         ({"inner": {"number": 1}, "many": [{"number": 1, "a": None}, {"number": 2, "a": 0}]}, "many.1.a"),
-        ({"inner": {"number": 1}, **{f"a{number}": None for number in range(33)}}, "a0"),
     ],
-    ids=["of two", "known", "of one item", "too many"],
+    ids=["of two", "known", "of one item"],
 )
 def test_an_unknown_field_with_a_value_is_still_named(values: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
@@ -339,12 +335,11 @@ def test_an_unknown_field_with_a_value_is_still_named(values: dict[str, Any], pa
     assert raised.value.param == param
 
 
-def test_nulls_in_many_items_cost_few_passes() -> None:
+def test_nulls_in_many_items_cost_one_pass() -> None:
     turns = [{"role": "user", "content": "Hi", "function": None, "audio_id": None}] * 20_000
     began_s = time.process_time()
     assert len(validated(ChatRequest, {"messages": turns}).messages) == 20_000
-    # A pass for each item would take many minutes.
-    assert time.process_time() - began_s < 20
+    assert time.process_time() - began_s < 5
 
 
 def test_a_mark_at_the_beginning_of_utf_8_is_not_part_of_the_body() -> None:

@@ -10,8 +10,8 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from api.door.drafts import Draft
 from api.schemas.body import validated
-from api.schemas.chat import UNSUPPORTED, UNSUPPORTED_IN_MESSAGES, ChatRequest, ChatTurn, StreamOptions
-from api.schemas.openai import ASKS_EMPTY
+from api.schemas.chat import ChatRequest, ChatTurn, StreamOptions
+from api.schemas.fields import ASKS_EMPTY
 from headrace.domain.prompts import Message
 from headrace.domain.queues import Lane
 from headrace.errors import InvalidRequest
@@ -25,17 +25,16 @@ def draft_of(**changes: Any) -> Draft:
 
 def test_each_field_of_the_sdk_is_known() -> None:
     theirs = set(CompletionCreateParamsBase.__annotations__)
-    assert theirs <= set(ChatRequest.model_fields) | set(UNSUPPORTED)
-    assert set(ChatRequest.model_fields) >= ChatRequest.IGNORED
+    assert theirs <= set(ChatRequest.model_fields) | set(ChatRequest.UNSUPPORTED)
 
 
 def test_each_field_of_a_message_and_of_the_stream_options_is_known() -> None:
     theirs = {*ChatCompletionAssistantMessageParam.__annotations__, *ChatCompletionMessage.model_fields}
-    assert theirs <= set(ChatTurn.model_fields) | set(UNSUPPORTED_IN_MESSAGES)
+    assert theirs <= set(ChatTurn.model_fields) | set(ChatTurn.UNSUPPORTED)
     assert set(ChatCompletionStreamOptionsParam.__annotations__) <= set(StreamOptions.model_fields)
 
 
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+@pytest.mark.parametrize("name", sorted(ChatRequest.UNSUPPORTED))
 def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         draft_of(**{name: {"some": "thing"}})
@@ -44,7 +43,7 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     assert re.search("(?i)leave it out|send", str(raised.value)), "it says what to do instead"
 
 
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED_IN_MESSAGES))
+@pytest.mark.parametrize("name", sorted(ChatTurn.UNSUPPORTED))
 def test_what_a_message_cannot_have_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         draft_of(messages=[{"role": "assistant", "content": "Hi", name: "x"}])
@@ -53,7 +52,7 @@ def test_what_a_message_cannot_have_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, False, 0, 0.0])
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+@pytest.mark.parametrize("name", sorted(ChatRequest.UNSUPPORTED))
 def test_asking_for_nothing_is_fine(name: str, nothing: Any) -> None:
     if name in ASKS_EMPTY and nothing == {}:
         with pytest.raises(InvalidRequest, match=name):
