@@ -12,7 +12,6 @@ submits use nothing of it: `lua/reserve.lua` counts those.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,8 +29,6 @@ T = TypeVar("T")
 
 #: Seconds for which a good key is cached. A revoked key works, and an old limit holds, at most this much longer.
 KEY_TTL_S = 3.0
-#: The share of that time after which one caller queries again, while the others use the cached result.
-FRESH_SHARE = 2 / 3
 #: Seconds for which a bad key is cached, so that a client that keeps sending one does not reach Postgres.
 BAD_KEY_TTL_S = 1.0
 #: Cached keys at most. Random keys evict bad keys only.
@@ -72,7 +69,6 @@ class Authenticator:
         #: Written under the lock, and read without it.
         self._good: _Recent[tuple[App, float]] = _Recent(KEYS_LIMIT)
         self._bad: _Recent[float] = _Recent(BAD_KEYS_LIMIT)
-        self._asking: dict[bytes, Future[App]] = {}
         self._lock = threading.Lock()
         self._batching = Batching[bytes, App | None](self._serve, BATCH, Gathering(GATHER_S))
 
@@ -82,7 +78,7 @@ class Authenticator:
         for pepper in self._peppers:
             with suppress(Unauthenticated):
                 digest = keys.digest(key, pepper)
-                return self._known(key, pepper, digest) or self._asked(digest)
+                return self._known(key, pepper, digest) or self._ask(digest)
         raise keys.invalid()
 
     def recall(self, header: str | None) -> App | None:
@@ -114,32 +110,14 @@ class Authenticator:
         now = time.monotonic()
         if good := self._good.get(digest):
             app, asked_at = good
-            age_s = now - asked_at
-            if age_s < KEY_TTL_S * FRESH_SHARE or (age_s < KEY_TTL_S and digest in self._asking):
+            if now - asked_at < KEY_TTL_S:
                 return app
         elif (bad_at := self._bad.get(digest)) is not None and now - bad_at < BAD_KEY_TTL_S:
             raise keys.invalid()
         return None
 
-    def _asked(self, digest: bytes) -> App:
-        """The app from Postgres. Concurrent callers with the same key share one query and its outcome."""
-        with self._lock:
-            if app := self._believed(digest):
-                return app
-            answer = self._asking.get(digest)
-            if is_first := answer is None:
-                answer = self._asking[digest] = Future()
-        if is_first:
-            try:
-                answer.set_result(self._ask(digest))
-            except BaseException as error:
-                answer.set_exception(error)
-            finally:
-                with self._lock:
-                    del self._asking[digest]
-        return answer.result()
-
     def _ask(self, digest: bytes) -> App:
+        """The app from Postgres. Raises: Unauthenticated. StoreUnavailable."""
         # Before the query: its result may be as old as its start.
         asked_at = time.monotonic()
         app = self._batching.call(digest)

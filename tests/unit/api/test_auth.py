@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +14,6 @@ from api import auth
 from api.auth import (
     BAD_KEY_TTL_S,
     CALL_BYTES,
-    FRESH_SHARE,
     HOLDS_S,
     KEY_TTL_S,
     Authenticator,
@@ -156,44 +155,6 @@ def test_an_answer_is_as_old_as_its_question(known: Authenticator, asked: Asked,
     assert len(asked.keys) == 2
 
 
-def test_one_caller_asks_again_while_the_others_go_on(known: Authenticator, asked: Asked, clock: Clock) -> None:
-    known.authenticate(GOOD)
-    asked.may_answer.clear()
-    clock.now_s += KEY_TTL_S * FRESH_SHARE
-    with ThreadPoolExecutor(1) as threads:
-        asking = threads.submit(known.authenticate, GOOD)
-        until(lambda: len(asked.keys) == 2)
-        # The question is still open: none of these may wait for it.
-        assert [known.authenticate(GOOD) for _ in range(20)] == [asked.app] * 20
-        asked.may_answer.set()
-        asking.result(20)
-    assert len(asked.keys) == 2
-
-
-@pytest.mark.parametrize("failure", [None, Unauthenticated(), StoreUnavailable()])
-def test_callers_that_need_one_key_at_once_share_one_query_and_its_outcome(
-    known: Authenticator, asked: Asked, failure: HeadraceError | None
-) -> None:
-    asked.may_answer.clear()
-    asked.failure = failure
-    joined: list[None] = []
-
-    class Counted(Future[App]):
-        def result(self, timeout: float | None = None) -> App:
-            joined.append(None)
-            return super().result(timeout)
-
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(16) as threads:
-        patch.setattr(auth, "Future", Counted)
-        callers = [threads.submit(known.authenticate, GOOD) for _ in range(16)]
-        until(lambda: len(joined) == 15)
-        asked.may_answer.set()
-        outcomes = [caller.exception(20) for caller in callers]
-
-    assert asked.keys == ["good"]
-    assert [type(outcome) for outcome in outcomes] == [type(failure)] * 16
-
-
 def test_a_failed_question_is_asked_again(known: Authenticator, asked: Asked) -> None:
     asked.failure = StoreUnavailable()
     with pytest.raises(StoreUnavailable):
@@ -224,7 +185,7 @@ def test_what_is_remembered_is_bounded_and_random_keys_push_out_no_good_one(know
     known.authenticate(GOOD)
     for number in range(3 * auth.BAD_KEYS_LIMIT):
         refuse(known, header(f"random-{number}"))
-    assert (len(known._good), len(known._bad), len(known._asking)) == (1, auth.BAD_KEYS_LIMIT, 0)
+    assert (len(known._good), len(known._bad)) == (1, auth.BAD_KEYS_LIMIT)
     asked.keys.clear()
     known.authenticate(GOOD)
     refuse(known, header(f"random-{number}"))
