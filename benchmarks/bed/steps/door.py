@@ -52,6 +52,8 @@ class Requests:
         headers = [(b"authorization", key.encode()), (b"content-length", str(len(body)).encode())]
         self._scope = {
             "method": "POST" if body else "GET",
+            "scheme": "http",
+            "http_version": "1.1",
             "path": path,
             "query_string": b"",
             "headers": headers if body else headers[:1],
@@ -153,8 +155,8 @@ class Door:
             for s, p in zip(specs, places, strict=True)
         ]
         meter.step("commit share", jobs, lambda: [admission.commit(share) for share in _shares(tickets)])
-        meter.each("forecast", jobs, lambda: self._submitter.accepted(bids[-1], places[-1]))
-        accepted = self._submitter.accepted(bids[-1], places[-1])
+        meter.each("forecast", jobs, lambda: self._submitter._placed(bids[-1], places[-1]))
+        accepted = self._submitter._placed(bids[-1], places[-1])
         meter.each("answer", jobs, lambda: accepted_reply(accepted))
 
     def _whole(self, meter: Meter, jobs: int) -> None:
