@@ -99,10 +99,6 @@ def lane_cycles(settings: Settings, pool: str | None = None) -> LaneCycles:
     return LaneCycles({lane: settings.lane(lane, pool).takes for lane in Lane})
 
 
-def _nothing() -> None:
-    """Does nothing: scheduling it is what wakes the event loop."""
-
-
 class Taker(ABC):
     """Chooses what a worker takes next. The transport option `taker` of a worker's app."""
 
@@ -114,7 +110,7 @@ class Taker(ABC):
         """
         self.bell = bell
         self.is_due = True
-        self._wake: Callable[[], None] = _nothing
+        self._wake: Callable[[], None] = lambda: None
 
     def __json__(self) -> str:
         """What Celery's `inspect stats` and Flower show."""
@@ -257,7 +253,7 @@ class _Waking:
 
     def __call__(self) -> None:
         if threading.get_ident() != self._thread:
-            self._loop.call_soon(_nothing)
+            self._loop.call_soon(lambda: None)  # To schedule something is what wakes the loop.
         else:
             # In the loop's own thread `call_soon` does not wake it: the loop has already checked for such calls.
             self._loop.add_reader(self._readable, self._loop.remove_reader, self._readable)

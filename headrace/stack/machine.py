@@ -310,14 +310,14 @@ class Machine:
             if let_go := self._holds.get(server.port):
                 let_go()
 
-        return Service(
+        service = Service(
             server.command(),
             server.is_ready,
             SERVER_TIMEOUT_S,
             give_up_after=SERVER_GIVES_UP_AFTER,
             before_start=prepare,
-            after_stop=server.release,
         )
+        return replace(service, after_stop=server.release) if isinstance(server, Postgres) else service
 
     def _process(self, name: str) -> Service:
         """A process of the Procfile with its readiness check. A process not named here is ready once it runs."""

@@ -16,10 +16,6 @@ from headrace.stack.child import STOP_TIMEOUT_S, Child, Command, describe
 from headrace.stack.watchdog import WatchdogPipe
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
     """A process to run, and the supervisor's rules for it.
@@ -42,8 +38,8 @@ class Service:
     give_up_after: int | None = None
     why_hung: Callable[[int], str | None] = lambda _pid: None
     note_end: Callable[[int, str], None] = lambda _pid, _reason: None
-    before_start: Callable[[], None] = _nothing
-    after_stop: Callable[[], None] = _nothing
+    before_start: Callable[[], None] = lambda: None
+    after_stop: Callable[[], None] = lambda: None
 
     @property
     def name(self) -> str:

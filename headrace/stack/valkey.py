@@ -76,9 +76,6 @@ class Valkey:
         except redis.RedisError:
             return False
 
-    def release(self) -> None:
-        """After a stop: nothing to do, because the data never moves."""
-
     @contextmanager
     def running(self) -> Iterator[Child]:
         """Run the server for the length of a block, without a supervisor."""

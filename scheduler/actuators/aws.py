@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from headrace.config import Settings
 from headrace.errors import ActuatorUnavailable, ConfigError
-from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.base import Actuator, HostMachine, HostOrder
 
 #: States of instances that count towards the desired capacity. Source: the EC2 Auto Scaling user guide, "instance
 #: lifecycle". The others end, or were taken out of service by hand.
@@ -51,7 +51,7 @@ def build(settings: Settings) -> "AwsActuator":
     return AwsActuator(aws.groups, client, ec2, patience_s=TRIES * 2 * aws.timeout_s)
 
 
-class AwsActuator:
+class AwsActuator(Actuator):
     """Raises the desired capacity of a group, and ends named instances."""
 
     name = "aws"
@@ -125,12 +125,6 @@ class AwsActuator:
                     raise
         if len(ours) > spare:
             raise self._refused(pool, f"keeps at least {group['MinSize']} instances (MinSize)")
-
-    def mark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Do nothing: a group whose instances are protected from scale-in chooses none."""
-
-    def unmark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Do nothing."""
 
     def _set_capacity(self, pool: str, group: Mapping[str, Any], capacity: int) -> None:
         self._call(

@@ -84,22 +84,25 @@ class Actuator(Protocol):
     def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
         """Take back what was ordered and not delivered: beside the live ones of `present`, only `awaited` may come.
 
-        Ends no machine. Nothing to do with `names_hosts`: an accepted order of such a provider is a machine.
+        Ends no machine. By default nothing: with `names_hosts` an accepted order is a machine.
         """
-        ...
+        return
 
     def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
         """When the provider launched these machines, by `provider_id`; without those of which it does not say so."""
-        ...
+        return {}
 
     def release(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """End exactly these machines. A machine that ends already, or is unknown, is no error."""
         ...
 
     def mark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Tell the provider which machines will be released next, so that it takes no other one. Only a hint."""
-        ...
+        """Tell the provider which machines will be released next, so that it takes no other one. By default nothing.
+
+        Only a hint, of use where the provider chooses by itself which machine to end.
+        """
+        return
 
     def unmark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
         """Take `mark_draining` back: these machines are kept."""
-        ...
+        return

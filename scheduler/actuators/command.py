@@ -8,15 +8,14 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from headrace.config import Settings
 from headrace.errors import ActuatorUnavailable, ConfigError
-from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.base import Actuator, HostMachine, HostOrder
 
 #: The version of the requests. A request of another version means something else; new fields do not change it.
 VERSION = 1
@@ -48,7 +47,7 @@ def build(settings: Settings) -> "CommandActuator":
     return CommandActuator(command.argv, command.timeout_s)
 
 
-class CommandActuator:
+class CommandActuator(Actuator):
     """Runs the program once for each call."""
 
     name = "command"
@@ -77,19 +76,6 @@ class CommandActuator:
         if machines:
             asked = [{"host_id": each.host_id, "provider_id": each.provider_id} for each in machines]
             self._ask("release", pool, asked)
-
-    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
-        """Do nothing: an accepted order is a machine."""
-
-    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
-        """Know none."""
-        return {}
-
-    def mark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Do nothing: the program ends the machines that `release` names, and chooses none itself."""
-
-    def unmark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Do nothing."""
 
     def _hosts(self, answer: object) -> list[HostMachine]:
         """Check an answer's hosts: no machine and no host may come twice."""

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from headrace.config import Settings
 from headrace.config.scaling import KubernetesSettings
 from headrace.errors import ActuatorUnavailable, ConfigError
-from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.base import Actuator, HostMachine, HostOrder
 
 #: A ReplicaSet ends the ready pods with the lowest cost first. Other pods cost 0.
 #: Source: the documentation of ReplicaSets, "pod deletion cost".
@@ -51,7 +51,7 @@ def build(settings: Settings) -> "KubernetesActuator":
     return KubernetesActuator(section, client.ApiClient(configuration))
 
 
-class KubernetesActuator:
+class KubernetesActuator(Actuator):
     """Scales the Deployment of a pool, and ends named pods."""
 
     name = "kubernetes"

@@ -6,7 +6,6 @@ The supervisor keeps them, so that they outlive this process.
 import json
 import socket
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +14,7 @@ from headrace.config import Settings
 from headrace.errors import ActuatorUnavailable, ConfigError
 from headrace.stack.hosts import MAX_ANSWER_BYTES, HostAnswer, LocalHost
 from headrace.stack.services import MemberState
-from scheduler.actuators.base import HostMachine, HostOrder
+from scheduler.actuators.base import Actuator, HostMachine, HostOrder
 
 #: Seconds that the supervisor may take to connect, and for each part of its answer. It answers in milliseconds.
 TIMEOUT_S = 2.0
@@ -29,7 +28,7 @@ def build(settings: Settings) -> "LocalActuator":
     return LocalActuator(Path(path))
 
 
-class LocalActuator:
+class LocalActuator(Actuator):
     """Asks the supervisor over its Unix socket. A host's `provider_id` is our own id of it."""
 
     name = "local"
@@ -63,19 +62,6 @@ class LocalActuator:
         """Stop hosts. Their workers finish what they run within `drain_s`."""
         for machine in machines:
             self._ask({"verb": "stop", "pool": pool, "host_id": machine.provider_id})
-
-    def withdraw(self, pool: str, awaited: int, present: Sequence[HostMachine]) -> None:
-        """Do nothing: an accepted order is a machine."""
-
-    def launch_times(self, pool: str, machines: Sequence[HostMachine]) -> Mapping[str, datetime]:
-        """Know none."""
-        return {}
-
-    def mark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Do nothing: the supervisor stops no host unasked."""
-
-    def unmark_draining(self, pool: str, machines: Sequence[HostMachine]) -> None:
-        """Do nothing: see `mark_draining`."""
 
     def _ask(self, request: Mapping[str, str]) -> HostAnswer:
         """The supervisor's answer, which may be a refusal. Raises: ActuatorUnavailable: there is none."""
