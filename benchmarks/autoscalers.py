@@ -13,11 +13,11 @@ import click
 from rich.table import Table
 
 from bed.testbed import console, line_of
-from headrace.cli.backtest.load import SYNTHETIC, OfferedLoad, Sizes, offered_load, synthetic
-from headrace.cli.backtest.pilots import Pilot, ProductPilot, settings_for
-from headrace.cli.backtest.pool import World
-from headrace.cli.backtest.runs import RunFigures, figures, hosts_at_peak, hosts_at_start, simulate
 from peers.autoscalers import HpaPilot, KpaPilot
+from plugins.backtest.load import SYNTHETIC, OfferedLoad, Sizes, offered_load, synthetic
+from plugins.backtest.pilots import Pilot, ProductPilot, settings_for
+from plugins.backtest.pool import World
+from plugins.backtest.runs import RunFigures, figures, hosts_at_peak, hosts_at_start, simulate
 
 LOADS = ("day", "week", "spike-30", "ramp")
 SEED = 1

@@ -1,4 +1,4 @@
-"""How large the house is: files, lines, classes and migrations, product and tests apart.
+"""How large the house is: files, lines, classes and migrations; core, plugins and tests apart.
 
 The claim: a maintainer can carry it. Reads files and runs nothing of them.
 """
@@ -17,13 +17,14 @@ from headrace.config import PROJECT_ROOT
 
 #: The folders of each part. What is in none of them (benchmarks, documents, images) is not counted.
 PARTS = {
-    "product": ("api", "ops", "workers", "scheduler", "headrace", "migrations", "bin"),
-    "tests": ("tests",),
+    "core": ("api", "ops", "workers", "scheduler", "headrace", "migrations", "bin"),
+    "plugins": ("plugins",),
+    "tests": ("tests", "plugins"),
 }
 SUFFIXES = (".py", ".lua", ".sql")
 MIGRATIONS = "migrations/versions"
 
-#: Figures by name, such as `product_lines`.
+#: Figures by name, such as `core_lines`.
 Figures = Mapping[str, int]
 
 
@@ -31,7 +32,8 @@ def measure(root: Path) -> dict[str, int]:
     """The figures of a tree."""
     found: dict[str, int] = {}
     for part, folders in PARTS.items():
-        texts = {path: path.read_text() for folder in folders for path in _sources(root / folder)}
+        sources = (path for folder in folders for path in _sources(root / folder))
+        texts = {path: path.read_text() for path in sources if _is_test(path.relative_to(root)) == (part == "tests")}
         classes = sum(_classes(text) for path, text in texts.items() if path.suffix == ".py")
         lines = sum(len(text.splitlines()) for text in texts.values())
         found |= {f"{part}_files": len(texts), f"{part}_lines": lines, f"{part}_classes": classes}
@@ -42,6 +44,11 @@ def measure(root: Path) -> dict[str, int]:
 def _sources(folder: Path) -> list[Path]:
     """The files below a folder that count."""
     return [path for path in folder.rglob("*") if path.suffix in SUFFIXES]
+
+
+def _is_test(path: Path) -> bool:
+    """Whether a file is in a folder of tests, the tree's or a plugin's."""
+    return "tests" in path.parts[:3]
 
 
 def _classes(text: str) -> int:
@@ -65,11 +72,12 @@ def show(now: Figures, before: Figures | None) -> None:
 def main(commit: str | None, file: Path | None) -> None:
     """Count files and their lines (.py, .lua, .sql), classes and migrations.
 
-    Product: api, ops, workers, scheduler, headrace, migrations and bin. Tests: tests. Every line counts, blank ones and
-    comments included. The earlier commit's files are read from git into a temporary folder.
+    Core: api, ops, workers, scheduler, headrace, migrations and bin. Plugins: plugins without their tests. Tests:
+    tests, and those of plugins. Every line counts, blank ones and comments included. The earlier commit's files are
+    read from git into a temporary folder.
 
-    The last line is name=value pairs: product_files, product_lines, product_classes, the same of tests, and migrations;
-    with --before also those of the commit, as before_product_files and so on.
+    The last line is name=value pairs: core_files, core_lines, core_classes, the same of plugins and of tests, and
+    migrations; with --before also those of the commit, as before_core_files and so on.
 
     \b
     bin/headrace python benchmarks/house.py

@@ -18,14 +18,14 @@ import numpy as np
 from rich.table import Table
 
 from bed.testbed import console, line_of
-from headrace.cli.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load, synthetic
-from headrace.cli.backtest.pool import World
-from headrace.cli.backtest.runs import PolicyCase, max_hosts, run
 from headrace.config import PoolSettings
 from headrace.domain.apps import App
 from headrace.domain.ids import new_id
 from headrace.domain.prompts import Sampling
 from headrace.policies import caching
+from plugins.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load, synthetic
+from plugins.backtest.pool import World
+from plugins.backtest.runs import PolicyCase, max_hosts, run
 
 STEPS = (1_000, 10_000, 100_000)
 #: The share of requests at each step that repeat a prompt of the same day. An assumption, not a measurement: more users

@@ -13,7 +13,7 @@ COPY . .
 # Compiled here: the processes' user may not write to these folders, so each start would compile them again. The base
 # image's own library comes without compiled files.
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . \
-    && python -m compileall -q -x "/(site-packages|test|lib2to3)/" headrace api ops workers scheduler migrations \
+    && python -m compileall -q -x "/(site-packages|test|lib2to3)/" headrace api ops workers scheduler plugins migrations \
     "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && useradd --system --create-home --uid 10001 headrace \
     && install -d -o headrace /var/lib/headrace /var/lib/headrace/files /home/headrace/.cache /home/headrace/.cache/huggingface

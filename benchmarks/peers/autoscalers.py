@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from statistics import fmean
 
-from headrace.cli.backtest.pool import TICK_S, World
 from headrace.domain.scaling import Moment, PoolHosts
+from plugins.backtest.pool import TICK_S, World
 
 #: The share of its slots that a host is meant to use: Knative's `container-concurrency-target-percentage`.
 TARGET_USE = 0.7
@@ -32,7 +32,7 @@ class KpaPilot:
         self._most = 0
 
     def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
-        """See `headrace.cli.backtest.pilots.Pilot`."""
+        """See `plugins.backtest.pilots.Pilot`."""
         per_host = TARGET_USE * self._world.slots
         recent = [_in_flight(each) for each in moments[-round(self._WINDOW_S / TICK_S) :]]
         ready = max(1, hosts.ready)
@@ -60,7 +60,7 @@ class HpaPilot:
         self._wanted: deque[tuple[datetime, int]] = deque()
 
     def target(self, moments: Sequence[Moment], hosts: PoolHosts, now: datetime) -> int:
-        """See `headrace.cli.backtest.pilots.Pilot`."""
+        """See `plugins.backtest.pilots.Pilot`."""
         ready = max(1, hosts.ready)
         ratio = _in_flight(moments[-1]) / ready / (TARGET_USE * self._world.slots)
         wanted = hosts.count if abs(ratio - 1) <= self._TOLERANCE else math.ceil(ready * ratio)

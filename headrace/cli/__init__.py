@@ -10,14 +10,11 @@ from typing import Any, cast
 import click
 
 from headrace.errors import HeadraceError
+from headrace.installed import plugins
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-#: Each command: its module, its name there, and its short help, which `--help` shows without an import.
-_COMMANDS = {
-    "demo": (
-        "headrace.cli.demo:demo",
-        "Start the whole system here, submit real prompts in every lane, and show the answers and their cost.",
-    ),
+#: Each command of the core: its module, its name there, and its short help, which `--help` shows without an import.
+_OF_THE_CORE = {
     "up": ("headrace.cli.up:up", "Run the whole system on this machine until Ctrl-C."),
     "submit": (
         "headrace.cli.submit.submit:submit",
@@ -83,16 +80,14 @@ _COMMANDS = {
         "headrace.cli.calibrate:calibrate_",
         "Run labelled examples on pools, and print the cheapest rules for the model 'auto' within an error.",
     ),
-    "backtest": (
-        "headrace.cli.backtest.backtest:backtest",
-        "Compare scaling policies on a load: waits, refusals, use of the hosts, and the bill.",
-    ),
     "bench": (
         "benchmarks.bench.command:bench",
         "Measure the project's claims, and record each figure with its commit.",
     ),
 }
-
+_COMMANDS = _OF_THE_CORE | {
+    name: (each.place, each.short_help) for plugin in plugins() for name, each in plugin.commands.items()
+}
 
 #: What stands for characters that a terminal would obey: all control characters but tab and newline.
 _SHOWN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}

@@ -53,7 +53,6 @@ _UNITS = {
     "usd_per_mtok": "USD per 1,000,000 tokens",
     "tokens_per_s": "tokens per second",
     "jobs_per_s": "jobs per second",
-    "demo_started_at": "seconds",
     "bytes": "bytes",
     "mib": "MiB",
     "days": "days",

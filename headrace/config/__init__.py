@@ -145,7 +145,6 @@ class Settings(BaseSettings):
         api_key: the terminal client's key; without it, that of the stack that runs on this machine.
         prices: your price of a model of the paid API, such as `[prices."gpt-4o-mini"]`. It overrides the list price
             that `headrace prices take` stored. A model without either is never used.
-        demo_started_at: when `bin/demo` began, since 1970. `bin/demo` sets it.
         body_limit_bytes: a larger request body is refused with 413.
         bodies_in_flight_bytes: the most that one API process holds at once of request bodies above 64 KiB; more are
             refused with 429. One app may hold half.
@@ -216,7 +215,6 @@ class Settings(BaseSettings):
     old_pepper: SecretStr | None = None
     url: str = "http://127.0.0.1:8000"
     api_key: SecretStr | None = None
-    demo_started_at: float | None = None
 
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: {"chat": PoolSettings()})
     lanes: Annotated[dict[Lane, LaneSettings], BeforeValidator(with_built_in)] = Field(default_factory=built_in_lanes)

@@ -18,7 +18,7 @@ from openai import OpenAI
 from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import new_id
 from headrace.policies.webhooks import APP_EVENTS, new_secret, payload, signed_headers
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 from headrace.stack.ports import free_port
 from headrace.stack.stack import Stack
 from tests.clients.environments import CHECKOUT, inherited

@@ -20,8 +20,8 @@ from headrace.config import PROJECT_ROOT
 from headrace.domain.ids import parse_id
 from headrace.domain.states import TERMINAL
 from headrace.stack.child import read_procfile
-from headrace.stack.demo_servers import Receiver
 from headrace.stack.install import Checkout
+from headrace.stack.loopback import Receiver
 from headrace.stack.stack import Stack
 from tests.waiting import until
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import openai
 
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 
 LINES = 900
 #: Every line of this remainder asks for what its endpoint refuses.

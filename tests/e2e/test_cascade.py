@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from headrace.cli import main
 from headrace.domain.ids import parse_id
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 from tests.contracts.conftest import StandIn
 from workers.engines.simulator.answer import REFUSAL
 

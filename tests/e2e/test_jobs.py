@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 
 from headrace.domain.ids import parse_id
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 
 #: Tokens of an answer that is not cut.
 WHOLE = 40

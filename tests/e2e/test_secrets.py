@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 from tests.contracts.conftest import StandIn
 
 FLOWER_PAGES = ("tasks", "workers", "broker", "api/tasks", "api/workers", "api/queues/length")

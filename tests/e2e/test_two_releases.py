@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from headrace.domain.ids import parse_id
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 from tests.contracts.conftest import StandIn
 from tests.e2e.releases import STYLE, Trees, trees
 

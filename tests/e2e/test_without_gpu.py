@@ -13,7 +13,7 @@ import pytest
 from headrace.domain.ids import parse_id
 from headrace.errors import StackError
 from headrace.policies.webhooks import new_secret
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 from headrace.stack.stack import Stack
 from tests.contracts.conftest import StandIn
 

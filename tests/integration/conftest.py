@@ -57,7 +57,7 @@ def celery(settings: Settings, redis: Redis) -> Iterator[Celery]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _patience() -> Iterator[None]:
+def patience() -> Iterator[None]:
     """On a busy machine Postgres may need more than 2 s to start a session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "CONNECT_TIMEOUT_S", 30)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from headrace.stack.child import Child, Command
-from headrace.stack.demo_servers import Receiver
+from headrace.stack.loopback import Receiver
 from headrace.stack.ports import LOOPBACK, free_port
 from headrace.stack.stack import Stack
 from tests.contracts.conftest import StandIn

@@ -20,7 +20,7 @@ sys.addaudithook(_refuse)
 
 
 @pytest.fixture(autouse=True)
-def _no_connections() -> Iterator[None]:
+def no_connections() -> Iterator[None]:
     global _is_shut
     _is_shut = True
     yield

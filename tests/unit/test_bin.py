@@ -116,7 +116,7 @@ def checked(
 
 
 CHECKS = ["ruff format --check", "ruff check", "mypy ", "lint-imports "]
-TESTS = "pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5 tests"
+TESTS = "pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5"
 
 
 def test_every_check_is_run_once(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_image_has_an_actuators_sdk_only_where_it_is_asked_for(
 def test_an_image_brings_the_compiled_files_that_its_user_may_not_write(tmp_path: Path, image: str) -> None:
     text = (PROJECT_ROOT / "docker" / f"{image}.Dockerfile").read_text().replace("\\\n", "")
     line = re.search("&& (python -m compileall .*?) &&", text)[1]  # type: ignore[index]
-    packages = ("headrace", "api", "ops", "workers", "scheduler", "migrations")
+    packages = ("headrace", "api", "ops", "workers", "scheduler", "plugins", "migrations")
     for package in packages:
         (tmp_path / "app" / package).mkdir(parents=True)
         (tmp_path / "app" / package / f"of_{package}.py").touch()

@@ -7,7 +7,7 @@ from functools import cache
 
 from headrace.config import PROJECT_ROOT
 
-FOLDERS = ("api", "headrace", "workers", "scheduler")
+FOLDERS = ("api", "headrace", "plugins", "workers", "scheduler")
 #: Codes that no app sees, and why.
 UNSEEN = {
     "actuator_unavailable": "of hosts",

@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    path for package in ("api", "headrace", "scheduler", "workers") for path in (ROOT / package).rglob("*.py")
+    path
+    for package in ("api", "headrace", "plugins", "scheduler", "workers")
+    for path in (ROOT / package).rglob("*.py")
 )
 
 

@@ -55,7 +55,7 @@ def versions(lock: str, python: str) -> dict[str, Version]:
     }
 
 
-@pytest.mark.parametrize("name", ["headrace", "api", "ops", "workers", "scheduler"])
+@pytest.mark.parametrize("name", ["headrace", "api", "ops", "workers", "scheduler", "plugins"])
 def test_a_top_level_name_belongs_to_this_project_alone(name: str) -> None:
     assert set(packages_distributions()[name]) == {"headrace"}
 

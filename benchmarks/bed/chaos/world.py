@@ -25,8 +25,8 @@ from bed.chaos.cluster import Cluster, Node
 from bed.chaos.host_proxy import HostProxy
 from bed.testbed import patched
 from headrace.errors import StackError
-from headrace.stack.demo_servers import Receiver
 from headrace.stack.hosts import PREFIX
+from headrace.stack.loopback import Receiver
 from headrace.stack.stack import Stack
 from peers.paid_api import paid_api
 from tests.chaos.proxy import Proxy

@@ -27,7 +27,7 @@ from uuid import UUID
 FLAG = os.environ.get("JOB_PATH_FLAG", "")  # noqa: TID251 - no setting: the product knows nothing of it.
 #: The checkout whose functions are noted: processes of the product start in its root.
 TREE = os.getcwd()
-PACKAGES = ("api", "ops", "workers", "scheduler", "headrace")
+PACKAGES = ("api", "ops", "workers", "scheduler", "headrace", "plugins")
 #: How deep a value is searched for ids, and how many of its parts.
 DEEP, MANY = 6, 3000
 _ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")

@@ -454,7 +454,6 @@ def test_unknown_variable_is_refused_with_the_nearest_name(
     ("variable", "value"),
     [
         ("HEADRACE_HOST", "0.0.0.0"),
-        ("HEADRACE_DEMO_STARTED_AT", "1"),
         ("HEADRACE_POOLS__CHAT__ENGINE_OPTIONS__ANY__THING", "1"),
         ("HEADRACE_POOLS__CHAT__PRICE__VERSION", "v"),
         ("HEADRACE_MISSPELT", ""),

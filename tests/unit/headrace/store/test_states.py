@@ -9,7 +9,7 @@ import pytest
 
 from headrace.config import PROJECT_ROOT
 
-FOLDERS = ("headrace", "api", "ops", "workers", "scheduler", "migrations/move")
+FOLDERS = ("headrace", "api", "ops", "workers", "scheduler", "plugins", "migrations/move")
 DOOR = PROJECT_ROOT / "headrace" / "store" / "states"
 #: In SQL, up to the next clause that is none of the assignments.
 SETS_STATE = re.compile(r"UPDATE\s+jobs\b[^;]*?\bSET\b(?:(?!\bFROM\b|\bWHERE\b)[^;])*?\bstate\s*=", re.IGNORECASE)

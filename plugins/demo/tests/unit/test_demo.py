@@ -6,10 +6,10 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from headrace.cli.demo import Demo, show, show_addresses
-from headrace.stack.demo_servers import Received
+from headrace.stack.loopback import Received
 from headrace.stack.state_folder import StackReport
 from headrace.store.money.cost_hours import Reconciliation
+from plugins.demo.commands import Demo, show, show_addresses
 
 PROMPT = "Write one sentence about the sea."
 

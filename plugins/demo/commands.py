@@ -29,7 +29,7 @@ from headrace.cli.output import table
 from headrace.config import Settings
 from headrace.config.pools import DEFAULT_MODEL
 from headrace.domain.states import JobState
-from headrace.stack.demo_servers import PaidStandIn, Received, Receiver
+from headrace.stack.loopback import Received, Receiver
 from headrace.stack.postgres import bin_folder
 from headrace.stack.stack import Stack
 from headrace.stack.state_folder import StackReport
@@ -37,6 +37,7 @@ from headrace.store import Store, apps
 from headrace.store.money import cost_hours
 from headrace.store.money.cost_hours import Reconciliation
 from headrace.store.money.host_hours import HostTerms
+from plugins.demo.paid_stand_in import PaidStandIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,13 +310,15 @@ PAID_PROMPT = Prompt("normal", "Who answers what this machine cannot?", overflow
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a report."
 )
-def demo(exits: bool, engine: str | None, json_file: Path | None) -> None:
+# `bin/demo` sets it before it installs.
+@click.option("--began", type=float, envvar="DEMO_BEGAN", hidden=True, help="When the command began, since 1970.")
+def demo(exits: bool, engine: str | None, json_file: Path | None, began: float | None) -> None:
     """Start the whole system here, submit real prompts in every lane, and show the answers and their cost."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # A shell's background job ignores it, and this command runs until it comes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = Settings.load()
-    began = time.time() if settings.demo_started_at is None else settings.demo_started_at
+    began = began or time.time()
     is_cold = not (settings.state_dir / "postgres").exists() or time.time() - began > INSTALLED_AFTER_S
     console.rule("Headrace: starting everything on this machine")
     with Receiver() as receiver, _paid_api(settings) as paid:

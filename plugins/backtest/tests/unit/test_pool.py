@@ -8,11 +8,11 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from headrace.cli.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load
-from headrace.cli.backtest.pilots import Pilot
-from headrace.cli.backtest.pool import SimulatedFate, SimulatedPool, World
-from headrace.cli.backtest.runs import PoolRun, RunFigures, busy_and_slots, figures, simulate
 from headrace.domain.scaling import Moment, PoolHosts
+from plugins.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load
+from plugins.backtest.pilots import Pilot
+from plugins.backtest.pool import SimulatedFate, SimulatedPool, World
+from plugins.backtest.runs import PoolRun, RunFigures, busy_and_slots, figures, simulate
 
 #: A request of a mean size runs for 10 s in a slot, so that a host serves 2 a second.
 WORLD = World(slots=20, tokens_per_s=2000, min_hosts=0, provision_s=60)

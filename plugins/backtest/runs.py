@@ -12,16 +12,16 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from headrace.cli.backtest.load import MINUTE_S, OfferedLoad, smooth
-from headrace.cli.backtest.pilots import OraclePilot, Pilot, ProductPilot, settings_for
-from headrace.cli.backtest.pool import TICK_S, PoolTally, SimulatedFate, SimulatedPool, World
 from headrace.domain.scaling import Moment, PoolHosts
 from headrace.policies.scaling.staffing import hosts_for
+from plugins.backtest.load import MINUTE_S, OfferedLoad, smooth
+from plugins.backtest.pilots import OraclePilot, Pilot, ProductPilot, settings_for
+from plugins.backtest.pool import TICK_S, PoolTally, SimulatedFate, SimulatedPool, World
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from headrace.cli.backtest.load import Floats
+    from plugins.backtest.load import Floats
 
 #: The observations that a policy sees: as far back as the product reads them, with some to spare.
 MOMENTS_S = 3600.0

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from headrace.cli.backtest.pilots import Memory
 from headrace.config import ScalingSettings, Settings
 from headrace.domain.fleet import ScalingRecord
 from headrace.domain.scaling import Decision, DemandHistory, Moment, PoolHosts
@@ -24,6 +23,7 @@ from headrace.store.fleet import decisions
 from headrace.store.scaling import scaling_history
 from headrace.tables import decisions as decisions_table
 from headrace.tables import queue_rollups, queue_samples
+from plugins.backtest.pilots import Memory
 from tests.integration.headrace.store.scaling.conftest import lanes
 
 TICK = timedelta(seconds=30)

@@ -14,8 +14,8 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from headrace.cli.backtest.pool import OUTPUT_WEIGHT
 from headrace.errors import ConfigError
+from plugins.backtest.pool import OUTPUT_WEIGHT
 
 if TYPE_CHECKING:
     import numpy as np

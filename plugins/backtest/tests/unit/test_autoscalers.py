@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.peers.autoscalers import HpaPilot, KpaPilot
-from headrace.cli.backtest.pilots import Pilot
-from headrace.cli.backtest.pool import World
 from headrace.domain.scaling import Moment, PoolHosts
+from plugins.backtest.pilots import Pilot
+from plugins.backtest.pool import World
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 WORLD = World(min_hosts=1, max_hosts=30)

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from headrace.cli.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load
-from headrace.cli.backtest.pilots import MECHANISMS, Memory, OraclePilot, ProductPilot, settings_for
-from headrace.cli.backtest.pool import World
-from headrace.cli.backtest.runs import CaseResult, PolicyCase, run
 from headrace.domain.scaling import Action, Decision, DemandForecast, DemandHistory, Moment, PastNeed, PoolHosts
 from headrace.policies.scaling import forecast
+from plugins.backtest.load import OfferedLoad, RateTrace, Sizes, offered_load
+from plugins.backtest.pilots import MECHANISMS, Memory, OraclePilot, ProductPilot, settings_for
+from plugins.backtest.pool import World
+from plugins.backtest.runs import CaseResult, PolicyCase, run
 
 WORLD = World(slots=5, tokens_per_s=1000, min_hosts=1)
 

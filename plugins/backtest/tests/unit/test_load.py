@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.cli.backtest import load as module
-from headrace.cli.backtest.load import (
+from headrace.errors import ConfigError
+from plugins.backtest import load as module
+from plugins.backtest.load import (
     MONDAY,
     OfferedLoad,
     RateTrace,
@@ -18,7 +19,6 @@ from headrace.cli.backtest.load import (
     read_trace,
     smooth,
 )
-from headrace.errors import ConfigError
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 OWN = "time,prompt_tokens,output_tokens\n"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headrace.cli import main
-from headrace.cli.backtest import runs
+from plugins.backtest import runs
 
 LAST = re.compile(
     r"usd_vs_reactive=(\d+\.\d+) usd_vs_oracle=(\d+\.\d+) peak_use=(0\.\d+) refused_share=(\d\.\d+) "

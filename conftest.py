@@ -25,7 +25,6 @@ hypothesis.settings.load_profile("headrace")
 FIRST = ("e2e", "contracts", "chaos", "clients", "migrations", "third_party", "integration")
 #: What names the model of the tests on a GPU.
 GPU_MODEL = ("HEADRACE_MODEL", "HEADRACE_MODEL_DIR")
-HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    folder = item.path.relative_to(HERE).parts[0]
+    # `tests/e2e/...`, or `plugins/NAME/tests/e2e/...`.
+    parts = item.path.parts
+    folder = parts[parts.index("tests", len(item.config.rootpath.parts)) + 1]
     return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
 

@@ -16,7 +16,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from headrace.charts import BLUE, GREEN, PINK, RED, SKY, WIDTH, Panel, options, scale, sheet, stepped
-from headrace.cli.backtest.load import (
+from headrace.cli.output import notes, out, table
+from headrace.cli.parameters import svg
+from headrace.errors import ConfigError
+from plugins.backtest.load import (
     MINUTE_S,
     SYNTHETIC,
     OfferedLoad,
@@ -28,12 +31,9 @@ from headrace.cli.backtest.load import (
     smooth,
     synthetic,
 )
-from headrace.cli.backtest.pilots import MECHANISMS
-from headrace.cli.backtest.pool import World
-from headrace.cli.backtest.runs import POLICIES, CaseResult, PolicyCase, hosts_at_peak, max_hosts, run_all
-from headrace.cli.output import notes, out, table
-from headrace.cli.parameters import svg
-from headrace.errors import ConfigError
+from plugins.backtest.pilots import MECHANISMS
+from plugins.backtest.pool import World
+from plugins.backtest.runs import POLICIES, CaseResult, PolicyCase, hosts_at_peak, max_hosts, run_all
 
 _WORLD, _SIZES = World(), Sizes()
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.cli.backtest.load import MINUTE_S, OfferedLoad, smooth
-from headrace.cli.backtest.pool import TICK_S, World
 from headrace.config import ScalingSettings
 from headrace.domain.scaling import (
     Decision,
@@ -24,9 +22,11 @@ from headrace.domain.scaling import (
 from headrace.policies.scaling import forecast
 from headrace.policies.scaling.decisions import decide
 from headrace.policies.scaling.forecast import DayProfiles, Offered, error_profiles
+from plugins.backtest.load import MINUTE_S, OfferedLoad, smooth
+from plugins.backtest.pool import TICK_S, World
 
 if TYPE_CHECKING:
-    from headrace.cli.backtest.load import Floats
+    from plugins.backtest.load import Floats
 
 #: The mechanisms of `predictive` that `--off` can leave out.
 MECHANISMS = ("season", "trend", "prices", "hold", "errors")

@@ -1,0 +1,36 @@
+"""What a plugin declares of itself.
+
+A plugin is a folder under `plugins/`, which only the line in `plugins/__init__.py` names. The core reads what plugins
+declare through `headrace.installed`, and imports none of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PluginCommand:
+    """A command of the terminal.
+
+    Attributes:
+        place: its module and its name there, `module:name`. The module is imported when the command is called.
+        short_help: what `headrace --help` shows of it.
+    """
+
+    place: str
+    short_help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """An optional feature, as the `PLUGIN` of its package.
+
+    Attributes:
+        name: of its folder.
+        needs: the plugins without which it cannot be.
+        commands: by name.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    commands: Mapping[str, PluginCommand] = field(default_factory=dict)

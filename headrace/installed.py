@@ -1,0 +1,33 @@
+"""The plugins of this installation, in the order of `plugins/__init__.py`."""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from headrace.domain.hooks import Plugin
+from headrace.errors import ConfigError
+
+
+@cache
+def plugins() -> tuple[Plugin, ...]:
+    """The plugins, each after those that it needs.
+
+    Raises: ConfigError: the list names a folder that is not there, or leaves out what another plugin needs.
+    """
+    found = dict[str, Plugin]()
+    for name in import_module("plugins").NAMES:
+        if find_spec(f"plugins.{name}") is None:
+            raise ConfigError(f"plugins/__init__.py lists '{name}', and there is no plugins/{name}. Delete that line.")
+        plugin: Plugin = import_module(f"plugins.{name}").PLUGIN
+        if missing := [each for each in plugin.needs if each not in found]:
+            needed = f"plugins/__init__.py lists '{name}', which needs '{missing[0]}' above it."
+            raise ConfigError(f"{needed} Add that line, or delete the one of '{name}'.")
+        found[name] = plugin
+    return tuple(found.values())
+
+
+def parts(process: str) -> list[ModuleType]:
+    """What plugins bring to a process. Args: process: the name of its file in a plugin's folder, such as `control`."""
+    places = (f"plugins.{plugin.name}.{process}" for plugin in plugins())
+    return [import_module(place) for place in places if find_spec(place) is not None]

@@ -1,0 +1,13 @@
+"""`headrace demo`: the whole system on this machine, with real prompts, for a newcomer's first minutes."""
+
+from headrace.domain.hooks import Plugin, PluginCommand
+
+PLUGIN = Plugin(
+    name="demo",
+    commands={
+        "demo": PluginCommand(
+            "plugins.demo.commands:demo",
+            "Start the whole system here, submit real prompts in every lane, and show the answers and their cost.",
+        )
+    },
+)
