@@ -154,13 +154,17 @@ class ExactCache:
             self._ring()
         return without_place(spec, JobState.SUCCEEDED, queue, start_by, left, "hit")
 
-    def use_request(self, app: App) -> RatesLeft:
-        """Count one request of the app's rate, of a job that takes no place. Raises: AppLimited. BrokerUnavailable."""
-        if app.limits.requests_per_minute is None:
+    def use_request(self, app: App, tokens: int = 0) -> RatesLeft:
+        """Count one request of the app's rates, of a job that takes no place.
+
+        Args: tokens: the most that its own attempt can use; 0 for a job without one.
+        Raises: AppLimited. BrokerUnavailable.
+        """
+        if app.limits.requests_per_minute is None and (not tokens or app.limits.tokens_per_minute is None):
             return NO_RATES
-        outcome = self._rates.use_request(app.id, app.limits)
+        outcome = self._rates.use_request(app.id, app.limits, tokens)
         if isinstance(outcome, Refusal):
-            raise rate_limited(outcome, 0, app.limits)
+            raise rate_limited(outcome, tokens, app.limits)
         return outcome
 
     def _return_request(self, app: App) -> None:

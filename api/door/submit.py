@@ -197,7 +197,7 @@ class Submitter:
             delayed = count_delayed(db, app.id)
         if delayed >= cap:
             raise delayed_full(queue, delayed, cap)
-        left = self.cache.use_request(app)
+        left = self.cache.use_request(app, spec.kv_tokens)
         reason = f"starts at {spec.not_before:%Y-%m-%dT%H:%M:%SZ}"
         accepted = self._wait(spec, app, queue, reason, left)
         if not accepted.is_replay:

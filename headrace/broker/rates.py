@@ -1,12 +1,14 @@
 """Rates: what an app may ask for, and the pace that a provider allows, shared by all processes.
 
-`lua/reserve.lua` counts all requests of apps that take a place. The pace of calls follows the limits that a provider's
-answers report. A wiped Redis loses them: no call then waits until the next answer reports them again.
+`lua/reserve.lua` counts all requests of apps that take a place, `lua/use.lua` the others. The pace of calls follows the
+limits that a provider's answers report. A wiped Redis loses them: no call then waits until the next answer reports them
+again.
 """
 
 import math
 import time
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from redis import Redis
@@ -14,7 +16,7 @@ from redis import Redis
 from headrace.broker.scripts import answered, script
 from headrace.domain.apps import AppLimits
 from headrace.domain.limits import ProviderRates, RateLeft, RatesLeft
-from headrace.domain.places import Refusal
+from headrace.domain.places import RateReason, Refusal
 from headrace.domain.queues import KEY_PREFIX
 
 
@@ -29,23 +31,24 @@ class AppRates:
         with answered():
             return int(self._look([KEY_PREFIX], [app_id.hex, requests_per_minute]))
 
-    def use_request(self, app_id: UUID, limits: AppLimits) -> RatesLeft | Refusal:
-        """Count one request of an app whose requests are limited; no tokens. Raises: BrokerUnavailable."""
-        requests_cap, tokens_cap = limits.requests_per_minute or 0, limits.tokens_per_minute
-        retry_in_ms, requests, tokens = self._counted(app_id, limits, 1)
-        left = RatesLeft(RateLeft(requests_cap, requests), RateLeft(tokens_cap, tokens) if tokens_cap else None)
-        return Refusal("requests_per_minute", 0, 0, 0, left, retry_in_ms=retry_in_ms) if retry_in_ms else left
+    def use_request(self, app_id: UUID, limits: AppLimits, tokens: int = 0) -> RatesLeft | Refusal:
+        """Count one request, and the tokens of its job. Raises: BrokerUnavailable."""
+        reason, retry_in_ms, left = self._counted(app_id, limits, 1, tokens)
+        return Refusal(reason, 0, 0, 0, left, retry_in_ms=retry_in_ms) if reason else left
 
     def return_request(self, app_id: UUID, limits: AppLimits) -> None:
-        """Give back a request that was counted and came to nothing. Raises: BrokerUnavailable."""
-        self._counted(app_id, limits, -1)
+        """Give back a request, of no tokens, that was counted and came to nothing. Raises: BrokerUnavailable."""
+        self._counted(app_id, limits, -1, 0)
 
-    def _counted(self, app_id: UUID, limits: AppLimits, number: int) -> tuple[int, int, int]:
-        requests_cap, tokens_cap = limits.requests_per_minute or 0, limits.tokens_per_minute
-        given: list[str | int] = [app_id.hex, requests_cap, -1 if tokens_cap is None else tokens_cap, number]
+    def _counted(
+        self, app_id: UUID, limits: AppLimits, number: int, tokens: int
+    ) -> tuple[RateReason | Literal[""], int, RatesLeft]:
+        caps = limits.requests_per_minute, limits.tokens_per_minute
+        given: list[str | int] = [app_id.hex, *(-1 if cap is None else cap for cap in caps), number, tokens]
         with answered():
-            retry_in_ms, requests, tokens = map(int, self._use([KEY_PREFIX], given))
-        return retry_in_ms, requests, tokens
+            reason, retry_in_ms, *left = self._use([KEY_PREFIX], given)
+        requests, in_tokens = (RateLeft(cap, each) if cap else None for cap, each in zip(caps, left, strict=True))
+        return reason, retry_in_ms, RatesLeft(requests, in_tokens)
 
 
 #: How long a reported limit is kept, in seconds: longer than most rates take to fill up.

@@ -13,9 +13,10 @@ from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
 from headrace.broker.rates import Pace
 from headrace.config import LaneSettings, Settings
+from headrace.domain.apps import App
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
-from headrace.store import Store
+from headrace.store import Store, apps
 from headrace.tables import jobs
 from scheduler.deps import ControlDeps
 from scheduler.sweep import publish_due
@@ -117,6 +118,29 @@ def test_the_delayed_jobs_of_an_app_are_no_more_than_the_lane_holds(
     error = answers[-1].get_json()["error"]
     assert (error["reason"], error["depth"], error["cap"]) == ("delayed", 2, 2)
     assert client.post("/v1/jobs", json=GOOD).status_code == 202
+
+
+def test_a_delayed_job_counts_in_its_app_s_rate_of_tokens(client: ApiClient, store: Store, app: App) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"tokens_per_minute": 100})
+    body = {**GOOD, "not_before": later(hours=1)}
+    never = client.post("/v1/jobs", json={**body, "max_tokens": 100})
+    first, again = (client.post("/v1/jobs", json={**body, "max_tokens": 50}) for _ in range(2))
+
+    assert (never.status_code, never.get_json()["error"]["reason"]) == (429, "tokens_per_minute")
+    assert "too large for that limit" in never.get_json()["error"]["message"]
+    assert never.headers["x-should-retry"] == "false"
+    assert (first.status_code, first.headers["x-ratelimit-limit-tokens"]) == (202, "100")
+    assert (again.status_code, again.get_json()["error"]["reason"]) == (429, "tokens_per_minute")
+    assert int(again.headers["Retry-After"]) > 0
+
+
+def test_a_delayed_job_is_no_waiting_job_of_its_app_s_limit(client: ApiClient, store: Store, app: App) -> None:
+    with store.begin() as db:
+        apps.set_limits(db, app.name, {"queued_jobs": 1})
+    assert client.post("/v1/jobs", json=GOOD).status_code == 202
+    assert client.post("/v1/jobs", json=GOOD).status_code == 429
+    assert client.post("/v1/jobs", json={**GOOD, "not_before": later(hours=1)}).status_code == 202
 
 
 def test_a_delayed_job_is_cancelled_and_replayed_as_any_other(client: ApiClient) -> None:

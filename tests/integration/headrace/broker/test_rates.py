@@ -76,6 +76,29 @@ def test_a_limit_that_is_set_later_begins_with_a_full_bucket(rates: AppRates) ->
     assert left.tokens == RateLeft(1000, 1000)
 
 
+def test_a_request_with_tokens_uses_both_rates_or_neither(rates: AppRates) -> None:
+    app = new_id()
+    left = rates.use_request(app, LIMITS, 600)
+    assert left == RatesLeft(RateLeft(3, 2), RateLeft(1000, 400))
+
+    refused = rates.use_request(app, LIMITS, 600)
+
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "tokens_per_minute"
+    assert 0 < (refused.retry_in_ms or 0) <= 12_000
+    again = rates.use_request(app, LIMITS, 400)
+    assert isinstance(again, RatesLeft)
+    assert again.requests == RateLeft(3, 1)
+
+
+def test_tokens_may_be_the_only_rate(rates: AppRates) -> None:
+    app, limits = new_id(), AppLimits(tokens_per_minute=1000)
+    assert rates.use_request(app, limits, 1000) == RatesLeft(None, RateLeft(1000, 0))
+    refused = rates.use_request(app, limits, 1001)
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "tokens_per_minute"
+
+
 def test_a_redis_that_is_away_is_told() -> None:
     away = AppRates(redis_client(Settings.load(redis_url="redis://127.0.0.1:1/0")))
     with pytest.raises(BrokerUnavailable):

@@ -58,7 +58,7 @@ class FakeAnswers:
         self.hits += hits
         return {each.question.spec.id: START_BY for each in hits if self.is_there}
 
-    def use_request(self, _app_id: UUID, _limits: AppLimits) -> RatesLeft | Refusal:
+    def use_request(self, _app_id: UUID, _limits: AppLimits, _tokens: int = 0) -> RatesLeft | Refusal:
         self.steps.append("rate")
         return self.refusal or LEFT
 
