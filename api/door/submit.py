@@ -130,7 +130,7 @@ class Submitter:
         """
         self.poison.check(spec)
         if spec.not_before is not None:
-            return self._delay(spec, app, sent)
+            return self._delay(spec, draft, app, sent)
         confinement = self.confined.find(app.id, spec.pool)
         try:
             served = self.cache.serve(spec, Caller(app, draft.cache, sent.id))
@@ -186,11 +186,13 @@ class Submitter:
             fresh=partial(as_inserted, spec, place.candidate, place.start_by),
         )
 
-    def _delay(self, spec: JobSpec, app: App, sent: Sent) -> Accepted:
+    def _delay(self, spec: JobSpec, draft: Draft, app: App, sent: Sent) -> Accepted:
         """Accept a job that starts later. It waits in Postgres, and has no place in a queue until then.
 
-        Raises: AppLimited. QueueFull: those of the app would fill the lane by themselves.
+        Raises: InvalidRequest: no queue will ever take it. AppLimited. QueueFull: those of the app would fill the lane
+            by themselves.
         """
+        self._check_ever(draft, spec)
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
         cap = self.settings.lane(spec.lane, spec.pool).depth_cap
         with self.store.autocommit() as db:
@@ -248,13 +250,7 @@ class Submitter:
 
     def _bid(self, draft: Draft, app: App, spec: JobSpec, sent: Sent) -> Bid:
         tariff = self.tariff()
-        try:
-            options = candidates(
-                spec, partial(self.settings.lane, spec.lane), tariff, self._conditions(spec, app, tariff)
-            )
-        except InvalidRequest as error:
-            prefix = "" if error.param == "model" else draft.spelling.own_prefix
-            raise InvalidRequest(str(error), param=f"{prefix}{error.param}") from error
+        options = self._candidates(draft, spec, tariff, self._conditions(spec, app, tariff))
         if draft.choice_reason:
             options = tuple(replace(each, reason=f"{draft.choice_reason}; {each.reason}") for each in options)
         return Bid(
@@ -269,6 +265,24 @@ class Submitter:
             app=app,
             sent=sent,
         )
+
+    def _candidates(self, draft: Draft, spec: JobSpec, tariff: Tariff, now: Conditions) -> tuple[Candidate, ...]:
+        try:
+            return candidates(spec, partial(self.settings.lane, spec.lane), tariff, now)
+        except InvalidRequest as error:
+            prefix = "" if error.param == "model" else draft.spelling.own_prefix
+            raise InvalidRequest(str(error), param=f"{prefix}{error.param}") from error
+
+    def _check_ever(self, draft: Draft, spec: JobSpec) -> None:
+        """Check that a job which starts later may go to a queue at all. Raises: InvalidRequest."""
+        # What may be different by then is left out: rooms, budgets, workers and their speed.
+        by_then = Conditions(
+            ahead_cap_tokens=lambda _: None,
+            free_until=lambda _: 0,
+            api_is_open=self.settings.openai_api_key is not None,
+            has_workers=not self.settings.pools[spec.pool].is_paid,
+        )
+        self._candidates(draft, spec, self.tariff(), by_then)
 
     def _look_again(self, app: App, idempotency: Idempotency) -> Accepted | None:
         """The job of a concurrent request with the same key, which may just have taken the last room."""

@@ -700,3 +700,56 @@ def test_without_a_gpu_and_without_money_a_job_is_refused(
     with pytest.raises(BudgetExceeded):
         without_gpu.submit(DRAFT, replace(app, limits=AppLimits(day_usd=Decimal(5))))
     assert door.steps == []
+
+
+LATER = {"not_before": datetime.now(UTC) + timedelta(hours=1), "background": True}
+
+
+@pytest.fixture
+def delaying(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepts of jobs that start later, without Postgres."""
+    monkeypatch.setattr("api.door.submit.insert_batch", door.insert_batch)
+    monkeypatch.setattr("api.door.submit.count_delayed", lambda *_: 0)
+
+
+@pytest.mark.usefixtures("delaying")
+@pytest.mark.parametrize(
+    ("which", "changes", "param"),
+    [
+        ("paid", {"overflow": Overflow.ONLY, "max_cost_usd": Decimal(0)}, "job.max_cost_usd"),
+        ("submitter", {"overflow": Overflow.ONLY}, "job.overflow"),
+        ("without_gpu", {"overflow": Overflow.NEVER}, "job.overflow"),
+    ],
+    ids=["too dear", "no paid API", "not served"],
+)
+def test_a_job_that_can_never_run_is_refused_also_if_it_starts_later(
+    which: str, changes: dict[str, Any], param: str, request: pytest.FixtureRequest, door: Any, app: App
+) -> None:
+    submitter: Submitter = request.getfixturevalue(which)
+    draft = replace(DRAFT, spelling=Spelling("input", "max_output_tokens", "job."), **changes)
+    messages = []
+    for each in (draft, replace(draft, **LATER)):
+        with pytest.raises(InvalidRequest) as raised:
+            submitter.submit(each, app)
+        assert raised.value.param == param
+        messages.append(str(raised.value))
+
+    assert messages[0] == messages[1]
+    assert door.steps == []
+
+
+@pytest.mark.usefixtures("delaying")
+def test_what_may_be_different_by_then_does_not_refuse_a_job_that_starts_later(
+    paid: Submitter, door: Any, app: App, accounts: list[Account], fleet: dict[str, Fleet]
+) -> None:
+    door.next_worker = "process", None
+    del fleet[OVERFLOW]
+    accounts.append(spent(app, "5"))
+    door.refusal = FULL
+    draft = replace(DRAFT, overflow=Overflow.ONLY)
+    with pytest.raises(OverflowUnserved):
+        paid.submit(draft, app)
+
+    accepted = paid.submit(replace(draft, **LATER), replace(app, limits=AppLimits(day_usd=Decimal(5))))
+
+    assert (accepted.state, accepted.queue) == (JobState.WAITING, "overflow.normal")
