@@ -128,7 +128,9 @@ def candidates(
 
 def _check_stays(spec: JobSpec, has_workers: bool) -> None:
     if not has_workers:
-        message = f"'{spec.model}' is answered by the paid API alone: leave 'overflow' out, or name another model."
+        # A line has the overflow of its batch, whatever its body says.
+        remedy = "make the batch with job.overflow 'only' or 'allow'" if spec.line else "leave 'overflow' out"
+        message = f"'{spec.model}' is answered by the paid API alone: {remedy}, or name another model."
         raise InvalidRequest(message, param="overflow")
 
 
