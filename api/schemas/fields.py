@@ -367,7 +367,8 @@ OriginalTokens = Annotated[
 ]
 Attempts = Annotated[int, Field(description="Starts so far. Above 1, an engine failed or a worker died in between.")]
 WaitS = Annotated[
-    float | None, Field(description="Seconds from acceptance to the first start, or to the end without one.")
+    float | None,
+    Field(description="Seconds from acceptance, or from not_before, to the first start, or to the end without one."),
 ]
 RunS = Annotated[
     float | None, Field(description="Seconds from the first start to the end, with the pauses between attempts.")

@@ -343,12 +343,15 @@ class JobBody(Answer):
     wait_s: WaitS
     run_s: RunS
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
-    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
+    max_wait: float = Field(
+        description="Seconds to start_by from its acceptance, or from its not_before: as asked for, or the default."
+    )
     metadata: dict[str, str]
     end_user: str | None
     cancel_requested: bool
     retry_of: str | None = Field(description="The failed job that this one is another try of, which operators ask for.")
     created_at: TimeOut = Field(description="When it was accepted.")
+    not_before: TimeOut | None = Field(description="It does not start before; null: it may start at once.")
     start_by: TimeOut = Field(description="If it has not started by then, it expires.")
     deadline: TimeOut | None = Field(description="Past it the job is aborted; null: it has none.")
     started_at: TimeOut | None = Field(description="Its first start.")
@@ -389,6 +392,7 @@ class JobBody(Answer):
             cancel_requested=job.cancel_requested_at is not None,
             retry_of=None if job.retry_of is None else show_id(job.retry_of),
             created_at=job.created_at,
+            not_before=job.start_after,
             start_by=job.start_by,
             deadline=job.finish_by,
             started_at=job.started_at,

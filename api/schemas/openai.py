@@ -165,7 +165,10 @@ class JobView(Answer):
     served_by: ServedBy
     original_tokens: OriginalTokens
     max_tokens: int = Field(description="Bound of its answer: as asked for, or the default.")
-    max_wait: float = Field(description="Seconds from its acceptance to start_by: as asked for, or the default.")
+    max_wait: float = Field(
+        description="Seconds to start_by from its acceptance, or from its not_before: as asked for, or the default."
+    )
+    not_before: TimeOut | None = Field(description="It does not start before; null: it may start at once.")
     start_by: TimeOut
     deadline: TimeOut | None
 
@@ -192,6 +195,7 @@ class JobView(Answer):
             original_tokens=job.original_tokens,
             max_tokens=job.max_tokens,
             max_wait=job.max_wait_s,
+            not_before=job.start_after,
             start_by=job.start_by,
             deadline=job.finish_by,
         )

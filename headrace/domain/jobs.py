@@ -106,6 +106,7 @@ class Job:
         tool_calls: the answer's calls of tools. It may have no text then.
         tools: those that the request offered; None without any, and in a list of jobs.
         n: the number of answers that it asks for.
+        start_after: the time before which its caller wants no start; None for a start at once.
         others: the answers after the first; None without any, and in a list of jobs.
     """
 
@@ -158,6 +159,7 @@ class Job:
     tools: Tools | None = None
     n: int = 1
     others: Sequence[Choice] | None = None
+    start_after: datetime | None = None
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -183,8 +185,13 @@ class Job:
 
     @property
     def max_wait_s(self) -> float:
-        """Seconds from acceptance within which the job must start."""
-        return (self.start_by - self.created_at).total_seconds()
+        """Seconds from `waits_from` within which the job must start."""
+        return (self.start_by - self.waits_from).total_seconds()
+
+    @property
+    def waits_from(self) -> datetime:
+        """When its wait begins: at its acceptance, or at its delayed start."""
+        return self.start_after or self.created_at
 
     @property
     def ticket(self) -> Ticket:
@@ -193,9 +200,9 @@ class Job:
 
     @property
     def wait_s(self) -> float | None:
-        """Seconds from acceptance to the first start, or to the end of a job that never started."""
+        """Seconds from `waits_from` to the first start, or to the end of a job that never started; at least 0."""
         until = self.started_at or self.ended_at
-        return (until - self.created_at).total_seconds() if until else None
+        return max(0.0, (until - self.waits_from).total_seconds()) if until else None
 
     @property
     def run_s(self) -> float | None:

@@ -87,6 +87,7 @@ jobs = sa.Table(
         sa.SmallInteger,
         comment="The payload version that it waits for a worker to read; NULL: no worker was too old for it.",
     ),
+    moment("start_after", comment="The time before which its caller wants no start; NULL: at once."),
     one_of("state", JobState, "state"),
     one_of("lane", Lane, "lane"),
     one_of("route", Route, "route"),

@@ -151,6 +151,7 @@ CREATE TABLE jobs (
     shadow_of uuid,
     n smallint,
     needs_version smallint,
+    start_after timestamptz,
     CONSTRAINT pk_jobs PRIMARY KEY (id),
     CONSTRAINT ck_jobs_state
         CHECK (state IN ('waiting', 'queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired')),

@@ -39,7 +39,7 @@ NEW = {
 #: Columns that its tables have not.
 ADDED = (
     *("discounted", "discounted_tokens", "is_repeat", "ended", "failed", "expired"),
-    *("gpu_use", "gpu_memory", "gpu_watts", "error_cause"),
+    *("gpu_use", "gpu_memory", "gpu_watts", "error_cause", "start_after"),
 )
 Rows = dict[str, list[dict[str, Any]]]
 

@@ -222,6 +222,9 @@ def _rare(spec: JobSpec) -> dict[str, object]:
         columns["is_unstored"] = True
     if spec.idempotency:
         columns |= {"key": spec.idempotency.key, "request_hash": _bytes(spec.idempotency.request_hash)}
+    if spec.not_before and spec.line is None:
+        # `not_before` changes with each retry. A line that waits for the provider is not delayed by its caller.
+        columns["start_after"] = spec.not_before.isoformat()
     if spec.line:
         columns |= {"batch_id": str(spec.line.batch_id), "custom_id": spec.line.custom_id}
     return columns

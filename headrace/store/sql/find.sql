@@ -16,7 +16,7 @@ SELECT
     jobs.model_requested, jobs.model_served, jobs.metadata, jobs.end_user, jobs.background, jobs.stream,
     jobs.prompt_tokens, jobs.max_tokens, jobs.output_tokens, jobs.cached_tokens, jobs.reasoning_tokens,
     jobs.original_tokens, jobs.finish_reason, jobs.usd, jobs.error_code, jobs.error_message, jobs.enqueue_no,
-    jobs.attempt, jobs.suspicion, jobs.created_at, jobs.start_by, jobs.finish_by, jobs.started_at, jobs.ended_at,
+    jobs.attempt, jobs.suspicion, jobs.created_at, jobs.start_after, jobs.start_by, jobs.finish_by, jobs.started_at, jobs.ended_at,
     jobs.cancel_requested_at, jobs.retry_of, jobs.cache, jobs.served_by_job, jobs.n,
     attempts.engine, ledger.price_version, job_texts.tool_calls,
     job_texts.sampling ->> 'reasoning_effort' AS reasoning_effort,

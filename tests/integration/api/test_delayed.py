@@ -67,6 +67,40 @@ def test_it_is_queued_once_its_time_has_come(
     assert client.get(f"/v1/jobs/{show_id(job_id)}").get_json()["status"] == "succeeded"
 
 
+def test_the_wait_of_a_delayed_job_begins_at_its_start(
+    client: ApiClient, store: Store, control: ControlDeps, finish: Callable[..., None]
+) -> None:
+    start = later(hours=2)
+    shown = datetime.fromisoformat(start).isoformat().replace("+00:00", "Z")
+    path = f"/v1/jobs/{client.post('/v1/jobs', json={**GOOD, 'not_before': start}).get_json()['id']}"
+    job_id = parse_id(path.rpartition("/")[2])
+    waiting = client.get(path).get_json()
+    assert (waiting["max_wait"], waiting["wait_s"], waiting["not_before"]) == (60.0, None, shown)
+    with store.begin() as db:
+        # As if two hours had passed.
+        ago = timedelta(hours=2, seconds=2)
+        times = {name: jobs.c[name] - ago for name in ("created_at", "start_after", "start_by")}
+        db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(not_before=sa.func.now(), **times))
+    assert publish_due(control) == 1
+    finish(job_id)
+
+    ended = client.get(path).get_json()
+
+    assert ended["max_wait"] == 60.0
+    assert 2 <= ended["wait_s"] < 30
+
+
+def test_one_that_is_cancelled_before_its_start_has_not_waited(client: ApiClient) -> None:
+    body = {"input": "Why?", "background": True, "job": {"not_before": later(hours=1), "max_wait": 60}}
+    made = client.post("/v1/responses", json=body).get_json()
+    cancelled = client.post(f"/v1/responses/{made['id']}/cancel").get_json()
+
+    for each in (made["job"], cancelled["job"]):
+        assert (each["max_wait"], each["not_before"]) == (60.0, made["job"]["not_before"])
+    assert made["job"]["not_before"] is not None
+    assert cancelled["job"]["wait_s"] == 0.0
+
+
 def test_a_time_that_has_passed_delays_nothing(client: ApiClient) -> None:
     answer = client.post("/v1/jobs", json={**GOOD, "not_before": later(seconds=-5)})
 

@@ -212,7 +212,7 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "rule": ("short", {"rule": "short"}),
         "is_shadowed": (True, {"shadow": "wanted"}),
         "line": (LineOf(spec.app_id, "row-1", spec.id), {"batch_id": spec.app_id, "custom_id": "row-1"}),
-        "not_before": (None, {"not_before": None}),
+        "not_before": (None, {"not_before": None, "start_after": None}),
     }
     assert set(stored) == {field.name for field in fields(JobSpec)}
 
