@@ -86,7 +86,7 @@ def openapi() -> Response:
     return _sent(_document(), JSON)
 
 
-@ROUTES.get("/docs/")
+@ROUTES.get("/docs")
 @describes(is_open=True)
 def page() -> Response:
     """Returns the page."""

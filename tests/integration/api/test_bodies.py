@@ -385,7 +385,7 @@ KEYS = (None, "Basic eDp5", "Bearer hr-" + "x" * 49, "Bearer hr-" + "x" * 43)
 #: Where no route is.
 NOWHERE = ("/nowhere", "/v1", "/v1/jobs/x/y/z", "/ops/login")
 #: What anyone may read.
-OPEN = {"/", "/openapi.json", "/docs/", "/healthz", "/health", "/ping", "/version", "/readyz"}
+OPEN = {"/", "/openapi.json", "/docs", "/healthz", "/health", "/ping", "/version", "/readyz"}
 
 
 def paths(web: Web) -> Iterator[str]:

@@ -20,7 +20,7 @@ from tests.web import ApiClient, Web
 LIMIT = 60
 FLOOD = 24
 #: What needs no key costs little, and so has no rate.
-OPEN = {"/", "/openapi.json", "/docs/", "/docs/<name>", "/healthz", "/health", "/ping", "/version", "/readyz"}
+OPEN = {"/", "/openapi.json", "/docs", "/docs/<name>", "/healthz", "/health", "/ping", "/version", "/readyz"}
 PROMPT = {"messages": [{"role": "user", "content": "Why?"}]}
 #: A submit of each kind that is accepted, and answered at once.
 SUBMITS: dict[str, dict[str, Any]] = {

@@ -58,6 +58,14 @@ def test_allow_lists_what_answers_and_not_what_is_only_refused(client: ApiClient
     assert "It knows OPTIONS, POST." in wrong.get_json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+def test_the_page_says_which_methods_it_knows_with_a_slash_and_without(client: ApiClient, path: str) -> None:
+    asked, wrong = client.open(path, method="OPTIONS"), client.put(path)
+    assert (asked.status_code, asked.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert client.get(path).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/ops", "/ops/login"])
 def test_the_operators_pages_are_elsewhere(client: ApiClient, path: str) -> None:
     assert "see docs/ops.md" in client.get(path).get_json()["error"]["message"]

@@ -31,7 +31,7 @@ from headrace.policies.webhooks import (
 from tests.web import Web
 
 #: For people, not for programs.
-PAGES = {"/", "/openapi.json", "/docs/", "/docs/<name>"}
+PAGES = {"/", "/openapi.json", "/docs", "/docs/<name>"}
 
 
 @cache
