@@ -12,7 +12,7 @@ from functools import partial
 from uuid import UUID
 
 from flask import Flask, Response, current_app, g, request
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import BadHost, HTTPException, InternalServerError
 
 from api.auth import Authenticator, Callers, CallRates
 from api.bodies import Bodies
@@ -205,6 +205,8 @@ def _message(error: HTTPException) -> str:
         return f"There is no path {path}.{meant} GET /docs shows what there is."
     if error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{path} does not know the method {request.method}. It knows {', '.join(_allowed_methods())}."
+    if isinstance(error, BadHost):
+        return "The header 'Host' has no valid host name. Send the name under which this server is reached."
     return error.description or "The request is not valid HTTP."
 
 

@@ -66,6 +66,12 @@ def test_the_page_says_which_methods_it_knows_with_a_slash_and_without(client: A
     assert client.get(path).status_code == 200
 
 
+def test_a_host_that_is_no_name_is_named(client: ApiClient) -> None:
+    refused = client.get("/healthz", headers={"Host": "a" * 2000})
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (400, "invalid_request")
+    assert refused.get_json()["error"]["message"].startswith("The header 'Host' has no valid host name.")
+
+
 @pytest.mark.parametrize("path", ["/ops", "/ops/login"])
 def test_the_operators_pages_are_elsewhere(client: ApiClient, path: str) -> None:
     assert "see docs/ops.md" in client.get(path).get_json()["error"]["message"]
