@@ -22,7 +22,14 @@ from api.calls import Later, Stream
 from api.threads import Mailbox, Threads
 from api.turns import TURN, ClientGone, Headers, Step, Turn, Wake, idempotency_key
 from headrace.domain.apps import App
-from headrace.errors import BodyTimeout, BodyTooLarge, HeaderTooLarge, InvalidRequest, UnsupportedEncoding
+from headrace.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    HeaderTooLarge,
+    HeadraceError,
+    InvalidRequest,
+    UnsupportedEncoding,
+)
 from headrace.http import Receive, Scope, Send, check_headers, environ_of
 
 log = logging.getLogger(__name__)
@@ -36,6 +43,8 @@ UPLOAD_THREADS = 128
 PART_BYTES = 256 * 1024
 #: Seconds beside the grace, at most, by which a client may fall behind later that has taken more than `MIN_RATE`.
 EARNED_S = 60.0
+#: Bytes that are unpacked at once. The rest of the gzip is copied in between.
+PIECE_BYTES = 1024 * 1024
 #: zlib's window of 32 KiB, plus 16: it reads a gzip, with its checksum.
 GZIP = 31
 
@@ -327,12 +336,15 @@ class BodyReader:
         """What a gzip contains. It counts as the largest body while its content's size is unknown."""
         await self._admit(exchange, turn, self._limit)
         packed = await self._received(exchange, length)
-        if len(packed) > self._limit:
-            raise self._too_large()
-        turn.calls_due += calls_of(self._limit)
-        raw = await self._threads.run(partial(unpacked, packed, self._limit), _app(turn).id)
-        turn.calls_due -= calls_of(self._limit)
-        return raw
+        pieces = list[bytes]()
+        try:
+            if len(packed) > self._limit:
+                raise self._too_large()
+            await self._threads.run(partial(unpack, packed, self._limit, pieces), _app(turn).id)
+        except HeadraceError:
+            turn.calls_due += calls_of(max(len(packed), sum(map(len, pieces))))
+            raise
+        return b"".join(pieces)
 
     async def _received(self, exchange: Exchange, length: int | None) -> bytes:
         """Returns the body as it was sent; of one that is too long, as much as shows that. Raises: as `next`."""
@@ -427,16 +439,23 @@ def _is_packed(encoding: str) -> bool:
     return encoding.endswith("gzip")
 
 
-def unpacked(raw: bytes, limit: int) -> bytes:
+def unpack(raw: bytes, limit: int, pieces: list[bytes]) -> None:
     """Unpack a gzip, up to one byte more than `limit`: that byte shows a body that is too large.
 
+    Args: pieces: gets what is unpacked, also of a gzip that is broken, up to the piece in which it breaks.
     Raises: InvalidRequest: it is no gzip, or not a whole one.
     """
-    unpacker = zlib.decompressobj(GZIP)
+    unpacker, left = zlib.decompressobj(GZIP), limit + 1
     try:
-        found = unpacker.decompress(raw, limit + 1)
+        while left and not unpacker.eof:
+            wanted = min(left, PIECE_BYTES)
+            piece = unpacker.decompress(raw, wanted)
+            raw = unpacker.unconsumed_tail
+            pieces.append(piece)
+            left -= len(piece)
+            if len(piece) < wanted:
+                break
     except zlib.error as error:
         raise InvalidRequest("The body is no gzip, as its Content-Encoding says.", code="invalid_encoding") from error
-    if len(found) <= limit and (not unpacker.eof or unpacker.unused_data):
+    if left and (not unpacker.eof or unpacker.unused_data):
         raise InvalidRequest("The body must be one whole gzip.", code="invalid_encoding")
-    return found

@@ -2,14 +2,16 @@
 
 import asyncio
 import gzip
+import random
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
 
+from api.auth import CallRates, calls_of
 from api.bodies import MIN_RATE, SMALL_BYTES, SMALL_LIMIT, Bodies
-from api.server import PART_BYTES, BodyReader, Exchange, PartsReader, unpacked
+from api.server import PART_BYTES, PIECE_BYTES, BodyReader, Exchange, PartsReader, unpack
 from api.threads import Mailbox, Threads
 from api.turns import Turn
 from headrace.errors import BodiesFull, BodyTimeout, HeadraceError, InvalidRequest, UnsupportedEncoding
@@ -194,13 +196,22 @@ def test_an_upload_that_breaks_off_or_is_packed_is_refused(sender: Sender, error
     assert isinstance(sender.read_parts(), error)
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000])
-def test_a_gzip_is_unpacked(size: int) -> None:
-    assert unpacked(gzip.compress(b"x" * size), 1000) == b"x" * size
+def unpacked(raw: bytes, limit: int) -> bytes:
+    pieces = list[bytes]()
+    unpack(raw, limit, pieces)
+    return b"".join(pieces)
 
 
-def test_no_more_is_unpacked_than_shows_that_it_is_too_much() -> None:
-    assert len(unpacked(gzip.compress(b"x" * 50_000_000), 1000)) == 1001
+@pytest.mark.parametrize("limit", [1000, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES])
+@pytest.mark.parametrize("short", [0, 1, 1000])
+def test_a_gzip_is_unpacked(limit: int, short: int) -> None:
+    body = random.Random(7).randbytes(limit - short)
+    assert unpacked(gzip.compress(body, 1), limit) == body
+
+
+@pytest.mark.parametrize("limit", [1000, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES])
+def test_no_more_is_unpacked_than_shows_that_it_is_too_much(limit: int) -> None:
+    assert len(unpacked(gzip.compress(b"x" * 50_000_000), limit)) == limit + 1
 
 
 @pytest.mark.parametrize(
@@ -210,6 +221,31 @@ def test_what_is_no_whole_gzip_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest) as raised:
         unpacked(raw, 1000)
     assert raised.value.code == "invalid_encoding"
+
+
+WHOLE = gzip.compress(bytes(BODY_LIMIT), mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "calls"),
+    [
+        (b"{}", {}, 0),
+        (gzip.compress(b"{}")[:-1], {}, 0),
+        (b"no gzip".ljust(8192), {}, 2),
+        (WHOLE[:-1], {}, calls_of(BODY_LIMIT)),
+        (b"x" * (BODY_LIMIT + 1), CHUNKED, calls_of(BODY_LIMIT + 1)),
+    ],
+    ids=["none", "cut", "larger", "cut at its end", "too large"],
+)
+def test_a_broken_gzip_is_charged_by_what_was_received_or_unpacked(
+    world: World, monkeypatch: pytest.MonkeyPatch, body: bytes, changes: dict[str, Any], calls: int
+) -> None:
+    charged = list[int]()
+    monkeypatch.setattr(CallRates, "charge", lambda _rates, _app, calls: charged.append(calls))
+    headers = {**GZIP["headers"], **changes.get("headers", {})}
+    assert world.post(body, **{**changes, "headers": headers}).status_code in (400, 413)
+    # The submit itself is one.
+    assert charged == [1 + calls]
 
 
 def test_a_client_that_takes_much_at_once_may_pause_for_a_minute_more_and_not_for_an_hour() -> None:
