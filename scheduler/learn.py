@@ -13,7 +13,7 @@ from headrace.domain.queues import OVERFLOW, Lane, Overflow, Route, queue_name
 from headrace.domain.states import JobState
 from headrace.logging import named
 from headrace.policies.routing import shadow_pool
-from headrace.policies.routing.calibration import agree, read_alike
+from headrace.policies.routing.agreement import agree, read_alike
 from headrace.store import apps, locks
 from headrace.store.cache import semantic_cache, semantic_matches
 from headrace.store.cache.exact_cache import ENDED_WELL

@@ -76,10 +76,6 @@ _OF_THE_CORE = {
         "headrace.cli.settings:settings",
         "Print every setting: its variable, its values, its default and its meaning, as Markdown.",
     ),
-    "calibrate": (
-        "headrace.cli.calibrate:calibrate_",
-        "Run labelled examples on pools, and print the cheapest rules for the model 'auto' within an error.",
-    ),
     "bench": (
         "benchmarks.bench.command:bench",
         "Measure the project's claims, and record each figure with its commit.",

@@ -1,16 +1,12 @@
 """A cascade on real processes: the small pool answers first, and a bad answer is made again by a better one."""
 
-import json
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from click.testing import CliRunner, Result
 
-from headrace.cli import main
 from headrace.domain.ids import parse_id
 from headrace.stack.loopback import Receiver
 from tests.contracts.conftest import StandIn
@@ -88,20 +84,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def system(start: Callable[..., Any], config: Path, provider: StandIn) -> Any:
     return start("--without", "gpu-idle", config=str(config), drain_s="1", paid_api=provider.url)
-
-
-@pytest.fixture
-def calibrate(system: Any, config: Path, tmp_path: Path) -> Callable[..., Result]:
-    """Runs `headrace calibrate` on these labels."""
-    report = system.stack.report
-    env = {"HEADRACE_CONFIG": str(config), "HEADRACE_URL": report.url, "HEADRACE_API_KEY": report.api_key}
-
-    def run(labels: Sequence[dict[str, Any]], *options: str) -> Result:
-        path = tmp_path / "labels.jsonl"
-        path.write_text("".join(f"{json.dumps(label)}\n" for label in labels))
-        return CliRunner().invoke(main, ["calibrate", str(path), *options], env=env)
-
-    return run
 
 
 @pytest.fixture
@@ -261,52 +243,3 @@ def test_the_view_has_the_escalations_of_each_rule(system: Any) -> None:
     assert (row["rule"], row["jobs"], row["escalated"], row["by_refusal"], row["kept"]) == ("all", 1, 1, 1, 0)
     assert row["usd"] > 0
     assert row["waste_usd"] > 0
-
-
-def test_a_calibration_finds_the_cheapest_rules_for_labelled_jobs(
-    calibrate: Callable[..., Result], system: Any
-) -> None:
-    # The simulator says "simulated"; the stand-in for the paid API repeats the prompt.
-    easy = [{"prompt": f"{no}: say simulated", "task": "easy", "answer": "simulated"} for no in range(30)]
-    hard = [{"prompt": f"{no}: say blue", "task": "hard", "answer": "blue"} for no in range(30)]
-    labels = [{**label, "match": "contains"} for label in (*easy, *hard)]
-
-    result = calibrate(labels, "--rule", "paid", "--max-error", "0.2", "--confidence", "0.9")
-
-    assert result.exit_code == 0, result.output
-    rules = tomllib.loads(result.stdout)["rules"]
-    assert {name: (rule["tasks"], rule["pools"]) for name, rule in rules.items()} == {
-        "easy": (["easy"], ["fast", "paid"]),
-        "hard": (["hard"], ["paid"]),
-    }
-    assert "USD/1000" in result.stderr
-    assert "These 60 examples cost" in result.stderr
-    asked = system.sql("SELECT pool, count(*) AS jobs FROM jobs WHERE metadata ->> 'task' = 'easy' GROUP BY 1")
-    assert {row["pool"]: row["jobs"] for row in asked} == {"fast": 30, "paid": 30}
-
-
-def test_a_calibration_with_few_labels_says_that_they_prove_nothing(calibrate: Callable[..., Result]) -> None:
-    labels = [{"prompt": "say blue", "answer": "blue", "match": "contains"}]
-    result = calibrate(labels, "--pool", "fast", "--pool", "paid")
-    assert tomllib.loads(result.stdout)["rules"]["others"]["pools"] == ["paid"]
-    assert "5.0% takes at least 110 labels, all answered right" in " ".join(result.stderr.split())
-    told = json.loads(calibrate(labels, "--pool", "fast", "--pool", "paid", "--json").stdout)
-    assert [rule["is_proven"] for rule in told["rules"]] == [False]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ((), "Give --rule NAME, or --pool NAME at least twice"),
-        (("--rule", "gone"), "No rule 'gone' in headrace.toml; its rules: paid, lost, watched, all"),
-        (("--rule", "lost"), "Pool 'idle' has no live worker, so its jobs would wait until they expire. Start one"),
-        (("--pool", "fast"), "One pool leaves nothing to choose"),
-        (("--pool", "fast", "--pool", "gone"), "No pool 'gone' answers prompts; the pools that do: chat, fast"),
-    ],
-)
-def test_a_calibration_that_would_show_nothing_says_why(
-    calibrate: Callable[..., Result], options: tuple[str, ...], said: str
-) -> None:
-    result = calibrate([{"prompt": "x", "answer": "x"}], *options)
-    assert result.exit_code != 0
-    assert said in " ".join(result.stderr.replace("│", " ").split())

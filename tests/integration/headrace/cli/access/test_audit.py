@@ -86,7 +86,7 @@ CHANGE_NOTHING = frozenset(
             "plan",
             "scale",
         ),
-        *("scale replay", "settings", "calibrate", "backtest", "bench"),
+        *("scale replay", "settings", "backtest", "bench"),
         *(f"batch {name}" for name in ("submit", "list", "watch", "results", "cancel", "retry")),
     }
 )
