@@ -12,7 +12,6 @@ from redis import Redis
 from sqlalchemy import Connection
 
 from headrace.broker.admission import Admission
-from headrace.broker.compressions import Compressions
 from headrace.broker.rates import Pace
 from headrace.broker.reuse import Lookups
 from headrace.broker.streams import Streams
@@ -32,10 +31,10 @@ from headrace.store.fleet import observations, workers
 from headrace.store.jobs import queued
 from headrace.store.money import tariffs
 from headrace.sweeper import SweepCounts, Sweeper
-from workers.compressing import Compressor, Measurer
+from workers.compressing import Compressor
 from workers.confining import Confining
 from workers.engines import load
-from workers.engines.base import EngineLimits, SurpriseMeter
+from workers.engines.base import EngineLimits
 from workers.matching import LookupHold, matcher_of
 from workers.measuring import Sampler, WorkerMetrics
 from workers.paid import HELD_S, LONGEST_PAUSE_S, Breaker, Lockout, Pacer, Payer
@@ -98,7 +97,6 @@ class Worker:
         self._publisher = Publisher(Streams(redis))
         lockout = _lockout(tariff, settings)
         payer = Payer(store, tariff.api_model, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
-        compressor = self._compressor(Compressions(redis))
         self.execute = Execute(
             state=self._state,
             engine=self._engine,
@@ -112,10 +110,10 @@ class Worker:
             shares_prefixes=pool.shared_prefix_cache,
             payer=payer if route is Route.OVERFLOW else None,
             hold=self._lookup_hold(redis),
-            compressor=compressor,
+            # The first job with compression loads the tokenizer: most workers never need a second one.
+            compressor=Compressor(cache(self._tokenizer), self.kv_budget.shrunk),
             cascading=Cascading(settings.rules, settings.pools),
         )
-        self._measurer = self._measures_for_others(compressor)
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), admission)
         self._lease = self._lease_of(hooks, lockout)
         # Also while the setting is off: what was sent before must be read.
@@ -161,32 +159,6 @@ class Worker:
             return EstimatingTokenizer()
         tokenizer = tokenizer_for(self._settings.served_pool)
         return EstimatingTokenizer() if isinstance(tokenizer, InputTokenizer) else tokenizer
-
-    def _compressor(self, compressions: Compressions) -> Compressor:
-        return Compressor(
-            pools=self._settings.pools,
-            pool=self._pool,
-            engine=self._engine,
-            # Loaded at the first job that asks for compression: most workers never need a second tokenizer.
-            tokenizer=cache(self._tokenizer),
-            compressions=compressions,
-            shrunk=self.kv_budget.shrunk,
-        )
-
-    def _measures_for_others(self, compressor: Compressor) -> Measurer | None:
-        """What answers other workers whose pools name this one in `compress_by`; None if no pool does."""
-        is_named = any(pool.compress_by == self._pool for pool in self._settings.pools.values())
-        if not is_named or not isinstance(self._engine, SurpriseMeter):
-            return None
-        return Measurer(
-            pool=self._pool,
-            engine=self._engine,
-            tokenizer=compressor.tokenizer,
-            store=self._store,
-            compressions=compressor.compressions,
-            kv_budget=self.kv_budget,
-            ready=self._state.ready,
-        )
 
     def _lookup_hold(self, redis: Redis) -> LookupHold:
         """What keeps a new job from this worker's engine until it is looked up."""
@@ -236,8 +208,6 @@ class Worker:
         if self._matcher is not None:
             self._matcher.begin()
         self._state.ready.set()
-        if self._measurer is not None:
-            self._measurer.begin()
         self._sweeper.start()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
         log.info("engine_ready", extra=facts)
@@ -307,8 +277,6 @@ class Worker:
             if self._route is Route.POOL:
                 self._lease.stop_all("draining")
             self._state.attempts.wait_until_idle(self._settings.drain_s)
-        if self._measurer is not None:
-            self._measurer.end()
         self._sweeper.stop()
         if self._batch_tier is not None:
             self._batch_tier.close()

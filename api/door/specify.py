@@ -112,7 +112,7 @@ def _compression(draft: Draft, model: Model, settings: Settings) -> Compression 
         if is_as_sent:
             what = "An 'input' is embedded" if draft.is_embedding else "A plain prompt is continued"
             raise InvalidRequest(f"{what} as it is: leave it out.", param="compress")
-        return chosen(draft.compress, settings.pools[model.pool], model.pool)
+        return chosen(draft.compress, settings.pools[model.pool])
     except InvalidRequest as error:
         raise InvalidRequest(str(error), param=f"{draft.spelling.own_prefix}{error.param}") from error
 

@@ -320,14 +320,11 @@ CacheField = Annotated[
     ),
 ]
 Compress = Annotated[
-    Literal["off", "plain", "surprise"] | None,
+    Literal["off", "plain"] | None,
     Field(
-        description="Shortens the prompt before a model gets it. plain: drops repetitions and white space; surprise: "
-        "then also the phrases that a small model finds least surprising. The pool's own setting by default."
+        description="Shortens the prompt before a model gets it. plain: drops repetitions and white space. By default "
+        "as the pool says."
     ),
-]
-CompressTo = Annotated[
-    float | None, Field(ge=0.1, le=1, description="With surprise: the share of the tokens of running text to keep.")
 ]
 CompressAlso = Annotated[
     list[CompressPart] | None,

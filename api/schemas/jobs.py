@@ -13,7 +13,6 @@ from api.schemas.fields import (
     Choices,
     Compress,
     CompressAlso,
-    CompressTo,
     Deadline,
     Dimensions,
     EndUser,
@@ -65,7 +64,7 @@ OF_PROMPTS = (
     *("response_format", "top_logprobs", "reasoning_effort"),
     *("tools", "tool_choice", "parallel_tool_calls"),
     *NEUTRAL_EXTRA,
-    *("compress", "compress_to", "compress_also"),
+    *("compress", "compress_also"),
 )
 
 
@@ -139,7 +138,6 @@ class JobRequest(ExtraSamplingRequest, ToolsRequest):
     end_user: EndUser | None = Field(None, description="Who caused this, in your own words: costs can be split by it.")
     cache: CacheField = None
     compress: Compress = None
-    compress_to: CompressTo = None
     compress_also: CompressAlso = None
     quality: QualityField = None
 
@@ -205,7 +203,7 @@ class JobRequest(ExtraSamplingRequest, ToolsRequest):
             end_user=self.end_user,
             cache=self.cache,
             extra_sampling=self.extra_sampling,
-            compress=compress_choice(self.compress, self.compress_to, self.compress_also),
+            compress=compress_choice(self.compress, self.compress_also),
             quality=self.quality,
             tools=self.offered,
         )

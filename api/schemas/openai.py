@@ -16,7 +16,6 @@ from api.schemas.fields import (
     CacheField,
     Compress,
     CompressAlso,
-    CompressTo,
     Deadline,
     EndUser,
     ExtraSamplingRequest,
@@ -81,14 +80,13 @@ class JobOptions(Request):
     max_cost_usd: Usd | None = Field(None, description="A paid API is used only if it cannot cost more than this.")
     cache: CacheField = None
     compress: Compress = None
-    compress_to: CompressTo = None
     compress_also: CompressAlso = None
     quality: QualityField = None
 
     @property
     def compression(self) -> CompressChoice:
         """What it says of compression."""
-        return compress_choice(self.compress, self.compress_to, self.compress_also)
+        return compress_choice(self.compress, self.compress_also)
 
 
 class OpenAIRequest(ExtraSamplingRequest):

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from headrace.config.sections import LaneSettings, PoolLaneSettings, Positive, PositiveInt, Section, Share
 from headrace.domain.answers import MOST_LOGPROBS
-from headrace.domain.prompts.compression import KEPT_SHARE, CompressMethod, CompressPart
+from headrace.domain.prompts.compression import CompressPart
 from headrace.domain.queues import OVERFLOW, Lane
 from headrace.errors import ConfigError
 
@@ -40,8 +40,6 @@ class Price(Section):
 
 #: A pool's name is part of entries in Redis, where a space ends it, of a shell's line, and of a log file's name.
 _POOL_NAME = re.compile(r"\w[\w.:-]{0,62}")
-#: The share of a text that compression keeps. A text of which less is left is another text.
-CompressedShare = Annotated[float, Field(ge=0.1, le=1)]
 
 #: A year, in seconds. The search for an answer reads the index of each month in this time.
 CACHE_LIMIT_S = 366 * 86_400
@@ -137,13 +135,8 @@ class PoolSettings(Section):
         semantic_cache: whether its answers also serve jobs that ask the same in other words, for `cache_s`
             ([caching.md](caching.md#by-meaning)).
         compress: how the prompts of its jobs are made shorter before an engine gets them, where a request does not say
-            otherwise ([compression.md](compression.md)). `plain` drops repetitions and white space; `surprise` then
-            also the phrases that a small model finds least surprising.
-        compress_to: the share of the tokens of running text that `surprise` keeps.
+            otherwise ([compression.md](compression.md)). `plain` drops repetitions and white space.
         compress_also: what is compressed beside earlier turns: the `system` prompt, or the `last_turn` of the user.
-        compress_by: the pool whose model measures surprise. Without it `surprise` is refused. It may be this pool; a
-            smaller model is faster.
-        compress_within_s: how long a job waits for another pool to measure surprise. Past it, `plain` must do.
         cache_sampled: jobs with neither `temperature` 0 nor a `seed` share answers too. Without it they do so only
             if they ask for it.
     """
@@ -175,11 +168,15 @@ class PoolSettings(Section):
     single_flight: bool = False
     cache_sampled: bool = False
     semantic_cache: SemanticCacheSettings = SemanticCacheSettings()
-    compress: Literal["off"] | CompressMethod = "off"
-    compress_to: CompressedShare = KEPT_SHARE
+    compress: Literal["off", "plain"] = "off"
     compress_also: tuple[CompressPart, ...] = ()
-    compress_by: str | None = None
-    compress_within_s: Positive = 2.0
+
+    @field_validator("compress", mode="before")
+    @classmethod
+    def _surprise_was_removed(cls, method: Any) -> Any:
+        if method == "surprise":
+            raise ValueError("this method was removed, and only 'plain' is left: set 'plain', or remove the setting")
+        return method
 
     @field_validator("engine_options")
     @classmethod
@@ -232,10 +229,8 @@ class PoolSettings(Section):
 
     @model_validator(mode="after")
     def _only_prompts_are_compressed(self) -> Self:
-        if self.compress == "surprise" and self.compress_by is None:
-            raise ValueError("'compress' is 'surprise': name the pool that measures it, by 'compress_by'")
-        if self.is_embedding and (self.compress != "off" or self.compress_by is not None):
-            raise ValueError("a pool that serves 'embeddings' has no prompts: remove 'compress' and 'compress_by'")
+        if self.is_embedding and self.compress != "off":
+            raise ValueError("a pool that serves 'embeddings' has no prompts: remove 'compress'")
         return self
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
@@ -315,7 +310,6 @@ def check_pools(pools: Mapping[str, PoolSettings]) -> None:
     """Check the pools' own names, and those of other pools that they name. Raises: ConfigError."""
     _check_pool_names(pools)
     _check_semantic_caches(pools)
-    _check_compression(pools)
 
 
 def _check_pool_names(names: Iterable[str]) -> None:
@@ -330,22 +324,6 @@ def _check_pool_names(names: Iterable[str]) -> None:
                 "begins with a letter or a digit."
             )
             raise ConfigError(message, param=f"pools.{name}")
-
-
-def _check_compression(pools: Mapping[str, PoolSettings]) -> None:
-    """Check each pool's `compress_by`. Raises: ConfigError: it names no pool whose own workers answer prompts."""
-    for name, pool in pools.items():
-        if pool.compress_by is None:
-            continue
-        param = f"pools.{name}.compress_by"
-        by = pools.get(pool.compress_by)
-        if by is None:
-            message = f"{param} names '{pool.compress_by}'; the pools: {', '.join(pools)}."
-            raise ConfigError(message, param=param)
-        if by.is_paid or by.is_embedding:
-            what = "the paid API answers alone" if by.is_paid else "makes embeddings"
-            message = f"{param} names '{pool.compress_by}', which {what}: name a pool with workers that answer prompts."
-            raise ConfigError(message, param=param)
 
 
 def _check_semantic_caches(pools: Mapping[str, PoolSettings]) -> None:

@@ -2,50 +2,34 @@
 
 `plain` is exact: the same conversation always gives the same. A paragraph or a sentence goes if it stood earlier in the
 conversation, word for word; what is protected in it stays in the earlier one. Code, tables and quoted lines stay.
-
-`surprising` cuts the phrases that a small model finds least surprising. Selective Context (Li et al., arXiv 2310.06201)
-drops phrases by the mean self-information of their tokens, LLMLingua (Jiang et al., EMNLP 2023) single tokens by their
-perplexity. Here a phrase that has anything protected stays whole: a number without its words says nothing.
 """
 
-import hashlib
-import math
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from headrace.config import PoolSettings
 from headrace.domain.prompts import Message
-from headrace.domain.prompts.compression import KEPT_SHARE, CompressChoice, Compression, Cut, TokenSurprise
+from headrace.domain.prompts.compression import CompressChoice, Compression, Cut
 from headrace.errors import InvalidRequest
 from headrace.policies.reuse import english, german
 
 
-def chosen(choice: CompressChoice, pool: PoolSettings, name: str) -> Compression | None:
+def chosen(choice: CompressChoice, pool: PoolSettings) -> Compression | None:
     """How a prompt for this pool is compressed; None for not at all.
 
-    Args: name: the pool's name, for an error.
-    Raises: InvalidRequest that names the field: the pool cannot do it, or the field has no effect.
+    Raises: InvalidRequest that names the field: it has no effect.
     """
     method = choice.method or pool.compress
     if method == "off":
-        for field, value in (("compress_to", choice.to), ("compress_also", choice.also)):
-            if value is not None:
-                message = "It has no effect, because the prompt is not compressed: set 'compress', or leave it out."
-                raise InvalidRequest(message, param=field)
+        if choice.also is not None:
+            message = "It has no effect, because the prompt is not compressed: set 'compress', or leave it out."
+            raise InvalidRequest(message, param="compress_also")
         return None
-    if method == "plain" and choice.to is not None:
-        message = "It belongs to compress 'surprise': 'plain' drops what is repeated, however much that is."
-        raise InvalidRequest(message, param="compress_to")
-    if method == "surprise" and pool.compress_by is None:
-        message = f"Pool '{name}' names no pool that measures surprise ('compress_by'): use 'plain' or 'off'."
-        raise InvalidRequest(message, param="compress")
-    # With `plain` nothing depends on the share: identical jobs then have one key of the cache.
-    kept = pool.compress_to if choice.to is None else choice.to
     also = pool.compress_also if choice.also is None else choice.also
-    return Compression(method, kept if method == "surprise" else KEPT_SHARE, tuple(sorted(set(also))))
+    return Compression(method, tuple(sorted(set(also))))
 
 
 # What must not change: code, JSON, tables, quotations, numbers, names and negations.
@@ -258,15 +242,6 @@ def apply(messages: Sequence[Message], cuts: Iterable[Cut]) -> tuple[Message, ..
     )
 
 
-def digest(messages: Sequence[Message]) -> str:
-    """Tells whether two processes cut the same text."""
-    hashed = hashlib.sha256()
-    for message in messages:
-        hashed.update(f"{message.role} {len(message.content)} ".encode())
-        hashed.update(message.content.encode(errors="surrogatepass"))
-    return hashed.hexdigest()
-
-
 def _without(text: str, cuts: Iterable[Cut]) -> str:
     pieces, at = [], 0
     for cut in sorted(cuts, key=lambda each: each.start):
@@ -387,72 +362,3 @@ def _between(text: str, kept: Sequence[Paragraph]) -> Iterator[Span]:
         if after.start - 1 > before.end + 1:
             yield before.end + 1, after.start - 1
     yield kept[-1].end, len(text)
-
-
-# What surprises least.
-
-#: The end of a phrase: a mark, with the white space behind it, or a new item of a list. The last part is tried
-#: once for each run of white space: from each character of it, the time would be the square of their number.
-_PHRASE_END = re.compile(r"(?<=[.!?…,;:)—])\s+|\n[ \t]*(?=[-*•]\s)|(?<!\s)\s++(?=[(—])")
-
-
-@dataclass(frozen=True, slots=True)
-class _Phrase:
-    """A phrase with the white space behind it.
-
-    Attributes:
-        tokens: how many of the model's tokens end in it.
-        nats: the mean surprise of these.
-    """
-
-    message: int
-    start: int
-    end: int
-    tokens: int
-    nats: float
-    is_open: bool
-
-
-def surprising(
-    messages: Sequence[Message], scores: Mapping[int, Sequence[TokenSurprise]], kept_share: float
-) -> list[Cut]:
-    """What to cut so that this share of the tokens of running text is left, or the least that protection allows.
-
-    Args: scores: the surprise of each token, in order, for each message that may change, by its number.
-    """
-    phrases = [phrase for number, tokens in scores.items() for phrase in _phrases(number, messages[number], tokens)]
-    spare = sum(phrase.tokens for phrase in phrases) * (1 - kept_share)
-    left = {number: sum(phrase.message == number for phrase in phrases) for number in scores}
-    cuts = []
-    for phrase in sorted((each for each in phrases if each.is_open), key=lambda each: (each.nats, each.start)):
-        # Not past the target, and no message without a word: some chat templates refuse one.
-        if 0 < phrase.tokens <= spare and left[phrase.message] > 1:
-            spare -= phrase.tokens
-            left[phrase.message] -= 1
-            cuts.append(Cut(phrase.message, phrase.start, phrase.end))
-    return cuts
-
-
-def _phrases(number: int, message: Message, tokens: Sequence[TokenSurprise]) -> Iterator[_Phrase]:
-    text, ends = message.content, [token.end for token in tokens]
-    for paragraph in paragraphs(text):
-        if paragraph.is_set:
-            continue
-        gaps = [gap.end() for gap in _PHRASE_END.finditer(text, paragraph.start, paragraph.end)]
-        start = paragraph.start
-        for end in (*gaps, paragraph.end):
-            if not text[start:end].strip():
-                # White space at the end of the paragraph.
-                continue
-            # A token belongs to the phrase in which its last character stands.
-            of_phrase = tokens[bisect_left(ends, start + 1) : bisect_left(ends, end + 1)]
-            nats = [token.nats for token in of_phrase if token.nats is not None]
-            yield _Phrase(
-                message=number,
-                start=start,
-                end=end,
-                tokens=len(of_phrase),
-                nats=sum(nats) / len(nats) if nats else math.inf,
-                is_open=not overlaps(paragraph.spans, start, end),
-            )
-            start = end

@@ -3,15 +3,14 @@
 Knows nothing of queues, Postgres or Celery. Every adapter passes `tests/contracts/test_engine.py`.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 from headrace.domain.answers import Choice, TokenLogprob
 from headrace.domain.attempts import ApiTier, Usage
 from headrace.domain.limits import ProviderRates
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.prompts.compression import TokenSurprise
 from headrace.domain.prompts.embeddings import are_inputs
 from headrace.domain.prompts.tools import ToolCall, ToolCallPiece
 from headrace.errors import PromptRejected
@@ -243,22 +242,6 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Let running requests end, then release everything, child processes included. Safe to call twice."""
-        ...
-
-
-@runtime_checkable
-class SurpriseMeter(Protocol):
-    """An engine that can also measure how surprising a text is to its model. The paid API cannot."""
-
-    def surprise(self, request_id: str, texts: Sequence[str], priority: int = 0) -> list[list[TokenSurprise]]:
-        """The surprise of each token of each text, in order, given the text before it. No chat template is applied.
-
-        Raises:
-            PromptRejected: the engine's model answers no prompts.
-            EngineFault: this request failed, but the engine lives.
-            EngineCrash: the engine died while it measured.
-            EngineUnavailable: the engine is dead, not started, or stopping.
-        """
         ...
 
 

@@ -262,11 +262,8 @@ class Execute:
 
     def _attempt(self, claim: Claim, bill: Bill) -> Outcome:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
-        try:
-            claim = self.compressor.compress(claim) if self.compressor else claim
-            outcome, engine_s = self._generate(self.cascading.asked(claim), tier)
-        except EngineCrash as error:
-            outcome, engine_s = error, 0.0
+        claim = self.compressor.compress(claim) if self.compressor else claim
+        outcome, engine_s = self._generate(self.cascading.asked(claim), tier)
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)
         # Release now, so that the next job starts while this answer is written.

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-#: `plain` cuts repeated paragraphs and sentences, and white space. `surprise` then also cuts the phrases that a small
-#: model finds least surprising.
-CompressMethod = Literal["plain", "surprise"]
+#: `plain` cuts repeated paragraphs and sentences, and white space.
+CompressMethod = Literal["plain"]
 #: Parts of a conversation that are left alone unless a request names them.
 CompressPart = Literal["system", "last_turn"]
-#: The share of tokens that is kept where neither the request nor its pool says otherwise.
-KEPT_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +18,19 @@ class Compression:
     """How a job's prompt is compressed.
 
     Attributes:
-        to: with `surprise`, the share of the tokens of running text that is kept.
         also: parts that are compressed too: the system prompt, or the last turn of the user.
     """
 
-    method: CompressMethod
-    to: float = KEPT_SHARE
+    method: CompressMethod = "plain"
     also: tuple[CompressPart, ...] = ()
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `dataclasses.asdict` wrote, of this release or of another."""
-        return cls(fields["method"], fields.get("to", KEPT_SHARE), tuple(fields.get("also", ())))
+        """Read what `dataclasses.asdict` wrote, of this release or of another. Every method is read as `plain`.
+
+        Older jobs may name another method, which cut more. A method of a newer release raises the payload's version.
+        """
+        return cls(also=tuple(fields.get("also", ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,6 @@ class CompressChoice:
     """What a request says of compression; None where it leaves that to its pool. See Compression."""
 
     method: Literal["off"] | CompressMethod | None = None
-    to: float | None = None
     also: tuple[CompressPart, ...] | None = None
 
 
@@ -49,23 +46,10 @@ NO_CHOICE = CompressChoice()
 
 
 def compress_choice(
-    method: Literal["off"] | CompressMethod | None, to: float | None, also: Iterable[CompressPart] | None
+    method: Literal["off"] | CompressMethod | None, also: Iterable[CompressPart] | None
 ) -> CompressChoice:
-    """The choice in a request's three fields."""
-    return CompressChoice(method, to, None if also is None else tuple(also))
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSurprise:
-    """How little a model expected one token.
-
-    Attributes:
-        end: where the token ends in its text, in characters.
-        nats: its negative log probability, given the text before it; None for a token that was not predicted.
-    """
-
-    end: int
-    nats: float | None
+    """The choice in a request's two fields."""
+    return CompressChoice(method, None if also is None else tuple(also))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.ids import oldest_id, show_id
-from headrace.domain.prompts import Message, Sampling
+from headrace.domain.prompts import Message
 from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
@@ -32,17 +32,6 @@ def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, .
     if row is None:
         raise not_found(job_id)
     return read_payload(row.messages, row.sampling)[0]
-
-
-def prompt(db: Connection, job_id: UUID) -> tuple[tuple[Message, ...], Sampling] | None:
-    """A job's messages and how they are to be answered, whichever app's it is; None if they are erased.
-
-    Raises: PayloadTooNew. PayloadUnreadable.
-    """
-    row = db.execute(sa.select(job_texts.c.messages, job_texts.c.sampling).where(job_texts.c.job_id == job_id)).first()
-    if row is None:
-        return None
-    return read_payload(row.messages, row.sampling)
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:

@@ -7,18 +7,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from redis import Redis
 
-from headrace.broker import compressions
 from headrace.broker.admission import Admission
-from headrace.broker.compressions import CompressionReply, Compressions
-from headrace.config import OverflowSettings, PoolSettings, Settings
+from headrace.config import PoolSettings, Settings
 from headrace.domain.jobs import Job
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.prompts.compression import Compression
-from headrace.domain.queues import OVERFLOW, Route, Ticket
+from headrace.domain.queues import Route, Ticket
 from headrace.domain.states import JobState
-from headrace.errors import EngineCrash, EngineFault
 from headrace.policies.compression import plain
 from headrace.policies.tokens import EstimatingTokenizer
 from headrace.store import Store, jobs
@@ -26,10 +22,7 @@ from headrace.store.jobs import overview, texts
 from headrace.tables import jobs as jobs_table
 from headrace.tables import ledger
 from tests import one_attempt
-from tests.waiting import until
-from workers import compressing
 from workers.compressing import Compressor
-from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.simulator.answer import fingerprint
 from workers.worker import Hooks, Worker
 
@@ -44,7 +37,7 @@ TALK = (
     Message("assistant", f"I see.\n\n\n\n{NOTICE}"),
     Message("user", "What did the miller   buy?"),
 )
-PLAIN, SURPRISE = Compression("plain"), Compression("surprise", 0.6)
+PLAIN = Compression("plain")
 SHORTER = plain(TALK, PLAIN)
 
 Start = Callable[..., Worker]
@@ -56,20 +49,16 @@ def tokens(messages: tuple[Message, ...]) -> int:
 
 
 @pytest.fixture
-def start(settings: Settings, store: Store, admission: Admission, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a worker of a pool. Args: by: the pool that measures surprise for `chat`."""
-    monkeypatch.setattr(compressions, "LOOK_S", 0.1)
+def start(settings: Settings, store: Store, admission: Admission) -> Iterator[Start]:
+    """Starts a worker of the pool `chat`."""
     with ExitStack() as stack:
 
-        def begin(pool: str = "chat", by: str = "chat", within_s: float = 10.0) -> Worker:
-            pools = {
-                "chat": PoolSettings(engine="simulator", compress_by=by, compress_within_s=within_s),
-                "fast": PoolSettings(engine="simulator"),
-            }
-            changes = {"pools": pools, "pool": pool, "drain_s": 0.0, "sample_every_s": 3600.0}
+        def begin() -> Worker:
+            pools = {"chat": PoolSettings(engine="simulator")}
+            changes = {"pools": pools, "drain_s": 0.0, "sample_every_s": 3600.0}
             hooks = Hooks(lambda: None, lambda: None)
             worker = Worker(settings.model_copy(update=changes), Route.POOL, store, admission, hooks)
-            worker.start(f"{pool}@test")
+            worker.start("chat@test")
             stack.callback(worker.stop)
             return worker
 
@@ -128,100 +117,21 @@ def test_without_compression_nothing_of_it_is_written(start: Start, run: Run, st
         assert db.execute(sa.text("SELECT * FROM compression_per_day")).all() == []
 
 
-def test_an_engine_measures_surprise_for_its_own_pool(start: Start, run: Run) -> None:
-    job = run(start(by="chat"), SURPRISE)
-
-    assert job.state is JobState.SUCCEEDED
-    assert job.prompt_tokens < tokens(SHORTER) < (job.original_tokens or 0)
-
-
-def test_another_pool_s_worker_measures_surprise(start: Start, run: Run, redis: Redis) -> None:
-    own = run(start(by="chat"), SURPRISE)
-    start("fast", by="fast")
-    worker = start(by="fast")
-    until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
-
-    job = run(worker, SURPRISE)
-
-    # Both engines are the same simulator, so they cut the same.
-    assert (job.answer, job.prompt_tokens) == (own.answer, own.prompt_tokens)
-
-
-def test_a_job_for_the_paid_api_is_measured_by_its_pool_s_choice(
-    start: Start, run: Run, redis: Redis, store: Store, queued: Callable[..., Ticket]
+def test_a_job_for_the_paid_api_is_compressed_by_an_estimate(
+    start: Start, store: Store, queued: Callable[..., Ticket]
 ) -> None:
-    own = run(start(by="chat"), SURPRISE)
-    measures = start("fast", by="fast")
-    until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
-    sampling = Sampling(16, temperature=0.0, compression=SURPRISE)
-    ticket = queued(messages=TALK, sampling=sampling)
+    ticket = queued(messages=TALK, sampling=Sampling(16, temperature=0.0, compression=PLAIN))
     with store.begin() as db:
-        worker_id = measures.execute.state.id
+        worker_id = start().execute.state.id
         claim = one_attempt.claim(db, ticket.job_id, ticket.enqueue_no, worker_id, "openai")
     assert claim is not None
-    pools = {"chat": PoolSettings(engine="openai", compress_by="fast")}
     shrunk = list[int]()
-    paid = Compressor(
-        pools, OVERFLOW, OpenAIEngine(OverflowSettings(), "sk-test", None), EstimatingTokenizer,
-        Compressions(redis), lambda _, left: shrunk.append(left),
-    )  # fmt: skip
+    paid = Compressor(EstimatingTokenizer, lambda _, left: shrunk.append(left))
 
     sent = paid.compress(claim)
 
-    assert was_sent(own, sent.sent)
+    assert sent.sent == SHORTER
     assert (sent.messages, shrunk) == (TALK, [tokens(sent.sent)])
-
-
-def test_without_a_worker_that_measures_plain_must_do(start: Start, run: Run) -> None:
-    assert was_sent(run(start(by="fast"), SURPRISE), SHORTER)
-
-
-def test_a_measurer_whose_engine_has_no_room_says_so_at_once(
-    start: Start, run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compressing, "MOST_TOKENS", 10)
-    start("fast", by="fast")
-    worker = start(by="fast", within_s=600.0)
-    until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
-
-    assert was_sent(run(worker, SURPRISE), SHORTER)
-
-
-def test_a_prompt_that_another_release_cut_is_left_alone(
-    start: Start, run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compressing, "CompressionReply", lambda _, cuts: CompressionReply("of another text", cuts))
-    start("fast", by="fast")
-    worker = start(by="fast")
-    until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
-
-    assert was_sent(run(worker, SURPRISE), SHORTER)
-
-
-def test_an_engine_that_cannot_measure_fails_no_job(start: Start, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = start()
-
-    def fail(*_: Any) -> None:
-        raise EngineFault("broken")
-
-    monkeypatch.setattr(worker.execute.engine, "surprise", fail)
-
-    assert was_sent(run(worker, SURPRISE), SHORTER)
-
-
-def test_an_engine_that_dies_as_it_measures_leaves_a_suspect(
-    start: Start, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = start()
-
-    def die(*_: Any) -> None:
-        raise EngineCrash("died", made_tokens=0)
-
-    monkeypatch.setattr(worker.execute.engine, "surprise", die)
-
-    job = run(worker, SURPRISE)
-
-    assert (job.state, job.suspicion > 0) == (JobState.WAITING, True)
 
 
 def test_a_retry_reserves_the_whole_prompt_again(start: Start, run: Run, store: Store) -> None:
@@ -245,20 +155,3 @@ def test_a_prompt_that_does_not_become_shorter_is_sent_as_it_is(
     with store.begin() as db:
         job = jobs.find(db, ticket.app_id, ticket.job_id)
     assert (was_sent(job, messages), job.original_tokens) == (True, None)
-
-
-def test_a_prompt_that_cannot_be_read_ends_no_measurer(
-    start: Start, run: Run, redis: Redis, store: Store, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compressing, "AT_ONCE", 1)
-    asker, ticket = Compressions(redis), queued(messages=TALK, sampling=Sampling(16, compression=SURPRISE))
-    with store.begin() as db:
-        db.execute(sa.text("UPDATE job_texts SET messages = '7'"))
-    start("fast", by="fast")
-    worker = start(by="fast")
-    until(lambda: redis.exists("{headrace}:compress:served:fast"), "the pool is served")
-
-    assert asker.ask("fast", ticket.job_id, 10.0) is None
-
-    job = run(worker, SURPRISE)
-    assert job.prompt_tokens < tokens(SHORTER), "it measures the next one"

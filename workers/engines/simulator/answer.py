@@ -1,4 +1,4 @@
-"""The simulator's output: answers, calls of tools, vectors and measures of surprise. Pure.
+"""The simulator's output: answers, calls of tools and vectors. Pure.
 
 An answer is a label, the prompt's fingerprint, and words. With a `response_format` it is JSON of that format, with
 tools it may be calls. Reasoning is words.
@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import math
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +16,6 @@ from typing import Any, Literal
 
 from headrace.domain.answers import TokenLogprob, alternative
 from headrace.domain.prompts import Message, Sampling
-from headrace.domain.prompts.compression import TokenSurprise
 from headrace.domain.prompts.embeddings import pack_floats, to_answer
 from headrace.domain.prompts.tools import ToolCallPiece, Tools
 from headrace.errors import PromptRejected
@@ -230,13 +228,3 @@ def _places(token: int) -> tuple[tuple[int, float], ...]:
         (int.from_bytes(raw[at : at + 2]) % DIMENSIONS, 1.0 if raw[at + 2] % 2 else -1.0)
         for at in range(0, len(raw), 3)
     )
-
-
-def made_up(text: str, tokenizer: PromptTokenizer) -> list[TokenSurprise]:
-    """A measure of surprise for each token, by its characters: the same text always has the same."""
-    _, ends = tokenizer.encode_ends(text)
-    starts = [0, *ends]
-    return [
-        TokenSurprise(end, zlib.crc32(text[start:end].encode()) % 1000 / 100)
-        for start, end in zip(starts, ends, strict=False)
-    ]

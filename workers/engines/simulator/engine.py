@@ -8,13 +8,11 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Sequence
 
 from headrace.config import PoolSettings, Settings, SimulatorSettings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
 from headrace.domain.prompts import is_plain
-from headrace.domain.prompts.compression import TokenSurprise
 from headrace.domain.prompts.embeddings import MOST_TOKENS
 from headrace.errors import EngineCrash, EngineFault, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
@@ -28,7 +26,7 @@ from workers.engines.base import (
     Progress,
     check_answerable,
 )
-from workers.engines.simulator.answer import SURE, UNSURE, answer, made_up, skip, thoughts, vectors
+from workers.engines.simulator.answer import SURE, UNSURE, answer, skip, thoughts, vectors
 from workers.engines.simulator.call import Call, Totals
 
 
@@ -82,18 +80,6 @@ class SimulatorEngine:
             return self._run(call, on_delta)
         finally:
             self._leave(call)
-
-    def surprise(self, request_id: str, texts: Sequence[str], priority: int = 0) -> list[list[TokenSurprise]]:
-        tokenizer = self._tokenizer
-        if isinstance(tokenizer, InputTokenizer):
-            raise PromptRejected("This model makes embeddings, and measures no surprise.", param="messages")
-        measured = [made_up(text, tokenizer) for text in texts]
-        with self._changed:
-            self.check()
-            takes_s = sum(map(len, measured)) / self._settings.prefill_tokens_per_s
-            self._changed.wait_for(lambda: not self._serving, takes_s)
-            self.check()
-        return measured
 
     def abort(self, request_id: str) -> None:
         with self._changed:

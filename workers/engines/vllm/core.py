@@ -19,7 +19,6 @@ from workers.engines.schemas import check_sampling
 from workers.engines.vllm.answer import NO_PARSERS, AnswerReading, GrowingAnswers, Parsers
 from workers.engines.vllm.options import constraint, decoding
 from workers.engines.vllm.settings import Adapter
-from workers.engines.vllm.surprise import Nats, measure
 
 #: The ZeroMQ contexts of cores that have ended, so that the garbage collection never gets them. It would end a context,
 #: and wait for ever, in whichever thread it runs, if vLLM has left a socket open. Each has three idle threads.
@@ -192,13 +191,6 @@ class Core:
             call.future = asyncio.run_coroutine_threadsafe(self._answer(call), self._loop)
             return call.future
 
-    def measure(self, request_id: str, texts: list[list[int]], priority: int) -> "Future[list[Nats]]":
-        """Start to measure how surprising these texts are. They must be short: see `surprise`."""
-        with self._lock:
-            if self._closed:
-                raise EngineUnavailable("The vLLM engine is stopping.")
-            return asyncio.run_coroutine_threadsafe(self._measure(request_id, texts, priority), self._loop)
-
     def abort(self, request_id: str) -> None:
         with self._lock:
             if not self._closed and (call := self._calls.get(request_id)):
@@ -296,18 +288,6 @@ class Core:
             call.ended.set()
             with self._lock:
                 self._calls.pop(call.request.request_id, None)
-
-    async def _measure(self, request_id: str, texts: list[list[int]], priority: int) -> list[Nats]:
-        from vllm.exceptions import VLLMError
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
-            return await measure(self._llm, request_id, texts, priority)
-        except EngineDeadError as error:
-            self.died()
-            raise EngineCrash("vLLM's engine core died while it measured a text.", made_tokens=0) from error
-        except VLLMError as error:
-            raise EngineFault(f"vLLM could not measure a text: {error.__cause__ or error}") from error
 
     def _reading(self, call: CoreCall) -> AnswerReading | None:
         # A prefix is part of the answer, so any reasoning before it is over. A plain prompt's continuation is one text.

@@ -6,14 +6,12 @@ Knows nothing of queues, Postgres or Celery. Only its neighbours import `vllm`.
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 
 from headrace.config import PoolSettings, Settings
 from headrace.connections.model_files import tokenizer_for
 from headrace.domain.attempts import Usage
-from headrace.domain.prompts.compression import TokenSurprise
 from headrace.errors import ConfigError, EngineUnavailable, InvalidRequest, PromptRejected
 from headrace.policies.tokens import InputTokenizer, PromptTokenizer
 from workers.engines.base import (
@@ -30,7 +28,6 @@ from workers.engines.vllm.core import DEAD_EXIT_S, Core, CoreCall
 from workers.engines.vllm.gpus import Gpus
 from workers.engines.vllm.load import DRAIN_S, LoadTally, Scratch, import_vllm, load
 from workers.engines.vllm.settings import find_adapters, is_cpu_build
-from workers.engines.vllm.surprise import WINDOW_TOKENS, joined, windows
 
 log = logging.getLogger(__name__)
 
@@ -122,27 +119,6 @@ class VllmEngine:
                 raise PromptRejected(str(error), param=error.param) from error
             prefix = tokenizer.encode_answer(request.prefix) if request.prefix else []
             return CoreCall(request, prompt, prefix, on_delta, model)
-
-    def surprise(self, request_id: str, texts: Sequence[str], priority: int = 0) -> list[list[TokenSurprise]]:
-        core, tokenizer = self._serving(), self._tokenizer
-        if isinstance(tokenizer, InputTokenizer):
-            raise PromptRejected("This model makes embeddings, and measures no surprise.", param="messages")
-        with self._encodings:
-            encoded = [tokenizer.encode_ends(text) for text in texts]
-        most = (core.limits.max_model_tokens or WINDOW_TOKENS) - 1
-        cut = [windows(ids, most) for ids, _ in encoded]
-        future = core.measure(request_id, [window for of_text in cut for window in of_text], priority)
-        try:
-            measured = iter(future.result())
-        except CancelledError as error:
-            raise EngineUnavailable("The engine was stopped while it measured.") from error
-        finally:
-            future.cancel()
-        nats = [
-            joined([next(measured) for _ in of_text], len(ids), most)
-            for of_text, (ids, _) in zip(cut, encoded, strict=True)
-        ]
-        return [list(map(TokenSurprise, ends, each)) for (_, ends), each in zip(encoded, nats, strict=True)]
 
     def abort(self, request_id: str) -> None:
         if (core := self._core) is not None:

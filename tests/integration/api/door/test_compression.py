@@ -17,14 +17,7 @@ TALK = [
     {"role": "assistant", "content": "They grind."},
     {"role": "user", "content": "How?"},
 ]
-SURPRISE = {"method": "surprise", "to": 0.4, "also": ["last_turn", "system"]}
-
-
-@pytest.fixture
-def web(build_web: Callable[..., Web], settings: Settings) -> Web:
-    """The app; its pool can measure surprise."""
-    changes = {"compress_by": "chat"}
-    return build_web(pools={name: pool.model_copy(update=changes) for name, pool in settings.pools.items()})
+PLAIN = {"method": "plain", "also": ["last_turn", "system"]}
 
 
 @pytest.fixture
@@ -42,22 +35,22 @@ def stored(store: Store) -> Callable[[Any], Any]:
 def test_a_job_is_stored_with_its_compression_and_its_original(
     client: ApiClient, stored: Callable[[Any], Any], store: Store
 ) -> None:
-    asked = {"compress": "surprise", "compress_to": 0.4, "compress_also": ["system", "last_turn"]}
+    asked = {"compress": "plain", "compress_also": ["system", "last_turn"]}
     told = client.post("/v1/jobs", json={"messages": TALK, **asked}).get_json()
 
-    assert stored(told) == SURPRISE
+    assert stored(told) == PLAIN
     with store.begin() as db:
         assert db.scalar(sa.select(job_texts.c.messages)) == TALK
 
 
 def test_openai_s_formats_ask_in_their_job_object(client: ApiClient, store: Store) -> None:
-    asked = {"compress": "surprise", "compress_to": 0.4, "compress_also": ["system", "last_turn"]}
+    asked = {"compress": "plain", "compress_also": ["system", "last_turn"]}
 
     response = client.post("/v1/responses", json={"input": TALK, "background": True, "job": asked})
 
     assert response.status_code == 200
     with store.begin() as db:
-        assert db.scalar(sa.select(job_texts.c.sampling["compression"])) == SURPRISE
+        assert db.scalar(sa.select(job_texts.c.sampling["compression"])) == PLAIN
 
 
 def test_the_pool_s_own_setting_is_the_default(
@@ -69,7 +62,7 @@ def test_the_pool_s_own_setting_is_the_default(
     by_default = client.post("/v1/jobs", json={"messages": TALK}).get_json()
     without = client.post("/v1/jobs", json={"messages": TALK, "compress": "off"}).get_json()
 
-    assert (stored(by_default), stored(without)) == ({"method": "plain", "to": 0.75, "also": []}, None)
+    assert (stored(by_default), stored(without)) == ({"method": "plain", "also": []}, None)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +71,7 @@ def test_the_pool_s_own_setting_is_the_default(
         ({"compress": "zip"}, "compress"),
         ({"compress_to": 0.5}, "compress_to"),
         ({"compress": "plain", "compress_to": 0.5}, "compress_to"),
-        ({"compress": "surprise", "compress_to": 0.05}, "compress_to"),
+        ({"compress": "surprise"}, "compress"),
         ({"compress": "plain", "compress_also": ["tools"]}, "compress_also.0"),
         ({"compress_also": ["system"]}, "compress_also"),
     ],
@@ -93,14 +86,12 @@ def test_what_has_no_effect_or_no_sense_is_refused_by_name(
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, f"job.{param}")
 
 
-def test_surprise_is_refused_where_no_pool_measures_it(
-    build_web: Callable[..., Web], client_of: Callable[..., ApiClient], key: str
-) -> None:
-    response = client_of(key, build_web()).post("/v1/jobs", json={"messages": TALK, "compress": "surprise"})
+def test_a_removed_method_is_refused_with_those_that_are_left(client: ApiClient) -> None:
+    response = client.post("/v1/jobs", json={"messages": TALK, "compress": "surprise"})
 
     told = response.get_json()["error"]
     assert (response.status_code, told["param"]) == (400, "compress")
-    assert "compress_by" in told["message"]
+    assert "'off' or 'plain'" in told["message"]
 
 
 def test_a_job_says_how_many_tokens_its_prompt_had(

@@ -55,7 +55,6 @@ def test_a_worker_gets_the_tools_and_the_calls_of_earlier_turns(store: Store, cl
     assert (claim.messages, claim.sampling) == (MESSAGES, SAMPLING)
     with store.begin() as db:
         assert texts.conversation(db, claim.app_id, claim.job_id) == MESSAGES
-        assert texts.prompt(db, claim.job_id) == (MESSAGES, SAMPLING)
 
 
 def test_an_answer_of_calls_alone_is_kept_and_serves_an_identical_job(

@@ -51,8 +51,7 @@ WHOLE: dict[str, Any] = {
     "ignore_eos": True,
     "skip_special_tokens": False,
     "chat_template_kwargs": {"enable_thinking": False},
-    "compress": "surprise",
-    "compress_to": 0.4,
+    "compress": "plain",
     "compress_also": ["system"],
     "quality": "high",
     "tools": [{"type": "function", "function": {"name": "f"}}],
@@ -72,7 +71,7 @@ def test_every_field_arrives() -> None:
     assert (draft.response_format, draft.top_logprobs) == (WHOLE["response_format"], 0)
     assert (draft.reasoning_effort, draft.cache, draft.quality) == ("xhigh", "exact", "high")
     assert draft.extra_sampling == {name: WHOLE[name] for name in NEUTRAL_EXTRA}
-    assert draft.compress == CompressChoice("surprise", 0.4, ("system",))
+    assert draft.compress == CompressChoice("plain", ("system",))
     assert (draft.metadata, draft.webhook_url, draft.end_user) == ({"k": "v"}, "https://example.com/hook", "u")
     assert draft.tools == Tools(({"name": "f"},), "required", parallel=False)
     assert set(WHOLE) | {"prompt", "input", "dimensions"} == set(JobRequest.model_fields)

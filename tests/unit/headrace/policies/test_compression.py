@@ -3,10 +3,7 @@
 What must not change is read here by other rules than those of the policy, so that a test can disagree with it.
 """
 
-import math
-import random
 import re
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -15,18 +12,10 @@ from hypothesis import strategies as st
 
 from headrace.config import PoolSettings
 from headrace.domain.prompts import Message
-from headrace.domain.prompts.compression import (
-    KEPT_SHARE,
-    CompressChoice,
-    Compression,
-    CompressPart,
-    Cut,
-    TokenSurprise,
-)
+from headrace.domain.prompts.compression import CompressChoice, Compression, CompressPart, Cut
 from headrace.domain.prompts.tools import ToolCall
 from headrace.errors import InvalidRequest
-from headrace.policies import compression
-from headrace.policies.compression import apply, chosen, digest, open_turns, paragraphs, plain, surprising
+from headrace.policies.compression import apply, chosen, open_turns, paragraphs, plain
 
 WORDS = ("the", "river", "carries", "water", "down", "to", "a", "mill", "and", "its", "wheel", "turns", "slowly", "old")
 SENTENCE = st.lists(st.sampled_from(WORDS), min_size=2, max_size=14).map(" ".join)
@@ -70,9 +59,7 @@ MESSAGES = st.lists(
 ALSO = st.sampled_from([(), ("system",), ("last_turn",), ("last_turn", "system")])
 
 
-def compressions(method: str) -> st.SearchStrategy[Compression]:
-    """Any compression by this method."""
-    return st.builds(Compression, st.just(method), st.floats(0.1, 1.0), ALSO)
+COMPRESSIONS = st.builds(Compression, st.just("plain"), ALSO)
 
 
 _FENCED = re.compile(r"^(```|~~~).*?(?:^\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -126,15 +113,6 @@ def test_cuts_may_touch_and_overlap() -> None:
     assert apply(messages, cuts) == (Message("user", "agh"), Message("user", "other"))
 
 
-def test_a_digest_tells_texts_and_turns_apart() -> None:
-    texts = [
-        (Message("user", "ab"), Message("user", "c")),
-        (Message("user", "a"), Message("user", "bc")),
-        (Message("user", "ab"), Message("assistant", "c")),
-    ]
-    assert len({digest(messages) for messages in texts}) == 3
-
-
 def test_calls_of_tools_and_their_outputs_never_change() -> None:
     call = ToolCall("c", "f", "{}")
     talk = (Message("user", "a"), Message("assistant", "b", tool_calls=(call,)), Message("tool", "c", tool_call_id="c"))
@@ -154,7 +132,7 @@ def of(*turns: str, compression: Compression = ALL) -> list[str]:
     return [message.content for message in plain([Message("user", turn) for turn in turns], compression)]
 
 
-@given(MESSAGES, compressions("plain"))
+@given(MESSAGES, COMPRESSIONS)
 def test_it_only_deletes_and_a_second_time_finds_nothing(
     messages: tuple[Message, ...], compression: Compression
 ) -> None:
@@ -167,7 +145,7 @@ def test_it_only_deletes_and_a_second_time_finds_nothing(
     assert plain(once, compression) == once
 
 
-@given(MESSAGES, compressions("plain"))
+@given(MESSAGES, COMPRESSIONS)
 def test_what_is_protected_stays_byte_for_byte_unless_its_paragraph_stood_earlier(
     messages: tuple[Message, ...], compression: Compression
 ) -> None:
@@ -181,7 +159,7 @@ def test_what_is_protected_stays_byte_for_byte_unless_its_paragraph_stood_earlie
     assert numbers(once) == numbers(messages)
 
 
-@given(MESSAGES, compressions("plain"))
+@given(MESSAGES, COMPRESSIONS)
 def test_every_protected_span_is_found_again_in_order(messages: tuple[Message, ...], compression: Compression) -> None:
     shorter = plain(messages, compression)
     said, left = (" ".join(message.content for message in each) for each in (messages, shorter))
@@ -287,11 +265,10 @@ def test_white_space_goes_where_it_says_nothing(text: str, left: str) -> None:
     assert of(text) == [left]
 
 
-# How a prompt is compressed: the request decides before the pool, and what a pool cannot do is refused by name.
+# How a prompt is compressed: the request decides before the pool, and what has no effect is refused by name.
 
 OFF = PoolSettings()
 PLAIN = PoolSettings(compress="plain", compress_also=("last_turn",))
-BOTH = PoolSettings(compress="surprise", compress_by="fast", compress_to=0.7)
 
 
 @pytest.mark.parametrize(
@@ -302,126 +279,27 @@ BOTH = PoolSettings(compress="surprise", compress_by="fast", compress_to=0.7)
         (PLAIN, CompressChoice(), Compression("plain", also=("last_turn",))),
         (PLAIN, CompressChoice(also=()), Compression("plain")),
         (PLAIN, CompressChoice("off"), None),
-        (BOTH, CompressChoice(), Compression("surprise", 0.7)),
-        (BOTH, CompressChoice(to=0.3), Compression("surprise", 0.3)),
         (
             OFF,
             CompressChoice("plain", also=("system", "last_turn")),
             Compression("plain", also=("last_turn", "system")),
         ),
-        # The share does not matter, so identical jobs have one key of the cache.
-        (BOTH, CompressChoice("plain"), Compression("plain", KEPT_SHARE)),
     ],
 )
 def test_the_request_decides_before_the_pool(
     pool: PoolSettings, choice: CompressChoice, found: Compression | None
 ) -> None:
-    assert chosen(choice, pool, "chat") == found
+    assert chosen(choice, pool) == found
 
 
 @pytest.mark.parametrize(
     ("pool", "choice", "param"),
     [
-        (OFF, CompressChoice("surprise"), "compress"),
-        (OFF, CompressChoice(to=0.5), "compress_to"),
         (OFF, CompressChoice(also=("system",)), "compress_also"),
-        (BOTH, CompressChoice("off", to=0.5), "compress_to"),
-        (PLAIN, CompressChoice(to=0.5), "compress_to"),
+        (PLAIN, CompressChoice("off", also=("system",)), "compress_also"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(pool: PoolSettings, choice: CompressChoice, param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        chosen(choice, pool, "chat")
+        chosen(choice, pool)
     assert refused.value.param == param
-
-
-# Compression by surprise: the phrases that surprise least go, down to a share of the tokens, and nothing protected.
-
-
-def scored(text: str, nats: dict[str, float] | None = None, seed: int = 0) -> list[TokenSurprise]:
-    """A token for each word with the space before it. Args: nats: by word; others are random."""
-    chance, tokens, end = random.Random(seed), list[TokenSurprise](), 0
-    for word in text.split():
-        end = text.index(word, end) + len(word)
-        found = (nats or {}).get(word.strip(".,"), chance.random() * 9)
-        tokens.append(TokenSurprise(end, found))
-    return tokens
-
-
-def cut(text: str, kept: float, nats: dict[str, float]) -> str:
-    """What is left of a turn."""
-    messages = [Message("assistant", text)]
-    return apply(messages, surprising(messages, {0: scored(text, nats)}, kept))[0].content
-
-
-@given(MESSAGES, compressions("surprise"), st.integers())
-def test_nothing_protected_changes_whatever_the_model_says(
-    messages: tuple[Message, ...], compression: Compression, seed: int
-) -> None:
-    scores = {no: scored(messages[no].content, seed=seed) for no in open_turns(messages, compression)}
-
-    after = apply(messages, surprising(messages, scores, compression.to))
-
-    for no, (old, new) in enumerate(zip(messages, after, strict=True)):
-        assert is_subsequence(new.content, old.content)
-        assert fixed(new.content) == fixed(old.content)
-        assert bool(new.content.strip()) == bool(old.content.strip())
-        if no not in scores:
-            assert new == old
-        place = 0
-        for start, end in (span for paragraph in paragraphs(old.content) for span in paragraph.spans):
-            place = new.content.index(old.content[start:end], place) + end - start
-
-
-@given(MESSAGES, compressions("surprise"), st.integers())
-def test_no_more_is_cut_than_the_share_allows(
-    messages: tuple[Message, ...], compression: Compression, seed: int
-) -> None:
-    scores = {no: scored(messages[no].content, seed=seed) for no in open_turns(messages, compression)}
-
-    cuts = surprising(messages, scores, compression.to)
-
-    tokens = [(no, token.end) for no, found in scores.items() for token in found]
-    gone = sum(cut.message == no and cut.start < end <= cut.end for no, end in tokens for cut in cuts)
-    assert gone <= len(tokens) * (1 - compression.to) + 1e-9
-
-
-def test_the_least_surprising_phrases_go_first() -> None:
-    text = "As you know, the mill burned down, which is sad, in a strange green fire."
-    nats = dict.fromkeys(("As", "you", "know"), 0.1) | dict.fromkeys(("which", "is", "sad"), 0.2)
-
-    assert cut(text, 0.9, nats) == text
-    assert cut(text, 0.75, nats) == "the mill burned down, which is sad, in a strange green fire."
-    assert cut(text, 0.5, nats) == "the mill burned down, in a strange green fire."
-
-
-def test_a_phrase_with_a_number_or_a_negation_stays_whole() -> None:
-    text = "As of 2026, as is well known, it does not rain, as they say."
-
-    assert cut(text, 0.1, {}) == "As of 2026, it does not rain, "
-
-
-def test_a_turn_keeps_a_phrase() -> None:
-    assert cut("one, two, three.", 0.1, {"one": 3.0, "two": 2.0, "three": 1.0}) == "one, "
-
-
-def test_a_phrase_without_a_prediction_stays_longest() -> None:
-    text = "alpha beta, gamma delta, epsilon zeta."
-    tokens = scored(text, {"gamma": 8.0, "delta": 8.0, "epsilon": 9.0, "zeta": 9.0})
-    tokens[:2] = [TokenSurprise(token.end, None) for token in tokens[:2]]
-    messages = [Message("assistant", text)]
-
-    assert apply(messages, surprising(messages, {0: tokens}, 0.6))[0].content == "alpha beta, epsilon zeta."
-
-
-@pytest.mark.parametrize("nats", [math.inf, 0.0])
-def test_extreme_surprise_is_no_error(nats: float) -> None:
-    text = "alpha beta, gamma delta, epsilon zeta."
-    assert is_subsequence(cut(text, 0.5, dict.fromkeys(("alpha", "gamma"), nats)), text)
-
-
-def test_white_space_takes_no_square_of_its_length() -> None:
-    text = "a" + "\u00a0" * 30_000 + "b (c)"
-    began = time.thread_time()
-    assert [gap.end() for gap in compression._PHRASE_END.finditer(text)] == [len(text) - 3]
-    assert time.thread_time() - began < 1

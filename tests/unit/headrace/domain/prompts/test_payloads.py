@@ -20,7 +20,7 @@ FULL = Sampling(
     temperature=0.5,
     stop=("\n",),
     response_format={"type": "json_object"},
-    compression=Compression("surprise", 0.5, ("system",)),
+    compression=Compression("plain", ("system",)),
     extra={"top_k": 3},
     tools=Tools(({"name": "look"},), "function", "look", parallel=False),
     n=3,
@@ -44,6 +44,12 @@ def test_fields_that_a_newer_release_adds_are_ignored_wherever_they_are() -> Non
 
     assert read_payload(messages, sampling) == (TALK, FULL)
     assert ToolCallPiece.of({"index": 1, "arguments": "{", **later}) == ToolCallPiece(1, arguments="{")
+
+
+def test_a_job_that_asked_for_a_removed_method_is_compressed_plainly() -> None:
+    stored = {"max_tokens": 16, "compression": {"method": "surprise", "to": 0.5, "also": ["system"]}}
+
+    assert read_payload(ASKED, stored)[1].compression == Compression("plain", ("system",))
 
 
 def test_a_payload_has_the_lowest_version_that_expresses_it(monkeypatch: pytest.MonkeyPatch) -> None:
