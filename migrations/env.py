@@ -146,6 +146,8 @@ def _migrate(db: sa.Connection) -> None:
     elif goal == "base" or goal.startswith("-") or goal in applied - {at}:
         with db.begin():
             views.drop(db)
+            if goal == "base":
+                views.drop_tables_of_plugins(db)
         _run(db, transaction_per_migration=True)
     elif any("concurrently" in vars(script.module) for script in pending):
         # An index build commits what comes before it. The views stay meanwhile, however long it takes.
@@ -182,6 +184,7 @@ def _drop_views(db: sa.Connection) -> Sequence[str]:
 
 def _finish(db: sa.Connection, rights: Sequence[str]) -> None:
     """Make all but the tables: views, comments, analysts' rights, and the first months."""
+    views.migrate_plugins(db)
     views.make(db, rights)
     analyst.renew(db)
     if not months.found(db):

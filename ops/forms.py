@@ -17,10 +17,10 @@ from headrace.domain import operators
 from headrace.domain.apps import Scope
 from headrace.domain.batches import BatchState, parse_batch_id
 from headrace.domain.ids import parse_id
-from headrace.domain.operators import OperatorAction
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
+from headrace.store.audit import ACTIONS
 
 #: The largest of Postgres's `integer`.
 LIMIT_MAX = 2**31 - 1
@@ -143,7 +143,7 @@ class AuditFilter(Form):
     """Which rows of the audit log are listed."""
 
     actor = _text("Operator", chars=200)
-    action = _choice("Action", [action.value for action in OperatorAction])
+    action = _choice("Action", ACTIONS)
     app = _text("App")
     day = _matching("Day", r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")
     before = _matching("Before", r"^[0-9]{1,18}$")

@@ -1,4 +1,4 @@
-"""`/ops/budgets`, `/ops/cost`, `/ops/bills`, `/ops/caches`: limits, costs, providers' bills, and what caches saved."""
+"""`/ops/budgets`, `/ops/cost`, `/ops/caches`: limits, costs, and what caches saved."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,10 +7,8 @@ from werkzeug.wrappers import Response
 
 from headrace.domain.limits import SpendingLimits, share
 from headrace.domain.operators import Right
-from headrace.policies.bill_checks import HARMLESS
 from headrace.store import actions, clock
 from headrace.store.cache import cache_figures, semantic_cache
-from headrace.store.money import bills as outside
 from headrace.store.money import budgets as store
 from headrace.store.money import costs
 from headrace.store.money.host_hours import HostTerms
@@ -98,32 +96,6 @@ def after(month: datetime) -> datetime:
 def before(month: datetime) -> datetime:
     """The start of the month before."""
     return month.replace(year=month.year - (month.month == 1), month=(month.month - 2) % 12 + 1)
-
-
-bills = Blueprint("bills", __name__)
-
-#: The most differences on the page.
-DIFFERENCES = 200
-
-
-@bills.get("/bills")
-def show_bills() -> str:
-    """The bills of one month beside the ledger; by default those of the month before."""
-    form = checked(MonthForm(request.args))
-    with deps().store.read() as db:
-        present = month_of(None, clock.now(db))
-        month = month_of(form.month.data, present) if form.month.data else before(present)
-        until = after(month)
-        found = {
-            "month": month,
-            "before": before(month) if month > FIRST_MONTH else None,
-            "after": until if until <= clock.now(db) else None,
-            "sums": outside.sums(db, month, until),
-            "differences": outside.differences(db, month, until, DIFFERENCES),
-            "most": DIFFERENCES,
-            "harmless": HARMLESS,
-        }
-    return render_template("bills.html", **found)
 
 
 caches = Blueprint("caches", __name__)

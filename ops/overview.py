@@ -15,7 +15,6 @@ PROCESS_ROWS = 60
 #: Where each kind of problem is seen in full.
 _PAGES = {
     "batches": "batches.list_newest",
-    "bills": "bills.show_bills",
     "budgets": "budgets.show_budgets",
     "deliveries": "deliveries.list_deliveries",
     "hosts": "hosts.list_hosts",
@@ -48,4 +47,5 @@ def _link(page: str | None) -> str | None:
         return "#processes"
     if page == "failed":
         return url_for("jobs.list_newest", state="dead")
-    return url_for(_PAGES[page]) if page else None
+    # A plugin's problem names its page itself.
+    return url_for(_PAGES.get(page, page)) if page else None

@@ -16,8 +16,9 @@ from headrace.store.jobs.overview import attempt_number
 NONE = "-"
 
 
-def register(app: Flask) -> None:
-    """Give the templates these functions as filters."""
+def register(app: Flask, links: list[tuple[str, str]]) -> None:
+    """Give the templates these functions as filters. Args: links: to the pages of plugins: endpoint and label."""
+    app.jinja_env.globals["links_of_plugins"] = links
     for show in (time, minute, fact, number, usd, seconds, percent, job_name, job_link, batch_link, value):
         app.add_template_filter(show)
     app.add_template_filter(origin)

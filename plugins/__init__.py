@@ -5,5 +5,6 @@ Each is independent of the others but for what its `PLUGIN` needs, which stands 
 
 NAMES = (
     "backtest",
+    "bills",
     "demo",
 )

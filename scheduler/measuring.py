@@ -18,12 +18,13 @@ from headrace.domain.fleet import QueueActivity
 from headrace.domain.limits import share
 from headrace.domain.queues import Lane, parts_of
 from headrace.errors import BrokerUnavailable, StoreUnavailable
+from headrace.installed import parts
 from headrace.policies.health import processes_of
 from headrace.store import Glance, batches, clock
 from headrace.store.batches import provider_batches
 from headrace.store.cache import cache_figures
 from headrace.store.fleet import decisions, observations, processes, status, workers
-from headrace.store.money import bills, budgets
+from headrace.store.money import budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far
 from scheduler.deps import MOST_OF_APPS, ControlDeps
 
@@ -133,21 +134,17 @@ STORE_GAUGES = (
     ("headrace_batch_lines", "Lines of these that have not ended.", ("state",)),
     ("headrace_provider_batches", "Batches on their way to the provider, or there.", ("state",)),
     ("headrace_provider_batch_oldest_seconds", "The age of the oldest of these; 0 without any.", ()),
-    (
-        "headrace_bill_difference_ratio",
-        "What providers' checked bills of the last 35 days and the ledger wrongly differ by, as a part of the bills.",
-        ("source",),
-    ),
 )
 
 
 def _store_gauges() -> list[GaugeMetricFamily]:
-    return [GaugeMetricFamily(name, about, labels=labels) for name, about, labels in STORE_GAUGES]
+    of_plugins = (gauge for part in parts("control") for gauge in part.GAUGES)
+    return [GaugeMetricFamily(name, about, labels=labels) for name, about, labels in (*STORE_GAUGES, *of_plugins)]
 
 
 @dataclass(eq=False, slots=True)
 class StoreMetrics(Collector):
-    """Hosts, alerts, budgets, bills, caches and batches, read from Postgres at the scrape.
+    """Hosts, alerts, budgets, caches, batches, and what plugins measure, read from Postgres at the scrape.
 
     Without Postgres they have no samples.
     Every control process reports the same. Safe for many threads.
@@ -191,8 +188,8 @@ class StoreMetrics(Collector):
         of_provider = provider_batches.under_way(db)
         yield from (("headrace_provider_batches", [state], count) for state, count in of_provider.counts.items())
         yield "headrace_provider_batch_oldest_seconds", [], of_provider.oldest_s
-        for source, ratio in sorted(bills.difference_shares(db).items()):
-            yield "headrace_bill_difference_ratio", [source], float(ratio)
+        for part in parts("control"):
+            yield from part.values(db)
 
     def _budgets(self, db: Connection) -> dict[tuple[str, str], tuple[Decimal, bool]]:
         """Of each budget with a limit and at least one reservation in its period, the used share, and if it is used

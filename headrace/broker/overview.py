@@ -17,11 +17,12 @@ from headrace.config import Settings
 from headrace.domain.fleet import Fleet, Flow
 from headrace.domain.queues import OVERFLOW, Lane, queue_name
 from headrace.errors import BrokerUnavailable, StoreUnavailable
-from headrace.policies.health import Facts, LaneFacts
+from headrace.installed import parts
+from headrace.policies.health import Facts, LaneFacts, Problem
 from headrace.store import Glance, Store, batches, clock, deliveries
 from headrace.store.batches import provider_batches
 from headrace.store.fleet import decisions, observations, processes, status, workers
-from headrace.store.money import bills, budgets
+from headrace.store.money import budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far
 
 #: What "lately" is, and what it is compared with.
@@ -133,6 +134,10 @@ def _spans(now: datetime) -> tuple[tuple[datetime, datetime], tuple[datetime, da
     return (since, now), (since - BEFORE, since)
 
 
+def _of_plugins(glance: Glance) -> list[Problem]:
+    return [each for part in parts("health") for each in glance.read(part.__name__, part.problems, list[Problem]())]
+
+
 def _facts(glance: Glance, settings: Settings, lanes: Sequence[LaneFacts], now: datetime) -> Facts:
     read = glance.read
     observed_at = read("samples", lambda db: observations.last_sample_at(db, now), None)
@@ -148,7 +153,7 @@ def _facts(glance: Glance, settings: Settings, lanes: Sequence[LaneFacts], now: 
         receivers=read("webhooks", status.failing_receivers, []),
         paused=read("webhooks", deliveries.paused, []),
         open_batches=0 if under_way is None else sum(under_way.batches.values()),
-        bill_differences=read("bills", bills.difference_shares, {}),
+        of_plugins=_of_plugins(glance),
         unsent_s=0.0 if sent is None else sent.unsent_s,
         at_provider_s=0.0 if sent is None else sent.oldest_s,
         accounts=read("budgets", lambda db: budgets.balances(db, settings.budgets).accounts, ()),

@@ -81,9 +81,8 @@ _OF_THE_CORE = {
         "Measure the project's claims, and record each figure with its commit.",
     ),
 }
-_COMMANDS = _OF_THE_CORE | {
-    name: (each.place, each.short_help) for plugin in plugins() for name, each in plugin.commands.items()
-}
+_OF_PLUGINS = {name: (each.place, each.short_help) for plugin in plugins() for name, each in plugin.commands.items()}
+_COMMANDS = _OF_THE_CORE | {name: each for name, each in _OF_PLUGINS.items() if " " not in name}
 
 #: What stands for characters that a terminal would obey: all control characters but tab and newline.
 _SHOWN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
@@ -120,15 +119,22 @@ class LazyGroup(click.Group):
 
     def load(self, name: str) -> click.Command:
         """Import the command of this name. Raises: ClickException: it is not part of this installation."""
-        module, _, attribute = _COMMANDS[name][0].partition(":")
+        found = self._import(_COMMANDS[name][0], name)
+        for path, (place, _) in _OF_PLUGINS.items():
+            group, _, below = path.partition(" ")
+            if below and group == name:
+                cast(click.Group, found).add_command(self._import(place, path), below)
+        _hint(found)
+        return found
+
+    def _import(self, place: str, name: str) -> click.Command:
+        module, _, attribute = place.partition(":")
         if module.startswith("benchmarks.") and str(_CHECKOUT) not in sys.path:
             if not (_CHECKOUT / "benchmarks").is_dir():
                 raise click.ClickException(f"'{name}' needs a checkout: its code and its scripts are in benchmarks/.")
             sys.path.append(str(_CHECKOUT))
         with self.importing():
-            found = cast(click.Command, getattr(import_module(module), attribute))
-        _hint(found)
-        return found
+            return cast(click.Command, getattr(import_module(module), attribute))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -28,9 +28,14 @@ class Plugin:
     Attributes:
         name: of its folder.
         needs: the plugins without which it cannot be.
-        commands: by name.
+        commands: by name; a name of two words belongs to a group of the core's: `costs reconcile`.
+        actions: what operators do with it, as the audit log has it: the kind of the subject, and a verb.
+        views: the analysts' views of its folder `views`; each reads only tables and what stands before it. Its tables
+            are in `tables.py`, and what makes them, in numbered files, in the folder `sql`.
     """
 
     name: str
     needs: tuple[str, ...] = ()
     commands: Mapping[str, PluginCommand] = field(default_factory=dict)
+    actions: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()

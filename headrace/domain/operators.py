@@ -80,7 +80,7 @@ class Actor:
 
 
 class OperatorAction(StrEnum):
-    """What an operator did: the kind of the subject, and a verb."""
+    """What an operator did: the kind of the subject, and a verb. A plugin has its own in `Plugin.actions`."""
 
     APP_CREATE = "app.create"
     APP_LIMIT = "app.limit"
@@ -94,7 +94,6 @@ class OperatorAction(StrEnum):
     BUDGETS_SET = "budgets.set"
     BUDGETS_UNSET = "budgets.unset"
     PRICES_TAKE = "prices.take"
-    COSTS_RECONCILE = "costs.reconcile"
     JOB_RETRY = "job.retry"
     JOB_CANCEL = "job.cancel"
     JOB_READ_TEXTS = "job.read_texts"

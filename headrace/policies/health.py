@@ -34,7 +34,6 @@ LATE_S = 300.0
 #: Failed tries to one receiver, of deliveries that are pending, from which on it counts as failing.
 FAILED_TRIES = 3
 BUDGET_SHARE = 0.9
-BILL_SHARE = Decimal("0.01")
 UNSENT_S, AT_PROVIDER_S = 5400.0, 25 * 3600.0
 #: Seconds: a session that blocks others is a problem once its transaction is older. By then each of Headrace's
 #: statements that needs its locks has failed.
@@ -155,7 +154,7 @@ class Facts:
         observed_s: since the queues were last sampled; None: never.
         late_s: for how long the oldest delivery has been due.
         open_batches: batches that have not ended.
-        bill_differences: by source of a bill, the part of it that is not what the ledger says.
+        of_plugins: problems that plugins have found.
         unsent_s, at_provider_s: the age of the oldest of the provider's batches, if some are not sent yet; and of any.
         ordered_s: by pool, the seconds since its oldest order whose host has not come.
         failing_orders: pools whose provider refuses the last decision.
@@ -177,7 +176,7 @@ class Facts:
     receivers: Sequence[FailingReceiver] = ()
     paused: Sequence[PausedReceiver] = ()
     open_batches: int = 0
-    bill_differences: Mapping[str, Decimal] = field(default_factory=dict)
+    of_plugins: Sequence[Problem] = ()
     unsent_s: float = 0.0
     at_provider_s: float = 0.0
     accounts: Sequence[Account] = ()
@@ -192,8 +191,13 @@ def problems(facts: Facts) -> list[Problem]:
     """All that is wrong, what a person must act on first."""
     # While Postgres takes no writes, no process can give a sign of life.
     of_processes = () if facts.postgres_error or "processes" in facts.unread else _processes(facts)
-    about = (_queues, _hosts, _money, _bills, _provider, _webhooks)
-    found = [*_servers(facts), *of_processes, *(problem for each in about for problem in each(facts))]
+    about = (_queues, _hosts, _money, _provider, _webhooks)
+    found = [
+        *_servers(facts),
+        *of_processes,
+        *(problem for each in about for problem in each(facts)),
+        *facts.of_plugins,
+    ]
     return sorted(found, key=lambda problem: problem.severity != "act")
 
 
@@ -368,13 +372,6 @@ def _money(facts: Facts) -> Iterator[Problem]:
         elif used > BUDGET_SHARE:
             remedy = "The paid API answers no call that does not fit into the rest."
             yield _watch("HeadraceBudgetNearlyUsed", "budgets", f"{used:.0%} {of_budget} is used.", remedy)
-
-
-def _bills(facts: Facts) -> Iterator[Problem]:
-    for source, part in facts.bill_differences.items():
-        if part > BILL_SHARE:
-            text = f"{part:.1%} of the bill of {source} is not what the ledger says."
-            yield _watch("HeadraceBillDiffers", "bills", text, "The page of bills has each difference with its cause.")
 
 
 def _provider(facts: Facts) -> Iterator[Problem]:

@@ -20,15 +20,12 @@ from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.limits import Limits
 from headrace.domain.operators import Operator, OperatorAction, Role
-from headrace.policies.bill_checks import OutsideBill
 from headrace.store import analyst, apps, batches, deliveries, jobs, keys, operators
 from headrace.store.audit import Audit, Deed
 from headrace.store.fleet import host_list
 from headrace.store.jobs import confinements, overview
 from headrace.store.jobs.overview import History, history
-from headrace.store.money import bills, budgets, tariffs
-from headrace.store.money.bills import PoolCheck
-from headrace.store.money.host_hours import HostTerms
+from headrace.store.money import budgets, tariffs
 from headrace.store.money.tariffs import ListPrice
 from headrace.tables import deliveries as delivery_rows
 from headrace.tables import jobs as job_rows
@@ -180,15 +177,6 @@ def take_prices(audit: Audit, prices: Iterable[ListPrice]) -> dict[str, Price]:
         after={each.model: _per_mtok(each) for each in taken},
     )
     return before
-
-
-def reconcile_bill(audit: Audit, bill: OutsideBill, terms: HostTerms, prices: Mapping[str, Price]) -> list[PoolCheck]:
-    """Compare a bill with the ledger, and keep the result. Raises: InvalidRequest: no day of it is over."""
-    found = bills.reconcile_bill(audit.db, bill, terms, prices)
-    first, last = bill.days
-    days = [first.isoformat(), last.isoformat()]
-    audit.record(OperatorAction.COSTS_RECONCILE, bill.source, file=bill.file, days=days)
-    return found
 
 
 def _per_mtok(price: Price | ListPrice) -> dict[str, Any]:

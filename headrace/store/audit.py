@@ -16,10 +16,15 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from headrace.domain.operators import Actor, OperatorAction, Source
+from headrace.installed import plugins
 from headrace.store import Store
 from headrace.tables import apps, audit_log
 
 log = logging.getLogger(__name__)
+
+
+#: What operators do: of the core, and of plugins.
+ACTIONS = (*map(str, OperatorAction), *(action for plugin in plugins() for action in plugin.actions))
 
 
 class NotRecorded(RuntimeError):
@@ -54,10 +59,10 @@ class Audit:
         self.rows: list[Mapping[str, Any]] = []
         self._actor = actor
 
-    def record(self, action: OperatorAction, subject: str, app_id: UUID | None = None, **details: Any) -> None:
+    def record(self, action: str, subject: str, app_id: UUID | None = None, **details: Any) -> None:
         self.record_all(action, [Deed(subject, app_id, details)])
 
-    def record_all(self, action: OperatorAction, deeds: Iterable[Deed]) -> None:
+    def record_all(self, action: str, deeds: Iterable[Deed]) -> None:
         common = {"actor": self._actor.name, "source": self._actor.source, "action": action}
         rows = [
             {**common, "subject": deed.subject, "app_id": deed.app_id, "details": _plain(deed.details)}

@@ -1,5 +1,6 @@
 """The tables; `migrations/` creates them. Times are `timestamptz`, money is USD, ids are UUIDv7 that Headrace makes."""
 
+from headrace.installed import parts
 from headrace.tables.batches import batch_lines, batches, files, provider_batches
 from headrace.tables.clients import (
     api_keys,
@@ -14,8 +15,6 @@ from headrace.tables.clients import (
 )
 from headrace.tables.columns import USD, metadata
 from headrace.tables.costs import (
-    bill_checks,
-    bills,
     charge_days,
     closed_days,
     cost_days,
@@ -32,6 +31,7 @@ from headrace.tables.fleet import (
     host_actors,
     hosts,
     locks,
+    plugin_versions,
     processes,
     queue_rollups,
     queue_samples,
@@ -56,3 +56,6 @@ from headrace.tables.work import (
     poison_prompts,
     poison_strikes,
 )
+
+#: Their modules add their tables to `metadata`.
+OF_PLUGINS = parts("tables")

@@ -317,3 +317,12 @@ refusals = sa.Table(
         comment="How many of its expected_tokens a row of queue_samples counts.",
     ),
 )
+
+plugin_versions = sa.Table(
+    "plugin_versions",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False, comment="The last of its files of SQL that was run."),
+    sa.Column("views", sa.ARRAY(sa.Text), nullable=False, comment="Its views, which go when it is lifted out."),
+    comment="The plugins whose tables are in this database.",
+)

@@ -10,7 +10,6 @@ from rich.markup import escape
 from headrace.cli import parameters
 from headrace.cli.database import database
 from headrace.cli.output import json_option, note_more, out, print_json, print_uncut, table
-from headrace.domain.operators import OperatorAction
 from headrace.store import apps
 from headrace.store import audit as store
 from headrace.store.audit import Entry, WantedEntries
@@ -18,7 +17,7 @@ from headrace.store.audit import Entry, WantedEntries
 
 @click.command()
 @click.option("--actor", metavar="NAME", help="Only what this operator did.")
-@click.option("--action", type=click.Choice([action.value for action in OperatorAction]), help="Only this.")
+@click.option("--action", type=click.Choice(store.ACTIONS), help="Only this.")
 @click.option("--app", metavar="NAME", callback=parameters.app_name, help="Only what was done to this app.")
 @click.option("--since", metavar="TIME", callback=parameters.moment, help="Only what was done at this time or later.")
 @click.option("--until", metavar="TIME", callback=parameters.moment, help="Only what was done before this time.")

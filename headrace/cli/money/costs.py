@@ -1,4 +1,4 @@
-"""`headrace costs`, for operators: what a month cost, and how providers' bills differ from the ledger."""
+"""`headrace costs`, for operators: what a month cost."""
 
 import csv
 import sys
@@ -6,28 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
-from headrace.cli.database import database, operating, operator_settings
-from headrace.cli.money import bill_files
-from headrace.cli.output import json_option, notes, out, print_json, table
-from headrace.policies.bill_checks import Cause, by_cause, share
-from headrace.store import actions, clock
+from headrace.cli.database import database, operator_settings
+from headrace.cli.output import notes, out, print_json, table
+from headrace.store import clock
 from headrace.store.money import costs as store
-from headrace.store.money import tariffs
-from headrace.store.money.bills import PoolCheck
 from headrace.store.money.costs import AppMonth, OpenHours, PoolMonth
 from headrace.store.money.host_hours import HostTerms
-
-#: Errors above this share of a bill are an alert.
-ALARM = Decimal("0.01")
-#: The most differences that a terminal shows.
-SHOWN = 40
 
 #: What the kinds of charges are called here.
 _KINDS = {"compute": "own hosts", "api": "paid API", "waste": "wasted", "cache": "cache", "idle": "idle"}
@@ -100,89 +89,6 @@ def _open(hours: OpenHours) -> str:
     since = f"{hours.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     cost = f"The hosts of pool {hours.pool} cost {hours.hosts_usd:,.4f} USD since {since}"
     return f"{cost}, provisionally: these hours are not closed."
-
-
-@costs.command()
-@click.option(
-    "--bill",
-    "paths",
-    required=True,
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The provider's bill; several times for several files of one bill.",
-)
-@click.option(
-    "--type", "types", multiple=True, metavar="NAME", help="Only hosts of this type; more than once for more."
-)
-@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Only resources of AWS with this tag.")
-@json_option
-def reconcile(paths: Sequence[Path], types: Sequence[str], tags: Sequence[str], as_json: bool) -> None:
-    """Compare a provider's bill with the ledger by day, pool, machine or model, and say why they differ.
-
-    FILE is a CSV with the columns day,host,type,hours,usd for hosts, or day,model,requests,prompt_tokens,
-    cached_tokens,output_tokens,usd for the paid API; AWS's cost and usage report, with resource ids; OpenAI's usage
-    export, or its answers of usage and costs as JSON. A name that ends in .gz is unpacked. docs/analytics.md has
-    examples.
-
-    \b
-    missing_host  the ledger has a host that the bill has not
-    unknown_host  the bill has one that the ledger has not: look for a machine that was never ended
-    price         the same hours or tokens cost something else
-    hours         a host was billed for longer, or for less
-    double        the bill has the same charge twice
-    unbooked      the provider counted more tokens than the ledger
-    overbooked    it counted fewer
-    midnight      the same amount is on another day: no error
-    rounding      too little to matter
-
-    The result is kept: the view bill_differences, the page /ops/bills, and a metric with an alert. A later check of a
-    day replaces the earlier one. Days that are not over are left out. The exit status is 1 if differences that are
-    errors add up to more than 1 % of the bill.
-    """
-    bill = bill_files.read(paths, types, bill_files.read_tags(tags))
-    settings = operator_settings()
-    with operating(settings) as audit:
-        prices = tariffs.in_force(audit.db, settings).api
-        found = actions.reconcile_bill(audit, bill, HostTerms.of(settings), prices)
-    wrong = share([each.checked for each in found])
-    if as_json:
-        print_json({"source": bill.source, "share": f"{wrong:f}", "checks": [_check(each) for each in found]})
-    else:
-        _print_checks(found, wrong)
-    if wrong > ALARM:
-        raise click.exceptions.Exit(1)
-
-
-def _print_checks(found: Sequence[PoolCheck], wrong: Decimal) -> None:
-    differing = [each for each in found if each.checked.cause is not Cause.NONE]
-    rows = table("day", "pool", "name", "type", "cause", numbers=("ledger", "billed", "difference USD"))
-    for each in sorted(differing, key=lambda each: -abs(each.checked.difference_usd))[:SHOWN]:
-        row = each.checked
-        usd = f"{row.ledger_usd:,.4f}", f"{row.billed_usd:,.4f}", f"{row.difference_usd:,.4f}"
-        rows.add_row(
-            f"{row.day}", escape(each.pool or "-"), escape(row.name), escape(each.kind or "-"), row.cause, *usd
-        )
-    if differing:
-        out.print(rows)
-        causes = table("cause", numbers=("difference USD",))
-        for cause, more_usd in by_cause([each.checked for each in found]).items():
-            causes.add_row(cause, f"{more_usd:,.4f}")
-        out.print(causes)
-    if len(differing) > SHOWN:
-        notes.print(f"{len(differing):,} rows differ; these are the {SHOWN} largest. --json prints all.")
-    ledger_usd = sum((each.checked.ledger_usd for each in found), Decimal())
-    billed_usd = sum((each.checked.billed_usd for each in found), Decimal())
-    out.print(
-        f"Billed {billed_usd:,.4f} USD; the ledger has {ledger_usd:,.4f} USD. Errors: {float(wrong):.2%} of the bill."
-    )
-
-
-def _check(each: PoolCheck) -> dict[str, Any]:
-    row = each.checked
-    amounts = {name: f"{value:f}" for name, value in asdict(row).items() if isinstance(value, Decimal)}
-    about = {"day": row.day.isoformat(), "pool": each.pool or None, "name": row.name, "type": each.kind}
-    return {**about, "cause": row.cause, **amounts, "difference_usd": f"{row.difference_usd:f}"}
 
 
 def _first_of_month(now: datetime) -> datetime:

@@ -9,13 +9,17 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.schema import SetColumnComment, SetTableComment
+from sqlalchemy.schema import DropTable, SetColumnComment, SetTableComment
 
-from headrace.tables import metadata
+from headrace.domain.hooks import Plugin
+from headrace.installed import plugins
+from headrace.tables import metadata, plugin_versions
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +32,12 @@ MADE = (
     *("cost_elasticity", "cost_per_user_month", "cost_per_request"),
     *("gpu_hours", "cost_reconciliation", "savings_per_day", "split_point", "split_options", "budget_run_rate"),
     *("waits_per_hour", "cache_per_day", "semantic_cache_per_day", "compression_per_day", "routing_per_day"),
-    *("batch_costs", "operator_actions", "bill_differences"),
+    *("batch_costs", "operator_actions"),
 )
+#: The plugin of each of their views, which are made after the core's.
+_OF_PLUGINS = {view: plugin.name for plugin in plugins() for view in plugin.views}
 FUNCTIONS = ("request_work", "full_usd", "costs_by_day", "charges_by_day", "users_by_day", "labels_by_day")
-VIEWS = tuple(sorted(set(MADE).difference(FUNCTIONS)))
+VIEWS = tuple(sorted({*MADE, *_OF_PLUGINS}.difference(FUNCTIONS)))
 
 _RIGHTS = sa.text(
     """
@@ -62,7 +68,8 @@ _COMMENTS = sa.text(
 
 def text(name: str) -> str:
     """The SQL that makes a view or function."""
-    return (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
+    folder = files(f"plugins.{_OF_PLUGINS[name]}") / "views" if name in _OF_PLUGINS else files(__name__)
+    return (folder / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def are_made(db: Connection) -> bool:
@@ -102,15 +109,24 @@ def drop(db: Connection) -> Sequence[str]:
     """
     rights = rights_to(db, VIEWS)
     # Readers first: a query locks a view before those that the view reads, so neither side waits for the other.
-    for name in reversed(MADE):
+    for name in (*_lifted_out(db), *reversed((*MADE, *_OF_PLUGINS))):
         kind = "FUNCTION" if name in FUNCTIONS else "VIEW"
         db.exec_driver_sql(f"DROP {kind} IF EXISTS {name}")
     return rights
 
 
+def _lifted_out(db: Connection) -> Sequence[str]:
+    """The views of plugins that are installed no more, readers first."""
+    if db.scalar(sa.text("SELECT to_regclass('plugin_versions')")) is None:
+        return []
+    row = plugin_versions.c
+    gone = sa.select(row.views).where(row.name.not_in([plugin.name for plugin in plugins()]))
+    return [view for of_plugin in db.scalars(gone) for view in reversed(of_plugin)]
+
+
 def make(db: Connection, rights: Sequence[str] = ()) -> None:
     """Make the views, functions and comments on tables of now. Args: rights: from `drop`."""
-    for name in MADE:
+    for name in (*MADE, *_OF_PLUGINS):
         _run(db, text(name))
     give(db, rights)
     _comment(db)
@@ -129,6 +145,35 @@ def _comment(db: Connection) -> None:
                 db.execute(SetColumnComment(column))
 
 
+def migrate_plugins(db: Connection) -> None:
+    """Run the files of SQL that plugins have beyond those that were run here, and note their versions."""
+    row = plugin_versions.c
+    held = dict(db.execute(sa.select(row.name, row.version)).tuples().all())
+    for plugin in plugins():
+        numbers = [0]
+        for number, file in numbered(plugin):
+            numbers.append(number)
+            if number > held.get(plugin.name, 0):
+                _run(db, file.read_text(encoding="utf-8"))
+        note = insert(plugin_versions).values(name=plugin.name, version=numbers[-1], views=list(plugin.views))
+        changed = {"version": note.excluded.version, "views": note.excluded.views}
+        db.execute(note.on_conflict_do_update(index_elements=[row.name], set_=changed))
+
+
+def numbered(plugin: Plugin) -> list[tuple[int, Traversable]]:
+    """A plugin's files of SQL, `001.sql` and so on, in their order."""
+    folder = files(f"plugins.{plugin.name}") / "sql"
+    found = [file for file in folder.iterdir() if file.name.endswith(".sql")] if folder.is_dir() else []
+    return sorted((int(file.name.removesuffix(".sql")), file) for file in found)
+
+
+def drop_tables_of_plugins(db: Connection) -> None:
+    """Drop the tables of plugins, with all that is in them."""
+    of_plugins = (table for table in metadata.sorted_tables if table.info.get("plugin"))
+    for table in reversed(list(of_plugins)):
+        db.execute(DropTable(table, if_exists=True))
+
+
 def _run(db: Connection, sql: str) -> None:
     # Without parameters, a percent sign is doubled for the driver.
     db.exec_driver_sql(sql.replace("%", "%%"))
@@ -142,7 +187,10 @@ def _version() -> str:
 
 
 def _texts() -> Iterator[str]:
-    yield from map(text, (*OF_TRIGGERS, *MADE))
+    yield from map(text, (*OF_TRIGGERS, *MADE, *_OF_PLUGINS))
     for table in metadata.sorted_tables:
         for item in (table, *table.columns):
             yield f"{item} {item.comment}"
+    for plugin in plugins():
+        yield plugin.name
+        yield from (file.read_text(encoding="utf-8") for _, file in numbered(plugin))

@@ -10,6 +10,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
+#: Errors above this share of a bill are an alert.
+ALARM = Decimal("0.01")
+
 
 class BillSource(StrEnum):
     """What a bill is for. HOSTS: hours of machines, each by its name. API: tokens of the paid API, by model."""

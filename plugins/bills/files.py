@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from headrace.policies.bill_checks import BillLine, BillSource, OutsideBill
+from plugins.bills.checks import BillLine, BillSource, OutsideBill
 
 Row = Mapping[str, str]
 

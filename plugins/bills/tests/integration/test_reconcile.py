@@ -17,10 +17,12 @@ from click.testing import Result
 from headrace.config import CostSettings
 from headrace.domain.ids import new_id
 from headrace.store import Store, locks
-from headrace.store.money import bills, cost_hours
+from headrace.store.money import cost_hours
 from headrace.store.money import host_hours as host_bills
-from headrace.tables import bill_checks, hosts, ledger
-from headrace.tables import bills as bill_rows
+from headrace.tables import hosts, ledger
+from plugins.bills import store as bills
+from plugins.bills.tables import bill_checks
+from plugins.bills.tables import bills as bill_rows
 from tests.waiting import until
 
 Run = Callable[..., Result]

@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 
 from headrace.config import Price
 from headrace.errors import InvalidRequest
-from headrace.policies.bill_checks import HARMLESS, BillLine, BillSource, Charge, Checked, OutsideBill, check
 from headrace.policies.host_bills import split
 from headrace.policies.pricing import PER_MTOK, USD_DIGITS
 from headrace.store import clock, locks
 from headrace.store.money.host_hours import SETTLE, HostTerms, bill_again
-from headrace.tables import bill_checks, bills
+from plugins.bills.checks import HARMLESS, BillLine, BillSource, Charge, Checked, OutsideBill, check
+from plugins.bills.tables import bill_checks, bills
 
 #: The day that the provider adds to the name of a model that answers.
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")

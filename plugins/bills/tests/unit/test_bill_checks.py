@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.policies.bill_checks import BillSource, Cause, Charge, by_cause, check, share
+from plugins.bills.checks import BillSource, Cause, Charge, by_cause, check, share
 
 FIRST = date(2026, 11, 1)
 Side = dict[tuple[str, date], Charge]

@@ -1,0 +1,4 @@
+"""The fixtures of the core's tests, which pytest finds by their names here."""
+
+from tests.integration.conftest import *  # noqa: F403
+from tests.integration.headrace.cli.conftest import *  # noqa: F403
