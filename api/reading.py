@@ -334,7 +334,7 @@ _Key = tuple[UUID, UUID]
 
 
 class Reader:
-    """Reads jobs as they stand. Safe for many threads, which share one connection."""
+    """Reads jobs as they stand, and ends those whose time to start is over. Its threads share one connection."""
 
     def __init__(self, store: Store, admission: Admission) -> None:
         self._store, self._admission = store, admission

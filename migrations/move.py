@@ -28,8 +28,7 @@ ASIDE = "before_0_1_0"
 #: Tables that a database of before has not.
 NEW = (
     *("files", "batches", "batch_lines", "processes", "provider_batches"),
-    *("host_hours", "bills", "bill_checks", "label_keys", "label_days", "charge_days"),
-    "paused_receivers",
+    *("host_hours", "label_keys", "label_days", "charge_days", "paused_receivers", "plugin_versions"),
 )
 #: The last migration before the baseline. Its tables have the columns of the baseline, and this one, which had no use.
 LAST, UNUSED = "0070", {("deliveries", "published_at")}

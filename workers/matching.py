@@ -84,7 +84,8 @@ class LookupHold:
 #: Jobs of one look-up. In a larger one each of them would wait longer for the others: to embed and to read one takes
 #: some milliseconds.
 BATCH = 16
-#: The longest wait for new jobs, in seconds. Redis must hear of this worker more often than each `lookups.OPEN_MS`.
+#: The longest wait for new jobs, in seconds. Redis must hear of this worker more often than each `OPEN_MS`
+#: of `headrace/broker/reuse.py`.
 IDLE_S = 1.0
 #: The pause after a failure, in seconds.
 AGAIN_AFTER_S = 1.0

@@ -109,7 +109,7 @@ class Worker:
             rules=RetryRules(settings.max_attempts, settings.paid_pools),
             shares_prefixes=pool.shared_prefix_cache,
             payer=payer if route is Route.OVERFLOW else None,
-            hold=self._lookup_hold(redis),
+            lookup_hold=self._lookup_hold(redis),
             # The first job with compression loads the tokenizer: most workers never need a second one.
             compressor=Compressor(cache(self._tokenizer), self.kv_budget.shrunk),
             cascading=Cascading(settings.rules, settings.pools),

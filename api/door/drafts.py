@@ -163,7 +163,6 @@ class Bid(Ask):
     """A job that asks to be accepted: what admission control needs, and what the reply is made from."""
 
     spec: JobSpec
-    draft: Draft
     app: App
     sent: Sent = NOT_SENT
 

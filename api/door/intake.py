@@ -96,7 +96,7 @@ class Intake:
         try:
             self.admission.commit(tickets, lookups)
         except BrokerUnavailable as error:
-            # The jobs are durable, so they are accepted: `publish_due` puts their messages into the lists.
+            # The jobs are durable, so they are accepted: `publish_due` (scheduler/sweep.py) pushes their messages.
             log.warning("publish_failed", extra={**named([ticket.job_id for ticket in tickets]), "error": str(error)})
 
     def _give_back(self, bids: Sequence[Bid]) -> None:

@@ -136,7 +136,7 @@ def _sampling(draft: Draft, max_tokens: int, compression: Compression | None) ->
 
 
 def must_stay(draft: Draft, *, names_paid_tokens: bool) -> str | None:
-    """The field for which the paid API has no word; None if it may answer. Args: as of `ours_alone`."""
+    """The field for which the paid API has no word; None if it may answer. Args: as of `extra_of_own_engines`."""
     if draft.is_plain:
         return draft.spelling.prompt
     return next(iter(extra_of_own_engines(draft.extra_sampling, names_paid_tokens=names_paid_tokens)), None)

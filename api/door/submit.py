@@ -160,7 +160,7 @@ class Submitter:
         return replace(accepted, confined_until=confinement.until) if confinement and is_held else accepted
 
     def _placed(self, bid: Bid, place: Place) -> Accepted:
-        """Note a job that is durable in its place, and tell its caller."""
+        """Note a job that is durable in its place. Returns: what its caller is told."""
         spec, queue, position, ahead_tokens = bid.spec, place.candidate.queue, place.position, place.ahead_tokens
         assert place.start_by is not None
         self.refusals.had_room(bid)
@@ -201,7 +201,7 @@ class Submitter:
             raise delayed_full(queue, delayed, cap)
         left = self.cache.use_request(app, spec.kv_tokens)
         reason = f"starts at {spec.not_before:%Y-%m-%dT%H:%M:%SZ}"
-        accepted = self._wait(spec, app, queue, reason, left)
+        accepted = self._accept_waiting(spec, app, queue, reason, left)
         if not accepted.is_replay:
             log.info(
                 "job_delayed",
@@ -209,7 +209,7 @@ class Submitter:
             )
         return accepted
 
-    def _wait(self, spec: JobSpec, app: App, queue: str, reason: str, left: RatesLeft) -> Accepted:
+    def _accept_waiting(self, spec: JobSpec, app: App, queue: str, reason: str, left: RatesLeft) -> Accepted:
         """Accept a job that waits in Postgres, without a place, until its `not_before`."""
         [outcome] = insert_batch(self.store, [(spec, Candidate(queue, 0, 0, None, reason))])
         if isinstance(outcome, HeadraceError):
@@ -240,7 +240,7 @@ class Submitter:
         left_s = max(1.0, spec.max_wait_s - HOLD.total_seconds())
         spec = replace(served, cache_key=None, looked_up_by=None, not_before=now + HOLD, max_wait_s=left_s)
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
-        return self._wait(spec, app, queue, "for the provider's batch tier", NO_RATES)
+        return self._accept_waiting(spec, app, queue, "for the provider's batch tier", NO_RATES)
 
     def _note_refused(self, spec: JobSpec, app: App, refused: Refused, sent: Sent) -> None:
         # The lines of a batch wait in Postgres, and are no demand that was lost.
@@ -261,7 +261,6 @@ class Submitter:
             limits=app.limits,
             expected_tokens=self.forecast.expected_tokens(spec),
             spec=spec,
-            draft=draft,
             app=app,
             sent=sent,
         )

@@ -1,1 +1,1 @@
-"""The calls that the API answers: a plain function for each, with its operation's description. Knows no Flask."""
+"""The calls that the API answers: Flask views, each with its description for the reference."""

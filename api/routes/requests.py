@@ -102,6 +102,7 @@ def accept(draft: Draft) -> Accepted:
     """Accept a draft. Raises: as `Submitter.submit`."""
     accepted = parts().submitter.submit(draft, caller(), idempotency(), Sent(turn().id, request.get_data()))
     if not accepted.is_replay:
+        # An accepted job counts in the rate of submits, not in that of calls.
         turn().calls_due = 0
     return accepted
 

@@ -6,7 +6,6 @@ condition last before it alerts. Three kinds have no rule there, since Prometheu
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import groupby
 from typing import Literal
 

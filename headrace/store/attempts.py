@@ -37,6 +37,7 @@ _AS_STORED = (
     *("start_by", "finish_by", "stream", "suspicion", "adapter", "rule", "stand_by", "shadow_of"),
 )
 
+#: `claim` and `finish` change the state: their SQL is in `headrace/store/states`.
 _CLAIM, _HOLD, _FINISH, _RECORD = map(Statement, ("claim", "hold", "finish", "record"))
 
 

@@ -34,7 +34,7 @@ ASIDE = "before_0_1_0"
 NEW = {
     *("files", "batches", "batch_lines", "processes", "provider_batches"),
     *("host_hours", "bills", "bill_checks", "label_keys", "label_days", "charge_days"),
-    "paused_receivers",
+    *("paused_receivers", "plugin_versions"),
 }
 #: Columns that its tables have not.
 ADDED = (

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ NEWER_AFTER_S = 4.0
 #: How long past its `start_by` such a job waits for a newer worker if earlier attempts have counted.
 NEWER_WITHIN = timedelta(minutes=10)
 
-#: Another process holds the job, and shows its outcome.
+#: This process has no outcome to show: another has, or the job is gone.
 ELSEWHERE = Outcome(JobState.RUNNING)
 #: How an attempt ends: with the job, in this state; or by a write of its own, which returns the job's state, or None if
 #: the claim no longer holds.
@@ -99,7 +99,7 @@ class Execute:
     """Runs attempts. Safe for many threads.
 
     Attributes:
-        kv_budget: the room in the engine's KV cache. The caller of `run` has reserved the job's room.
+        kv_budget: the room in the engine's KV cache. `KvTaker` has reserved the job's room.
         publisher: publishes the output of streamed jobs.
         notices: tell Redis of claims and ends.
         shares_prefixes: whether apps share the engine's prefix cache. Otherwise each finds its own prompts alone.
@@ -118,7 +118,7 @@ class Execute:
     confining: Confining
     shares_prefixes: bool = False
     payer: Payer | None = None
-    hold: LookupHold = field(default_factory=LookupHold)
+    lookup_hold: LookupHold = field(default_factory=LookupHold)
     compressor: Compressor | None = None
     cascading: Cascading = NO_CASCADE
     _is_closing: threading.Event = field(init=False, default_factory=threading.Event)
@@ -146,23 +146,24 @@ class Execute:
         Without a ready engine or without Postgres, the message is held for a moment and then dropped. Holding it keeps
         this worker from emptying the queue. The job stays queued, and `publish_due` sends another message.
         """
-        try:
+        with ExitStack() as room:
+            # Once: where an end waits long for Postgres, this worker may have taken the same job again.
+            room.callback(self.kv_budget.release, job_id)
             if not self.state.ready.wait(NOT_READY_HOLD_S):
                 log.warning("engine_not_ready", extra={"job_id": show_id(job_id)})
                 return Outcome(JobState.QUEUED, EngineUnavailable.code)
-            self.hold.wait(job_id)
-            claim = self._claim(job_id, enqueue_no)
+            self.lookup_hold.wait(job_id)
+            try:
+                claim = self._claim(job_id, enqueue_no)
+            except StoreUnavailable as error:
+                log.warning("claim_failed", extra={"job_id": show_id(job_id), "error": str(error)})
+                time.sleep(NOT_READY_HOLD_S)
+                return Outcome(JobState.QUEUED, error.code)
             if claim is None:
                 log.info("claim_missed", extra={"job_id": show_id(job_id), "enqueue_no": enqueue_no})
                 return ELSEWHERE
             with self.state.attempts.running(claim.request_id):
-                return self._run(claim)
-        except StoreUnavailable as error:
-            log.warning("claim_failed", extra={"job_id": show_id(job_id), "error": str(error)})
-            time.sleep(NOT_READY_HOLD_S)
-            return Outcome(JobState.QUEUED, error.code)
-        finally:
-            self._release(job_id)
+                return self._run(claim, room)
 
     # Claim.
 
@@ -177,8 +178,9 @@ class Execute:
 
     # Run.
 
-    def _run(self, claim: Claim) -> Outcome:
-        self.notices.left(claim.job_id, claim.enqueue_no)
+    def _run(self, claim: Claim, room: ExitStack) -> Outcome:
+        """Run a claimed job. After a defect, end it as failed: it would else count as lost under a live worker."""
+        self.notices.claimed(claim.job_id, claim.enqueue_no)
         if claim.unread is not None:
             return self._unread(claim, claim.unread)
         if claim.app_id in self.state.confined and (held := self.confining.enter(claim)) is not None:
@@ -186,7 +188,15 @@ class Execute:
         # A price that changes during the call must not make it dearer than what is reserved for it.
         bill = self.bill.of_one_attempt()
         paid = self._paid(claim, bill.tariff)
-        return self._attempt_or_fault(paid, bill) if isinstance(paid, Claim) else paid
+        if not isinstance(paid, Claim):
+            return paid
+        try:
+            return self._attempt(paid, bill, room)
+        except Exception as error:
+            fault = WorkerFault(f"The worker met a defect ({type(error).__name__}).")
+            log.exception("attempt_fault", extra={"job_id": show_id(claim.job_id)})
+            fault.may_be_billed = self.payer is not None
+            return self._try_again(paid, fault, bill.of_failure(paid, fault, 0.0))
 
     def _unread(self, claim: Claim, error: PayloadUnreadable) -> Outcome:
         """Leave a job that a newer release wrote to a newer worker, uncounted. Fail one that no worker can read.
@@ -250,24 +260,15 @@ class Execute:
         log.info("kept_answer_stands", extra={"job_id": show_id(claim.job_id), "code": end.error_code})
         return self._end(claim, end, lambda db: escalations.stand_in(db, claim, end, end.error_code or "failed"))
 
-    def _attempt_or_fault(self, claim: Claim, bill: Bill) -> Outcome:
-        """Run the attempt. After a defect, end it as failed: the job would else count as lost under a live worker."""
-        try:
-            return self._attempt(claim, bill)
-        except Exception as error:
-            fault = WorkerFault(f"The worker met a defect ({type(error).__name__}).")
-            log.exception("attempt_fault", extra={"job_id": show_id(claim.job_id)})
-            fault.may_be_billed = self.payer is not None
-            return self._try_again(claim, fault, bill.of_failure(claim, fault, 0.0))
-
-    def _attempt(self, claim: Claim, bill: Bill) -> Outcome:
+    def _attempt(self, claim: Claim, bill: Bill, room: ExitStack) -> Outcome:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         claim = self.compressor.compress(claim) if self.compressor else claim
         outcome, engine_s = self._generate(self.cascading.asked(claim), tier)
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)
         # Release now, so that the next job starts while this answer is written.
-        self._release(claim.job_id, outcome)
+        room.pop_all()
+        self.kv_budget.release(claim.job_id, outcome if isinstance(outcome, Generation) else None)
         if isinstance(outcome, EngineError):
             return self._failed(claim, outcome, bill.of_failure(claim, outcome, engine_s))
         return self._answered(Answered(claim, outcome, engine_s), bill)
@@ -298,10 +299,6 @@ class Execute:
                 outcome = error
             engine_s = time.monotonic() - started
         return outcome, engine_s
-
-    def _release(self, job_id: UUID, outcome: Generation | EngineError | None = None) -> None:
-        """Release the job's room. Args: outcome: the engine's answer or error, if the job reached the engine."""
-        self.kv_budget.release(job_id, outcome if isinstance(outcome, Generation) else None)
 
     @contextmanager
     def _published(self, claim: Claim) -> Iterator[tuple[str, OnDelta | None]]:

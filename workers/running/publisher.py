@@ -1,4 +1,4 @@
-"""Tells Redis of running jobs: the pieces of their answers, then that they were claimed, and that they have ended.
+"""Tells Redis of running jobs: that they were claimed, the pieces of their answers, and that they have ended.
 
 Callers only queue here, so a slow or absent Redis does not delay them. What gathers meanwhile shares a round trip.
 """
@@ -288,17 +288,17 @@ class Notices:
         """
         self._admission, self._over = admission, over
         self._gathering = gathering or Gathering(GATHER_S)
-        # Two, since a claim waits for the disk and an end does not: its readers wait.
+        # Two threads: notices of claims wait for the disk, and ends, for which callers wait, must not wait behind them.
         self._claims, self._ends = ThreadPoolExecutor(1, "claims"), ThreadPoolExecutor(1, "ends")
-        self._left = deque[tuple[UUID, int]]()
+        self._claimed = deque[tuple[UUID, int]]()
         #: Each with whether it has a webhook.
         self._ended = deque[tuple[UUID, bool]]()
 
-    def left(self, job_id: UUID, enqueue_no: int) -> None:
+    def claimed(self, job_id: UUID, enqueue_no: int) -> None:
         """Notify that this job was claimed, so it left its queue."""
         self._gathering.came()
-        self._left.append((job_id, enqueue_no))
-        self._claims.submit(self._send_left)
+        self._claimed.append((job_id, enqueue_no))
+        self._claims.submit(self._send_claims)
 
     def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
         """Notify that this job has ended. If it has a webhook, its delivery is due."""
@@ -310,11 +310,11 @@ class Notices:
         self._claims.shutdown()
         self._ends.shutdown()
 
-    def _send_left(self) -> None:
-        if not self._left:
+    def _send_claims(self) -> None:
+        if not self._claimed:
             return  # An earlier call has sent it.
         self._gathering.wait()
-        left = _all_of(self._left)
+        left = _all_of(self._claimed)
         with _logged("place_not_freed"):
             over = self._over(left)
             if len(over) < len(left):

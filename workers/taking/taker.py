@@ -1,7 +1,7 @@
 """Takes a worker's next job: the first, in the order of the lanes' turns, for which its engine has room.
 
-A job cannot be lost between the queue and the worker. A taken job keeps its place in the queue's books until its claim,
-which follows at once. If the worker dies in between, `publish_due` publishes the job again.
+A job cannot be lost between the queue and the worker. A taken job keeps its place in the queue's books until its claim
+is on disk. If the worker dies in between, `publish_due` publishes the job again.
 """
 
 import json

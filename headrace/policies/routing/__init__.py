@@ -1,6 +1,6 @@
 """Where a job may go, and why: the queues of a pool, best first, and the pools of the model `auto`. Pure.
 
-`admission` takes the place.
+`Admission.reserve` (`headrace/broker`) takes the place.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -89,7 +89,7 @@ class Conditions:
 
 
 def candidates(
-    spec: JobSpec, lane: Callable[[str], LaneSettings], tariff: Tariff, now: Conditions
+    spec: JobSpec, lane: Callable[[str], LaneSettings], tariff: Tariff, conditions: Conditions
 ) -> tuple[Candidate, ...]:
     """The queues that this job may go to, best first: its own, and overflow if its owner allows it.
 
@@ -103,27 +103,27 @@ def candidates(
 
     def candidate(pool: str, reason: str) -> Candidate:
         queue, caps = queue_name(pool, spec.lane), lane(pool)
-        ahead_cap_tokens, free_until = now.ahead_cap_tokens(queue), now.free_until(queue)
+        ahead_cap_tokens, free_until = conditions.ahead_cap_tokens(queue), conditions.free_until(queue)
         return Candidate(queue, caps.depth_cap, caps.backlog_cap_tokens, ahead_cap_tokens, reason, free_until)
 
     if spec.overflow is Overflow.NEVER:
-        _check_stays(spec, now.has_workers)
-        if now.miss_reason:
-            raise _goal_missed(now.miss_reason)
+        _check_stays(spec, conditions.has_workers)
+        if conditions.miss_reason:
+            raise _goal_missed(conditions.miss_reason)
         return (candidate(spec.pool, "own pool"),)
-    quoted = quote(spec, tariff, now.lacking, is_set_up=now.api_is_open)
-    if spec.overflow is Overflow.ALLOW and now.has_workers:
-        why_paid = now.miss_reason or now.spill_reason or "own queue full"
+    quoted = quote(spec, tariff, conditions.lacking, is_set_up=conditions.api_is_open)
+    if spec.overflow is Overflow.ALLOW and conditions.has_workers:
+        why_paid = conditions.miss_reason or conditions.spill_reason or "own queue full"
         paid = (candidate(OVERFLOW, why_paid),) if isinstance(quoted, Quote) else ()
-        if now.miss_reason:
+        if conditions.miss_reason:
             if not paid:
-                raise _goal_missed(now.miss_reason)
+                raise _goal_missed(conditions.miss_reason)
             return paid
         own = candidate(spec.pool, "own pool")
-        return (*paid, own) if now.spill_reason else (own, *paid)
+        return (*paid, own) if conditions.spill_reason else (own, *paid)
     if isinstance(quoted, Objection):
-        raise _refused(quoted, spec, "overflow" if now.has_workers else "model")
-    return (candidate(OVERFLOW, "overflow only" if now.has_workers else "no pool of its own"),)
+        raise _refused(quoted, spec, "overflow" if conditions.has_workers else "model")
+    return (candidate(OVERFLOW, "overflow only" if conditions.has_workers else "no pool of its own"),)
 
 
 def _check_stays(spec: JobSpec, has_workers: bool) -> None:

@@ -148,7 +148,7 @@ def _comment(db: Connection) -> None:
 def migrate_plugins(db: Connection) -> None:
     """Run the files of SQL that plugins have beyond those that were run here, and note their versions."""
     row = plugin_versions.c
-    held = dict(db.execute(sa.select(row.name, row.version)).tuples().all())
+    held = {each.name: each.version for each in db.execute(sa.select(row.name, row.version))}
     for plugin in plugins():
         numbers = [0]
         for number, file in numbered(plugin):

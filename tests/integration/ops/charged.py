@@ -18,8 +18,6 @@ from headrace.store.money.host_hours import HostTerms, OwnedHost
 from headrace.tables import (
     attempts,
     batches,
-    bill_checks,
-    bills,
     budgets,
     hosts,
     jobs,
@@ -171,9 +169,3 @@ def _money(db: sa.Connection, app: App) -> None:
     account = {"app_id": app.id, "period": "day", "starts_at": day}
     amounts = {"spent_usd": Decimal("0.000902"), "reserved_usd": Decimal("0.5")}
     db.execute(sa.insert(budgets).values(id=new_id(), **account, **amounts))
-    about = {"source": "hosts", "file": "b.csv", "lines": 2, "first_day": CLOSED.date(), "last_day": CLOSED.date()}
-    bill = sa.insert(bills).values(**about, ledger_usd=8, billed_usd=Decimal("9.25")).returning(bills.c.id)
-    row = {"source": "hosts", "day": CLOSED, "name": "box", "pool": "chat", "bill_id": db.scalar(bill)}
-    for cause, own, theirs in (("none", 8, 8), ("hours", 0, Decimal("1.25"))):
-        sides = {"ledger_usd": own, "billed_usd": theirs, "ledger_quantity": own / 4, "billed_quantity": theirs / 4}
-        db.execute(sa.insert(bill_checks).values(**row, cause=cause, **sides))

@@ -1,6 +1,6 @@
 """Rows in every table that the pages read. Each text that a role may not see has a word of its own in it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -18,8 +18,6 @@ from headrace.store.fleet import workers
 from headrace.tables import (
     batch_lines,
     batches,
-    bill_checks,
-    bills,
     budgets,
     cost_hours,
     decisions,
@@ -130,22 +128,6 @@ def _hosts(db: sa.Connection) -> None:
         db.execute(sa.insert(hosts).values(id=name, **lease, **times, **more))
 
 
-def _bills(db: sa.Connection) -> None:
-    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    about = {"source": "hosts", "file": "bill.csv", "lines": 1, "first_day": day.date(), "last_day": day.date()}
-    bill = sa.insert(bills).values(**about, ledger_usd=Decimal("2.5"), billed_usd=Decimal("3.5"))
-    row = {
-        "source": "hosts",
-        "day": day,
-        "name": "gpu-1",
-        "pool": "chat",
-        "bill_id": db.scalar(bill.returning(bills.c.id)),
-    }
-    both = {"cause": "none", "ledger_usd": Decimal("2.5"), "billed_usd": Decimal("2.5"), "ledger_quantity": 10}
-    more = {"cause": "hours", "ledger_usd": 0, "billed_usd": 1, "ledger_quantity": 0, "billed_quantity": 4}
-    db.execute(sa.insert(bill_checks), [{**row, **both, "billed_quantity": 10}, {**row, **more}])
-
-
 def _money(db: sa.Connection, app: App) -> None:
     day = sa.func.date_trunc("day", sa.func.now(), "UTC")
     account = {"app_id": app.id, "period": "day", "starts_at": day, "spent_usd": Decimal("0.9")}
@@ -164,7 +146,6 @@ def _money(db: sa.Connection, app: App) -> None:
             pool="chat", hour=hour, **numbers, **shares, **rest, output_weight=4, closed_at=sa.func.now()
         )
     )
-    _bills(db)
     price = {"usd_per_hour": 2, "tokens_per_s": 400.0, "work_per_token": 2.0, "input_usd_per_mtok": 1}
     more = {"cached_input_usd_per_mtok": 1, "output_usd_per_mtok": 4, "instance_type": "big"}
     db.execute(sa.insert(own_prices).values(pool="chat", **price, **more))

@@ -48,7 +48,6 @@ GETS = {
     "/app": ("name",),
     "/caches": ("hours", "pool"),
     "/cost": ("month",),
-    "/bills": ("month",),
     "/audit": ("actor", "action", "app", "day", "before"),
     "/charts/depth.svg": ("pool", "hours"),
     "/charts/routes.svg": ("month",),

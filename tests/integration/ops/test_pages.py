@@ -60,7 +60,6 @@ PAGES = (
     "/budgets",
     "/caches",
     "/cost",
-    f"/bills?month={MONTH}",
     "/audit",
 )
 

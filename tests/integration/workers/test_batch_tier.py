@@ -25,9 +25,9 @@ from headrace.store import Store, batches
 from headrace.store import jobs as jobs_store
 from headrace.store.batches import provider_batches
 from headrace.store.jobs.insertion import insert_batch
-from headrace.store.money import bills
 from headrace.tables import attempts, budgets, jobs, ledger
 from headrace.tables import provider_batches as table
+from plugins.bills import store as bills
 from scheduler.rescue import Patience
 from tests.contracts.batch_provider import MORE_TOKENS, BatchProvider
 from tests.contracts.conftest import StandIn

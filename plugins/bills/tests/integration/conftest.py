@@ -2,3 +2,4 @@
 
 from tests.integration.conftest import *  # noqa: F403
 from tests.integration.headrace.cli.conftest import *  # noqa: F403
+from tests.integration.ops.conftest import *  # noqa: F403

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from redis import Redis
 
-from api.door.drafts import Bid, Draft, Spelling
+from api.door.drafts import Bid
 from api.door.intake import Intake
 from headrace.broker.admission import Admission
 from headrace.broker.messages import list_key
@@ -23,8 +23,8 @@ QUEUE = Candidate("chat.normal", 500, 1_000_000, None, "own pool")
 
 
 def bid(spec: JobSpec) -> Bid:
-    draft, app = Draft(Spelling("prompt"), spec.messages), App(spec.app_id, "app", "whsec_test")
-    return Bid(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,), spec=spec, draft=draft, app=app)
+    app = App(spec.app_id, "app", "whsec_test")
+    return Bid(spec.id, spec.app_id, spec.kv_tokens, (QUEUE,), spec=spec, app=app)
 
 
 def test_a_message_is_pushed_and_a_caller_told_once_the_row_is_on_the_disk(

@@ -142,6 +142,23 @@ def test_an_end_whose_claim_was_taken_away_is_not_written(
     assert (bench.heard.announced, bills(store), job(store, ticket).state) == ([], [], JobState.RUNNING)
 
 
+def test_a_job_s_room_is_released_once_and_before_its_end_is_written(
+    bench: Bench, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an end waits for Postgres, its worker may hold room for the next attempt of the same job."""
+    released: list[UUID] = []
+    monkeypatch.setattr(bench.execute.kv_budget, "release", lambda job_id, _=None: released.append(job_id))
+    ticket, missed = queued(), queued()
+    [ending] = bench.start_with_held_end(ticket)
+    assert released == [ticket.job_id]
+    bench.slow.open.set()
+    assert ending.result(DEADLINE_S) == SUCCEEDED
+    assert released == [ticket.job_id]
+
+    assert bench.execute.run(missed.job_id, missed.enqueue_no + 1) == ELSEWHERE
+    assert released == [ticket.job_id, missed.job_id]
+
+
 def test_an_end_whose_reply_was_lost_is_billed_once(bench: Bench, store: Store, queued: Callable[..., Ticket]) -> None:
     ticket = queued()
     bench.slow.loses_reply = True

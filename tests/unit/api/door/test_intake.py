@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from api.door.drafts import Bid, Draft, Sent, Spelling
+from api.door.drafts import Bid, Sent
 from api.door.intake import FAILPOINT_INSERTED, Intake, Outcome
 from headrace.broker.admission import Admission
 from headrace.domain.apps import App
@@ -142,9 +142,9 @@ def serve(intake: Intake, specs: Sequence[JobSpec]) -> list[Outcome | BaseExcept
 
 
 def _bid(spec: JobSpec) -> Bid:
-    draft, app = Draft(Spelling("prompt"), spec.messages), App(spec.app_id, "app", "whsec_test")
+    app = App(spec.app_id, "app", "whsec_test")
     needs = spec.id, spec.app_id, spec.kv_tokens, (QUEUE,)
-    return Bid(*needs, spec=spec, draft=draft, app=app, sent=Sent("req_1"))
+    return Bid(*needs, spec=spec, app=app, sent=Sent("req_1"))
 
 
 def at_once(

@@ -69,10 +69,10 @@ def test_claims_that_come_together_are_passed_on_together_once_they_are_on_disk(
     notices: Notices, servers: Servers
 ) -> None:
     servers.open.clear()
-    notices.left(THIRD, 1)
+    notices.claimed(THIRD, 1)
     assert servers.entered.wait(DEADLINE_S)
-    notices.left(FIRST, 1)
-    notices.left(SECOND, 3)
+    notices.claimed(FIRST, 1)
+    notices.claimed(SECOND, 3)
     servers.open.set()
     notices.close()
     together = [(FIRST, 1), (SECOND, 3)]
@@ -92,7 +92,7 @@ def test_ends_that_come_together_are_announced_together(notices: Notices, server
 
 def test_an_end_does_not_wait_for_the_disk_of_a_claim(notices: Notices, servers: Servers) -> None:
     servers.open.clear()
-    notices.left(FIRST, 1)
+    notices.claimed(FIRST, 1)
     assert servers.entered.wait(DEADLINE_S)
     servers.entered.clear()
     notices.ended(SECOND, has_webhook=False)
@@ -103,8 +103,8 @@ def test_a_job_whose_claim_is_forgotten_keeps_its_place(
     notices: Notices, servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers.forgotten = {FIRST}
-    notices.left(FIRST, 1)
-    notices.left(SECOND, 1)
+    notices.claimed(FIRST, 1)
+    notices.claimed(SECOND, 1)
     notices.close()
     left = {stay for stays in servers.told("left") for stay in stays}
     assert left == {(SECOND, 1)}
@@ -117,14 +117,14 @@ def test_while_many_jobs_come_claims_wait_for_more(servers: Servers) -> None:
     def pause(for_s: float) -> None:
         nonlocal now
         now += for_s
-        notices.left(SECOND, 1)
+        notices.claimed(SECOND, 1)
 
     notices = Notices(servers, servers.over, Gathering(1.0, lambda: now, pause))  # type: ignore[arg-type]
     servers.open.clear()
-    notices.left(THIRD, 1)
+    notices.claimed(THIRD, 1)
     assert servers.entered.wait(DEADLINE_S)
     for _ in range(CROWD):
-        notices.left(FIRST, 1)
+        notices.claimed(FIRST, 1)
     servers.open.set()
     notices.close()
     assert servers.told("left")[1] == [*[(FIRST, 1)] * CROWD, (SECOND, 1)]
@@ -135,7 +135,7 @@ def test_a_server_that_does_not_take_one_word_is_given_the_others(
     notices: Notices, servers: Servers, failing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers.failing[failing] = StoreUnavailable("Away.") if failing == "over" else BrokerUnavailable("Away.")
-    notices.left(FIRST, 1)
+    notices.claimed(FIRST, 1)
     notices.ended(FIRST, has_webhook=False)
     notices.close()
     expected = ["ended", "over"] if failing == "over" else ["ended", "left", "over"]
@@ -148,9 +148,9 @@ def test_after_a_fault_later_words_are_passed_on(
 ) -> None:
     servers.failing["left"] = ValueError("a fault")
     servers.open.clear()
-    notices.left(FIRST, 1)
+    notices.claimed(FIRST, 1)
     assert servers.entered.wait(DEADLINE_S)
-    notices.left(SECOND, 1)
+    notices.claimed(SECOND, 1)
     servers.open.set()
     notices.close()
     assert servers.told("left") == [[(FIRST, 1)], [(SECOND, 1)]]
