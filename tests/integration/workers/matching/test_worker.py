@@ -83,5 +83,5 @@ def test_workers_that_hold_a_new_job_while_it_is_to_be_looked_up(
     monkeypatch.setattr("headrace.broker.reuse.Lookups.is_pending", lambda _, job_id: bool(asked.append(job_id)))
     worker = start("chat", route, is_on=on is not None, **(on or {}))
     ticket = ask()
-    worker.execute.hold.wait(ticket.job_id)
+    worker.execute.lookup_hold.wait(ticket.job_id)
     assert asked == ([ticket.job_id] if looks else [])

@@ -66,7 +66,7 @@ class Heard(Notices):
     def __init__(self) -> None:
         self.announced, self.places = list[UUID](), list[tuple[UUID, int]]()
 
-    def left(self, job_id: UUID, enqueue_no: int) -> None:
+    def claimed(self, job_id: UUID, enqueue_no: int) -> None:
         self.places.append((job_id, enqueue_no))
 
     def ended(self, job_id: UUID, *, has_webhook: bool) -> None:

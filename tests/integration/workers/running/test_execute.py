@@ -91,7 +91,7 @@ class Heard(Notices):
     def __init__(self) -> None:
         self.announced, self.rung_for, self.places = list[UUID](), list[UUID](), list[tuple[UUID, int]]()
 
-    def left(self, job_id: UUID, enqueue_no: int) -> None:
+    def claimed(self, job_id: UUID, enqueue_no: int) -> None:
         self.places.append((job_id, enqueue_no))
 
     def ended(self, job_id: UUID, *, has_webhook: bool) -> None:
@@ -178,7 +178,7 @@ def test_a_job_is_held_before_its_claim_and_may_end_meanwhile(
             with store.begin() as db:
                 jobs.cancel(db, None, job_id)
 
-    bench.execute.hold = Hold()
+    bench.execute.lookup_hold = Hold()
     assert bench.execute.run(ticket.job_id, ticket.enqueue_no) == ELSEWHERE
     assert (bench.engine.requests, entries(store)) == (set(), [])
 

@@ -59,7 +59,7 @@ class Deaf(Notices):
     def __init__(self) -> None:
         self.announced = list[Any]()
 
-    def left(self, job_id: Any, enqueue_no: int) -> None: ...
+    def claimed(self, job_id: Any, enqueue_no: int) -> None: ...
 
     def ended(self, job_id: Any, *, has_webhook: bool) -> None:
         self.announced.append(job_id)

@@ -210,7 +210,7 @@ def test_a_job_whose_claim_postgres_forgot_runs_once_more_and_is_answered_and_bi
 
         if again != "another, the first is dead":
             gate.set()
-            until(lambda: not notices._left, "the notice has been sent")
+            until(lambda: not notices._claimed, "the notice has been sent")
         until(lambda: sweep.publish_due(deps) == 1, "the sweep finds it", DEADLINE_S)
         assert listed(redis) == [(ticket.job_id, 2)]
         take(redis)
