@@ -17,7 +17,10 @@ from headrace.tables import revisions
 #: The tag of the last release; None before the first.
 RELEASE: str | None = None
 #: What a tree needs to run.
-_PARTS = ("api", "ops", "headrace", "migrations", "scheduler", "workers", "Procfile", "headrace.toml", "pyproject.toml")
+_PARTS = (
+    *("api", "ops", "headrace", "migrations", "plugins", "scheduler", "workers"),
+    *("Procfile", "headrace.toml", "pyproject.toml"),
+)
 #: The key of a job's metadata that makes the copy write a field which needs version 2.
 STYLE = "style"
 
