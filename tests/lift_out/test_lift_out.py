@@ -72,10 +72,10 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]
     return copy
 
 
-def run(tree: Path, *command: str) -> str:
+def run(tree: Path, *command: str, **variables: str) -> str:
     """Run a program of the environment on this tree. Returns what it said."""
     folder = Path(sys.executable).parent
-    env = {"PATH": f"{folder}:{os.defpath}", "PYTHONPATH": str(tree), "HOME": str(tree)}
+    env = {"PATH": f"{folder}:{os.defpath}", "PYTHONPATH": str(tree), "HOME": str(tree), **variables}
     done = subprocess.run([folder / command[0], *command[1:]], cwd=tree, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-5000:]}{done.stderr[-5000:]}"
     return done.stdout
