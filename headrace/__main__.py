@@ -15,9 +15,14 @@ from pathlib import Path
 
 def main() -> None:
     """Run the command line."""
-    with _importing():
-        from headrace.cli import LazyGroup
-        from headrace.cli import main as run
+    from headrace.errors import ConfigError
+
+    try:
+        with _importing():
+            from headrace.cli import LazyGroup
+            from headrace.cli import main as run
+    except ConfigError as error:  # Of the list of plugins.
+        sys.exit(f"Error: {error}")
     run.importing, LazyGroup.program = _importing, _program()
     for stream in (sys.stdout, sys.stderr):
         _escape_unknown(stream)

@@ -146,7 +146,7 @@ def _migrate(db: sa.Connection) -> None:
     elif goal == "base" or goal.startswith("-") or goal in applied - {at}:
         with db.begin():
             views.drop(db)
-            if goal == "base":
+            if _ends_at_base(at):
                 views.drop_tables_of_plugins(db)
         _run(db, transaction_per_migration=True)
     elif any("concurrently" in vars(script.module) for script in pending):

@@ -30,6 +30,12 @@ def pages(system: Any) -> Iterator[httpx2.Client]:
         yield client
 
 
+def depth_of(system: Any, name: str) -> int:
+    """The jobs in a queue, as its app sees them."""
+    found = system.http.get("/v1/queues").json()["data"]
+    return next(int(each["depth"]) for each in found if each["queue"] == name)
+
+
 def test_a_lock_of_jobs_kills_no_process_and_the_page_and_status_name_its_holder(
     start: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
@@ -40,6 +46,8 @@ def test_a_lock_of_jobs_kills_no_process_and_the_page_and_status_name_its_holder
     with pages(system) as browser, psycopg.connect(url, application_name=HOLDER) as holder:
         running = system.submit()
         wait_until(lambda: system.count("running"), "a job runs")
+        # Its place is given up once its claim is on disk, which the worker reads in this table.
+        wait_until(lambda: depth_of(system, "chat.normal") == 0, "it has left its queue")
         # `headrace up` ends a session that is idle in a transaction after a minute; another Postgres never does.
         holder.execute("SET idle_in_transaction_session_timeout = 0")
         holder.execute("LOCK TABLE jobs")

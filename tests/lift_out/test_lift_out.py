@@ -104,5 +104,6 @@ def test_the_core_runs_alone(without: Callable[[Sequence[str]], Path]) -> None:
 def test_a_line_without_its_folder_is_named(without: Callable[[Sequence[str]], Path]) -> None:
     tree = without(())
     shutil.rmtree(tree / "plugins" / NAMES[0])
-    with pytest.raises(AssertionError, match=f"lists '{NAMES[0]}', and there is no plugins/{NAMES[0]}. Delete that"):
-        run(tree, "python", "-c", ROOTS)
+    said = f"Error: plugins/__init__.py lists '{NAMES[0]}', and there is no plugins/{NAMES[0]}. Delete that line."
+    with pytest.raises(AssertionError, match=rf"headrace queues\n{re.escape(said)}\n"):
+        run(tree, "python", "-m", "headrace", "queues")

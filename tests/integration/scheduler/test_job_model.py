@@ -48,7 +48,7 @@ from headrace.tables import attempts as attempts_table
 from headrace.tables import budgets as budgets_table
 from headrace.tables import deliveries as deliveries_table
 from headrace.tables import jobs as jobs_table
-from headrace.tables import ledger, metadata
+from headrace.tables import ledger, metadata, plugin_versions
 from headrace.tables import workers as workers_table
 from scheduler import sweep
 from scheduler.deps import ControlDeps
@@ -292,7 +292,7 @@ class Actors:
         """All but the app."""
         self.redis.flushall()
         with self.store.begin() as db:
-            empty(db, (table for table in metadata.sorted_tables if table is not apps_table))
+            empty(db, (table for table in metadata.sorted_tables if table not in (apps_table, plugin_versions)))
 
     def start_worker(self) -> UUID:
         info = WorkerInfo(new_id(), "gpu@test", "host", "chat", "simulator", "test-model", max_running=32)
