@@ -1,4 +1,4 @@
-"""Pairs of requests with the right verdict: those in `hand.jsonl`, those of `made.py`, or those of a file."""
+"""Pairs of requests with the right verdict: those of `hand.jsonl`, `fresh.jsonl` and `made.py`, or those of a file."""
 
 import json
 import zlib
@@ -11,6 +11,8 @@ import click
 from bed.pairs.made import made_pairs
 
 HAND = Path(__file__).with_name("hand.jsonl")
+#: Written and committed before the rules that they measure.
+FRESH = Path(__file__).with_name("fresh.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class Pair:
     Attributes:
         same: one answer may serve both.
         kind: what the pair is about.
-        half: `tuned`, looked at while the guard was written, or `held`, which was only counted; `given` from a file.
+        half: `tuned`, looked at while the guard was written; `held`, which was only counted; `fresh`, which is older
+            than the rules; `given` from a file.
     """
 
     a: str
@@ -32,7 +35,7 @@ class Pair:
 
 def own_pairs() -> list[Pair]:
     """The set of this project: written by hand, and made from templates."""
-    hand = [json.loads(line) for line in HAND.read_text(encoding="utf-8").splitlines()]
+    hand = [json.loads(line) for file in (HAND, FRESH) for line in file.read_text(encoding="utf-8").splitlines()]
     made = [{**row, "half": _half(row["a"], row["b"])} for row in made_pairs()]
     return [Pair(**row) for row in (*hand, *made)]
 
