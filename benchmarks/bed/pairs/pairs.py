@@ -11,7 +11,7 @@ import click
 from bed.pairs.made import made_pairs
 
 HAND = Path(__file__).with_name("hand.jsonl")
-#: Written and committed before the rules that they measure.
+#: Written without a look at the rules, and not changed since.
 FRESH = Path(__file__).with_name("fresh.jsonl")
 
 
@@ -22,8 +22,8 @@ class Pair:
     Attributes:
         same: one answer may serve both.
         kind: what the pair is about.
-        half: `tuned`, looked at while the guard was written; `held`, which was only counted; `fresh`, which is older
-            than the rules; `given` from a file.
+        half: `tuned`, looked at while the guard was written; `held`, which was only counted; `fresh`, written
+            without a look at the guard; `given` from a file.
     """
 
     a: str
