@@ -27,6 +27,7 @@ from api.door.sharing import ExactCache
 from api.door.submit import Submitter
 from api.door.vacancies import Vacancies, read_vacancy
 from api.health import ReadinessCheck, WebMetrics
+from api.hooks import BeforeBid, WebCore, WebPart
 from api.reading import Reader, Waits
 from api.routes import batches, completions, documentation, files, health, jobs, models, responses, tokens, usage
 from api.routes.operations import operation_of
@@ -49,6 +50,7 @@ from headrace.connections.redis import redis_client
 from headrace.domain.apps import App, Confinement
 from headrace.domain.limits import Balances, Kind
 from headrace.errors import NotFound, Refused, nearest
+from headrace.installed import parts as of_plugins
 from headrace.policies.pricing import Tariff
 from headrace.storage import open_storage
 from headrace.store import Store
@@ -151,7 +153,7 @@ def make_flask_app(web: WebDeps) -> Flask:
     app.url_map.merge_slashes = False
     # A path means the same with a slash at its end.
     app.url_map.strict_slashes = False
-    for routes in ROUTES:
+    for routes in (*ROUTES, *(each for part in web.plugins for each in part.blueprints)):
         app.register_blueprint(routes)
     app.before_request(_begin)
     app.register_error_handler(HTTPException, _http_error)
@@ -258,7 +260,10 @@ def build(settings: Settings) -> WebDeps:
     cache = ExactCache(settings, store, rates, admission, Flights(redis))
     vacancies = Vacancies(forecast, partial(read_vacancy, store, settings))
     refusals = Refusals(settings, admission, forecast, vacancies, RefusalCounts(store, admission))
-    submitter = _submitter(settings, store, catalogue, forecast, refusals, intake, cache)
+    core = WebCore(settings, store, redis, admission)
+    plugins: tuple[WebPart, ...] = tuple(module.make(core) for module in of_plugins("web"))
+    before_bid = tuple(part.before_bid for part in plugins if part.before_bid is not None)
+    submitter = _submitter(settings, store, catalogue, forecast, refusals, intake, cache, before_bid)
     return WebDeps(
         settings=settings,
         redis=redis,
@@ -278,6 +283,7 @@ def build(settings: Settings) -> WebDeps:
         file_slots=Slots(FILE_SLOTS, FILE_SHARE),
         storage=open_storage(settings.files),
         readiness=ReadinessCheck(settings, store, admission, catalogue, vacancies),
+        plugins=plugins,
     )
 
 
@@ -289,6 +295,7 @@ def _submitter(
     refusals: Refusals,
     intake: Intake,
     cache: ExactCache,
+    before_bid: tuple[BeforeBid, ...],
 ) -> Submitter:
     return Submitter(
         settings=settings,
@@ -303,6 +310,7 @@ def _submitter(
         confined=ConfinedApps(partial(_read_confined, store)),
         wallet=_wallet(store, settings.budgets, forecast),
         cache=cache,
+        before_bid=before_bid,
     )
 
 

@@ -1,6 +1,7 @@
 """The parts of the web process: `build` makes them once, and `api.calls.parts` returns them."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from redis import Redis
 
@@ -10,6 +11,7 @@ from api.door.catalogue import Catalogue
 from api.door.submit import Submitter
 from api.door.vacancies import Vacancies
 from api.health import ReadinessCheck, WebMetrics
+from api.hooks import WebPart
 from api.reading import Reader, Waits
 from api.slots import Slots
 from headrace.broker.admission import Admission
@@ -18,6 +20,8 @@ from headrace.broker.streams import Streams
 from headrace.config import Settings
 from headrace.storage import Storage
 from headrace.store import Store
+
+P = TypeVar("P", bound=WebPart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,18 @@ class WebDeps:
     file_slots: Slots
     storage: Storage | None
     readiness: ReadinessCheck
+    plugins: tuple[WebPart, ...] = ()
+
+    def of(self, kind: type[P]) -> P:
+        """A plugin's part. Args: kind: its class."""
+        return next(part for part in self.plugins if isinstance(part, kind))
 
     def close(self) -> None:
         """Stop the threads and close the connections."""
         self.waits.close()
+        for part in self.plugins:
+            if part.close is not None:
+                part.close()
         self.forecast.close()
         self.submitter.refusals.counts.close()
         self.store.close()

@@ -5,8 +5,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from headrace.domain.hooks import Plugin
 from headrace.errors import ConfigError
+from headrace.hooks import Plugin
 
 
 @cache

@@ -42,6 +42,7 @@ from scheduler.deps import ControlDeps
 from scheduler.fleet.move_hosts import HostMover, PoolRetirer, note_hosts
 from scheduler.fleet.plan import Timing
 from scheduler.fleet.watch_scaling import watch_scaling
+from scheduler.hooks import of_plugins
 from scheduler.learn import compare_shadows, forget_entries, judge_matches, start_shadows
 from scheduler.measuring import QueueMetrics, StoreMetrics
 from scheduler.money import close_days, close_hours, price_tokens, watch_budgets
@@ -82,7 +83,8 @@ def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
 
 def make_sweeper(deps: ControlDeps) -> Sweeper:
     """All sweeps, with their intervals."""
-    return Sweeper([*job_sweeps(deps), *upkeep_sweeps(deps), *host_sweeps(deps)], deps.sweeps.note)
+    added = (sweep for part in of_plugins() for sweep in part.sweeps(deps))
+    return Sweeper([*job_sweeps(deps), *upkeep_sweeps(deps), *host_sweeps(deps), *added], deps.sweeps.note)
 
 
 def job_sweeps(deps: ControlDeps) -> list[Sweep]:

@@ -18,7 +18,6 @@ from headrace.domain.fleet import QueueActivity
 from headrace.domain.limits import share
 from headrace.domain.queues import Lane, parts_of
 from headrace.errors import BrokerUnavailable, StoreUnavailable
-from headrace.installed import parts
 from headrace.policies.health import processes_of
 from headrace.store import Glance, batches, clock
 from headrace.store.batches import provider_batches
@@ -27,6 +26,7 @@ from headrace.store.fleet import decisions, observations, processes, status, wor
 from headrace.store.money import budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far
 from scheduler.deps import MOST_OF_APPS, ControlDeps
+from scheduler.hooks import of_plugins
 
 QUEUE = ("pool", "lane")
 IDLE = QueueActivity()
@@ -138,8 +138,8 @@ STORE_GAUGES = (
 
 
 def _store_gauges() -> list[GaugeMetricFamily]:
-    of_plugins = (gauge for part in parts("control") for gauge in part.GAUGES)
-    return [GaugeMetricFamily(name, about, labels=labels) for name, about, labels in (*STORE_GAUGES, *of_plugins)]
+    added = (gauge for part in of_plugins() for gauge in part.gauges)
+    return [GaugeMetricFamily(name, about, labels=labels) for name, about, labels in (*STORE_GAUGES, *added)]
 
 
 @dataclass(eq=False, slots=True)
@@ -188,7 +188,7 @@ class StoreMetrics(Collector):
         of_provider = provider_batches.under_way(db)
         yield from (("headrace_provider_batches", [state], count) for state, count in of_provider.counts.items())
         yield "headrace_provider_batch_oldest_seconds", [], of_provider.oldest_s
-        for part in parts("control"):
+        for part in of_plugins():
             yield from part.values(db)
 
     def _budgets(self, db: Connection) -> dict[tuple[str, str], tuple[Decimal, bool]]:

@@ -21,6 +21,7 @@ from headrace.connections.redis import redis_client
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.queues import OVERFLOW, Route
 from headrace.errors import ConfigError, StoreUnavailable
+from headrace.installed import parts
 from headrace.metrics import Endpoint
 from headrace.policies.answers import AnswerLength
 from headrace.policies.pricing import Tariff
@@ -35,6 +36,7 @@ from workers.compressing import Compressor
 from workers.confining import Confining
 from workers.engines import load
 from workers.engines.base import EngineLimits
+from workers.hooks import WorkerCore, WorkerPart
 from workers.matching import LookupHold, matcher_of
 from workers.measuring import Sampler, WorkerMetrics
 from workers.paid import HELD_S, LONGEST_PAUSE_S, Breaker, Lockout, Pacer, Payer
@@ -97,29 +99,47 @@ class Worker:
         self._publisher = Publisher(Streams(redis))
         lockout = _lockout(tariff, settings)
         payer = Payer(store, tariff.api_model, settings.budgets, lockout, _pacer(tariff, redis, hooks.freed))
+        notices, bill = Notices(admission, partial(queued.over, store)), Bill(tariff, route, settings.host_id)
+        # Its first call loads the tokenizer: most workers never need a second one.
+        tokenizer = cache(self._tokenizer)
+        core = WorkerCore(
+            settings=settings,
+            route=route,
+            pool=self._pool,
+            store=store,
+            redis=redis,
+            admission=admission,
+            engine=self._engine,
+            kv_budget=self.kv_budget,
+            notices=notices,
+            bill=bill,
+            tokenizer=tokenizer,
+        )
+        self._plugins: tuple[WorkerPart, ...] = tuple(module.make(core) for module in parts("worker"))
         self.execute = Execute(
             state=self._state,
             engine=self._engine,
             kv_budget=self.kv_budget,
             publisher=self._publisher,
             store=store,
-            notices=Notices(admission, partial(queued.over, store)),
+            notices=notices,
             confining=Confining(store, settings.confine_s),
-            bill=Bill(tariff, route, settings.host_id),
+            bill=bill,
             rules=RetryRules(settings.max_attempts, settings.paid_pools),
             shares_prefixes=pool.shared_prefix_cache,
             payer=payer if route is Route.OVERFLOW else None,
             lookup_hold=self._lookup_hold(redis),
-            # The first job with compression loads the tokenizer: most workers never need a second one.
-            compressor=Compressor(cache(self._tokenizer), self.kv_budget.shrunk),
+            compressor=Compressor(tokenizer, self.kv_budget.shrunk),
             cascading=Cascading(settings.rules, settings.pools),
+            before_engine=tuple(part.before_engine for part in self._plugins if part.before_engine is not None),
         )
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), admission)
         self._lease = self._lease_of(hooks, lockout)
         # Also while the setting is off: what was sent before must be read.
         self._batch_tier = self._batch_tier_of() if route is Route.OVERFLOW else None
         counts = SweepCounts()
-        self._sweeper = Sweeper(self._batch_tier.sweeps() if self._batch_tier else (), counts.note)
+        of_plugins = (sweep for part in self._plugins for sweep in part.sweeps)
+        self._sweeper = Sweeper([*(self._batch_tier.sweeps() if self._batch_tier else ()), *of_plugins], counts.note)
         self._unattended = Unattended(settings, store, self._pool, hooks.leave)
         self.sampler, self._endpoint = self._measures(counts)
 
@@ -207,6 +227,9 @@ class Worker:
             self._unattended.begin()
         if self._matcher is not None:
             self._matcher.begin()
+        for part in self._plugins:
+            if part.begin is not None:
+                part.begin()
         self._state.ready.set()
         self._sweeper.start()
         facts = {"engine": info.engine, "kv_tokens": info.kv_tokens, "max_running": info.max_running}
@@ -280,6 +303,9 @@ class Worker:
         self._sweeper.stop()
         if self._batch_tier is not None:
             self._batch_tier.close()
+        for part in self._plugins:
+            if part.end is not None:
+                part.end()
         self.sampler.end()
         if self._matcher is not None:
             self._matcher.end()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from headrace.domain.apps import App
@@ -265,3 +265,8 @@ def without_place(
         rates_left=left,
         cache=cache,
     )
+
+
+#: Before a job asks for its place, in no transaction: returns the job, the same or another, or answers in its place.
+#: Raises: what `Submitter.submit` may raise.
+BeforeBid: TypeAlias = Callable[[JobSpec, Draft, App, Sent], JobSpec | Accepted]

@@ -12,7 +12,7 @@ from api.door.catalogue import Catalogue
 from api.door.choices import Chooser
 from api.door.compose import composed
 from api.door.confinement import ConfinedApps, Poison, check_room
-from api.door.drafts import NOT_SENT, Accepted, Bid, Draft, Sent, as_inserted, without_place
+from api.door.drafts import NOT_SENT, Accepted, BeforeBid, Bid, Draft, Sent, as_inserted, without_place
 from api.door.intake import Intake
 from api.door.paid import SharedWallet, SpillSwitch
 from api.door.refusals import Refusals, delayed_full, or_unknown, start_within_s
@@ -80,6 +80,7 @@ class Submitter:
     poison: Poison
     confined: ConfinedApps
     cache: ExactCache
+    before_bid: tuple[BeforeBid, ...] = ()
 
     def submit(self, draft: Draft, app: App, idempotency: Idempotency | None = None, sent: Sent = NOT_SENT) -> Accepted:
         """Accept a draft; returns once it is durable.
@@ -137,6 +138,11 @@ class Submitter:
             if isinstance(served, Accepted):
                 return served
             spec = served
+            for before in self.before_bid:
+                changed = before(spec, draft, app, sent)
+                if isinstance(changed, Accepted):
+                    return changed
+                spec = changed
             if confinement is not None and spec.overflow is not Overflow.ONLY:
                 check_room(confinement)
             bid = self._bid(draft, app, spec, sent)

@@ -7,10 +7,10 @@ import os
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,19 +24,14 @@ from headrace.config.pools import PoolSettings, Price, SimulatorSettings, check_
 from headrace.config.rules import RuleSettings, check_rules
 from headrace.config.scaling import ScalingEvent, ScalingSettings
 from headrace.config.sections import (
-    FOREVER,
     BatchSettings,
     BudgetSettings,
     CorsSettings,
     CostSettings,
-    Days,
-    DaysOrForever,
     FileSettings,
     LaneSettings,
     OpsSettings,
     OverflowSettings,
-    Positive,
-    PositiveInt,
     WebhookSettings,
     built_in_lanes,
     with_built_in,
@@ -45,6 +40,10 @@ from headrace.config.variables import check_names, named_error
 from headrace.domain.apps import KEY_PREFIX
 from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError, did_you_mean
+from headrace.installed import plugins
+from headrace.setting_types import FOREVER, Days, DaysOrForever, Positive, PositiveInt, Section
+
+S = TypeVar("S", bound=Section)
 
 __all__ = [
     "PROJECT_ROOT",
@@ -88,6 +87,8 @@ def toml_source(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
     for name in file.toml_data:
         if name not in settings.model_fields:
             hint = did_you_mean(name, settings.model_fields)
+            if not hint and isinstance(file.toml_data[name], dict):
+                hint = f" If it is a plugin's, add '{name}' to plugins/__init__.py."
             raise ConfigError(f"{named.config} sets '{name}', which is no setting.{hint}", param=name)
     return file
 
@@ -110,7 +111,7 @@ def _check_retention(keep_texts_days: int | None, keep_jobs_months: int | None) 
         raise ConfigError(message, param="keep_jobs_months")
 
 
-class Settings(BaseSettings):
+class CoreSettings(BaseSettings):
     """Everything that can be set, whole and checked.
 
     `headrace settings --page` makes docs/settings.md from the `Attributes:` of this class and of each section's class.
@@ -325,6 +326,11 @@ class Settings(BaseSettings):
         _check_retention(self.keep_texts_days, self.keep_jobs_months)
         return self.model_copy(update={"pool": name, "pools": pools, "overflow": overflow, "host_id": host_id})
 
+    def of(self, section: type[S]) -> S:
+        """A plugin's section. Args: section: its class, as the plugin declares it."""
+        found: S = getattr(self, next(plugin.name for plugin in plugins() if plugin.settings is section))
+        return found
+
     def check_pepper(self) -> None:
         """Raises: ConfigError: no pepper is set, or the one that everyone knows. `headrace up` makes one of its own."""
         if self.pepper.get_secret_value() == NO_PEPPER:
@@ -407,3 +413,11 @@ class Settings(BaseSettings):
         common = self.lanes.get(lane) or built_in_lanes()[lane]
         of_pool = self.pools.get(pool) if pool else None
         return common if of_pool is None else of_pool.lane(lane, common)
+
+
+if TYPE_CHECKING:
+    Settings = CoreSettings
+else:
+    _OF_PLUGINS = {each.name: (each.settings, each.settings()) for each in plugins() if each.settings is not None}
+    #: The core's settings with a section for each plugin that has one.
+    Settings = create_model("Settings", __base__=CoreSettings, __doc__=CoreSettings.__doc__, **_OF_PLUGINS)

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from headrace.config.sections import Positive, Section
 from headrace.errors import ConfigError
+from headrace.setting_types import Positive, Section
 
 Usd = Annotated[Decimal, Field(ge=0, lt=10_000_000)]
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from headrace.config.sections import LaneSettings, PoolLaneSettings, Positive, PositiveInt, Section, Share
+from headrace.config.sections import LaneSettings, PoolLaneSettings
 from headrace.domain.answers import MOST_LOGPROBS
 from headrace.domain.prompts.compression import CompressPart
 from headrace.domain.queues import OVERFLOW, Lane
 from headrace.errors import ConfigError
+from headrace.setting_types import Positive, PositiveInt, Section, Share
 
 
 class Price(Section):

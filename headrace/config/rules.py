@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from headrace.config.pools import PoolSettings
-from headrace.config.sections import Positive, PositiveInt, Section, Share
 from headrace.errors import ConfigError
+from headrace.setting_types import Positive, PositiveInt, Section, Share
 
 #: The `model` of a job whose pool the rules choose.
 AUTO = "auto"

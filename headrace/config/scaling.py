@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from headrace.config.sections import Positive, PositiveInt, Section, Share
 from headrace.errors import ConfigError
+from headrace.setting_types import Positive, PositiveInt, Section, Share
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 

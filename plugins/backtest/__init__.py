@@ -1,6 +1,6 @@
 """`headrace backtest`: runs the product's own scaling policies, and others, on a load and a model of hosts."""
 
-from headrace.domain.hooks import Plugin, PluginCommand
+from headrace.hooks import Plugin, PluginCommand
 
 PLUGIN = Plugin(
     name="backtest",

@@ -1,6 +1,6 @@
 """Compares the bills of providers with the ledger, and says why they differ."""
 
-from headrace.domain.hooks import Plugin, PluginCommand
+from headrace.hooks import Plugin, PluginCommand
 
 PLUGIN = Plugin(
     name="bills",

@@ -1,21 +1,20 @@
 """What the control process says of bills."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
 from plugins.bills import store
+from scheduler.hooks import ControlPart, GaugeValue
 
-GAUGES = (
-    (
-        "headrace_bill_difference_ratio",
-        "What providers' checked bills of the last 35 days and the ledger wrongly differ by, as a part of the bills.",
-        ("source",),
-    ),
-)
+GAUGE = "headrace_bill_difference_ratio"
 
 
-def values(db: Connection) -> Iterator[tuple[str, Sequence[str], float]]:
-    """The name of each gauge, the values of its labels, and its own."""
+def _values(db: Connection) -> Iterator[GaugeValue]:
     for source, ratio in sorted(store.difference_shares(db).items()):
-        yield "headrace_bill_difference_ratio", [source], float(ratio)
+        yield GAUGE, [source], float(ratio)
+
+
+_SAYS = "What providers' checked bills of the last 35 days and the ledger wrongly differ by, as a part of the bills."
+
+PART = ControlPart(gauges=((GAUGE, _SAYS, ("source",)),), values=_values)

@@ -1,6 +1,6 @@
 """`headrace demo`: the whole system on this machine, with real prompts, for a newcomer's first minutes."""
 
-from headrace.domain.hooks import Plugin, PluginCommand
+from headrace.hooks import Plugin, PluginCommand
 
 PLUGIN = Plugin(
     name="demo",

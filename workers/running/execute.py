@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -83,6 +83,8 @@ ELSEWHERE = Outcome(JobState.RUNNING)
 #: How an attempt ends: with the job, in this state; or by a write of its own, which returns the job's state, or None if
 #: the claim no longer holds.
 How = JobState | Callable[[Connection], JobState | None]
+#: Before an engine gets a claimed job, in the job's thread, in no transaction: returns what the engine gets.
+BeforeEngine: TypeAlias = Callable[[Claim], Claim]
 
 #: Judges nothing.
 NO_CASCADE = Cascading({}, {})
@@ -121,6 +123,7 @@ class Execute:
     lookup_hold: LookupHold = field(default_factory=LookupHold)
     compressor: Compressor | None = None
     cascading: Cascading = NO_CASCADE
+    before_engine: tuple[BeforeEngine, ...] = ()
     _is_closing: threading.Event = field(init=False, default_factory=threading.Event)
     #: Claims and successes that come together share a statement: 1,564 short jobs a second in place of 719
     #: (`benchmarks/drain.py`, two cores, 2026-12-02).
@@ -263,6 +266,8 @@ class Execute:
     def _attempt(self, claim: Claim, bill: Bill, room: ExitStack) -> Outcome:
         tier = self.payer.tier(claim, bill.tariff) if self.payer else None
         claim = self.compressor.compress(claim) if self.compressor else claim
+        for before in self.before_engine:
+            claim = before(claim)
         outcome, engine_s = self._generate(self.cascading.asked(claim), tier)
         if self.payer is not None:
             self.payer.note_outcome(claim, outcome, tier)

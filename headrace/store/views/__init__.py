@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.schema import DropTable, SetColumnComment, SetTableComment
 
-from headrace.domain.hooks import Plugin
+from headrace.hooks import Plugin
 from headrace.installed import plugins
 from headrace.tables import metadata, plugin_versions
 

@@ -7,6 +7,8 @@ declare through `headrace.installed`, and imports none of them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.setting_types import Section
+
 
 @dataclass(frozen=True, slots=True)
 class PluginCommand:
@@ -28,6 +30,7 @@ class Plugin:
     Attributes:
         name: of its folder.
         needs: the plugins without which it cannot be.
+        settings: its section of `headrace.toml`, which has its name; see `Settings.of`.
         commands: by name; a name of two words belongs to a group of the core's: `costs reconcile`.
         actions: what operators do with it, as the audit log has it: the kind of the subject, and a verb.
         views: the analysts' views of its folder `views`; each reads only tables and what stands before it. Its tables
@@ -36,6 +39,7 @@ class Plugin:
 
     name: str
     needs: tuple[str, ...] = ()
+    settings: type[Section] | None = None
     commands: Mapping[str, PluginCommand] = field(default_factory=dict)
     actions: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
