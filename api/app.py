@@ -20,6 +20,7 @@ from api.calls import EXTENSION, Later, parts, turn
 from api.deps import WebDeps
 from api.door.catalogue import Catalogue
 from api.door.confinement import ConfinedApps, Poison
+from api.door.drafts import BeforeBid
 from api.door.intake import Intake
 from api.door.paid import CurrentTariff, SharedWallet, SpillSwitch
 from api.door.refusals import RefusalCounts, Refusals
@@ -27,9 +28,9 @@ from api.door.sharing import ExactCache
 from api.door.submit import Submitter
 from api.door.vacancies import Vacancies, read_vacancy
 from api.health import ReadinessCheck, WebMetrics
-from api.hooks import BeforeBid, WebCore, WebPart
+from api.hooks import WebCore, WebPart
 from api.reading import Reader, Waits
-from api.routes import batches, completions, documentation, files, health, jobs, models, responses, tokens, usage
+from api.routes import completions, documentation, health, jobs, models, responses, tokens, usage
 from api.routes.operations import operation_of
 from api.routes.replies import cors_headers, problem, problem_reply
 from api.routes.unsupported import remedy
@@ -52,20 +53,17 @@ from headrace.domain.limits import Balances, Kind
 from headrace.errors import NotFound, Refused, nearest
 from headrace.installed import parts as of_plugins
 from headrace.policies.pricing import Tariff
-from headrace.storage import open_storage
 from headrace.store import Store
 from headrace.store.jobs import confinements
 from headrace.store.money import budgets, tariffs
 
 #: Reads of usage at once, of the 8 connections to Postgres that a process has.
 USAGE_SLOTS = 2
-#: Files that are taken or sent at once, and the share of them that one app may hold.
-FILE_SLOTS, FILE_SHARE = 64, 0.5
 
 
 #: The blueprints, in the order in which the reference describes their views.
 ROUTES = (
-    *(jobs.ROUTES, models.QUEUES, usage.ROUTES, responses.ROUTES, completions.ROUTES, files.ROUTES, batches.ROUTES),
+    *(jobs.ROUTES, models.QUEUES, usage.ROUTES, responses.ROUTES, completions.ROUTES),
     *(models.MODELS, tokens.ROUTES, health.ROUTES, documentation.ROUTES),
 )
 #: Where `web` once served the operators' pages.
@@ -280,8 +278,6 @@ def build(settings: Settings) -> WebDeps:
         streams=Streams(redis),
         metrics=WebMetrics(waits),
         usage_slots=Slots(USAGE_SLOTS),
-        file_slots=Slots(FILE_SLOTS, FILE_SHARE),
-        storage=open_storage(settings.files),
         readiness=ReadinessCheck(settings, store, admission, catalogue, vacancies),
         plugins=plugins,
     )

@@ -18,7 +18,6 @@ from headrace.broker.admission import Admission
 from headrace.broker.forecast import Forecast
 from headrace.broker.streams import Streams
 from headrace.config import Settings
-from headrace.storage import Storage
 from headrace.store import Store
 
 P = TypeVar("P", bound=WebPart)
@@ -29,7 +28,6 @@ class WebDeps:
     """The parts of the web process.
 
     Attributes:
-        storage: of the contents of files; None where none is set.
         redis: closed last; the other parts have it too.
     """
 
@@ -48,8 +46,6 @@ class WebDeps:
     streams: Streams
     metrics: WebMetrics
     usage_slots: Slots
-    file_slots: Slots
-    storage: Storage | None
     readiness: ReadinessCheck
     plugins: tuple[WebPart, ...] = ()
 

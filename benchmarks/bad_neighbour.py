@@ -275,7 +275,7 @@ def _arm(bed: Testbed, told: Told, attacked: Mapping[str, Any], arrived: list[fl
         {"per_s": per_s, "statuses": attacked["statuses"]},
         bed.count(),
         dict(states),
-        {name: _peak_mib(bed.stack.report.pids[name]) for name in ("web", "batches")},
+        {name: _peak_mib(bed.stack.report.pids[name]) for name in ("web", "plugins")},
         int(bed.sql("SELECT coalesce(sum(octet_length(body)), 0) / 1048576 FROM batch_lines")[0][0]),
     )
 

@@ -42,7 +42,7 @@ PER_S = 5.0
 #: Seconds after a fault in which interactive answers are not compared.
 CALM_S = 30.0
 #: Killed in this order, once each. `ops` and `flower` do not run: no job passes through them.
-KILLED = ("web", "gpu", "batches", "control", "webhooks", "beat", "valkey")
+KILLED = ("web", "gpu", "plugins", "control", "webhooks", "beat", "valkey")
 WITHOUT = ("overflow", "flower", "ops")
 SETTINGS = {
     "HEADRACE_POOLS__CHAT__MAX_RUNNING": str(SLOTS),
@@ -64,7 +64,11 @@ _BATCH = """
            (SELECT extract(epoch FROM max(submitted_at))::float FROM batch_lines WHERE batch_id = id)
     FROM batches WHERE id = %s
 """
-_TWICE = "SELECT count(*) FROM (SELECT FROM jobs WHERE batch_id = %s GROUP BY custom_id HAVING count(*) > 1)"
+_TWICE = """
+    SELECT count(*) FROM jobs
+    WHERE notes->>'batches' = 'batch_' || replace(%s::text, '-', '')
+        AND NOT EXISTS (SELECT FROM batch_lines WHERE batch_lines.job_id = jobs.id)
+"""
 #: Seconds of slots in use between two times.
 _USED = """
     SELECT coalesce(sum(extract(epoch FROM least(coalesce(ended_at, now()), to_timestamp(%(ended)s))
@@ -285,7 +289,7 @@ def measure_off(lines: int) -> dict[str, Any]:
         for kill in range(1, OFF_KILLS + 1):
             wait_until(lambda kill=kill: run.ended() >= kill * lines / (OFF_KILLS + 2), STUCK_S, "Lines do not end.")
             console.print(f"kill -9 of batches, {kill} of {OFF_KILLS}", style="dim")
-            run.kill("batches")
+            run.kill("plugins")
         while not run.is_over():
             run.valley(STUCK_S)
         number = UUID(run.seen.batch_id.removeprefix("batch_"))

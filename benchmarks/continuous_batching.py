@@ -150,7 +150,7 @@ def measure(plan: Plan, title: str, max_running: int | None) -> Figures:
     if max_running is not None:
         env["HEADRACE_POOLS"] = json.dumps({pool: {"max_running": max_running}})
     console.rule(title)
-    options = ("--engine", "vllm", "--without", "flower", "--without", "batches")
+    options = ("--engine", "vllm", "--without", "flower", "--without", "plugins")
     with TemporaryDirectory(prefix="headrace-benchmark-") as folder, Stack(Path(folder), options, env, _tell) as stack:
         rounds = _rounds(plan, Client(stack.report, plan.max_tokens))
         counts = count_jobs(stack.report.database_url)

@@ -233,7 +233,7 @@ def measure_beside(plan: Plan, batches: int, lines: int) -> Found:
         wait_until(lambda: fed_bed.sql(_SUBMITTED)[0][0] >= FULL_CAP // 2, FED_WITHIN_S, "The feeder submits nothing.")
         for system in (alone, fed):
             warm_up(system)
-        pid = fed_bed.stack.report.pids["batches"]
+        pid = fed_bed.stack.report.pids["plugins"]
         used_s, began = cpu_s(pid), time.monotonic()
         calls = {"on": compare(alone, fed, plan, f"beside {batches} batches")}
         share = (cpu_s(pid) - used_s) / (time.monotonic() - began)
@@ -243,7 +243,7 @@ def measure_beside(plan: Plan, batches: int, lines: int) -> Found:
         return Found(calls, drains, fed_bed.count(), beside)
 
 
-_SUBMITTED = "SELECT count(*) FROM jobs WHERE batch_id IS NOT NULL"
+_SUBMITTED = "SELECT count(*) FROM jobs WHERE notes->>'batches' IS NOT NULL"
 
 
 def warm_up(system: System) -> None:

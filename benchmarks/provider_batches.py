@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bed.batches.client import ENDPOINT, BatchClient
 from bed.testbed import Counts, Testbed, console, line_of, patched, wait_until
-from tests.contracts.batch_provider import BatchProvider, Reply
+from plugins.batches.tests.batch_provider import BatchProvider, Reply
 from tests.contracts.conftest import StandIn
 
 #: By fault, the number of lines that the provider answers, of those in a batch. `none` is no fault.
@@ -52,10 +52,12 @@ PRICE, TIER = (Decimal(10), Decimal(100)), Decimal("0.5")
 SILENT_S, LATE_S = 6, 20
 SETTINGS = f"""
 [overflow]
-batch_tier = true
-batch_poll_s = 1
 model = "gpt-4o-mini"
 timeout_s = {SILENT_S}
+
+[batches]
+provider_tier = true
+provider_poll_s = 1
 
 [prices."gpt-4o-mini"]
 input_usd_per_mtok = "{PRICE[0]}"
@@ -71,12 +73,15 @@ ANSWER_TOKENS, LONGEST_S = 16, 300.0
 _ENDED = "SELECT count(*) FROM provider_batches WHERE state = 'ended'"
 _LINES = """
     SELECT count(*), count(*) FILTER (WHERE state = 'succeeded'), count(*) FILTER (WHERE state = 'failed'),
-           count(DISTINCT custom_id) FROM jobs WHERE batch_id = %s
+           (SELECT count(*) FROM batch_lines WHERE job_id = ANY (array_agg(jobs.id)))
+    FROM jobs WHERE notes->>'batches' = 'batch_' || replace(%s::text, '-', '')
 """
 _CHARGES = """
     SELECT count(*), count(DISTINCT job_id), count(*) FILTER (WHERE price_version LIKE '%%/batch'),
            coalesce(sum(usd) FILTER (WHERE price_version LIKE '%%/batch'), 0) FROM ledger
-    WHERE kind = 'api' AND job_id IN (SELECT id FROM jobs WHERE batch_id = %s)
+    WHERE kind = 'api' AND job_id IN (
+        SELECT id FROM jobs WHERE notes->>'batches' = 'batch_' || replace(%s::text, '-', '')
+    )
 """
 _WASTE = "SELECT coalesce(sum(unreturned_usd), 0) FROM provider_batches WHERE batch_id = %s"
 #: All that the ledger has of the provider's batches, and what is still reserved.

@@ -1,4 +1,4 @@
-# The image of all processes without a local engine: web, ops, overflow, webhooks, batches, control, beat, flower,
+# The image of all processes without a local engine: web, ops, overflow, webhooks, plugins, control, beat, flower,
 # release. It has no torch and no CUDA.
 # The SDK of an actuator (docs/actuators.md) goes into an image of its own, for `control` alone:
 #   docker build -f docker/api.Dockerfile --build-arg EXTRA=aws -t headrace-control .

@@ -448,12 +448,6 @@ class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
 
 
-class StorageUnavailable(Unavailable):
-    """The storage of files does not answer, or is full."""
-
-    code = "storage_unavailable"
-
-
 class OverflowUnavailable(Unavailable):
     """The paid API does not let us in just now."""
 

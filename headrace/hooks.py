@@ -4,10 +4,9 @@ A plugin is a folder under `plugins/`, which only the line in `plugins/__init__.
 declare through `headrace.installed`, and imports none of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-from headrace.setting_types import Section
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,8 @@ class Plugin:
     Attributes:
         name: of its folder.
         needs: the plugins without which it cannot be.
-        settings: its section of `headrace.toml`, which has its name; see `Settings.of`.
+        settings: the place of its section of `headrace.toml`, which has its name: `module:class`. See `Settings.of`.
+        variables: what `headrace up` adds to the environment of all processes, given its `Settings`.
         commands: by name; a name of two words belongs to a group of the core's: `costs reconcile`.
         actions: what operators do with it, as the audit log has it: the kind of the subject, and a verb.
         views: the analysts' views of its folder `views`; each reads only tables and what stands before it. Its tables
@@ -39,7 +39,8 @@ class Plugin:
 
     name: str
     needs: tuple[str, ...] = ()
-    settings: type[Section] | None = None
+    settings: str | None = None
+    variables: Callable[[Any], Mapping[str, str]] = lambda _: {}
     commands: Mapping[str, PluginCommand] = field(default_factory=dict)
     actions: tuple[str, ...] = ()
     views: tuple[str, ...] = ()

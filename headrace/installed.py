@@ -4,6 +4,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from headrace.errors import ConfigError
 from headrace.hooks import Plugin
@@ -25,6 +26,21 @@ def plugins() -> tuple[Plugin, ...]:
             raise ConfigError(f"{needed} Add that line, or delete the one of '{name}'.")
         found[name] = plugin
     return tuple(found.values())
+
+
+def place(named: str) -> Any:
+    """What a plugin names as `module:name`. Imports the module."""
+    module, _, name = named.partition(":")
+    return getattr(import_module(module), name)
+
+
+def read_note(text: str) -> tuple[str, str]:
+    """A plugin and what it has noted of jobs, of `PLUGIN=TEXT`. Raises: ValueError: no such plugin, or no text."""
+    name, sign, noted = text.partition("=")
+    if not (sign and noted) or name not in (plugin.name for plugin in plugins()):
+        known = ", ".join(plugin.name for plugin in plugins()) or "none"
+        raise ValueError(f"'{text[:80]}' is not PLUGIN=TEXT; the plugins: {known}.")
+    return name, noted
 
 
 def parts(process: str) -> list[ModuleType]:

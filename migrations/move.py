@@ -26,12 +26,9 @@ from headrace.tables import BY_MONTH, revisions
 #: The schema that keeps the old tables.
 ASIDE = "before_0_1_0"
 #: Tables that a database of before has not.
-NEW = (
-    *("files", "batches", "batch_lines", "processes", "provider_batches"),
-    *("host_hours", "label_keys", "label_days", "charge_days", "paused_receivers", "plugin_versions"),
-)
-#: The last migration before the baseline. Its tables have the columns of the baseline, and this one, which had no use.
-LAST, UNUSED = "0070", {("deliveries", "published_at")}
+NEW = (*("processes", "host_hours", "label_keys", "label_days", "charge_days", "paused_receivers", "plugin_versions"),)
+#: The last migration before the baseline. Its tables have the columns of the baseline, and these, which had no use.
+LAST, UNUSED = "0070", {("deliveries", "published_at"), ("jobs", "batch_id"), ("jobs", "custom_id")}
 #: A migration's file that is in the history only.
 LAST_FILE = "migrations/versions/0070_payload_versions.py"
 

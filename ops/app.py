@@ -26,12 +26,12 @@ from headrace.connections.redis import redis_client
 from headrace.domain.fleet import Fleet
 from headrace.errors import HeadraceError
 from headrace.http import RequestMetrics, shape_of
-from headrace.installed import parts
 from headrace.store import Store
 from headrace.store.fleet import workers
-from ops import apps, audit, batches, charts, fleet, gate, jobs, money, overview, shown
+from ops import apps, audit, charts, fleet, gate, jobs, money, overview, shown
 from ops.deps import EXTENSION, OpsDeps, deps
 from ops.gate import COOKIE, PATH, LoopbackSessions
+from ops.hooks import of_plugins
 from ops.logins import Logins
 
 log = logging.getLogger(__name__)
@@ -74,14 +74,14 @@ def create_app(settings: Settings) -> Flask:
     # Before the check of forms: without a login nothing is answered, not even an error about a form.
     gate.register(app)
     CSRFProtect(app)
-    of_plugins = parts("pages")
-    shown.register(app, [part.LINK for part in of_plugins])
+    added = of_plugins()
+    shown.register(app, added)
     _handle_errors(app)
     app.after_request(_secure)
     for pages in (
-        *(gate.login, overview.blueprint, jobs.jobs, jobs.deliveries, batches.blueprint, fleet.queues, fleet.hosts),
+        *(gate.login, overview.blueprint, jobs.jobs, jobs.deliveries, fleet.queues, fleet.hosts),
         *(apps.blueprint, money.budgets, money.caches, money.cost, audit.blueprint, charts.blueprint),
-        *(part.blueprint for part in of_plugins),
+        *(part.blueprint for part in added.values()),
     ):
         app.register_blueprint(pages)
     app.wsgi_app = DispatcherMiddleware(_outside, {PATH: app.wsgi_app})  # type: ignore[method-assign]

@@ -15,11 +15,11 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from headrace.config.pools import CACHE_LIMIT_S
 from headrace.domain import operators
 from headrace.domain.apps import Scope
-from headrace.domain.batches import BatchState, parse_batch_id
 from headrace.domain.ids import parse_id
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
+from headrace.installed import read_note
 from headrace.store.audit import ACTIONS
 
 #: The largest of Postgres's `integer`.
@@ -47,7 +47,7 @@ def checked(form: Form) -> Any:
     raise InvalidRequest(" ".join(wrong) or "The form is not valid.")
 
 
-def _text(label: str, *, chars: int = 100) -> StringField:
+def text_field(label: str, *, chars: int = 100) -> StringField:
     return StringField(label, filters=[_stripped], validators=[Optional(), Length(max=chars), printable])
 
 
@@ -55,7 +55,7 @@ def _matching(label: str, pattern: str) -> StringField:
     return StringField(label, filters=[_stripped], validators=[Optional(), Regexp(pattern)])
 
 
-def _choice(label: str, values: Sequence[str], every: str = "any") -> SelectField:
+def choice(label: str, values: Sequence[str], every: str = "any") -> SelectField:
     return SelectField(
         label, choices=[SelectChoice("", every), *(SelectChoice(value, value) for value in values)], default=""
     )
@@ -71,22 +71,25 @@ class LoginForm(FlaskForm):
 class JobFilter(Form):
     """Which jobs are listed."""
 
-    state = _choice("State", [*(state.value for state in JobState), "dead"])
-    lane = _choice("Lane", [lane.value for lane in Lane])
-    app = _text("App")
-    model = _text("Model", chars=200)
-    end_user = _text("End user", chars=300)
-    error_code = _text("Error code")
-    queue = _text("Queue")
-    metadata = _text("Metadata", chars=300)
-    since = _text("Since", chars=40)
-    until = _text("Until", chars=40)
-    batch = _text("Batch", chars=60)
-    before = _text("Before", chars=60)
+    state = choice("State", [*(state.value for state in JobState), "dead"])
+    lane = choice("Lane", [lane.value for lane in Lane])
+    app = text_field("App")
+    model = text_field("Model", chars=200)
+    end_user = text_field("End user", chars=300)
+    error_code = text_field("Error code")
+    queue = text_field("Queue")
+    metadata = text_field("Metadata", chars=300)
+    since = text_field("Since", chars=40)
+    until = text_field("Until", chars=40)
+    note = text_field("Note", chars=100)
+    before = text_field("Before", chars=60)
 
-    def batch_id(self) -> UUID | None:
-        """The batch whose lines the jobs answer. Raises: InvalidRequest."""
-        return _batch_id(self.batch)
+    def noted(self) -> tuple[str, str] | None:
+        """A plugin, and what it has noted of the jobs. Raises: InvalidRequest."""
+        try:
+            return read_note(self.note.data) if self.note.data else None
+        except ValueError as error:
+            raise InvalidRequest(f"Note: {error}", param="note") from error
 
     def pair(self) -> tuple[str, str] | None:
         """The key and the value of the metadata. Raises: InvalidRequest."""
@@ -113,38 +116,19 @@ class JobFilter(Form):
             raise InvalidRequest("Before: it is not the id of a job.", param="before") from error
 
 
-class BatchFilter(Form):
-    """Which batches are listed."""
-
-    state = _choice("State", [state.value for state in BatchState])
-    app = _text("App")
-    before = _text("Before", chars=60)
-
-    def last_seen(self) -> UUID | None:
-        """The id of the last batch of the page before. Raises: InvalidRequest."""
-        return _batch_id(self.before)
-
-
-def _batch_id(field: Field) -> UUID | None:
-    try:
-        return parse_batch_id(field.data) if field.data else None
-    except NotFound as error:
-        raise InvalidRequest(f"{field.label.text}: it is not the id of a batch.", param=field.name) from error
-
-
 class DeliveryFilter(Form):
     """Which deliveries are listed."""
 
-    app = _text("App")
-    state = _choice("State", ["failed", "retrying", "pending", "delivered"])
+    app = text_field("App")
+    state = choice("State", ["failed", "retrying", "pending", "delivered"])
 
 
 class AuditFilter(Form):
     """Which rows of the audit log are listed."""
 
-    actor = _text("Operator", chars=200)
-    action = _choice("Action", ACTIONS)
-    app = _text("App")
+    actor = text_field("Operator", chars=200)
+    action = choice("Action", ACTIONS)
+    app = text_field("App")
     day = _matching("Day", r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")
     before = _matching("Before", r"^[0-9]{1,18}$")
 
@@ -170,7 +154,7 @@ class Periods(Form):
         ],
         default="1",
     )
-    pool = _text("Pool")
+    pool = text_field("Pool")
 
 
 class MonthForm(Form):

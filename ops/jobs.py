@@ -34,7 +34,6 @@ PAGE_ROWS = 50
 FACTS = (
     *("lane", "pool", "queue", "route", "route_reason", "overflow", "model_requested", "model_served", "adapter"),
     *(
-        "custom_id",
         "end_user",
         "prompt_tokens",
         "max_tokens",
@@ -85,7 +84,7 @@ def _wanted(db: Connection, form: JobFilter) -> Wanted:
         error_code=form.error_code.data,
         end_user=form.end_user.data,
         model=form.model.data,
-        batch_id=form.batch_id(),
+        note=form.noted(),
         queue=form.queue.data or None,
         metadata=form.pair(),
     )

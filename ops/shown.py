@@ -1,5 +1,7 @@
 """How the templates show values: times, amounts, ages and addresses."""
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,18 +10,18 @@ from uuid import UUID
 from flask import Flask, url_for
 from markupsafe import Markup
 
-from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import show_id
 from headrace.policies.webhooks import origin
 from headrace.store.jobs.overview import attempt_number
+from ops.hooks import PagesPart, of_plugins
 
 NONE = "-"
 
 
-def register(app: Flask, links: list[tuple[str, str]]) -> None:
-    """Give the templates these functions as filters. Args: links: to the pages of plugins: endpoint and label."""
-    app.jinja_env.globals["links_of_plugins"] = links
-    for show in (time, minute, fact, number, usd, seconds, percent, job_name, job_link, batch_link, value):
+def register(app: Flask, added: Mapping[str, PagesPart]) -> None:
+    """Give the templates these functions as filters. Args: added: the parts of plugins, whose pages are linked."""
+    app.jinja_env.globals["links_of_plugins"] = [part.link for part in added.values() if part.link is not None]
+    for show in (time, minute, fact, number, usd, seconds, percent, job_name, job_link, note_link, value):
         app.add_template_filter(show)
     app.add_template_filter(origin)
     app.add_template_filter(attempt_number)
@@ -87,12 +89,12 @@ def job_link(job_id: UUID | None) -> Markup | str:
     return Markup('<a class="id" href="{}">{}</a>').format(url_for("jobs.show", job_id=shown), shown)
 
 
-def batch_link(batch_id: UUID | None) -> Markup | str:
-    """A batch's id as a link to its page."""
-    if batch_id is None:
-        return NONE
-    shown = show_id(batch_id, BATCH_PREFIX)
-    return Markup('<a class="id" href="{}">{}</a>').format(url_for("batches.show", batch_id=shown), shown)
+def note_link(note: Any, plugin: str) -> Markup | str:
+    """What a plugin has noted of a job, as a link where the plugin has a page for it."""
+    part = of_plugins().get(plugin)
+    if part is None or part.note_url is None:
+        return f"{plugin}: {json.dumps(note)}"
+    return Markup('{} <a class="id" href="{}">{}</a>').format(plugin, part.note_url(note), note)
 
 
 def fact(text: Any, name: str) -> Any:

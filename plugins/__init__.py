@@ -5,6 +5,7 @@ Each is independent of the others but for what its `PLUGIN` needs, which stands 
 
 NAMES = (
     "backtest",
+    "batches",
     "bills",
     "demo",
 )

@@ -28,8 +28,7 @@ from headrace.domain.queues import AUTOSCALE, CONTROL, OBSERVE
 from headrace.errors import LockHeld, Unavailable
 from headrace.heartbeat import Heartbeat, beat_in_workers
 from headrace.metrics import Endpoint
-from headrace.storage import open_storage
-from headrace.store import Store, deliveries, escalations, files, jobs
+from headrace.store import Store, deliveries, escalations, jobs
 from headrace.store.bad_rows import BadRows
 from headrace.store.cache import exact_cache, semantic_cache, semantic_matches
 from headrace.store.fleet import observations
@@ -78,7 +77,7 @@ def make_deps(celery: Celery, settings: Settings) -> ControlDeps:
     redis = redis_client(settings)
     admission = Admission(redis, ExecuteMessage(celery), reservation_ttl_s=settings.reservation_ttl_s)
     store = Store(connections.postgres(settings, pool_size=connections.OF_A_WORKER))
-    return ControlDeps(settings, store, admission, Pace(redis), open_storage(settings.files))
+    return ControlDeps(settings, store, admission, Pace(redis))
 
 
 def make_sweeper(deps: ControlDeps) -> Sweeper:
@@ -133,8 +132,6 @@ def upkeep_sweeps(deps: ControlDeps) -> list[Sweep]:
             observations.FORGET_ROWS,
         ),
         Sweep("forget_texts", FORGET_EVERY_S, partial(sweep.forget_texts, deps), texts.FORGET_JOBS),
-        Sweep("forget_files", FORGET_EVERY_S, partial(sweep.forget_files, deps), files.SWEEP_ROWS),
-        Sweep("forget_lines", FORGET_EVERY_S, partial(sweep.forget_lines, deps), batch=1),
         Sweep("forget_deliveries", FORGET_EVERY_S, partial(sweep.forget_deliveries, deps), deliveries.FORGET_ROWS),
         Sweep("judge_matches", every_s, partial(judge_matches, deps), semantic_matches.JUDGE_ROWS),
         Sweep("forget_entries", FORGET_SAMPLES_EVERY_S, partial(forget_entries, deps), semantic_cache.FORGET_ROWS),

@@ -14,7 +14,6 @@ from headrace.config import Settings
 from headrace.domain.fleet import EndedJobs, QueueSample, TimedJobs
 from headrace.domain.queues import OVERFLOW, lane_queues, parts_of
 from headrace.metrics import Counts, Durations
-from headrace.storage import Storage
 from headrace.store import Store
 from headrace.store.cache.cache_figures import ServedJobs
 from headrace.store.money.costs import Charged
@@ -101,7 +100,6 @@ class ControlDeps:
     """The servers, each behind its own class.
 
     Attributes:
-        storage: of the contents of files; None where none is set.
         tallies, sweeps: what this process has counted for its metrics.
         made_at: when these were made, at the start of the process; seconds on the monotonic clock.
     """
@@ -110,7 +108,6 @@ class ControlDeps:
     store: Store
     admission: Admission
     pace: Pace
-    storage: Storage | None = None
     tallies: Tallies = field(default_factory=Tallies)
     sweeps: SweepCounts = field(default_factory=SweepCounts)
     made_at: float = field(default_factory=time.monotonic)

@@ -13,14 +13,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
-from headrace.domain.batches import LineState
 from headrace.domain.fleet import QueueActivity
 from headrace.domain.limits import share
 from headrace.domain.queues import Lane, parts_of
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.policies.health import processes_of
-from headrace.store import Glance, batches, clock
-from headrace.store.batches import provider_batches
+from headrace.store import Glance, clock
 from headrace.store.cache import cache_figures
 from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import budgets
@@ -130,10 +128,6 @@ STORE_GAUGES = (
         ("app", "period"),
     ),
     ("headrace_cache_entries", "Entries of the semantic cache.", ("pool",)),
-    ("headrace_batches", "Batches that have not ended.", ("state",)),
-    ("headrace_batch_lines", "Lines of these that have not ended.", ("state",)),
-    ("headrace_provider_batches", "Batches on their way to the provider, or there.", ("state",)),
-    ("headrace_provider_batch_oldest_seconds", "The age of the oldest of these; 0 without any.", ()),
 )
 
 
@@ -181,13 +175,6 @@ class StoreMetrics(Collector):
             yield "headrace_budget_used_ratio", budget, float(ratio)
             yield "headrace_budget_used_up", budget, is_used_up
         yield from (("headrace_cache_entries", [pool], count) for pool, count in self._entries(db).items())
-        under_way = batches.open_batches(db)
-        yield from (("headrace_batches", [state], count) for state, count in under_way.batches.items())
-        yield "headrace_batch_lines", [LineState.WAITING], under_way.waiting
-        yield "headrace_batch_lines", [LineState.SUBMITTED], under_way.submitted
-        of_provider = provider_batches.under_way(db)
-        yield from (("headrace_provider_batches", [state], count) for state, count in of_provider.counts.items())
-        yield "headrace_provider_batch_oldest_seconds", [], of_provider.oldest_s
         for part in of_plugins():
             yield from part.values(db)
 

@@ -7,26 +7,22 @@ Each returns how many rows, jobs or messages it dealt with. `bad` are jobs that 
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row
-from sqlalchemy.exc import DBAPIError
 
 from headrace.broker.messages import named_in
 from headrace.broker.upkeep import Stay
-from headrace.domain.batches import BATCH_PREFIX, FILE_PREFIX, storage_key
 from headrace.domain.ids import show_id
 from headrace.domain.operators import Actor, Source
 from headrace.domain.queues import Ticket
 from headrace.domain.states import JobState
-from headrace.errors import NotFound, StorageUnavailable, StoreBusy
 from headrace.logging import named
-from headrace.store import actions, analyst, batches, clock, deliveries, escalations, files, jobs, locks, months
+from headrace.store import actions, analyst, clock, deliveries, escalations, jobs, locks, months
 from headrace.store.audit import acting
-from headrace.store.bad_rows import BadRows, message_of
+from headrace.store.bad_rows import BadRows
 from headrace.store.cache import exact_cache
 from headrace.store.fleet import history, observations, processes, workers
 from headrace.store.jobs import confinements, queued, texts
@@ -44,8 +40,6 @@ RECONCILE_PARTS = 20
 MOST_PAGES = 20
 #: Seconds after their end for which undelivered texts of jobs with `store=false` are kept. As long as their streams.
 UNSTORED_S = 600.0
-#: Files one after the other that a `forget_files` fails to delete until it takes the storage for silent.
-SILENT_AFTER = 3
 
 
 def publish_due(deps: ControlDeps) -> int:
@@ -344,63 +338,6 @@ def forget_texts(deps: ControlDeps) -> int:
         locks.take(db, "forget_texts")
         old = 0 if keep_days is None else texts.forget_old(db, keep_days)
         return old + texts.forget_unstored(db, UNSTORED_S)
-
-
-def forget_files(deps: ControlDeps) -> int:
-    """Delete the contents of files that no call finds any more, and then their rows.
-
-    They were deleted, have expired, are older than `keep_texts_days`, or are uploads whose process died: those after
-    `files.LONGEST_UPLOAD`. A file that the storage does not delete is set aside. Apps take turns, so that one's stuck
-    files hold up no other's.
-    Bound: one sweep after that, which is repeated at once where it found `files.SWEEP_ROWS`, once the storage answers.
-    Returns: files that were found. Raises: StorageUnavailable: it failed `SILENT_AFTER` times running.
-    """
-    if deps.storage is None:
-        return 0
-    name, failures = "forget_files", 0
-    with deps.store.begin() as db:
-        locks.take(db, name)
-        found = files.forgotten(db, deps.settings.keep_texts_days, deps.sweeps.aside(name))
-    gone: list[UUID] = []
-    try:
-        for app_id, file_id in found:
-            try:
-                deps.storage.delete(storage_key(app_id, file_id))
-                gone.append(file_id)
-                failures = 0
-            except (StorageUnavailable, NotFound) as error:
-                deps.sweeps.set_aside(name, file_id, show_id(file_id, FILE_PREFIX), str(error))
-                if (failures := failures + 1) == SILENT_AFTER:
-                    raise
-    finally:
-        if gone:
-            with deps.store.begin() as db:
-                files.remove(db, gone)
-            log.info("files_deleted", extra={"files": len(gone)})
-    return len(found)
-
-
-def forget_lines(deps: ControlDeps) -> int:
-    """Delete lines of ended batches that are older than uploads, or texts, may be: some of the oldest batch.
-
-    A batch whose lines Postgres does not delete is set aside.
-    Bound: one sweep after that, which is repeated at once until no line is found.
-    Returns: lines that were deleted, or 1 for a batch that was set aside.
-    """
-    name, batch_id = "forget_lines", None
-    keep_days = min(deps.settings.files.keep_days, deps.settings.keep_texts_days or math.inf)
-    try:
-        with deps.store.begin() as db:
-            locks.take(db, name)
-            batches.hide_lines(db, keep_days)
-            batch_id = batches.with_old_lines(db, keep_days, deps.sweeps.aside(name))
-            return batches.delete_lines(db, batch_id) if batch_id else 0
-    except (StoreBusy, DBAPIError) as error:
-        if batch_id is None:
-            raise
-        said = message_of(error) if isinstance(error, DBAPIError) else str(error)
-        deps.sweeps.set_aside(name, batch_id, show_id(batch_id, BATCH_PREFIX), said)
-        return 1
 
 
 def make_months(deps: ControlDeps) -> int:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 from redis import Redis
 from sqlalchemy import Connection
@@ -57,9 +56,6 @@ REGISTER_FOR_S = 60.0
 AGAIN_AFTER_S = 1.0
 #: Seconds in which the jobs of an engine that has stopped are handed back.
 STOPPED_WITHIN_S = 5.0
-
-if TYPE_CHECKING:
-    from workers.batch_tier import BatchTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,30 +131,10 @@ class Worker:
         )
         self._matcher = matcher_of(settings, store, self._engine, Lookups(redis, self._pool), admission)
         self._lease = self._lease_of(hooks, lockout)
-        # Also while the setting is off: what was sent before must be read.
-        self._batch_tier = self._batch_tier_of() if route is Route.OVERFLOW else None
         counts = SweepCounts()
-        of_plugins = (sweep for part in self._plugins for sweep in part.sweeps)
-        self._sweeper = Sweeper([*(self._batch_tier.sweeps() if self._batch_tier else ()), *of_plugins], counts.note)
+        self._sweeper = Sweeper([sweep for part in self._plugins for sweep in part.sweeps], counts.note)
         self._unattended = Unattended(settings, store, self._pool, hooks.leave)
         self.sampler, self._endpoint = self._measures(counts)
-
-    def _batch_tier_of(self) -> "BatchTier":
-        # Here and not above: the SDK takes half a second of each process that imports it.
-        from workers.batch_tier import BatchTier
-        from workers.engines.openai.batches import BatchApi
-
-        settings = self._settings
-        return BatchTier(
-            store=self._store,
-            api=BatchApi(settings),
-            notices=self.execute.notices,
-            bill=self.execute.bill,
-            configured=settings.budgets,
-            paid_pools=settings.paid_pools,
-            poll_s=settings.overflow.batch_poll_s,
-            lease_s=settings.batches.lease_s,
-        )
 
     def _lease_of(self, hooks: Hooks, lockout: Lockout) -> Lease:
         settings = self._settings
@@ -301,8 +277,6 @@ class Worker:
                 self._lease.stop_all("draining")
             self._state.attempts.wait_until_idle(self._settings.drain_s)
         self._sweeper.stop()
-        if self._batch_tier is not None:
-            self._batch_tier.close()
         for part in self._plugins:
             if part.end is not None:
                 part.end()

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from headrace.domain.apps import App
-from headrace.domain.batches import LineOf
 from headrace.domain.fleet import Vacancy
 from headrace.domain.jobs import CacheUse, Job, JobSpec
 from headrace.domain.limits import RatesLeft
@@ -37,10 +36,12 @@ class Sent:
     Attributes:
         id: for the log.
         body: as it was sent. If the job is refused, it tells whether the request was refused before.
+        is_kept: who submits it keeps it, and tries again, so that a refusal is no demand that was lost.
     """
 
     id: str = ""
     body: bytes = b""
+    is_kept: bool = False
 
 
 #: A job that no HTTP request asked for.
@@ -104,7 +105,8 @@ class Draft:
         tools: the functions that the model may call; None without any.
         n: how many answers to make, each of `max_tokens` at most.
         default_max_tokens: in place of the pool's, where its API has its own.
-        line: the line of a batch that it is; None for a single request.
+        job_id: its job's; None for a new one.
+        notes: what plugins note of it, by their names, without texts.
     """
 
     spelling: Spelling
@@ -143,7 +145,8 @@ class Draft:
     tools: Tools | None = None
     n: int = 1
     default_max_tokens: int | None = None
-    line: LineOf | None = None
+    job_id: UUID | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chars(self) -> int:

@@ -51,7 +51,8 @@ def specify(
     model = catalogue.find(draft.model, is_embedding=draft.is_embedding)
     _check_model(draft, model)
     prompt_tokens, max_tokens = _measure(draft, model, app, catalogue, settings)
-    job_id = draft.line.job_id if draft.line else new_id()
+    start = _start(draft)
+    job_id = draft.job_id or new_id()
     return JobSpec(
         id=job_id,
         app_id=app.id,
@@ -64,7 +65,8 @@ def specify(
         prompt_tokens=prompt_tokens,
         max_wait_s=draft.max_wait_s or _default_max_wait_s(draft, model.pool, settings),
         deadline=draft.deadline,
-        not_before=_start(draft),
+        not_before=start,
+        start_after=start,
         overflow=_overflow(draft, model.pool, settings),
         max_cost_usd=draft.max_cost_usd,
         metadata=draft.metadata,
@@ -76,7 +78,7 @@ def specify(
         idempotency=idempotency,
         rule=draft.rule,
         is_shadowed=_is_shadowed(draft, job_id, settings.rules.get(draft.rule or "")),
-        line=draft.line,
+        notes=draft.notes,
     )
 
 

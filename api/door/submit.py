@@ -45,8 +45,7 @@ from headrace.errors import (
 )
 from headrace.policies.pricing import Tariff
 from headrace.policies.routing import Conditions, candidates, route_of
-from headrace.store import Store
-from headrace.store.batches.provider_batches import HOLD
+from headrace.store import Store, clock
 from headrace.store.jobs import count_delayed
 from headrace.store.jobs.insertion import find_replay, insert_batch, key_reused, until_settled
 
@@ -224,12 +223,12 @@ class Submitter:
             return self._replayed(app, outcome.job_id)
         return without_place(spec, JobState.WAITING, queue, outcome.start_by, left)
 
-    def set_aside(self, draft: Draft, app: App, now: datetime, sent: Sent) -> Accepted:
-        """Accept a line for a provider's batch. Its job waits in Postgres, without a place, until that takes it.
+    def set_aside(self, draft: Draft, app: App, until: datetime, reason: str, sent: Sent) -> Accepted:
+        """Accept a job that waits in Postgres, without a place, until a plugin takes it; from `until` on, in its queue.
 
-        `HOLD` after `now`, by the database's clock, it goes to its own queue. The cache serves it, but no other job
-        waits for its answer: that may take a day. One that the provider may not answer, or that has a deadline, is
-        submitted as any. Raises: as `submit`.
+        The cache serves it, but no other job waits for its answer: that may take long. One that the paid API may not
+        answer, or that has a deadline, is submitted as any.
+        Args: until: by the database's clock. reason: why it waits. Raises: as `submit`.
         """
         if draft.continuation is not None:
             draft = composed(draft, app, self.store, self.settings.body_limit_bytes)
@@ -243,14 +242,15 @@ class Submitter:
         if isinstance(served, Accepted):
             return served
         self.cache.release(served)
-        left_s = max(1.0, spec.max_wait_s - HOLD.total_seconds())
-        spec = replace(served, cache_key=None, looked_up_by=None, not_before=now + HOLD, max_wait_s=left_s)
+        with self.store.autocommit() as db:
+            waits_s = (until - clock.now(db)).total_seconds()
+        left_s = max(1.0, spec.max_wait_s - waits_s)
+        spec = replace(served, cache_key=None, looked_up_by=None, not_before=until, max_wait_s=left_s)
         queue = wanted_queue(spec.pool, spec.lane, spec.overflow, self.settings.paid_pools)
-        return self._accept_waiting(spec, app, queue, "for the provider's batch tier", NO_RATES)
+        return self._accept_waiting(spec, app, queue, reason, NO_RATES)
 
     def _note_refused(self, spec: JobSpec, app: App, refused: Refused, sent: Sent) -> None:
-        # The lines of a batch wait in Postgres, and are no demand that was lost.
-        if spec.line is None:
+        if not sent.is_kept:
             self.refusals.knock(app, refused, spec.kv_tokens)
             self.refusals.count(spec, refused.reason, sent.body)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from flask import Flask
 from pydantic import BaseModel
@@ -27,6 +27,8 @@ class Operation:
     """One method of one path.
 
     Attributes:
+        about: what it does beyond its summary; of the core's, `descriptions` has it.
+        id: the meaning and the pattern of `{id}` in its path; of the core's, `openapi` has it.
         answer: the body of its reply; None if the reference leaves the operation out.
         form: the fields beside its file, where the view takes an upload.
         makes: what its body becomes. A call that makes a job uses a call of its app's rate only if it makes none.
@@ -48,7 +50,7 @@ class Operation:
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     form: type[BaseModel] | None = None
-    makes: Literal["job", "batch"] | None = None
+    makes: str | None = None
     may_lack_body: bool = False
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     events: str | None = None
@@ -59,6 +61,8 @@ class Operation:
     media: str = JSON
     method: str = ""
     path: str = ""
+    about: str = ""
+    id: tuple[str, str] | None = None
 
     @property
     def takes(self) -> Body:

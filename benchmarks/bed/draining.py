@@ -30,16 +30,19 @@ SUBMIT = json.dumps({"prompt": "Say nothing.", "max_tokens": 1, "max_wait": 3600
 BEGUN = "SELECT EXISTS (SELECT FROM jobs WHERE started_at > to_timestamp(%s))"
 #: One look for each state, since each has a partial index. The lines of batches may go on.
 OPEN = "SELECT " + " OR ".join(
-    f"EXISTS (SELECT FROM jobs WHERE state = '{state}' AND batch_id IS NULL)"
+    f"EXISTS (SELECT FROM jobs WHERE state = '{state}' AND notes->>'batches' IS NULL)"
     for state in ("queued", "running", "waiting")
 )
 #: Of the jobs that were made since then: how many have an answer, and from the first start to the last end.
 DRAINED = """
     SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(started_at))::float,
         min(started_at), max(ended_at)
-    FROM jobs WHERE id >= %s AND batch_id IS NULL
+    FROM jobs WHERE id >= %s AND notes->>'batches' IS NULL
 """
-LINES = "SELECT count(*) FROM jobs WHERE batch_id IS NOT NULL AND state = 'succeeded' AND ended_at BETWEEN %s AND %s"
+LINES = """
+    SELECT count(*) FROM jobs
+    WHERE notes->>'batches' IS NOT NULL AND state = 'succeeded' AND ended_at BETWEEN %s AND %s
+"""
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

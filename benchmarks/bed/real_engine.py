@@ -61,7 +61,7 @@ def real_stack(
         without: processes of the Procfile that are left out.
         has_batches: the process `batches` runs too.
     """
-    absent = (*without, *(() if has_batches else ("batches",)))
+    absent = (*without, *(() if has_batches else ("plugins",)))
     options = ("--engine", ENGINE, *(word for name in absent for word in ("--without", name)))
     with TemporaryDirectory(prefix="headrace-benchmark-") as state, Stack(Path(state), options, env) as stack:
         yield stack

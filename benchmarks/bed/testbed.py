@@ -88,7 +88,7 @@ class Testbed(AbstractContextManager["Testbed"]):
         """
         # Empty stands for not set: whatever servers the caller's environment names are left alone.
         self._env = {"DATABASE_URL": "", "REDIS_URL": "", "OPENAI_API_KEY": "", **_ANY_AMOUNT, **env}
-        absent = (*without, *(() if has_batches else ("batches",)))
+        absent = (*without, *(() if has_batches else ("plugins",)))
         self._options = ("--engine", "simulator", *(word for name in absent for word in ("--without", name)), *options)
         self._lines = read_procfile(PROJECT_ROOT / "Procfile")
         self._exits = ExitStack()

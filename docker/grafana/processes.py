@@ -81,7 +81,7 @@ WEBHOOKS = [
 CONTROL = [
     Chart(
         "Sweeps",
-        "How long ago each sweep of control and batches came to its end, where that was last, and its interval.",
+        "How long ago each sweep of control and plugins came to its end, where that was last, and its interval.",
         "s",
         [
             ("time() - max by (sweep) (headrace_sweep_done_timestamp_seconds)", "{{sweep}}"),

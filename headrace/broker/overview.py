@@ -19,8 +19,7 @@ from headrace.domain.queues import OVERFLOW, Lane, queue_name
 from headrace.errors import BrokerUnavailable, StoreUnavailable
 from headrace.installed import parts
 from headrace.policies.health import Facts, LaneFacts, Problem
-from headrace.store import Glance, Store, batches, clock, deliveries
-from headrace.store.batches import provider_batches
+from headrace.store import Glance, Store, clock, deliveries
 from headrace.store.fleet import decisions, observations, processes, status, workers
 from headrace.store.money import budgets
 from headrace.store.money.host_hours import HostTerms, bills_so_far
@@ -141,8 +140,6 @@ def _of_plugins(glance: Glance) -> list[Problem]:
 def _facts(glance: Glance, settings: Settings, lanes: Sequence[LaneFacts], now: datetime) -> Facts:
     read = glance.read
     observed_at = read("samples", lambda db: observations.last_sample_at(db, now), None)
-    under_way = read("batches", batches.open_batches, None)
-    sent = read("provider's batches", provider_batches.under_way, None)
     pools = list(settings.own_pools)
     return Facts(
         lives=read("processes", processes.lives, []),
@@ -152,10 +149,7 @@ def _facts(glance: Glance, settings: Settings, lanes: Sequence[LaneFacts], now: 
         late_s=read("webhooks", lambda db: deliveries.oldest_due(db, 1)[1], 0.0),
         receivers=read("webhooks", status.failing_receivers, []),
         paused=read("webhooks", deliveries.paused, []),
-        open_batches=0 if under_way is None else sum(under_way.batches.values()),
         of_plugins=_of_plugins(glance),
-        unsent_s=0.0 if sent is None else sent.unsent_s,
-        at_provider_s=0.0 if sent is None else sent.oldest_s,
         accounts=read("budgets", lambda db: budgets.balances(db, settings.budgets).accounts, ()),
         ordered_s=read("hosts", status.oldest_orders_s, {}),
         failing_orders=read("decisions", lambda db: [pool for pool in pools if decisions.failing(db, pool)], []),

@@ -20,10 +20,6 @@ _OF_THE_CORE = {
         "headrace.cli.submit.submit:submit",
         "Submit PROMPT as a job and print its id and its place in the queue.",
     ),
-    "batch": (
-        "headrace.cli.batch.batch:batch",
-        "Run the lines of a file as one batch, which goes on without this command.",
-    ),
     "get": ("headrace.cli.client:get", "Show the job ID: its status, its answer and its cost."),
     "cancel": ("headrace.cli.client:cancel", "Cancel the job ID."),
     "status": (

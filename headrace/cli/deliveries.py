@@ -140,7 +140,7 @@ def _json(each: ListedDelivery) -> dict[str, Any]:
         "id": _event_id(each.id.hex),
         "app": each.app,
         "job_id": each.job_id and show_id(each.job_id),
-        "batch_id": each.batch_id,
+        "subject": each.subject,
         "event": each.event,
         "url": each.url,
         "state": each.state,

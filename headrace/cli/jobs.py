@@ -11,7 +11,6 @@ from rich.table import Table
 from headrace.cli import parameters
 from headrace.cli.database import database, operating
 from headrace.cli.output import json_option, note_more, notes, out, print_json, print_uncut, say, table
-from headrace.domain.batches import parse_batch_id
 from headrace.domain.ids import parse_id, show_id
 from headrace.domain.queues import Lane
 from headrace.domain.states import JobState
@@ -35,7 +34,12 @@ from headrace.store.jobs.overview import (
 @click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only those in this state.")
 @click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="Only those of this lane.")
 @click.option("--app", metavar="NAME", callback=parameters.app_name, help="Only those of this app.")
-@click.option("--batch", metavar="ID", callback=parameters.batch_id, help="Only those that answer lines of this batch.")
+@click.option(
+    "--note",
+    metavar="PLUGIN=TEXT",
+    callback=parameters.note,
+    help="Only those of which a plugin has noted this, such as batches=batch_0197….",
+)
 @click.option("--since", metavar="TIME", callback=parameters.moment, help="Only those accepted at this time or later.")
 @click.option("--until", metavar="TIME", callback=parameters.moment, help="Only those accepted before this time.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
@@ -48,7 +52,7 @@ def jobs(context: click.Context, /, is_dead: bool, limit: int, as_json: bool, **
     headrace jobs --dead                            failed jobs and their errors
     headrace jobs --dead --app shop --json
     headrace jobs --state expired --lane high --since 2h
-    headrace jobs --batch batch_0197… --state failed
+    headrace jobs --note batches=batch_0197… --state failed
     headrace jobs --since 2026-03-01T08:00 --until 2026-03-01T09:00
     headrace jobs --dead --json | jq -r '.[] | select(.error.code != "engine_crash") | .id' | xargs -r headrace retry
     headrace jobs show JOB                          one job's timeline
@@ -63,11 +67,10 @@ def jobs(context: click.Context, /, is_dead: bool, limit: int, as_json: bool, **
         return
     if is_dead and filters["state"] not in (None, JobState.FAILED):
         raise click.UsageError("--dead lists failed jobs: leave --state out.")
-    app, batch = filters.pop("app"), filters.pop("batch")
+    app = filters.pop("app")
     with database() as db:
         app_id = apps.find_app(db, app).id if app is not None else None
-        batch_id = parse_batch_id(batch) if batch is not None else None
-        wanted = Wanted(app_id=app_id, batch_id=batch_id, is_dead=is_dead, **filters)
+        wanted = Wanted(app_id=app_id, is_dead=is_dead, **filters)
         found = overview.newest(db, wanted, limit)
         looked_back_to = overview.looked_back_to(db, wanted) if len(found) < limit else None
     if as_json:

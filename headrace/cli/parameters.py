@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from headrace.domain import operators
-from headrace.domain.batches import parse_batch_id
 from headrace.domain.queues import Lane
-from headrace.errors import NotFound
+from headrace.installed import read_note
 
 NAME_CHARS_LIMIT = 100
 #: The largest of Postgres's `integer`.
@@ -105,16 +104,12 @@ def later(_context: click.Context, _parameter: click.Parameter, text: str | None
     return (now + (now - at) if text[-1] in "smhd" else at).isoformat()
 
 
-def batch_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
-    """The id of a batch, which cannot lead to another path of the API. Raises: BadParameter."""
-    if text is None:
-        return None
+def note(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, str] | None:
+    """A plugin and what it has noted. Raises: BadParameter."""
     try:
-        parse_batch_id(text)
-    except NotFound as error:
-        message = f"'{text[:80]}' is not the id of a batch: 'headrace batch list' lists those of your app."
-        raise click.BadParameter(message) from error
-    return text
+        return None if text is None else read_note(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def svg(_context: click.Context, _parameter: click.Parameter, file: Path | None) -> Path | None:

@@ -63,7 +63,7 @@ def up(engine: str | None, ready_file: Path | None, brief: bool, as_json: bool, 
     \b
     headrace up --engine simulator     without a model: the answers are made up
     headrace up --json                 one line of JSON once everything is ready; the rest goes to standard error
-    headrace up --without batches      no process for batches of lines, which needs 120 MB
+    headrace up --without plugins      no process for batches of lines, which needs 120 MB
     """
     if brief and as_json:
         raise click.UsageError("Give --brief or --json, not both.")

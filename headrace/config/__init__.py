@@ -24,11 +24,9 @@ from headrace.config.pools import PoolSettings, Price, SimulatorSettings, check_
 from headrace.config.rules import RuleSettings, check_rules
 from headrace.config.scaling import ScalingEvent, ScalingSettings
 from headrace.config.sections import (
-    BatchSettings,
     BudgetSettings,
     CorsSettings,
     CostSettings,
-    FileSettings,
     LaneSettings,
     OpsSettings,
     OverflowSettings,
@@ -40,17 +38,15 @@ from headrace.config.variables import check_names, named_error
 from headrace.domain.apps import KEY_PREFIX
 from headrace.domain.queues import Lane, Route
 from headrace.errors import ConfigError, did_you_mean
-from headrace.installed import plugins
+from headrace.installed import place, plugins
 from headrace.setting_types import FOREVER, Days, DaysOrForever, Positive, PositiveInt, Section
 
 S = TypeVar("S", bound=Section)
 
 __all__ = [
     "PROJECT_ROOT",
-    "BatchSettings",
     "BudgetSettings",
     "CostSettings",
-    "FileSettings",
     "HostTypeSettings",
     "LaneSettings",
     "OverflowSettings",
@@ -225,8 +221,6 @@ class CoreSettings(BaseSettings):
     prices: dict[str, Price] = Field(default_factory=dict)
     costs: CostSettings = CostSettings()
     webhooks: WebhookSettings = WebhookSettings()
-    files: FileSettings = FileSettings()
-    batches: BatchSettings = BatchSettings()
     cors: CorsSettings = CorsSettings()
     ops: OpsSettings = OpsSettings()
     scaling: ScalingSettings = ScalingSettings()
@@ -328,7 +322,7 @@ class CoreSettings(BaseSettings):
 
     def of(self, section: type[S]) -> S:
         """A plugin's section. Args: section: its class, as the plugin declares it."""
-        found: S = getattr(self, next(plugin.name for plugin in plugins() if plugin.settings is section))
+        found: S = getattr(self, _NAMES[section])
         return found
 
     def check_pepper(self) -> None:
@@ -415,9 +409,12 @@ class CoreSettings(BaseSettings):
         return common if of_pool is None else of_pool.lane(lane, common)
 
 
+#: The sections of plugins, by their classes, with their names.
+_NAMES: dict[type[Section], str] = {place(each.settings): each.name for each in plugins() if each.settings is not None}
+
 if TYPE_CHECKING:
     Settings = CoreSettings
 else:
-    _OF_PLUGINS = {each.name: (each.settings, each.settings()) for each in plugins() if each.settings is not None}
+    _OF_PLUGINS = {name: (section, section()) for section, name in _NAMES.items()}
     #: The core's settings with a section for each plugin that has one.
     Settings = create_model("Settings", __base__=CoreSettings, __doc__=CoreSettings.__doc__, **_OF_PLUGINS)

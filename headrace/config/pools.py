@@ -26,7 +26,7 @@ class Price(Section):
             as other prompt tokens.
         tiers: what a call costs in the provider's other service tiers, as a factor of the price: `{ flex = "0.5" }`.
             If it has others than `batch`, every call names its tier, and jobs of `low` and `batch` that have time go to
-            `flex`. `batch` is the price of the provider's batches: see `overflow.batch_tier`.
+            `flex`. `batch` is the price of the provider's batches: see `batches.provider_tier`.
         source: where the figure comes from, with its date.
         version: what the ledger calls this price; change it with the price.
     """

@@ -1,10 +1,10 @@
 """Attempts: the right to run a job once, and how the run ended."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from headrace.domain.answers import Choice, TokenLogprob
@@ -49,6 +49,7 @@ class Claim:
         rule: the rule that chose its pool; None for a job that names its model.
         stand_by: until when it waits for a better answer than the one that it has; None if it has none.
         shadow_of: the job that this shadow answers once more; None for an app's job.
+        notes: what plugins have noted of the job, by their names; None: nothing.
         unread: why this process cannot read the prompt, so that `messages` is empty; None if it can.
     """
 
@@ -78,6 +79,7 @@ class Claim:
     rule: str | None = None
     stand_by: datetime | None = None
     shadow_of: UUID | None = None
+    notes: Mapping[str, Any] | None = None
     unread: PayloadUnreadable | None = None
 
     @property
@@ -114,6 +116,7 @@ class AttemptEnd:
         reason: why the ledger has it, for a kind with several reasons.
         escalated_by: the signal that called its answer bad.
         others: the answers after the first, where several were asked for.
+        notes: what plugins note of the job that ends, by their names, in place of what they had noted.
     """
 
     outcome: Literal["succeeded", "failed", "aborted"]
@@ -140,6 +143,7 @@ class AttemptEnd:
     reason: str | None = None
     escalated_by: str | None = None
     others: tuple[Choice, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

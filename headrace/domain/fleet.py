@@ -24,7 +24,7 @@ class ProcessKind(StrEnum):
     GPU = "gpu"
     OVERFLOW = "overflow"
     WEBHOOKS = "webhooks"
-    BATCHES = "batches"
+    PLUGINS = "plugins"
     CONTROL = "control"
     BEAT = "beat"
 

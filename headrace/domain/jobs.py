@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from headrace.domain.answers import Choice, TokenLogprob
 from headrace.domain.apps import AppLimits
-from headrace.domain.batches import LineOf
 from headrace.domain.prompts import Message, ReasoningEffort, Sampling
 from headrace.domain.prompts.tools import ToolCall, Tools
 from headrace.domain.queues import Lane, Overflow, Route, Ticket
@@ -47,7 +46,8 @@ class JobSpec:
         looked_up_by: the pool whose worker looks the job up in the semantic cache while it waits; None for no look-up.
         rule: the rule that chose its pool; None for a job that names its model.
         is_shadowed: True if another pool of the rule is to answer it too, in the background.
-        line: the line of a batch that it answers; None for a single job.
+        start_after: the `not_before` that its caller asked for; None where only Headrace delays it, or nobody.
+        notes: what plugins note of it, by their names, without texts.
     """
 
     id: UUID
@@ -76,7 +76,8 @@ class JobSpec:
     looked_up_by: str | None = None
     rule: str | None = None
     is_shadowed: bool = False
-    line: LineOf | None = None
+    start_after: datetime | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kv_tokens(self) -> int:

@@ -12,7 +12,7 @@ from uuid import UUID
 class Right(StrEnum):
     """What an operator may do beyond looking at the pages.
 
-    ACT: retry and cancel jobs, cancel batches, send webhooks again, drain hosts and call them back. MANAGE: change the
+    ACT: retry and cancel jobs, send webhooks again, drain hosts and call them back. MANAGE: change the
     limits and budgets of apps, and revoke keys. TEXTS: read prompts, answers, and the whole URLs of webhooks, which may
     contain secrets.
     """
@@ -97,7 +97,6 @@ class OperatorAction(StrEnum):
     JOB_RETRY = "job.retry"
     JOB_CANCEL = "job.cancel"
     JOB_READ_TEXTS = "job.read_texts"
-    BATCH_CANCEL = "batch.cancel"
     DELIVERY_RETRY = "delivery.retry"
     RECEIVER_PAUSE = "receiver.pause"
     RECEIVER_RESUME = "receiver.resume"

@@ -33,7 +33,6 @@ LATE_S = 300.0
 #: Failed tries to one receiver, of deliveries that are pending, from which on it counts as failing.
 FAILED_TRIES = 3
 BUDGET_SHARE = 0.9
-UNSENT_S, AT_PROVIDER_S = 5400.0, 25 * 3600.0
 #: Seconds: a session that blocks others is a problem once its transaction is older. By then each of Headrace's
 #: statements that needs its locks has failed.
 BLOCKING_S = 5.0
@@ -152,9 +151,7 @@ class Facts:
         left_hosts: hosts that were drained or ended lately: their workers are not missed.
         observed_s: since the queues were last sampled; None: never.
         late_s: for how long the oldest delivery has been due.
-        open_batches: batches that have not ended.
         of_plugins: problems that plugins have found.
-        unsent_s, at_provider_s: the age of the oldest of the provider's batches, if some are not sent yet; and of any.
         ordered_s: by pool, the seconds since its oldest order whose host has not come.
         failing_orders: pools whose provider refuses the last decision.
         scaling_alerts: kind and pool.
@@ -174,10 +171,7 @@ class Facts:
     late_s: float = 0.0
     receivers: Sequence[FailingReceiver] = ()
     paused: Sequence[PausedReceiver] = ()
-    open_batches: int = 0
     of_plugins: Sequence[Problem] = ()
-    unsent_s: float = 0.0
-    at_provider_s: float = 0.0
     accounts: Sequence[Account] = ()
     ordered_s: Mapping[str, float] = field(default_factory=dict)
     failing_orders: Collection[str] = ()
@@ -190,7 +184,7 @@ def problems(facts: Facts) -> list[Problem]:
     """All that is wrong, what a person must act on first."""
     # While Postgres takes no writes, no process can give a sign of life.
     of_processes = () if facts.postgres_error or "processes" in facts.unread else _processes(facts)
-    about = (_queues, _hosts, _money, _provider, _webhooks)
+    about = (_queues, _hosts, _money, _webhooks)
     found = [
         *_servers(facts),
         *of_processes,
@@ -280,9 +274,6 @@ def _processes(facts: Facts) -> Iterator[Problem]:
         text = f"No process '{kind}' lives. {what}"
         yield _act(rule, "processes", text, f"Start the Procfile's line '{kind}', and see its log.")
     alive = {life.kind for life in facts.lives if life.is_alive}
-    if facts.open_batches and ProcessKind.BATCHES not in alive:
-        text = f"{facts.open_batches} batches are open, and no process 'batches' lives: their lines wait."
-        yield _act("HeadraceBatchesMissing", "batches", text, "Start the Procfile's line 'batches'.")
     is_late = facts.observed_s is not None and facts.observed_s > OBSERVED_S
     if is_late and {ProcessKind.CONTROL, ProcessKind.BEAT} <= alive and not facts.redis_error:
         text = f"The queues have not been sampled for {facts.observed_s:,.0f} s: the autoscaler is blind."
@@ -371,17 +362,6 @@ def _money(facts: Facts) -> Iterator[Problem]:
         elif used > BUDGET_SHARE:
             remedy = "The paid API answers no call that does not fit into the rest."
             yield _watch("HeadraceBudgetNearlyUsed", "budgets", f"{used:.0%} {of_budget} is used.", remedy)
-
-
-def _provider(facts: Facts) -> Iterator[Problem]:
-    if facts.unsent_s > UNSENT_S:
-        text = "Lines of batches wait for the provider's batch tier, and are not sent."
-        remedy = "No process 'overflow' lives, or it cannot send them: its log has the error."
-        yield _watch("HeadraceProviderBatchNotSent", "batches", text, remedy)
-    if facts.at_provider_s > AT_PROVIDER_S:
-        text = f"A provider's batch has not ended for {facts.at_provider_s / 3600:,.0f} hours."
-        remedy = "26 hours after it was sent it counts as lost, and its money as spent: ask the provider."
-        yield _watch("HeadraceProviderBatchStuck", "batches", text, remedy)
 
 
 def _webhooks(facts: Facts) -> Iterator[Problem]:

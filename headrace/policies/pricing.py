@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, localcontext
-from typing import Self
+from typing import Self, get_args
 
 from headrace.config import CostSettings, Price, Settings
 from headrace.domain.attempts import ApiTier, Usage
@@ -15,8 +15,6 @@ from headrace.domain.queues import Route
 from headrace.errors import UnknownPrice
 
 PER_MTOK = Decimal(1_000_000)
-#: The tier of a price that provider's batches are charged by. No call names it.
-BATCH_TIER = "batch"
 #: Tokens that a provider adds per message, and once per prompt. OpenAI's models add 3 each; 8 leaves a margin.
 #: Source: OpenAI's cookbook, "How to count tokens with tiktoken".
 MESSAGE_TOKENS = 8
@@ -158,16 +156,9 @@ class Tariff:
         """The maximum cost of a job of `model` at the paid API. Args: tier: as in `ceiling`. Raises: UnknownPrice."""
         return ceiling(self.api_price(model), messages, sampling, tier).usd
 
-    def has_batch_tier(self, model: str) -> bool:
-        """Whether the paid API's price for jobs of `model` has a batch tier: without one, none is guessed."""
-        try:
-            return BATCH_TIER in self.api_price(model).tiers
-        except UnknownPrice:
-            return False
-
     def api_tier(self, model: str, *, has_time: bool) -> ApiTier | None:
         """The provider's service tier for a job of `model`; None if the price has no tiers. Raises: UnknownPrice."""
-        tiers = self.api_price(model).tiers.keys() - {BATCH_TIER}
+        tiers = self.api_price(model).tiers.keys() & get_args(ApiTier)
         if not tiers:
             return None
         return "flex" if has_time and "flex" in tiers else "default"

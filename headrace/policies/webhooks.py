@@ -14,7 +14,6 @@ from uuid import UUID
 
 from standardwebhooks import Webhook
 
-from headrace.domain.batches import BatchState
 from headrace.domain.ids import show_id
 from headrace.domain.states import JobState
 
@@ -29,14 +28,10 @@ _EVENTS: Mapping[JobState, str] = {
 _INCOMPLETE = "response.incomplete"
 #: A budget has reached one of `budgets.THRESHOLDS`.
 BUDGET_EVENT = "budget.threshold_reached"
-#: A batch has ended: this and its state.
-BATCH_EVENT = "batch."
 #: Something about the scaling of hosts lasts, or has ended: this and its kind.
 SCALING_EVENT = "scaling."
-#: Every event that an app may get; docs/webhooks.md and the reference describe each.
-APP_EVENTS = frozenset(
-    {*_EVENTS.values(), _INCOMPLETE, *(f"{BATCH_EVENT}{state}" for state in BatchState if state.is_terminal)}
-)
+#: Every event of jobs that an app may get; docs/webhooks.md and the reference describe each.
+APP_EVENTS = frozenset({*_EVENTS.values(), _INCOMPLETE})
 
 #: Bytes of key material in a secret; the specification asks for 24 to 64.
 SECRET_BYTES = 32

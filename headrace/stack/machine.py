@@ -22,6 +22,7 @@ from headrace.broker.messages import make_celery
 from headrace.config import PROJECT_ROOT, PoolSettings, Settings
 from headrace.domain.queues import OVERFLOW
 from headrace.errors import StackError
+from headrace.installed import plugins
 from headrace.policies.cpus import CpuPlace, give_out
 from headrace.stack import ports, readiness
 from headrace.stack.child import STOP_TIMEOUT_S, Command, read_procfile, shell
@@ -112,7 +113,7 @@ WEB_PORT, OPS_PORT, FLOWER_PORT, POSTGRES_PORT, VALKEY_PORT = 8000, 8600, 5555, 
 #: The port of each process's metrics.
 METRICS_PORTS = MappingProxyType(
     {
-        **{"batches": 7464, "gpu": 9464, "overflow": 10_464, "webhooks": 11_464},
+        **{"plugins": 7464, "gpu": 9464, "overflow": 10_464, "webhooks": 11_464},
         **{"control": 12_464, "web": 13_464, "ops": 14_464},
     }
 )
@@ -336,8 +337,8 @@ class Machine:
                 celery = make_celery("headrace.stack", self.settings)
                 service = replace(service, is_ready=lambda: readiness.pongs(celery, name))
                 return self._without_former_hosts(service) if name == "control" else service
-            case "batches":
-                return replace(service, is_ready=readiness.Said(self.logs / "batches.log", '"batches_ready"').is_new)
+            case "plugins":
+                return replace(service, is_ready=readiness.Said(self.logs / "plugins.log", '"plugins_ready"').is_new)
             case "beat":
                 return replace(service, is_ready=readiness.Said(self.logs / "beat.log", "beat: Starting").is_new)
             case _:
@@ -406,14 +407,15 @@ class Machine:
         """The environment of the Procfile's processes: this process's own, with every address and secret added."""
         inherited = dict(os.environ)  # noqa: TID251 - it is passed on as a whole; nothing is read from it here.
         settings = self.settings
+        of_plugins = {name: text for each in plugins() for name, text in each.variables(settings).items()}
         ours = {
+            **{name: inherited.get(name, text) for name, text in of_plugins.items()},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
             "DATABASE_URL": settings.database_url,
             "REDIS_URL": settings.redis_url,
             "HEADRACE_STATE": str(settings.state_dir),
             "HEADRACE_PEPPER": settings.pepper.get_secret_value(),
-            "HEADRACE_FILES__STORE": settings.files.store or str(settings.state_dir / "files"),
             "HEADRACE_ENGINE": settings.pools[settings.pool].engine,
             "HEADRACE_HOST": ports.LOOPBACK,
             "HEADRACE_METRICS_HOST": ports.LOOPBACK,

@@ -14,13 +14,12 @@ from sqlalchemy import Connection
 
 from headrace.config import Price
 from headrace.domain.apps import App, Changes, KeyRecord, Scope
-from headrace.domain.batches import BATCH_PREFIX, Batch
 from headrace.domain.hosts import HostWork
 from headrace.domain.ids import show_id
 from headrace.domain.jobs import Job
 from headrace.domain.limits import Limits
 from headrace.domain.operators import Operator, OperatorAction, Role
-from headrace.store import analyst, apps, batches, deliveries, jobs, keys, operators
+from headrace.store import analyst, apps, deliveries, jobs, keys, operators
 from headrace.store.audit import Audit, Deed
 from headrace.store.fleet import host_list
 from headrace.store.jobs import confinements, overview
@@ -200,13 +199,6 @@ def cancel_job(audit: Audit, job_id: UUID) -> Job:
     job = jobs.cancel(audit.db, None, job_id)
     audit.record(OperatorAction.JOB_CANCEL, show_id(job_id), job.app_id, state=job.state)
     return job
-
-
-def cancel_batch(audit: Audit, batch_id: UUID) -> Batch:
-    """The batch as it is now: its lines end soon. Raises: NotFound."""
-    batch = batches.cancel(audit.db, None, batch_id)
-    audit.record(OperatorAction.BATCH_CANCEL, show_id(batch_id, BATCH_PREFIX), batch.app_id, state=batch.state)
-    return batch
 
 
 def read_texts(audit: Audit, job_id: UUID) -> History:

@@ -41,12 +41,10 @@ CONNECTIONS = 10
 HIDDEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "apps": frozenset({"webhook_secret", "webhook_secret_old", "webhook_secret_old_until"}),
-        "jobs": frozenset({"metadata", "webhook_url", "error_message", "custom_id"}),
-        "batches": frozenset({"metadata", "webhook_url", "errors"}),
+        "jobs": frozenset({"metadata", "webhook_url", "error_message"}),
         "decisions": frozenset({"error"}),
         "deliveries": frozenset({"data", "url", "last_error"}),
-        "files": frozenset({"filename"}),
-        "provider_batches": frozenset({"error"}),
+        **{table.name: table.info["hidden"] for table in metadata.sorted_tables if "hidden" in table.info},
     }
 )
 #: Tables that an analyst may not read at all.
@@ -55,7 +53,6 @@ CLOSED = frozenset(
         *(
             "api_keys",
             "audit_log",
-            "batch_lines",
             "cache_entries",
             "failed_logins",
             "gone_receivers",
@@ -63,6 +60,7 @@ CLOSED = frozenset(
             "job_texts",
         ),
         *("locks", "operators", "paused_receivers", "poison_prompts"),
+        *(table.name for table in metadata.sorted_tables if table.info.get("is_closed")),
     }
 )
 

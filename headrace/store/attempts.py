@@ -34,7 +34,7 @@ _RIGHT = ("job_id", "worker_id", "attempt", "enqueue_no")
 #: Fields that a claim copies unchanged from the job's row.
 _AS_STORED = (
     *("attempt", "enqueue_no", "worker_id", "app_id", "end_user", "pool", "max_cost_usd", "prompt_tokens"),
-    *("start_by", "finish_by", "stream", "suspicion", "adapter", "rule", "stand_by", "shadow_of"),
+    *("start_by", "finish_by", "stream", "suspicion", "adapter", "rule", "stand_by", "shadow_of", "notes"),
 )
 
 #: `claim` and `finish` change the state: their SQL is in `headrace/store/states`.
@@ -135,6 +135,7 @@ def _finished(claim: Claim, end: AttemptEnd) -> dict[str, Any]:
         "tool_calls": stored_calls(end.tool_calls),
         "reasoning_tokens": end.usage.reasoning_tokens,
         "choices": [_storable(each).to_fields() for each in end.others] or None,
+        "notes": dict(end.notes) or None,
     }
 
 

@@ -22,7 +22,7 @@ from headrace.domain.ids import new_id, oldest_id
 from headrace.domain.operators import OperatorAction
 from headrace.domain.states import JobState
 from headrace.errors import InvalidRequest, NotFound
-from headrace.policies.webhooks import BATCH_EVENT, job_data
+from headrace.policies.webhooks import job_data
 from headrace.store import clock
 from headrace.store.sql import Statement, is_one_of
 from headrace.tables import apps, audit_log, deliveries, gone_receivers, jobs, paused_receivers
@@ -172,7 +172,8 @@ class ListedDelivery:
 
     Attributes:
         app: its app's name; None for the operator's webhook.
-        job_id, batch_id: what it is about; both None for another event. The batch's id is spelled as apps see it.
+        job_id: the job that it is about; None for another event.
+        subject: the id that another event names; None without one.
         last_status, last_error: of its last try.
         next_at: when the next try is due, or the lease of the running try ends; None once the delivery has ended.
     """
@@ -180,7 +181,7 @@ class ListedDelivery:
     id: UUID
     app: str | None
     job_id: UUID | None
-    batch_id: str | None
+    subject: str | None
     event: str
     url: str
     state: str
@@ -330,11 +331,9 @@ def newest(db: Connection, *, state: str | None = None, app_id: UUID | None = No
     each = near.subquery().c
     columns = (each[name] for name in ("id", "job_id", "event", "url", "state", "tries", "created_at", "is_paused"))
     next_at = sa.case((each.state == "pending", each.next_at), else_=None).label("next_at")
-    batch_id = sa.case((sa.func.starts_with(each.event, BATCH_EVENT), each.data["id"].astext), else_=None).label(
-        "batch_id"
-    )
-    about = (each.last_status, each.last_error, next_at, batch_id, apps.c.name.label("app"))
-    statement = sa.select(*columns, *about)
+    subject = sa.case((each.job_id.is_(None), each.data["id"].astext), else_=None).label("subject")
+    also = (each.last_status, each.last_error, next_at, subject, apps.c.name.label("app"))
+    statement = sa.select(*columns, *also)
     statement = statement.outerjoin(apps, apps.c.id == each.app_id)
     if app_id is not None:
         statement = statement.where(each.app_id == app_id)

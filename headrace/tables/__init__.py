@@ -1,7 +1,6 @@
 """The tables; `migrations/` creates them. Times are `timestamptz`, money is USD, ids are UUIDv7 that Headrace makes."""
 
 from headrace.installed import parts
-from headrace.tables.batches import batch_lines, batches, files, provider_batches
 from headrace.tables.clients import (
     api_keys,
     apps,

@@ -31,8 +31,7 @@ jobs = sa.Table(
     sa.Column("model_requested", sa.Text, nullable=False),
     sa.Column("model_served", sa.Text),
     sa.Column("adapter", sa.Text),
-    sa.Column("batch_id", sa.Uuid, comment="The batch whose line it answers; NULL: it was submitted by itself."),
-    sa.Column("custom_id", sa.Text, comment="What the batch calls that line."),
+    sa.Column("notes", JSONB, comment="What plugins note of it, by their names, without texts; NULL: nothing."),
     sa.Column("end_user", sa.Text),
     sa.Column("served_by_job", sa.Uuid, comment="The job whose answer this one was given, or waits for."),
     sa.Column("metadata", JSONB, nullable=False, server_default=sa.text("'{}'")),
@@ -134,7 +133,6 @@ jobs = sa.Table(
         "served_by_job",
         postgresql_where=sa.text("state = 'waiting' AND served_by_job IS NOT NULL"),
     ),
-    sa.Index("ix_jobs_batch_id", "batch_id", postgresql_where=sa.text("batch_id IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )
 

@@ -5,14 +5,13 @@ from flask import Blueprint, render_template, request
 from headrace.store import clock
 from ops.deps import deps
 from ops.forms import MonthForm, checked
+from ops.hooks import PagesPart
 from ops.money import FIRST_MONTH, after, before, month_of
 from plugins.bills import store
 from plugins.bills.checks import HARMLESS
 
 blueprint = Blueprint("bills", __name__, template_folder="templates")
-#: In the pages' navigation.
-LINK = ("bills.show_bills", "Bills")
-
+PART = PagesPart(blueprint=blueprint, link=("bills.show_bills", "Bills"))
 #: The most differences on the page.
 DIFFERENCES = 200
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from headrace.config import PROJECT_ROOT
 
 KINDS = (
-    *("kill_web", "kill_gpu", "kill_batches", "kill_control", "freeze_gpu"),
+    *("kill_web", "kill_gpu", "kill_plugins", "kill_control", "freeze_gpu"),
     *("redis_kill", "redis_wiped", "redis_hang", "redis_drop", "redis_blackhole"),
     *("postgres_restart", "postgres_promoted", "postgres_locked", "postgres_drop", "postgres_blackhole"),
     *("web_drop", "provider_truncated"),

@@ -21,6 +21,7 @@ from headrace.policies.webhooks import APP_EVENTS, new_secret, payload, signed_h
 from headrace.stack.loopback import Receiver
 from headrace.stack.ports import free_port
 from headrace.stack.stack import Stack
+from plugins.batches.web import WEBHOOKS
 from tests.clients.environments import CHECKOUT, inherited
 from tests.clients.snippets import LANGUAGES, Snippet, checked_types, command, environment, run, snippets
 from tests.waiting import until
@@ -338,7 +339,7 @@ def test_a_receiver_handles_every_event(
     app = account(f"hooks-{language}")
     with receiving(language, stack, app, tmp_path) as (url, out):
         made = announced(stack, app, url)
-        assert made.keys() == set(APP_EVENTS)
+        assert made.keys() == {*APP_EVENTS, *(each.event for each in WEBHOOKS)}
         until(lambda: len(out.read_text().splitlines()) >= len(made), "each event is handled")
         lines = out.read_text().splitlines()
         assert sorted(line.split()[:2] for line in lines) == sorted([each, made[each]] for each in made)

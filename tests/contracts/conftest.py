@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +15,6 @@ import pytest
 from headrace.config import PoolSettings, Settings
 from headrace.stack.model import EMBEDDING_MODEL, PreparedModel, prepare
 from tests.contracts.adapter import write_adapter
-from tests.contracts.batch_provider import BatchProvider
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +62,7 @@ class StandIn:
         requests: headers and body of each request.
         release: requests for `HOLD` are answered once it is set.
         held: set while one of them waits.
-        batches: its files and batches.
+        also: answers all other paths: the status and the body, of the method, the path, the headers and the body.
     """
 
     HOLD = "wait for me"
@@ -73,7 +72,7 @@ class StandIn:
         self.script: list[Any] = []
         self.requests: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.release, self.held = threading.Event(), threading.Event()
-        self.batches = BatchProvider()
+        self.also: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = lambda *_: (404, {})
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -168,15 +167,15 @@ class StandIn:
             def log_message(self, format: str, *args: object) -> None: ...
 
             def do_GET(self) -> None:
-                self._of_batches()
+                self._also()
 
             def do_DELETE(self) -> None:
-                self._of_batches()
+                self._also()
 
-            def _of_batches(self) -> None:
+            def _also(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                status, answer = stand_in.batches.answer(self.command, self.path, headers, raw)
+                status, answer = stand_in.also(self.command, self.path, headers, raw)
                 content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 # The client may have given up.
                 with suppress(ConnectionError):
@@ -188,7 +187,7 @@ class StandIn:
 
             def do_POST(self) -> None:
                 if not self.path.endswith("/chat/completions"):
-                    self._of_batches()
+                    self._also()
                     return
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 stand_in.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))

@@ -27,7 +27,7 @@ from tests.waiting import until
 
 DEADLINE_S = 60.0
 #: Processes that a test names if it needs them: each takes 1.6 s of processor to start.
-SELDOM_ASKED = frozenset({"batches", "flower", "ops", "webhooks"})
+SELDOM_ASKED = frozenset({"plugins", "flower", "ops", "webhooks"})
 #: Seconds one long poll holds on.
 POLL_S = 20
 

@@ -23,7 +23,7 @@ def provider() -> Iterator[StandIn]:
 def system(start: Callable[..., Any], provider: StandIn) -> Any:
     return start(
         paid_api=provider.url,
-        also=["batches", "flower", "ops", "webhooks"],
+        also=["plugins", "flower", "ops", "webhooks"],
         simulator__output_tokens="4",
         observe_every_s="0.2",
     )
@@ -73,7 +73,7 @@ def test_no_metric_is_served_by_two_kinds_of_processes(pages: dict[str, str]) ->
 def test_no_sweep_runs_in_two_kinds_of_processes(pages: dict[str, str]) -> None:
     control, batches = (
         set(re.findall(r'^headrace_sweep_interval_seconds{sweep="(\w+)"}', pages[name], re.MULTILINE))
-        for name in ("control", "batches")
+        for name in ("control", "plugins")
     )
     assert "expire" in control
     assert "lease_batches" in batches

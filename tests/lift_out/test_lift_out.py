@@ -29,7 +29,8 @@ SMOKE = (
 )
 #: Imports each process, makes what the API says of itself, and names the plugins and the commands.
 ROOTS = """
-import api.asgi, api.batches.runner, ops.asgi, scheduler.app, scheduler.flower, workers.app, workers.delivering.deliver
+import api.asgi, ops.asgi, scheduler.app, scheduler.flower, workers.app, workers.delivering.deliver
+import headrace.plugin_processes
 from headrace.cli import main
 from headrace.installed import plugins
 print(*(each.name for each in plugins()), "|", *main.commands)

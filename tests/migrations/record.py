@@ -30,7 +30,6 @@ from headrace.config import PROJECT_ROOT, BudgetSettings, Settings
 from headrace.connections.redis import redis_client
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Claim, Usage
-from headrace.domain.batches import BatchState, LineOf, LineState, NewLine, ProviderState
 from headrace.domain.deliveries import Terms
 from headrace.domain.fleet import WorkerInfo, WorkerReport
 from headrace.domain.ids import time_of
@@ -42,24 +41,16 @@ from headrace.domain.states import JobState
 from headrace.stack.ports import free_port
 from headrace.stack.postgres import Postgres
 from headrace.stack.valkey import Valkey
-from headrace.store import (
-    Store,
-    apps,
-    attempts,
-    batches,
-    clock,
-    deliveries,
-    jobs,
-    keys,
-    months,
-)
+from headrace.store import Store, apps, attempts, clock, deliveries, jobs, keys, months
 from headrace.store.attempts import claim_of
-from headrace.store.batches import line_texts, provider_batches
 from headrace.store.cache import exact_cache
 from headrace.store.cache.exact_cache import Follower, Hit, Question, Settled
 from headrace.store.fleet import workers
 from headrace.store.jobs import queued
 from headrace.store.jobs.insertion import insert_batch
+from plugins.batches import store as batches
+from plugins.batches.domain import BatchState, LineState, NewLine, ProviderState, noted
+from plugins.batches.store import line_texts, provider_batches
 from scheduler import sweep
 from scheduler.autoscale import autoscale
 from scheduler.deps import ControlDeps
@@ -285,7 +276,7 @@ def at_provider(store: Store, app: App, recorder: Recorder) -> None:
     for line in taken:
         assert line.job_id is not None
         how = {"lane": Lane.BATCH, "not_before": later, "overflow": Overflow.ALLOW}
-        insert_batch(store, [(spec(app, line.job_id, line=LineOf(made.id, line.custom_id, line.job_id), **how), place)])
+        insert_batch(store, [(spec(app, line.job_id, notes=noted(made.id), **how), place)])
     recorder.part("the provider's batch")
     with store.begin() as db:
         provider_batches.close(db, made.id)

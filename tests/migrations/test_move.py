@@ -39,7 +39,7 @@ NEW = {
 #: Columns that its tables have not.
 ADDED = (
     *("discounted", "discounted_tokens", "is_repeat", "ended", "failed", "expired"),
-    *("gpu_use", "gpu_memory", "gpu_watts", "error_cause", "start_after"),
+    *("gpu_use", "gpu_memory", "gpu_watts", "error_cause", "start_after", "notes"),
 )
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -78,8 +78,9 @@ def rows(engine: sa.Engine, schema: str = "public") -> Rows:
     for of_table in found.values():
         for row in of_table:
             del row["sorted_by"]
-            # Nothing wrote or read it.
-            row.pop("published_at", None)
+            # Nothing wrote or read them.
+            for column in ("published_at", "batch_id", "custom_id"):
+                row.pop(column, None)
             for column in ADDED:
                 row.pop(column, None)
     return found

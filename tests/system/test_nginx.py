@@ -21,7 +21,7 @@ DEADLINE_S = 60.0
 NOTICED_S = 2.0
 OLDER = 20
 #: Everything that would take a job.
-WITHOUT = ("gpu", "overflow", "flower", "webhooks", "batches")
+WITHOUT = ("gpu", "overflow", "flower", "webhooks", "plugins")
 KEPT = "keepalive 32;"
 CONFIGURATION = """
 daemon off;

@@ -22,7 +22,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     [
         ("gpu", "headrace_worker_running"),
         ("webhooks", "headrace_webhook_tries_total{"),
-        ("batches", "headrace_sweep_runs_total{"),
+        ("plugins", "headrace_sweep_runs_total{"),
         ("control", "headrace_hosts{"),
         ("web", "headrace_http_request_seconds_bucket{"),
         ("ops", "headrace_ops_request_seconds"),

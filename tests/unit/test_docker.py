@@ -88,11 +88,11 @@ SECRETS = {
     "cpu": {"HF_TOKEN"},
     "overflow": {"OPENAI_API_KEY"},
     "webhooks": {"HEADRACE_BUDGETS__WEBHOOK_SECRET"},
-    "batches": {"HF_TOKEN"},
+    "plugins": {"HF_TOKEN"},
     "flower": {"FLOWER_BASIC_AUTH"},
 }
 #: Those that write, read and delete the contents of files.
-OF_FILES = {"web", "batches", "control"}
+OF_FILES = {"web", "plugins", "control"}
 NO_SECRETS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "HEADRACE_MODEL", *METRICS}
 
 
@@ -101,7 +101,7 @@ def test_each_container_gets_the_secrets_that_it_uses_and_no_others() -> None:
         if name in SERVERS:
             continue
         given = {variable for variable, value in service["environment"].items() if not str(value).endswith(":+set}")}
-        files = {"HEADRACE_FILES__STORE"} if name in OF_FILES else set()
+        files = {"HEADRACE_BATCHES__FILES__STORE"} if name in OF_FILES else set()
         assert given == SECRETS.get(name, set()) | NO_SECRETS | files, name
         has_files = any(volume.startswith("files:") for volume in service["volumes"])
         assert has_files == (name in OF_FILES), name

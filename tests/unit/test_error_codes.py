@@ -33,6 +33,7 @@ _WORDS = re.compile(r"`([a-z]+(?:_[a-z]+)*)`")
 @cache
 def trees() -> list[ast.Module]:
     paths = [path for folder in FOLDERS for path in sorted((PROJECT_ROOT / folder).rglob("*.py"))]
+    paths = [path for path in paths if "tests" not in path.parts]
     return [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
 
 

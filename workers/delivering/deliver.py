@@ -330,7 +330,7 @@ def _facts(delivery: Delivery) -> dict[str, object]:
         "delivery_id": str(delivery.id),
         "about": delivery.event,
         "job_id": delivery.data.get("job_id"),
-        "batch_id": delivery.data["id"] if delivery.event.startswith(webhooks.BATCH_EVENT) else None,
+        "subject": None if "job_id" in delivery.data else delivery.data.get("id"),
         "app_id": str(delivery.app_id),
         "receiver": urlsplit(delivery.url).hostname,
         "tries": delivery.tries,

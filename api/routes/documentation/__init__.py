@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from flask import Blueprint, Response, current_app, request
 
+from api.calls import parts
 from api.routes.documentation.openapi import document
 from api.routes.operations import JSON, described, describes
 from headrace.errors import NotFound
@@ -128,7 +129,8 @@ class _Content(NamedTuple):
 @cache
 def _document() -> _Content:
     # Every app has the same views.
-    return _Content.of(json.dumps(document(described(current_app)), ensure_ascii=False).encode())
+    webhooks = [each for part in parts().plugins for each in part.webhooks]
+    return _Content.of(json.dumps(document(described(current_app), webhooks), ensure_ascii=False).encode())
 
 
 @cache

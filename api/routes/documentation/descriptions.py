@@ -48,23 +48,6 @@ OPERATIONS: Mapping[str, str] = {
     "`max_tokens` does not say otherwise.",
     "POST /v1/embeddings": "One vector for each input, 2,048 inputs at most, all in one job. Needs a pool that serves "
     "embeddings.",
-    "POST /v1/files": "A file of lines of JSON, each a request of a batch: 200 MiB at most, by default. It is kept for "
-    "30 days, or for its `expires_after`.",
-    "GET /v1/files": "A page, with the files of batches' results. `after` is the last id of the page before.",
-    "GET /v1/files/{id}": "Its name, size, purpose, and when it is deleted.",
-    "GET /v1/files/{id}/content": "The bytes as they were uploaded, or the lines of a batch's results.",
-    "DELETE /v1/files/{id}": "No call finds it from now on. A batch that has read its lines goes on.",
-    "POST /v1/batches": "The file is read after the reply; what is wrong with it is then in `errors`. Each line runs "
-    "as a job in the lane `batch`, and its answer is in the output file. Windows are from a minute to 30 days.",
-    "GET /v1/batches": "A page. `after` is the last id of the page before.",
-    "GET /v1/batches/{id}": "Its state, its counts, and once it has ended the ids of both files of results. Read both: "
-    "lines without an answer are in the error file alone.",
-    "POST /v1/batches/{id}/cancel": "Waiting lines end at once, running ones within seconds. What was answered before "
-    "is in the output file. Safe to repeat.",
-    "POST /v1/batches/{id}/retry": "Makes a new batch of the lines that have no answer, once this one has ended. The "
-    "window is this one's, counted anew, unless the body has another.",
-    "GET /v1/batches/{id}/results": "Of all lines that have ended so far, with and without answers, as lines of JSON "
-    "in the order of the file. `after` is the number of a line.",
     "GET /v1/models": "Every model that a pool serves, with its adapters and other names.",
     "GET /v1/models/{id}": "By its name or one of its other names.",
     "POST /tokenize": "By the model's own tokenizer and chat template, as vLLM's server does. Makes no job.",
@@ -83,8 +66,4 @@ WEBHOOKS: Mapping[str, str] = {
     "response.incomplete": "The job has succeeded, and its answer was cut at `max_tokens`.",
     "response.failed": "The job has failed, or expired before it could start; its `error` says why.",
     "response.cancelled": "The job was cancelled.",
-    "batch.completed": "All lines of the batch have ended, with or without answers.",
-    "batch.failed": "The batch's file is no batch; its `errors` say why, and no line has run.",
-    "batch.expired": "The batch's window ended before all its lines had started.",
-    "batch.cancelled": "The batch was cancelled, and its last line has ended.",
 }

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from api.hooks import Webhook
 from api.routes.documentation.descriptions import ABOUT, OPERATIONS, WEBHOOKS
 from api.routes.operations import JSON, Operation
 from api.schemas.fields import Answer
@@ -25,7 +26,7 @@ HEADERS: Mapping[str, str] = {
     "x-headrace-cache": "hit: given an identical job's answer; shared: that of one under way; semantic: that to the "
     "same question in other words; miss: there was none.",
     "x-headrace-confined-until": "Of a confined app: until when its jobs of this model's pool run one at a time.",
-    REPLAYED: "`true` when the Idempotency-Key had made this job or batch before.",
+    REPLAYED: "`true` when the Idempotency-Key had made this job, or what the call makes, before.",
     "Retry-After": "Whole seconds after which to try again, 120 at most.",
     "x-should-retry": "`false` where trying again would only do harm; OpenAI's SDK heeds it.",
     "WWW-Authenticate": "The scheme: `Bearer`.",
@@ -138,8 +139,6 @@ ALWAYS = (401, 403, 429, 431, 500, 503)
 IDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("A job's id, in any of its spellings.", "^(job_|resp_|chatcmpl-|cmpl-)[0-9a-f]{32}$"),
     "responses": ("A response's id.", "^resp_[0-9a-f]{32}$"),
-    "files": ("A file's id.", "^file-[0-9a-f]{32}$"),
-    "batches": ("A batch's id.", "^batch_[0-9a-f]{32}$"),
     "models": ("A model's name, slashes included.", "^[0-9A-Za-z][0-9A-Za-z._/-]*$"),
 }
 IDEMPOTENCY_KEY = {"type": "string", "pattern": "^[ -~]+$", "maxLength": 255}
@@ -150,8 +149,9 @@ OF_A_JOB = ("x-job-id", "x-headrace-cost-usd", "x-headrace-cache")
 OF_A_SUBMIT = (*OF_A_JOB, "x-headrace-confined-until", REPLAYED, "x-ratelimit-limit-requests")
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Returns the whole document, OpenAPI 3.1."""
+def document(operations: Sequence[Operation], webhooks: Sequence[Webhook] = ()) -> dict[str, Any]:
+    """Returns the whole document, OpenAPI 3.1. Args: webhooks: those of plugins."""
+    sent = [*(Webhook(event, text, JobEnded) for event, text in WEBHOOKS.items()), *webhooks]
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
         paths.setdefault(path_of(each), {})[each.method] = _operation(each)
@@ -159,9 +159,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": version("headrace"), "description": ABOUT},
         "paths": paths,
-        "webhooks": {event: {"post": _webhook(event, text)} for event, text in WEBHOOKS.items()},
+        "webhooks": {each.event: {"post": _webhook(each)} for each in sent},
         "components": {
-            "schemas": _schemas(operations),
+            "schemas": _schemas(operations, [each.data for each in sent]),
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
@@ -204,16 +204,9 @@ class JobEnded(Answer):
     status: Literal["succeeded", "failed", "expired", "cancelled"]
 
 
-class BatchEnded(Answer):
-    """The batch of a webhook."""
-
-    id: str
-
-
-def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
-    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (each, "serialization") for each in (ProblemBody, JobEnded, BatchEnded)
-    ]
+def _schemas(operations: Sequence[Operation], sent: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    answers: list[type[BaseModel]] = [ProblemBody, *sent]
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(each, "serialization") for each in answers]
     for each in operations:
         models.append((_answer_of(each), "serialization"))
         if each.body:
@@ -237,7 +230,7 @@ def _operation(each: Operation) -> dict[str, Any]:
     made: dict[str, Any] = {
         "tags": [each.tag],
         "summary": each.summary,
-        "description": OPERATIONS[f"{each.method.upper()} {path_of(each)}"],
+        "description": each.about or OPERATIONS[f"{each.method.upper()} {path_of(each)}"],
         "operationId": "_".join([each.method, *re.findall(r"\w+", path_of(each))]),
         "parameters": list(_parameters(each)),
         "responses": {str(each.status): _answer(each), **_problems(each)},
@@ -265,21 +258,21 @@ WEBHOOK_HEADERS: Mapping[str, str] = {
 }
 
 
-def _webhook(event: str, text: str) -> dict[str, Any]:
+def _webhook(webhook: Webhook) -> dict[str, Any]:
     """What a receiver gets. It has no key: the signature stands for one."""
     properties = {
         "id": {"type": "string"},
         "object": {"const": "event"},
         "created_at": {"type": "integer", "description": "When it happened, in unix seconds."},
-        "type": {"const": event},
-        "data": _ref(BatchEnded if event.startswith("batch.") else JobEnded),
+        "type": {"const": webhook.event},
+        "data": _ref(webhook.data),
     }
     schema = {"type": "object", "required": list(properties), "properties": properties}
     return {
         "tags": ["webhooks"],
-        "summary": event,
-        "description": text,
-        "operationId": event.replace(".", "_"),
+        "summary": webhook.event,
+        "description": webhook.about,
+        "operationId": webhook.event.replace(".", "_"),
         "parameters": [
             {"name": name, "in": "header", "required": True, "description": about, "schema": {"type": "string"}}
             for name, about in WEBHOOK_HEADERS.items()
@@ -292,7 +285,7 @@ def _webhook(event: str, text: str) -> dict[str, Any]:
 
 def _parameters(each: Operation) -> Iterator[dict[str, Any]]:
     if "{" in each.path:
-        text, pattern = IDS[each.path.split("/")[2]]
+        text, pattern = each.id or IDS[each.path.split("/")[2]]
         kind = {"type": "string", "pattern": pattern}
         yield {"name": "id", "in": "path", "required": True, "description": text, "schema": kind}
     if each.query:
@@ -324,7 +317,7 @@ def _answer(each: Operation) -> dict[str, Any]:
     if each.events:
         content["text/event-stream"] = {"schema": EVENT, "example": each.events}
     is_about_a_job = each.path.startswith(("/v1/jobs/", "/v1/responses/"))
-    of_other: tuple[str, ...] = (REPLAYED,) if each.makes == "batch" else ()
+    of_other: tuple[str, ...] = (REPLAYED,) if each.makes else ()
     more = OF_A_SUBMIT if each.makes == "job" else OF_A_JOB if is_about_a_job else of_other
     return {"description": "As asked.", "headers": _headers(*more), "content": content}
 

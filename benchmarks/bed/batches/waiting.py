@@ -13,7 +13,7 @@ import psycopg
 
 from bed.testbed import Testbed
 from headrace.domain.ids import new_id, oldest_id
-from headrace.store.batches import PREFIX_CHARS
+from plugins.batches.store import PREFIX_CHARS
 
 ENDPOINT = "/v1/chat/completions"
 #: Prompts that begin alike, each in this many groups.

@@ -27,7 +27,7 @@ REPLICA_LATE_S, REPLICA_LATE_FOR_S = 0.5, 2.5
 PROVIDER_CALLS = 3
 #: An overflow job's call comes, or it does not: its faults do not wait.
 PROVIDER_KINDS = ("429", "500", "hang", "truncated")
-PROCESSES = ("web", "gpu", "overflow", "webhooks", "batches", "control", "beat")
+PROCESSES = ("web", "gpu", "overflow", "webhooks", "plugins", "control", "beat")
 NETWORK = (Mode.REFUSE, Mode.RESET, Mode.DROP, Mode.BLACKHOLE, Mode.DELAY)
 #: Between the callers and the API: what was asked is done, perhaps, and no answer comes back.
 CALLERS_NETWORK = (Mode.RESET, Mode.DROP)

@@ -228,11 +228,11 @@ NEVER = {
     # In more than one place, or with two jobs, two answers or two bills.
     "lines_twice": """
         SELECT (SELECT count(*) FROM (SELECT FROM results GROUP BY batch_id, custom_id HAVING count(*) > 1))
-             + (SELECT count(*) FROM (SELECT FROM jobs WHERE batch_id IS NOT NULL
-                                      GROUP BY batch_id, custom_id HAVING count(*) > 1))
+             + (SELECT count(*) FROM jobs WHERE notes->>'batches' IS NOT NULL
+                    AND NOT EXISTS (SELECT FROM batch_lines WHERE batch_lines.job_id = jobs.id))
              + (SELECT count(*) FROM (SELECT FROM ledger l JOIN jobs j ON j.id = l.job_id
-                                      WHERE l.kind <> 'waste' AND j.batch_id IS NOT NULL
-                                      GROUP BY j.batch_id, j.custom_id HAVING count(*) > 1))
+                                      WHERE l.kind <> 'waste' AND j.notes->>'batches' IS NOT NULL
+                                      GROUP BY j.id HAVING count(*) > 1))
     """,
     # In the wrong file, with another line's answer, or unknown; and counts that are not those of the files.
     "lines_wrong": """
@@ -250,7 +250,7 @@ NEVER = {
     "batches_misbilled": """
         SELECT count(*) FROM batches b WHERE usd <> (
             SELECT coalesce(sum(l.usd), 0) FROM ledger l JOIN jobs j ON j.id = l.job_id
-            WHERE j.batch_id = b.id AND l.kind <> 'waste')
+            WHERE j.notes->>'batches' = 'batch_' || replace(b.id::text, '-', '') AND l.kind <> 'waste')
     """,
 }
 

@@ -95,7 +95,7 @@ class World(AbstractContextManager["World"]):
         self.receiver = enter(Receiver())
         self.provider = enter(paid_api(self.folder, tokens=12, token_ms=40))
         env = self._env(self.cluster.url, self.redis_group.url)
-        without = ["flower", *(() if self._has_batches else ("batches",)), *(() if self.moves_hosts else ("control",))]
+        without = ["flower", *(() if self._has_batches else ("plugins",)), *(() if self.moves_hosts else ("control",))]
         self.stack = enter(Stack(self.folder / "host", _options(without), env))
         self.host_proxy = enter(HostProxy(self.folder / "host" / "hosts.sock"))
         if not self.moves_hosts:

@@ -126,11 +126,13 @@ def candidates(
     return (candidate(OVERFLOW, "overflow only" if conditions.has_workers else "no pool of its own"),)
 
 
+#: The remedy where the paid API alone answers, and may not.
+OVERFLOW_OUT = "leave 'overflow' out"
+
+
 def _check_stays(spec: JobSpec, has_workers: bool) -> None:
     if not has_workers:
-        # A line has the overflow of its batch, whatever its body says.
-        remedy = "make the batch with job.overflow 'only' or 'allow'" if spec.line else "leave 'overflow' out"
-        message = f"'{spec.model}' is answered by the paid API alone: {remedy}, or name another model."
+        message = f"'{spec.model}' is answered by the paid API alone: {OVERFLOW_OUT}, or name another model."
         raise InvalidRequest(message, param="overflow")
 
 

@@ -170,8 +170,8 @@ def page(app_id: UUID, state: JobState | None, after: UUID | None, limit: int) -
 
 
 def count_delayed(db: Connection, app_id: UUID) -> int:
-    """How many of the app's jobs wait for a time before which they may not start, without the lines of batches."""
-    these = (IS_WAITING, jobs.c.not_before > sa.func.now(), jobs.c.app_id == app_id, jobs.c.batch_id.is_(None))
+    """How many of the app's jobs wait for the time before which their callers want no start."""
+    these = (IS_WAITING, jobs.c.not_before > sa.func.now(), jobs.c.app_id == app_id, jobs.c.start_after.is_not(None))
     return db.scalar(sa.select(sa.func.count()).where(*these)) or 0
 
 

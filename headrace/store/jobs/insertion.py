@@ -119,7 +119,7 @@ def insert_batch(store: Store, rows: Sequence[tuple[JobSpec, Candidate]]) -> lis
 
     It never waits for another transaction's Idempotency-Key: such a row's outcome is IdempotencyInProgress at once, and
     the caller may try again (`until_settled`). Of two rows with one key, the second is a replay of the
-    first. A job whose id is there already is a replay of itself: a line of a batch may be submitted twice. A row that
+    first. A job whose id is there already is a replay of itself: a plugin may submit it twice. A row that
     Postgres refuses fails alone. Other outcomes: IdempotencyKeyReused, StoreUnavailable.
     """
     outcomes: list[Inserted | HeadraceError] = []
@@ -222,11 +222,10 @@ def _rare(spec: JobSpec) -> dict[str, object]:
         columns["is_unstored"] = True
     if spec.idempotency:
         columns |= {"key": spec.idempotency.key, "request_hash": _bytes(spec.idempotency.request_hash)}
-    if spec.not_before and spec.line is None:
-        # `not_before` changes with each retry. A line that waits for the provider is not delayed by its caller.
-        columns["start_after"] = spec.not_before.isoformat()
-    if spec.line:
-        columns |= {"batch_id": str(spec.line.batch_id), "custom_id": spec.line.custom_id}
+    if spec.start_after:
+        columns["start_after"] = spec.start_after.isoformat()
+    if spec.notes:
+        columns["notes"] = dict(spec.notes)
     return columns
 
 

@@ -13,12 +13,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
-from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import new_id, oldest_id, show_id, time_of
 from headrace.domain.operators import OperatorAction
 from headrace.domain.queues import Lane, Route
 from headrace.domain.states import SUSPECT, JobState
 from headrace.errors import EngineCrash, InvalidRequest, JobNotEnded
+from headrace.installed import plugins
 from headrace.store import audit
 from headrace.store.audit import Entry, WantedEntries
 from headrace.store.jobs import not_found
@@ -65,7 +65,7 @@ class Wanted:
         since, until: only jobs accepted at or after `since` and before `until`, by the time in their ids.
         before: only jobs with a smaller id: those after the last one of a page.
         error_code, end_user, model: only jobs with these values.
-        batch_id: only jobs that answer lines of this batch.
+        note: only jobs of which this plugin has noted this text.
         queue: only jobs that are or were in this queue.
         metadata: only jobs whose metadata has this key with this value.
     """
@@ -80,7 +80,7 @@ class Wanted:
     error_code: str | None = None
     end_user: str | None = None
     model: str | None = None
-    batch_id: UUID | None = None
+    note: tuple[str, str] | None = None
     queue: str | None = None
     metadata: tuple[str, str] | None = None
 
@@ -141,13 +141,15 @@ def looked_back_to(db: Connection, wanted: Wanted) -> datetime | None:
 
 
 def _near(wanted: Wanted) -> sa.Select[Any]:
-    """Select by the conditions that an index serves: the key, the app, the batch, and the states in `_INDEXED`."""
+    """Select by the conditions that an index serves: the key, the app, a note, and the states in `_INDEXED`."""
     columns = (jobs.c[field.name] for field in fields(ListedJob) if field.name != "app")
     statement = sa.select(*columns, jobs.c.app_id, jobs.c.metadata)
     if wanted.app_id is not None:
         statement = statement.where(jobs.c.app_id == wanted.app_id)
-    if wanted.batch_id is not None:
-        statement = statement.where(jobs.c.batch_id == wanted.batch_id)
+    if wanted.note is not None:
+        plugin, text = wanted.note
+        # The plugin's name as a literal, as its index has it.
+        statement = statement.where(jobs.c.notes.op("->>")(sa.literal(plugin, literal_execute=True)) == text)
     if wanted.since is not None:
         statement = statement.where(jobs.c.id >= oldest_id(wanted.since))
     if wanted.until is not None:
@@ -178,7 +180,8 @@ class History:
         attempts: by their starts, each with `worker`, its worker's name; None once that worker's row is deleted.
         charges: its rows in the ledger.
         deliveries: its webhook; empty once that is deleted.
-        deeds: what operators did to it and to its batch, and the retry that made it, as the audit log has it.
+        deeds: what operators did to it and to what plugins note of it, and the retry that made it, as the audit log
+            has it.
         texts: prompt, sampling and answer; None if not requested, or erased.
     """
 
@@ -222,15 +225,15 @@ def history(db: Connection, job_id: UUID, *, with_texts: bool = False) -> Histor
 #: The deeds that a timeline names.
 _DEEDS: Mapping[str, str] = {
     OperatorAction.JOB_CANCEL: "operator_cancelled",
-    OperatorAction.BATCH_CANCEL: "operator_cancelled_batch",
     OperatorAction.JOB_RETRY: "operator_retried",
+    **{action: f"operator_{action.replace('.', '_')}" for plugin in plugins() for action in plugin.actions},
 }
 #: The most rows of the audit log that are read for one job.
 MOST_DEEDS = 1_000
 
 
 def _deeds(db: Connection, job: Row[Any]) -> list[Entry]:
-    own = [show_id(job.id), *([show_id(job.batch_id, BATCH_PREFIX)] if job.batch_id is not None else [])]
+    own = [show_id(job.id), *(note for note in (job.notes or {}).values() if isinstance(note, str))]
     origin = [show_id(job.retry_of)] if job.retry_of is not None else []
     found = audit.newest(db, WantedEntries(subjects=[*own, *origin], since=job.created_at), MOST_DEEDS)
     about = [each for each in found if each.subject in own or each.details.get("retried_as") == own[0]]

@@ -3,23 +3,25 @@
 The job's usage and cost stay.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from headrace.domain.ids import oldest_id, show_id
 from headrace.domain.prompts import Message
 from headrace.domain.prompts.payloads import read_payload
 from headrace.domain.states import TERMINAL, JobState
 from headrace.errors import JobNotEnded
+from headrace.installed import parts
 from headrace.store import clock
 from headrace.store.jobs import find, not_found
 from headrace.store.sql import is_one_of
 from headrace.store.states import UNSTARTED, transition
-from headrace.tables import batch_lines, batches, cache_entries, job_texts, jobs
+from headrace.tables import cache_entries, job_texts, jobs
 
 #: The most jobs whose old texts are erased in one transaction.
 FORGET_JOBS = 5_000
@@ -35,7 +37,7 @@ def conversation(db: Connection, app_id: UUID, job_id: UUID) -> tuple[Message, .
 
 
 def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
-    """Erase an ended job's prompt, answer and metadata, and the request of its line; its usage and cost stay.
+    """Erase an ended job's prompt, answer and metadata, and what plugins have of them; its usage and cost stay.
 
     Raises: NotFound, also if it was erased before. JobNotEnded.
     """
@@ -46,15 +48,30 @@ def erase(db: Connection, app_id: UUID, job_id: UUID) -> None:
         )
     erase_all(db, [job_id])
     _cancel_shadow(db, job_id)
-    batch_id = sa.select(jobs.c.batch_id).where(jobs.c.id == job_id).scalar_subquery()
-    its_line = (batch_lines.c.batch_id == batch_id, batch_lines.c.job_id == job_id)
-    db.execute(sa.update(batch_lines).where(*its_line).values(body="{}", prefix=""))
+    for part in of_plugins():
+        part.erase(db, job_id)
 
 
-#: True while the job's answer is yet to be written to the file of its batch.
-_IS_AWAITED = sa.exists().where(
-    batches.c.id == jobs.c.batch_id, batches.c.state.in_(["validating", "in_progress", "finalizing", "cancelling"])
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextsPart:
+    """What a plugin does about the texts of jobs: its `texts.py` has a `PART`.
+
+    Attributes:
+        erase: erases what it has of a job's texts, in the transaction of an app's delete.
+        awaits: true for ended jobs whose texts it still needs, so that they are not erased for their age.
+    """
+
+    erase: Callable[[Connection, UUID], object] = lambda _db, _job_id: None
+    awaits: ColumnElement[bool] | None = None
+
+
+def of_plugins() -> list[TextsPart]:
+    """Each plugin's part, in the order of the plugins."""
+    return [module.PART for module in parts("texts")]
+
+
+def _unneeded() -> list[ColumnElement[bool]]:
+    return [~part.awaits for part in of_plugins() if part.awaits is not None]
 
 
 def _cancel_shadow(db: Connection, job_id: UUID) -> None:
@@ -71,7 +88,7 @@ def _cancel_shadow(db: Connection, job_id: UUID) -> None:
 def forget_old(db: Connection, keep_days: int) -> int:
     """Erase the texts of all apps' jobs that ended over `keep_days` ago, at most `FORGET_JOBS`; returns how many.
 
-    Those of an open batch are kept until its files are written.
+    Those that a plugin still needs are kept.
     """
     before = clock.now(db) - timedelta(days=keep_days)
     # Ids sort by time, so jobs with younger ids are not looked up.
@@ -90,7 +107,7 @@ def _forget(db: Connection, before: datetime, which: sa.ColumnElement[bool]) -> 
     """Erase these texts, as far as their jobs ended before this time."""
     # A subquery, so that no plan scans `jobs`, which keeps the erased ones: for each text, oldest first, its job is
     # looked up.
-    ended_at = sa.select(jobs.c.ended_at).where(jobs.c.id == job_texts.c.job_id, ~_IS_AWAITED).scalar_subquery()
+    ended_at = sa.select(jobs.c.ended_at).where(jobs.c.id == job_texts.c.job_id, *_unneeded()).scalar_subquery()
     old = sa.select(job_texts.c.job_id).where(which, ended_at < before)
     old_ids = db.scalars(old.order_by(job_texts.c.job_id).limit(FORGET_JOBS)).all()
     if not old_ids:

@@ -39,9 +39,10 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One file. Attributes: name: the file's, without `.sql`."""
+    """One file. Attributes: name: the file's, without `.sql`. package: of a plugin's own; empty for the core's."""
 
     name: str
+    package: str = ""
 
     def run(
         self, where: Connection | Store, month: tuple[UUID, UUID] | None = None, /, **parameters: Any
@@ -52,7 +53,7 @@ class Statement:
             where: a transaction; or a store, where the statement is a transaction by itself.
             month: the jobs'; see `text_of`.
         """
-        sql = text_of(self.name, month)
+        sql = text_of(self.name, month, self.package)
         if isinstance(where, Store):
             return where.run(sql, parameters)
         return where.exec_driver_sql(sql, parameters).all()
@@ -76,14 +77,16 @@ class Statement:
 
 
 @lru_cache(maxsize=256)
-def text_of(name: str, month: tuple[UUID, UUID] | None = None) -> str:
+def text_of(name: str, month: tuple[UUID, UUID] | None = None, package: str = "") -> str:
     """The file's SQL for psycopg, without comments.
 
     Args:
         month: the smallest ids of the jobs' month and of the next one. They become literals, as in psql: Postgres then
             plans, locks and opens the one partition between them, and not those of all months with all their indexes.
+        package: as of `Statement`.
     """
-    file = next(path for folder in _FOLDERS if (path := files(folder).joinpath(f"{name}.sql")).is_file())
+    folders = (package,) if package else _FOLDERS
+    file = next(path for folder in folders if (path := files(folder).joinpath(f"{name}.sql")).is_file())
     sql = _COMMENT.sub("", file.read_text(encoding="utf-8")).replace("%", "%%")
     if month is not None:
         first_id, last_id = month[0], UUID(int=month[1].int - 1)

@@ -10,7 +10,7 @@ WITH given AS (
         overflow text, model_requested text, adapter text, end_user text, metadata jsonb, webhook_url text,
         background boolean, stream boolean, max_cost_usd numeric, prompt_tokens int, max_tokens int,
         not_before timestamptz, finish_by timestamptz, cache text, rule text, shadow text, n smallint, max_wait_s float8,
-        batch_id uuid, custom_id text, start_after timestamptz,
+        notes jsonb, start_after timestamptz,
         messages jsonb, sampling jsonb, cache_key bytea, is_unstored boolean, key text, request_hash bytea
     )
 ), wanted AS (
@@ -42,13 +42,13 @@ WITH given AS (
 INSERT INTO jobs (
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
-    batch_id, custom_id, start_after, not_before,
+    notes, start_after, not_before,
     queued_at, start_by, overflow_at
 )
 SELECT
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
-    batch_id, custom_id, start_after, not_before,
+    notes, start_after, not_before,
     CASE WHEN state = 'queued' THEN now() END, coalesce(not_before, now()) + max_wait_s * interval '1 s', CASE WHEN route = 'overflow' THEN now() END
 FROM fresh
 RETURNING id, start_by;

@@ -10,7 +10,7 @@ WITH given AS (
         id uuid, app_id uuid, state text, lane text, pool text, queue text, route text, route_reason text,
         overflow text, model_requested text, adapter text, end_user text, metadata jsonb, webhook_url text,
         background boolean, stream boolean, max_cost_usd numeric, max_tokens int, finish_by timestamptz, cache text,
-        rule text, shadow text, n smallint, max_wait_s float8, batch_id uuid, custom_id text, messages jsonb,
+        rule text, shadow text, n smallint, max_wait_s float8, notes jsonb, messages jsonb,
         sampling jsonb, cache_key bytea, key text, request_hash bytea, source_id uuid, keep_s float8
     )
     -- Always true: see ../states/claim.sql.
@@ -77,13 +77,13 @@ WITH given AS (
 INSERT INTO jobs (
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
-    batch_id, custom_id,
+    notes,
     model_served, finish_reason, output_tokens, cached_tokens, reasoning_tokens, served_by_job, start_by, ended_at
 )
 SELECT
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
-    batch_id, custom_id,
+    notes,
     model_served, finish_reason, output_tokens, cached_tokens, reasoning_tokens, source_id,
     now() + max_wait_s * interval '1 s', now()
 FROM fresh

@@ -10,7 +10,7 @@ WITH asked AS (
         overflow text, model_requested text, adapter text, end_user text, metadata jsonb, webhook_url text,
         background boolean, stream boolean, max_cost_usd numeric, prompt_tokens int, max_tokens int,
         finish_by timestamptz, cache text, rule text, shadow text, n smallint, max_wait_s float8,
-        batch_id uuid, custom_id text,
+        notes jsonb,
         messages jsonb, sampling jsonb, key text, request_hash bytea, leader_id uuid
     )
     -- Always true: see ../states/claim.sql.
@@ -47,13 +47,13 @@ WITH asked AS (
 INSERT INTO jobs (
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
-    batch_id, custom_id,
+    notes,
     served_by_job, start_by
 )
 SELECT
     id, app_id, state, lane, pool, queue, route, route_reason, overflow, model_requested, adapter, end_user, metadata,
     webhook_url, background, stream, max_cost_usd, prompt_tokens, max_tokens, finish_by, cache, rule, shadow, n,
-    batch_id, custom_id,
+    notes,
     leader_id, now() + max_wait_s * interval '1 s'
 FROM fresh
 RETURNING id, start_by;

@@ -36,7 +36,7 @@ SELECT
     claimed.id, claimed.app_id, claimed.attempt, claimed.enqueue_no, claimed.worker_id, claimed.end_user, claimed.lane,
     claimed.pool, claimed.model_requested, claimed.overflow, claimed.max_cost_usd, claimed.prompt_tokens,
     claimed.start_by, claimed.finish_by, claimed.webhook_url, claimed.stream, claimed.suspicion, claimed.route,
-    claimed.adapter, claimed.rule, claimed.stand_by, claimed.shadow_of, job_texts.messages, job_texts.sampling,
+    claimed.adapter, claimed.rule, claimed.stand_by, claimed.shadow_of, claimed.notes, job_texts.messages, job_texts.sampling,
     -- Without a row, the commit waits for the disk.
     CASE WHEN :'is_before_disk'::boolean THEN set_config('synchronous_commit', 'off', true) END
 FROM claimed

@@ -12,7 +12,7 @@ WITH given AS (
         finish_reason text, prompt_tokens int, cached_tokens int, output_tokens int, reasoning_tokens int,
         original_tokens int, engine_s float8, first_token_s float8, preemptions int, kv_token_s float8, usd numeric,
         charged_usd numeric, price_version text, api_usd numeric, estimated boolean, saved_usd numeric, reason text,
-        escalated_by text, error_cause text, answer text, logprobs_json json, reasoning text, tool_calls jsonb, choices json
+        escalated_by text, error_cause text, notes jsonb, answer text, logprobs_json json, reasoning text, tool_calls jsonb, choices json
     )
     -- Always true: see claim.sql.
     WHERE enqueue_no BETWEEN 0 AND 2147483647
@@ -23,7 +23,8 @@ WITH given AS (
         output_tokens = given.output_tokens, cached_tokens = given.cached_tokens,
         reasoning_tokens = given.reasoning_tokens, original_tokens = given.original_tokens,
         finish_reason = given.finish_reason, model_served = given.model_served,
-        error_code = given.error_code, error_message = given.error_message
+        error_code = given.error_code, error_message = given.error_message,
+        notes = CASE WHEN given.notes IS NULL THEN jobs.notes ELSE coalesce(jobs.notes, '{}') || given.notes END
     FROM given
     WHERE jobs.id = given.job_id AND jobs.id BETWEEN :'first_id' AND :'last_id'
         AND jobs.id = ANY (ARRAY(SELECT job_id FROM given))

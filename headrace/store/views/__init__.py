@@ -32,7 +32,7 @@ MADE = (
     *("cost_elasticity", "cost_per_user_month", "cost_per_request"),
     *("gpu_hours", "cost_reconciliation", "savings_per_day", "split_point", "split_options", "budget_run_rate"),
     *("waits_per_hour", "cache_per_day", "semantic_cache_per_day", "compression_per_day", "routing_per_day"),
-    *("batch_costs", "operator_actions"),
+    "operator_actions",
 )
 #: The plugin of each of their views, which are made after the core's.
 _OF_PLUGINS = {view: plugin.name for plugin in plugins() for view in plugin.views}

@@ -14,11 +14,11 @@ import requests
 from moto.server import ThreadedMotoServer
 
 from headrace.config import PoolSettings, ScalingSettings, Settings
+from plugins.batches.tests.contracts.storages import Bucket
 from scheduler.actuators import load
 from scheduler.actuators.base import Actuator
 from tests.contracts.providers.gate import Gate, Mode
 from tests.contracts.providers.provider import MOST, PATIENCE_S, POOLS
-from tests.contracts.providers.storages import Bucket
 
 REGION = "eu-central-1"
 

@@ -42,7 +42,7 @@ LIMIT = 8 * 1024 * 1024
 def web_server(serve_web: Callable[..., tuple[Child, str]], tmp_path: Path) -> tuple[Child, str]:
     """The Procfile's web process, with room for two of the largest bodies, and its URL."""
     return serve_web(
-        HEADRACE_FILES__STORE=str(tmp_path / "files"),
+        HEADRACE_BATCHES__FILES__STORE=str(tmp_path / "files"),
         HEADRACE_BODY_LIMIT_BYTES=str(LIMIT),
         HEADRACE_BODIES_IN_FLIGHT_BYTES=str(2 * LIMIT),
         HEADRACE_BODY_GRACE_S=str(GRACE_S),

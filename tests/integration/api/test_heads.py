@@ -10,14 +10,12 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from headrace.config import Settings
 from headrace.stack.child import Child
 from tests.waiting import DEADLINE_S
 from tests.web import ApiClient, Web
 
 #: Seconds that the Procfile leaves a head.
 HEAD_S = 10
-PARTS = b'--%s\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{}\r\n--%s--\r\n'
 
 
 @pytest.fixture
@@ -107,32 +105,8 @@ def test_cookies_which_nothing_here_parses_have_only_the_heads_limit(web_server:
     assert httpx2.get(f"{web_server}{path}", headers={"Cookie": "a=b;" * 3500}).status_code == plain
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/v1/batches", "/v1/usage", f"/v1/jobs/job_{'0' * 32}"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/usage", f"/v1/jobs/job_{'0' * 32}"])
 def test_a_query_has_so_many_fields(client: ApiClient, path: str) -> None:
     reply = client.get(f"{path}?{'a=&' * 2000}")
     assert (reply.status_code, reply.json["error"]["code"]) == (400, "invalid_value")
     assert "fields" in reply.json["error"]["message"]
-
-
-@pytest.mark.parametrize(("length", "status"), [(70, 200), (71, 400)])
-def test_a_boundary_has_at_most_70_characters(
-    build_web: Callable[..., Web], key: str, settings: Settings, tmp_path, length: int, status: int
-) -> None:
-    web = build_web(files=settings.files.model_copy(update={"store": str(tmp_path)}))
-    boundary = b"b" * length
-    reply = ApiClient(web, key).post(
-        "/v1/files",
-        data=b'--%s\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n' % boundary
-        + PARTS % (boundary, boundary),
-        content_type=f"multipart/form-data; boundary={boundary.decode()}",
-    )
-    assert reply.status_code == status, reply.json
-    assert status == 200 or "70 characters" in reply.json["error"]["message"]
-
-
-def test_a_parts_head_is_bounded_too(build_web: Callable[..., Web], key: str, settings: Settings, tmp_path) -> None:
-    web = build_web(files=settings.files.model_copy(update={"store": str(tmp_path)}))
-    head = b'--b\r\nContent-Disposition: form-data; name="file"%s\r\n\r\n{}\r\n--b--\r\n' % (b";a=b" * 4000)
-    reply = ApiClient(web, key).post("/v1/files", data=head, content_type="multipart/form-data; boundary=b")
-    assert (reply.status_code, reply.json["error"]["code"]) == (400, "invalid_form")
-    assert "head" in reply.json["error"]["message"]

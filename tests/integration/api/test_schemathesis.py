@@ -16,13 +16,16 @@ from schemathesis.engine.recorder import ScenarioRecorder
 
 from api.routes.documentation.openapi import path_of
 from api.routes.operations import described
-from headrace.config import FileSettings, PoolSettings, Settings
+from headrace.config import PoolSettings, Settings
 from headrace.domain.apps import App
-from headrace.domain.batches import BATCH_PREFIX, FILE_PREFIX, Batch, BatchState, LineState, storage_key
 from headrace.domain.ids import show_id
 from headrace.domain.queues import Overflow
-from headrace.store import batches, files
-from headrace.tables import batch_lines
+from plugins.batches import store as batches
+from plugins.batches.domain import BATCH_PREFIX, FILE_PREFIX, Batch, BatchState, LineState, storage_key
+from plugins.batches.part import storage_of
+from plugins.batches.settings import BatchSettings, FileSettings
+from plugins.batches.store import files
+from plugins.batches.tables import batch_lines
 from tests.web import ApiClient, Web
 
 #: What it runs with, in the words of its own settings file.
@@ -110,8 +113,8 @@ def answered(base_url: str, headers: dict[str, str]) -> str:
 def web(build_web: Callable[..., Web], settings: Settings, tmp_path: Path) -> Web:
     """A server that holds nothing open for long, with a pool for each kind of job."""
     embed = PoolSettings(model="embeds", engine="simulator", serves="embeddings")
-    pools, files = {**settings.pools, "embed": embed}, FileSettings(store=str(tmp_path))
-    return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools=pools, files=files)
+    pools, batches = {**settings.pools, "embed": embed}, BatchSettings(files=FileSettings(store=str(tmp_path)))
+    return build_web(wait_limit_s=5.0, keep_alive_s=0.1, pools=pools, batches=batches)
 
 
 def with_ids(text: str, batch: Batch) -> str:
@@ -122,10 +125,9 @@ def with_ids(text: str, batch: Batch) -> str:
 @pytest.fixture
 def batch(web: Web, app: App) -> Batch:
     """A batch that was cancelled before its only line ran, and its file."""
-    assert web.deps.storage is not None
     with web.deps.store.begin() as db:
         file_id = files.begin(db, app.id, "batch", "lines.jsonl")
-    web.deps.storage.writer(storage_key(app.id, file_id)).finish()
+    storage_of(web.deps).writer(storage_key(app.id, file_id)).finish()
     with web.deps.store.begin() as db:
         files.finish(db, file_id, "batch", 0, None)
         made = batches.create(

@@ -21,7 +21,7 @@ from headrace.tables import revisions
 
 DEADLINE_S = 60.0
 ABSENT = "redis://:secret@127.0.0.1:1/0"
-PROCESSES = ("web", "ops", "gpu", "overflow", "webhooks", "batches", "control", "beat", "flower")
+PROCESSES = ("web", "ops", "gpu", "overflow", "webhooks", "plugins", "control", "beat", "flower")
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_redis_is_asked_for_two_seconds_at_most(settings: Settings) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["web", "ops", "gpu", "overflow", "webhooks", "batches", "control"])
+@pytest.mark.parametrize("name", ["web", "ops", "gpu", "overflow", "webhooks", "plugins", "control"])
 def test_database_without_migrations_ends_each_process_at_its_start_with_one_sentence(
     start: Callable[..., Child], settings: Settings, name: str
 ) -> None:

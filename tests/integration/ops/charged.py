@@ -15,19 +15,10 @@ from headrace.domain.ids import new_id
 from headrace.store import Store
 from headrace.store.money import cost_hours
 from headrace.store.money.host_hours import HostTerms, OwnedHost
-from headrace.tables import (
-    attempts,
-    batches,
-    budgets,
-    hosts,
-    jobs,
-    label_keys,
-    ledger,
-    own_prices,
-    queue_samples,
-    refusals,
-)
+from headrace.tables import attempts, budgets, hosts, jobs, label_keys, ledger, own_prices, queue_samples, refusals
 from ops.money import before, month_of
+from plugins.batches.domain import noted
+from plugins.batches.tables import batches
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 #: The prices of BUSY add up to more than its bill. Hosts are idle in CLOSED and NEXT.
@@ -145,7 +136,7 @@ def _batch(db: sa.Connection, app: App, job_ids: list[UUID]) -> UUID:
     metadata = {"team": "search", "secret": "s"}
     times = {"expires_at": sa.func.now() + HOUR}
     db.execute(sa.insert(batches).values(id=batch_id, **row, **counts, **times, overflow="allow", metadata=metadata))
-    db.execute(sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(batch_id=batch_id))
+    db.execute(sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(notes=noted(batch_id)))
     return batch_id
 
 

@@ -16,8 +16,6 @@ from headrace.domain.states import JobState
 from headrace.store import Store
 from headrace.store.fleet import workers
 from headrace.tables import (
-    batch_lines,
-    batches,
     budgets,
     cost_hours,
     decisions,
@@ -29,6 +27,8 @@ from headrace.tables import (
     own_prices,
     queue_samples,
 )
+from plugins.batches.domain import noted
+from plugins.batches.tables import batch_lines, batches
 from tests import one_attempt
 
 #: In prompts, answers, errors that quote a prompt, and all of a webhook's URL but its host.
@@ -85,7 +85,7 @@ def _batch(db: sa.Connection, app: App, job_ids: list[UUID]) -> None:
         line = {"batch_id": row["id"], "number": number, "custom_id": f"row-{number}", "state": state}
         texts = {"prefix": f"{CANARY} prefix", "body": f'{{"input": "{CANARY}"}}'}
         db.execute(sa.insert(batch_lines).values(**line, **texts, job_id=None if state == "waiting" else job_id))
-        db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(batch_id=row["id"], custom_id=f"row-{number}"))
+        db.execute(sa.update(jobs).where(jobs.c.id == job_id).values(notes=noted(row["id"])))
 
 
 def _owner(db: sa.Connection, job_id: UUID) -> UUID:

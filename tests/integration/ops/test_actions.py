@@ -9,13 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.domain.apps import UNLIMITED, App
-from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.operators import Right, Role
 from headrace.domain.queues import Lane
 from headrace.domain.states import SUSPECT
 from headrace.store import Store, apps, keys
-from headrace.tables import api_keys, batches, budget_limits, deliveries, hosts, jobs, paused_receivers
+from headrace.tables import api_keys, budget_limits, deliveries, hosts, jobs, paused_receivers
+from plugins.batches.domain import BATCH_PREFIX, noted
+from plugins.batches.tables import batches
 from tests.integration.ops.browser import Browser
 
 
@@ -135,11 +136,11 @@ def test_a_cancel_ends_a_job_that_waits(clerk: Browser, store: Store, full: list
 def test_a_job_s_page_says_who_cancelled_it_or_its_batch(clerk: Browser, store: Store, full: list[UUID]) -> None:
     with store.begin() as db:
         batch_id = db.execute(sa.select(batches.c.id)).scalar_one()
-        db.execute(sa.update(jobs).where(jobs.c.id == full[3]).values(batch_id=batch_id))
+        db.execute(sa.update(jobs).where(jobs.c.id == full[3]).values(notes=noted(batch_id)))
     clerk.post(f"/jobs/{show_id(full[2])}/cancel")
     clerk.post(f"/batches/{show_id(batch_id, BATCH_PREFIX)}/cancel")
 
-    for job_id, event in ((full[2], "operator_cancelled"), (full[3], "operator_cancelled_batch")):
+    for job_id, event in ((full[2], "operator_cancelled"), (full[3], "operator_batch_cancel")):
         page = clerk.get(f"/jobs/{show_id(job_id)}").text
         assert f"<td>{event}<td>" in page
         assert '<b>operator</b> the-operator</span> <span class="fact"><b>source</b> pages' in page

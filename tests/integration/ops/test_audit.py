@@ -26,7 +26,7 @@ FORMS = {
     "/jobs/<job_id>/cancel": OperatorAction.JOB_CANCEL,
     "/jobs/retry": OperatorAction.JOB_RETRY,
     "/jobs/cancel": OperatorAction.JOB_CANCEL,
-    "/batches/<batch_id>/cancel": OperatorAction.BATCH_CANCEL,
+    "/batches/<batch_id>/cancel": "batch.cancel",
     "/deliveries/retry": OperatorAction.DELIVERY_RETRY,
     "/deliveries/pause": OperatorAction.RECEIVER_PAUSE,
     "/deliveries/resume": OperatorAction.RECEIVER_RESUME,

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from headrace.domain.batches import BATCH_PREFIX
 from headrace.domain.ids import show_id
 from ops.money import month_of
 from ops.shown import number, percent, usd
+from plugins.batches.domain import BATCH_PREFIX
 from tests.integration.ops.browser import Browser, plain, rows_of
 from tests.integration.ops.charged import BILLS, BOOT_USD, BUSY, ENTRIES, HOST_HOURS, MONTH, OPEN
 

@@ -166,7 +166,7 @@ def test_the_chart_of_waits_has_the_95th_percentile_of_each_lane(
 def test_the_charts_of_costs_have_the_days_and_the_split_of_the_rows(
     viewer: Browser, charged: UUID, query: Query
 ) -> None:
-    query("UPDATE jobs SET route = CASE WHEN cache = 'miss' OR batch_id IS NULL THEN 'overflow' ELSE 'pool' END")
+    query("UPDATE jobs SET route = CASE WHEN cache = 'miss' OR notes IS NULL THEN 'overflow' ELSE 'pool' END")
     chart = Chart(viewer.get(f"/charts/routes.svg?month={MONTH:%Y-%m}").text)
     days = (after(MONTH) - MONTH).days
     for route, name in (("pool", "own hosts"), ("overflow", "paid API")):

@@ -128,7 +128,8 @@ def test_requests_and_batches_have_the_sums_of_their_entries(sums: UUID, query: 
         f"coalesce(sum({name}_tokens) FILTER (WHERE {CHARGED}), 0)" for name in ("prompt", "cached", "output")
     )
     api = "sum(api_usd) FILTER (WHERE kind <> 'waste')"
-    joined = "FROM (SELECT id AS job, batch_id FROM jobs) j LEFT JOIN entries ON job_id = job"
+    of_batches = "SELECT id AS job, substr(notes->>'batches', 7)::uuid AS batch_id FROM jobs"
+    joined = f"FROM ({of_batches}) j LEFT JOIN entries ON job_id = job"
     columns = "usd, full_usd, waste_usd, prompt_tokens, cached_tokens, output_tokens, api_usd"
     expected = query(f"{ENTRIES} SELECT job, {amounts}, {tokens}, {api} {joined} GROUP BY 1 ORDER BY 1")
     assert alike(query(f"SELECT job_id, {columns} FROM cost_per_request ORDER BY 1"), expected)

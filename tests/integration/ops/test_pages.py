@@ -15,7 +15,6 @@ from headrace.broker.admission import Admission
 from headrace.config import Settings
 from headrace.domain.answers import Choice
 from headrace.domain.apps import App
-from headrace.domain.batches import BATCH_PREFIX, parse_batch_id
 from headrace.domain.ids import new_id, show_id
 from headrace.domain.operators import Operator, Role
 from headrace.domain.queues import Ticket
@@ -24,7 +23,6 @@ from headrace.store import Store, apps, keys
 from headrace.store.jobs import overview
 from headrace.tables import (
     api_keys,
-    batches,
     cache_entries,
     cache_matches,
     decisions,
@@ -35,12 +33,13 @@ from headrace.tables import (
     ledger,
     operators,
     own_prices,
-    provider_batches,
     refusals,
     worker_samples,
     workers,
 )
 from headrace.tables import apps as apps_table
+from plugins.batches.domain import BATCH_PREFIX, parse_batch_id
+from plugins.batches.tables import batches, provider_batches
 from tests.integration.ops.browser import Browser
 from tests.integration.ops.full import CANARY
 
@@ -267,7 +266,7 @@ def test_the_batches_are_filtered_and_have_more_pages(
     assert viewer.get("/batches?app=none").status_code == 404
     assert viewer.get("/batches?before=nonsense").status_code == 400
 
-    monkeypatch.setattr("ops.batches.PAGE_ROWS", 2)
+    monkeypatch.setattr("plugins.batches.pages.PAGE_ROWS", 2)
     text = viewer.get("/batches?app=other").text
     path = text.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&").removeprefix("/ops")
     assert [each for each in others if each in text] == others[1:]
@@ -307,10 +306,10 @@ def test_a_batch_s_id_leads_to_its_page_and_its_jobs(viewer: Browser, full: list
     assert "https://hooks.example.com/…" in text
     assert "<code>invalid_body</code>" in text
 
-    jobs_path = re.findall(r'href="/ops(/jobs\?batch=[^"]+)"', text)
+    jobs_path = re.findall(r'href="/ops(/jobs\?note=[^"]+)"', text)
     assert [len(re.findall("<tr><td><a", viewer.get(path.replace("&amp;", "&")).text)) for path in jobs_path] == [4, 1]
     assert f'href="{page}"' in viewer.get(f"/jobs/{show_id(full[0])}").text
-    assert viewer.get("/jobs?batch=nonsense").status_code == 400
+    assert viewer.get("/jobs?note=nonsense").status_code == 400
 
 
 def test_an_id_in_any_spelling_leads_to_its_job(viewer: Browser, full: list[UUID]) -> None:

@@ -185,7 +185,7 @@ def paths(job_ids: dict[str, str]) -> dict[str, str]:
         "texts": f"/jobs/{job_ids['succeeded']}/texts",
         "batches": "/batches",
         "batch": f"/batches/{BATCH}",
-        "batch-jobs": f"/jobs?batch={BATCH}",
+        "batch-jobs": f"/jobs?note=batches={BATCH}",
         "queues": "/queues",
         "hosts": "/hosts",
         "deliveries": "/deliveries",

@@ -13,12 +13,12 @@ if os.environ.get("BATCH_OFF") == "ids":  # noqa: TID251 - no setting: the produ
 
     import sqlalchemy as sa
 
-    from api.batches import feeding, runner
     from api.deps import WebDeps
     from headrace.domain.apps import App
-    from headrace.domain.batches import Batch, Line
     from headrace.domain.ids import new_id
-    from headrace.tables import batch_lines
+    from plugins.batches.domain import Batch, Line
+    from plugins.batches.running import feeding, runner
+    from plugins.batches.tables import batch_lines
 
     #: By line, the id of its job, which Postgres does not know yet.
     unwritten: dict[tuple[UUID, int], UUID] = {}
@@ -46,7 +46,7 @@ if os.environ.get("BATCH_OFF") == "ids":  # noqa: TID251 - no setting: the produ
 
 if os.environ.get("BATCH_OFF") == "settlement":  # noqa: TID251 - no setting: the product knows nothing of it.
     from headrace.domain.attempts import Usage
-    from workers import batch_tier
+    from plugins.batches import batch_tier
 
     batch_tier._more = lambda billed, booked: Usage()
 
@@ -56,9 +56,9 @@ if os.environ.get("BATCH_OFF") == "forget":  # noqa: TID251 - no setting: the pr
     import sqlalchemy as sa
     from sqlalchemy import Connection
 
-    from headrace.store import batches
-    from headrace.tables import batch_lines
-    from headrace.tables import batches as table
+    from plugins.batches import store as batches
+    from plugins.batches.tables import batch_lines
+    from plugins.batches.tables import batches as table
 
     def delete_all(db: Connection, _batch_id: UUID) -> int:
         """Delete the lines of all batches that are hidden."""
@@ -70,7 +70,7 @@ if os.environ.get("BATCH_OFF") == "forget":  # noqa: TID251 - no setting: the pr
 if os.environ.get("BATCH_OFF") == "lookup":  # noqa: TID251 - no setting: the product knows nothing of it.
     from datetime import timedelta
 
-    from workers import batch_tier
+    from plugins.batches import batch_tier
 
     batch_tier.APPEARS_WITHIN = timedelta(0)
     batch_tier.BatchTier._surplus = lambda self, batch: []  # type: ignore[method-assign]

@@ -134,8 +134,9 @@ def drop(option: str) -> None:
 
 
 if "heads" in OFF:
-    from api.routes import files, requests
+    from api.routes import requests
     from headrace import http
+    from plugins.batches.routes import files
 
     drop("--http1-buffer-size")
     http.check_headers.__defaults__ = ({},)
@@ -143,20 +144,20 @@ if "heads" in OFF:
 if "idle" in OFF:
     drop("--http1-header-read-timeout")
 if "downloads" in OFF:
-    import api.app
     from api import server
+    from plugins.batches import web
 
     async def send(self: server.Exchange, data: bytes) -> None:
         """Wait for the client as long as it takes."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    api.app.FILE_SHARE = 1.0
+    web.FILE_SHARE = 1.0
     server.Exchange.send = send  # type: ignore[method-assign]
 if "turns" in OFF:
     from collections.abc import Callable
 
-    from api.batches import feeding, runner
-    from headrace.domain.batches import Batch
+    from plugins.batches.domain import Batch
+    from plugins.batches.running import feeding, runner
 
     def take(self: runner.Turns, due: Callable[[], list[Batch]]) -> int:
         """Each batch to its end, one after the other."""
@@ -166,14 +167,14 @@ if "turns" in OFF:
     feeding.APP_BYTES = feeding.BYTES = feeding.LONG_CHARS = 2**40
     feeding.ROUND_S = 3600.0
 if "requests" in OFF or "pages" in OFF:
-    from headrace.store import batches
+    from plugins.batches import store as batches
 
     batches.WITHOUT_REQUEST = {}
 if "pages" in OFF:
     from sqlalchemy import Connection
 
-    from headrace.domain.batches import Batch, Line
-    from headrace.store.batches import line_texts
+    from plugins.batches.domain import Batch, Line
+    from plugins.batches.store import line_texts
 
     def ended(db: Connection, batch: Batch, after: int, limit: int, *, has_tools: bool) -> list[Line]:
         """A page by lines alone, with their requests."""

@@ -51,7 +51,7 @@ def test_without_a_bill_the_page_says_so_and_a_month_that_is_none_is_refused(vie
 def test_a_difference_is_a_problem_with_a_link_and_a_gauge(viewer: Browser, store: Store) -> None:
     with store.begin() as db:
         [problem] = health.problems(db)
-        [gauge] = control.values(db)
+        [gauge] = control.PART.values(db)
     assert (problem.rule, problem.text) == (
         "HeadraceBillDiffers",
         "13.5% of the bill of hosts is not what the ledger says.",

@@ -62,8 +62,8 @@ def test_a_delivery_says_what_it_is_about(run: Run, store: Store) -> None:
         deliveries.add(db, "batch.completed", URL, {"id": "batch_1"}, apps.ensure(db, "shop").id)
         deliveries.add(db, "budget.threshold_reached", URL, {"id": "x"})
     told = json.loads(run("deliveries", "--json").stdout)
-    assert [(each["app"], each["job_id"], each["batch_id"]) for each in told] == [
-        (None, None, None),
+    assert [(each["app"], each["job_id"], each["subject"]) for each in told] == [
+        (None, None, "x"),
         ("shop", None, "batch_1"),
     ]
 

@@ -11,15 +11,16 @@ import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
+from headrace import installed
 from headrace.domain.answers import Choice
 from headrace.domain.apps import App
 from headrace.domain.attempts import AttemptEnd, Usage
-from headrace.domain.batches import BATCH_PREFIX, LineOf
 from headrace.domain.fleet import WorkerInfo
 from headrace.domain.ids import ID_PREFIXES, new_id, oldest_id, parse_id, show_id
 from headrace.domain.limits import Cost
 from headrace.domain.queues import Lane, Ticket
 from headrace.domain.states import SUSPECT, JobState
+from headrace.hooks import Plugin
 from headrace.store import Store, apps, attempts
 from headrace.store import jobs as job_store
 from headrace.store.audit import this_user
@@ -78,16 +79,19 @@ def test_failed_jobs_are_listed_newest_first_with_why_and_when(
     assert "T".join(listed[0][4:]) in told["ended_at"]
 
 
-def test_the_jobs_of_one_batch_are_listed(run: Run, failed: Failed, queued: Callable[..., Ticket]) -> None:
-    batch_id = new_id()
-    first = failed(line=LineOf(batch_id, "line-1", new_id()))
-    second = show_id(queued(line=LineOf(batch_id, "line-2", new_id())).job_id)
+def test_the_jobs_of_which_a_plugin_has_noted_something_are_listed(
+    run: Run, failed: Failed, queued: Callable[..., Ticket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "tried"
+    monkeypatch.setattr(installed, "plugins", lambda: (Plugin(name=name),))
+    first = failed(notes={name: "one"})
+    second = show_id(queued(notes={name: "one"}).job_id)
+    failed(notes={name: "two"})
     failed()
-    public = show_id(batch_id, BATCH_PREFIX)
-    assert ids(run("jobs", "--batch", public)) == [second, first]
-    assert ids(run("jobs", "--batch", public, "--state", "failed")) == [first]
-    wrong = run("jobs", "--batch", "batch_1")
-    assert (wrong.exit_code, "'batch_1' is not the id of a batch" in wrong.stderr) == (2, True)
+    assert ids(run("jobs", "--note", f"{name}=one")) == [second, first]
+    assert ids(run("jobs", "--note", f"{name}=one", "--state", "failed")) == [first]
+    wrong = run("jobs", "--note", "missing=one")
+    assert (wrong.exit_code, "'missing=one' is not PLUGIN=TEXT; the plugins:" in wrong.stderr) == (2, True)
 
 
 def test_a_list_fits_a_terminal_of_80_columns_with_the_id_whole(run: Run, failed: Failed) -> None:

@@ -35,7 +35,7 @@ def find(machine: Machine, name: str) -> Service:
 
 
 def test_servers_come_first_and_one_at_a_time_then_the_release_then_the_rest(settings: Settings) -> None:
-    processes = ["web", "ops", "gpu", "webhooks", "batches", "control", "beat", "flower"]
+    processes = ["web", "ops", "gpu", "webhooks", "plugins", "control", "beat", "flower"]
     assert names(Machine(settings, StackOptions())) == [["postgres"], ["valkey"], ["release"], processes]
 
 
@@ -53,13 +53,13 @@ def test_stacks_that_start_at_the_same_time_share_no_port(settings: Settings, tm
 
 def test_each_worker_that_runs_serves_its_metrics_on_a_port_of_its_own(settings: Settings) -> None:
     machine = Machine(settings.model_copy(update={"openai_api_key": SecretStr("sk-test")}), StackOptions())
-    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks", "batches", "control", "web", "ops"}
+    assert machine.metrics_urls.keys() == {"gpu", "overflow", "webhooks", "plugins", "control", "web", "ops"}
     for name, url in machine.metrics_urls.items():
         env = find(machine, name).command.env
         assert url == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
     assert len(set(machine.metrics_urls.values())) == 7
     alone = Machine(settings, StackOptions())
-    assert alone.metrics_urls.keys() == {"gpu", "webhooks", "batches", "control", "web", "ops"}
+    assert alone.metrics_urls.keys() == {"gpu", "webhooks", "plugins", "control", "web", "ops"}
 
 
 def test_a_server_that_is_given_by_url_is_not_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_nothing_runs_on_a_gpu_where_the_paid_api_alone_answers(settings: Settin
         settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "pools": pools}), StackOptions()
     )
     assert machine.left_out == {"gpu": "the paid API alone answers pool 'chat'"}
-    assert machine.metrics_urls.keys() == {"overflow", "webhooks", "batches", "control", "web", "ops"}
+    assert machine.metrics_urls.keys() == {"overflow", "webhooks", "plugins", "control", "web", "ops"}
     assert find(machine, "overflow").command.env["HEADRACE_ENGINE"] == "openai"
 
 
@@ -163,7 +163,7 @@ def test_each_pool_of_its_own_has_a_worker_that_knows_its_pool(
 ) -> None:
     machine = Machine(with_fast(settings), StackOptions())
 
-    assert names(machine)[-1] == ["web", "ops", "gpu", "gpu-fast", "webhooks", "batches", "control", "beat", "flower"]
+    assert names(machine)[-1] == ["web", "ops", "gpu", "gpu-fast", "webhooks", "plugins", "control", "beat", "flower"]
     first, fast = find(machine, "gpu").command, find(machine, "gpu-fast").command
     assert first.argv == fast.argv
     assert (first.env.get("HEADRACE_POOL", ""), fast.env["HEADRACE_POOL"]) == ("", "fast")
@@ -204,7 +204,7 @@ def test_workers_of_other_pools_are_left_out_alone_or_with_all_others(settings: 
 
 def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None:
     machine = Machine(settings, StackOptions(scale=ScaleOptions(3, 10.0)))
-    assert names(machine)[-1] == ["web", "ops", "webhooks", "batches", "control", "beat", "flower"]
+    assert names(machine)[-1] == ["web", "ops", "webhooks", "plugins", "control", "beat", "flower"]
     assert machine.left_out == {"overflow": "OPENAI_API_KEY is not set"}
     assert machine.hosts is not None
     [host] = machine.hosts.roster.first
@@ -212,7 +212,7 @@ def test_hosts_take_the_place_of_the_one_gpu_process(settings: Settings) -> None
     assert host.name == f"gpu@{env['HEADRACE_HOST_ID']}"
     assert host.command.argv == find(Machine(settings, StackOptions()), "gpu").command.argv
     assert machine.metrics_urls[host.name] == f"http://127.0.0.1:{env['HEADRACE_METRICS_PORT']}/metrics"
-    assert machine.metrics_urls.keys() == {host.name, "webhooks", "batches", "control", "web", "ops"}
+    assert machine.metrics_urls.keys() == {host.name, "webhooks", "plugins", "control", "web", "ops"}
 
 
 def test_only_hosts_in_a_postgres_of_its_own_are_known_to_be_gone(settings: Settings) -> None:
@@ -248,7 +248,7 @@ def test_without_a_gpu_process_there_are_no_hosts_to_scale(settings: Settings, w
 
 def test_a_process_is_left_out_as_asked(settings: Settings) -> None:
     machine = Machine(settings, StackOptions(frozenset({"gpu", "flower"})))
-    assert names(machine)[-1] == ["web", "ops", "webhooks", "batches", "control", "beat"]
+    assert names(machine)[-1] == ["web", "ops", "webhooks", "plugins", "control", "beat"]
     assert machine.left_out["gpu"] == "as asked"
 
 

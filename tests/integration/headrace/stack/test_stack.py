@@ -24,7 +24,7 @@ from scheduler.actuators.local import LocalActuator
 from tests.waiting import until
 
 DEADLINE_S = 60.0
-PROCESSES = {"postgres", "valkey", "web", "ops", "gpu", "webhooks", "batches", "control", "beat", "flower"}
+PROCESSES = {"postgres", "valkey", "web", "ops", "gpu", "webhooks", "plugins", "control", "beat", "flower"}
 
 
 def get(url: str, auth: str | None = None) -> int:

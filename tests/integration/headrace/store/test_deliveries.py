@@ -163,8 +163,8 @@ def test_what_is_about_a_batch_has_its_apps_secrets_and_is_listed_and_sent_again
         deliveries.record_gone(db, found["batch.expired"])
         deliveries.record_failure(db, found["batch.expired"], "gone", status=410, retry_in_s=None)
         [listed] = deliveries.newest(db, state="failed", app_id=app.id, limit=10)
-        assert (listed.app, listed.job_id, listed.batch_id, listed.event) == ("test", None, "batch_1", "batch.expired")
-        assert [each.batch_id for each in deliveries.newest(db, state=None, app_id=None, limit=1)] == [None]
+        assert (listed.app, listed.job_id, listed.subject, listed.event) == ("test", None, "batch_1", "batch.expired")
+        assert [each.subject for each in deliveries.newest(db, state=None, app_id=None, limit=1)] == ["a"]
         deliveries.retry(db, [f"evt_{listed.id.hex}"])
     assert [each.event for each in pull(store).deliveries] == ["batch.expired"]
     with store.begin() as db:

@@ -254,7 +254,7 @@ def test_a_batchs_end_verifies_with_the_openai_sdk(
     assert (event.type, event.data.id) == ("batch.completed", "batch_1")
     assert not verifies(SECRET, receiver.got[0]), "the operator's secret is not the app's"
     [told] = [record for record in caplog.records if record.message == "delivered"]
-    assert (told.__dict__["batch_id"], told.__dict__["job_id"]) == ("batch_1", None)
+    assert (told.__dict__["subject"], told.__dict__["job_id"]) == ("batch_1", None)
 
 
 @pytest.mark.parametrize("about", ["due", "of_a_batch"])

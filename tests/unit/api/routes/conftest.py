@@ -25,7 +25,7 @@ def in_call(
     body: bytes = b"{}",
 ) -> Iterator[Turn]:
     """Stand in the view of a call of APP. Args: web: the parts of the process that the view asks."""
-    flask, turn = make_flask_app(web or SimpleNamespace()), Turn(caller=APP)
+    flask, turn = make_flask_app(web or SimpleNamespace(plugins=())), Turn(caller=APP)
     given = {"method": method, "headers": dict(headers or {}), "data": body}
     with flask.test_request_context(path, environ_base={TURN: turn}, **given):
         g.caller = APP

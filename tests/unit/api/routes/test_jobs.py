@@ -166,7 +166,7 @@ class World:
         self.waited = list[Any]()
         self.turn = Turn()
         settings = SimpleNamespace(wait_limit_s=LIMIT_S)
-        self.web = SimpleNamespace(settings=settings, waits=self, reader=self)
+        self.web = SimpleNamespace(settings=settings, waits=self, reader=self, plugins=())
 
     def take(self, *_: object) -> Any:
         return SimpleNamespace(release=self._release) if self.has_slot else None

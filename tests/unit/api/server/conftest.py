@@ -99,6 +99,7 @@ class World:
         rates, store = cast(AppRates, None), cast(Store, None)
         self.bodies = Bodies(rates, store, in_flight_bytes=10**6, grace_s=20)
         self.web = SimpleNamespace(
+            plugins=(),
             bodies=self.bodies,
             callers=Callers(cast(Authenticator, self), CallRates(CALLS_PER_MINUTE)),
             metrics=SimpleNamespace(note=self._note, note_refusal=self.noted_refusals.append),

@@ -40,8 +40,7 @@ CONTEXT, PARAMETER = click.Context(apps), click.Option(["--it"])
         (parameters.later, "2030-01-01T22:00", "2030-01-01T22:00:00+00:00"),
         (parameters.later, "2030-01-01T22:00+02:00", "2030-01-01T20:00:00+00:00"),
         (parameters.later, None, None),
-        (parameters.batch_id, f"batch_{'0a' * 16}", f"batch_{'0a' * 16}"),
-        (parameters.batch_id, None, None),
+        (parameters.note, None, None),
     ],
 )
 def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
@@ -62,7 +61,7 @@ def test_a_value_is_read(read: Any, text: str | None, value: object) -> None:
         ),
         *((parameters.share, text) for text in ("", "1", "-0.1", "nan", "inf", "1%", "0,5")),
         *((parameters.later, text) for text in ("", "soon", "2x", "2030-13-01")),
-        *((parameters.batch_id, text) for text in ("", "batch_", "1/../jobs", f"batch_{'A' * 32}", f"job_{'0' * 32}")),
+        *((parameters.note, text) for text in ("", "x", "=", "no-plugin=x")),
         *((parameters.lanes, text) for text in ("", "high,", "HIGH", "top", "high;normal", "none,high")),
     ],
 )

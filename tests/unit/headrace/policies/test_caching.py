@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -13,7 +12,6 @@ from headrace.config import OverflowSettings, PoolSettings, Settings
 from headrace.config.pools import SemanticCacheSettings
 from headrace.config.rules import RuleSettings
 from headrace.domain.apps import App
-from headrace.domain.batches import LineOf
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, JobSpec
 from headrace.domain.prompts import CacheChoice, Message, Sampling
@@ -54,7 +52,8 @@ FIELDS: dict[str, tuple[Any, bool]] = {
     "max_wait_s": (1.0, False),
     "deadline": (datetime(2100, 1, 1, tzinfo=UTC), False),
     "not_before": (datetime(2100, 1, 1, tzinfo=UTC), False),
-    "line": (LineOf(UUID(int=7), "line", UUID(int=8)), False),
+    "start_after": (datetime(2100, 1, 1, tzinfo=UTC), False),
+    "notes": ({"plugin": "text"}, False),
     "overflow": (Overflow.NEVER, False),
     "max_cost_usd": (Decimal(1), False),
     "metadata": ({"a": "b"}, False),

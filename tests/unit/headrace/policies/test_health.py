@@ -1,5 +1,6 @@
 """What the first page says is wrong, by what is known of the system: each alert of Prometheus has a case here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -56,10 +57,6 @@ CASES: Mapping[str, tuple[Facts, str]] = {
         "control@one has given no sign of life for 9 s. No job expires",
     ),
     "HeadraceWebMissing": (replace(WELL, lives=without(ProcessKind.WEB)), "No process 'web' lives."),
-    "HeadraceBatchesMissing": (
-        replace(WELL, lives=without(ProcessKind.BATCHES), open_batches=3),
-        "3 batches are open, and no process 'batches' lives",
-    ),
     "HeadraceServerDown": (replace(WELL, redis_error="Redis does not answer."), "Redis does not answer."),
     "HeadracePostgresBlocked": (
         replace(WELL, blockers=[BLOCKER], unread={"oldest waits": "a table is locked"}),
@@ -88,8 +85,6 @@ CASES: Mapping[str, tuple[Facts, str]] = {
         replace(WELL, receivers=[FailingReceiver("shop", "https://a.example/…", 2, 3, "503")]),
         "https://a.example/… does not take the webhooks of shop: 2 are to be tried again. 503",
     ),
-    "HeadraceProviderBatchNotSent": (replace(WELL, unsent_s=5500.0), "and are not sent"),
-    "HeadraceProviderBatchStuck": (replace(WELL, at_provider_s=25.5 * 3600), "has not ended for 26 hours"),
     "HeadraceWebhooksLate": (replace(WELL, late_s=301.0), "has waited 301 s"),
     "HeadraceHttpErrors": (
         replace(WELL, lives=[*ALL, life(ProcessKind.WEB, problems={"HeadraceHttpErrors": "9 of 90"})]),
@@ -100,7 +95,11 @@ CASES: Mapping[str, tuple[Facts, str]] = {
 #: the other two.
 ELSEWHERE = {"HeadraceSweepFailing", "HeadraceSweepSkipped", "HeadraceHttpSlow", "HeadraceHttpSlotsFull"}
 #: A plugin says it.
-OF_PLUGINS = {"HeadraceBillDiffers"}
+OF_PLUGINS = {
+    name
+    for path in (PROJECT_ROOT / "plugins").glob("*/health.py")
+    for name in re.findall(r'"(Headrace\w+)"', path.read_text(encoding="utf-8"))
+}
 
 
 @pytest.mark.parametrize("rule", sorted(CASES))

@@ -12,7 +12,7 @@ from headrace.domain.jobs import JobSpec
 from headrace.domain.limits import Account, Balances, Budget, Lack, NoBudget, Shortfall, SpendingLimits
 from headrace.domain.prompts import Message, Sampling
 from headrace.domain.queues import Lane, Overflow
-from headrace.policies.overflow import Objection, Quote, Wallet, lines_for_provider, quote
+from headrace.policies.overflow import Objection, Quote, Wallet, quote
 from headrace.policies.pricing import Tariff
 
 PRICE = Price(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"), source="test", version="v1")
@@ -119,24 +119,3 @@ def test_jobs_that_wait_count_at_the_mean_of_the_promises() -> None:
 
 def test_without_a_budget_nothing_is_paid() -> None:
     assert Wallet().lacking(ONE, "shop", AppLimits(), balances(NO_LIMITS)) == NoBudget()
-
-
-@pytest.mark.parametrize(
-    ("left_h", "reached", "is_paid_alone", "lines"),
-    [
-        (30, None, True, 100),
-        (23, None, True, 100),
-        (22.9, None, True, 0),
-        (24.1, 0, False, 0),
-        (24, 0, False, 100),
-        (23, 40, False, 60),
-        (23, 100, False, 0),
-        (23, 200, False, 0),
-        (23.5, None, False, 0),
-        (22.9, 0, False, 0),
-    ],
-)
-def test_lines_go_to_the_provider_while_it_has_its_day_and_own_gpus_do_not_reach_them(
-    left_h: float, reached: int | None, is_paid_alone: bool, lines: int
-) -> None:
-    assert lines_for_provider(left_h * 3600, 100, reached, is_paid_alone=is_paid_alone) == lines

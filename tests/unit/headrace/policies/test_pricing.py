@@ -144,18 +144,11 @@ def test_a_call_costs_at_most_what_the_dearest_tier_does(tiers: dict[str, str], 
     assert ceiling(tiered, messages, Sampling(50)).usd == ceiling(PRICE, messages, Sampling(50)).usd * Decimal(most)
 
 
-def test_the_batch_tier_is_that_of_no_call_and_has_a_maximum_of_its_own() -> None:
-    messages = (Message("user", "hello"),)
+def test_a_tier_that_no_call_can_ask_for_is_asked_for_by_none() -> None:
     plain = PRICE.model_copy(update={"tiers": {"batch": Decimal("0.5")}})
     both = PRICE.model_copy(update={"tiers": {"batch": Decimal("0.5"), "flex": Decimal("0.6")}})
     tariffs = [Tariff({}, {"paid": price}, {}, "paid", frozenset()) for price in (PRICE, plain, both)]
-
-    assert [tariff.has_batch_tier("m") for tariff in tariffs] == [False, True, True]
-    assert not Tariff({}, {}, {}, "paid", frozenset()).has_batch_tier("m"), "no price is guessed"
     assert [tariff.api_tier("m", has_time=True) for tariff in tariffs] == [None, None, "flex"]
-    whole = ceiling(PRICE, messages, Sampling(50)).usd
-    assert tariffs[1].ceiling_usd("m", messages, Sampling(50)) == whole
-    assert tariffs[1].ceiling_usd("m", messages, Sampling(50), "batch") == whole / 2
 
 
 def test_a_call_costs_at_most_a_token_for_each_byte_and_all_the_tokens_it_may_make() -> None:

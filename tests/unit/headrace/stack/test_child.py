@@ -27,7 +27,7 @@ def test_a_name_given_twice_is_refused() -> None:
 
 
 def test_our_own_procfile_has_every_process_in_boot_order() -> None:
-    names = ["release", "web", "ops", "gpu", "overflow", "webhooks", "batches", "control"]
+    names = ["release", "web", "ops", "gpu", "overflow", "webhooks", "plugins", "control"]
     names += ["beat", "flower"]
     assert list(read_procfile(PROJECT_ROOT / "Procfile")) == names
 

@@ -17,7 +17,8 @@ SETS_STATE = re.compile(r"UPDATE\s+jobs\b[^;]*?\bSET\b(?:(?!\bFROM\b|\bWHERE\b)[
 
 def paths(suffix: str) -> Iterator[Path]:
     for folder in FOLDERS:
-        yield from (path for path in (PROJECT_ROOT / folder).rglob(f"*{suffix}") if DOOR not in path.parents)
+        found = (path for path in (PROJECT_ROOT / folder).rglob(f"*{suffix}") if DOOR not in path.parents)
+        yield from (path for path in found if "tests" not in path.parts)
 
 
 def root_of(node: ast.expr) -> ast.expr:

@@ -47,7 +47,7 @@ def test_no_prompt_answer_metadata_or_secret_is_in_anything_that_it_reads(
 ) -> None:
     ticket = queued(messages=(Message("user", CANARY),), webhook_url=f"https://receiver.example/{CANARY}")
     with store.begin() as db:
-        db.execute(sa.update(jobs).values(metadata={"k": CANARY}, error_message=CANARY, custom_id=CANARY))
+        db.execute(sa.update(jobs).values(metadata={"k": CANARY}, error_message=CANARY))
         db.execute(sa.update(job_texts).values(answer=CANARY, reasoning=CANARY))
         db.execute(sa.update(apps).values(webhook_secret=CANARY, webhook_secret_old=CANARY))
     columns = {**readable(), **dict.fromkeys(VIEWS, ("*",))}
@@ -203,7 +203,6 @@ OPEN = [
     *(
         "apps",
         "attempts",
-        "batches",
         "budget_limits",
         "budgets",
         "cache_matches",
@@ -212,7 +211,7 @@ OPEN = [
         "confinements",
         "cost_days",
     ),
-    *("cost_hours", "decisions", "deliveries", "files", "host_actors", "host_hours", "hosts"),
+    *("cost_hours", "decisions", "deliveries", "host_actors", "host_hours", "hosts"),
     *("job_retries", "jobs", "label_days", "label_keys", "ledger"),
     *(
         "list_prices",
@@ -220,7 +219,6 @@ OPEN = [
         "plugin_versions",
         "poison_strikes",
         "processes",
-        "provider_batches",
         "queue_rollups",
     ),
     *("queue_samples", "refusals", "scaling_alerts"),

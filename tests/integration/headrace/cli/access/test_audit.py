@@ -157,7 +157,6 @@ def test_every_command_is_known_to_act_or_to_change_nothing() -> None:
 
 def test_every_action_is_one_of_a_command_or_of_the_pages_alone() -> None:
     assert {action for _, action in ACTS.values()} == set(OperatorAction) - {
-        OperatorAction.BATCH_CANCEL,
         OperatorAction.JOB_CANCEL,
         OperatorAction.OPERATOR_LOG_IN,
     }

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from headrace.domain.apps import App
-from headrace.domain.batches import LineOf
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import Idempotency, Inserted, JobSpec
 from headrace.domain.prompts import Message, Sampling
@@ -211,8 +210,9 @@ def test_every_field_of_a_spec_is_stored(store: Store, make_spec: Callable[..., 
         "looked_up_by": ("embed", {}),
         "rule": ("short", {"rule": "short"}),
         "is_shadowed": (True, {"shadow": "wanted"}),
-        "line": (LineOf(spec.app_id, "row-1", spec.id), {"batch_id": spec.app_id, "custom_id": "row-1"}),
-        "not_before": (None, {"not_before": None, "start_after": None}),
+        "start_after": (None, {"start_after": None}),
+        "notes": ({"one": "1", "two": {"2": 3}}, {"notes": {"one": "1", "two": {"2": 3}}}),
+        "not_before": (None, {"not_before": None}),
     }
     assert set(stored) == {field.name for field in fields(JobSpec)}
 

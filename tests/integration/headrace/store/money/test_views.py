@@ -220,9 +220,9 @@ def test_a_huge_request_breaks_no_view(view: View, store: Store) -> None:
     with store.begin() as db:
         db.execute(sa.insert(ledger).values(huge))
 
-    # Without a budget, with two days, without a cache, compression, rules, batches, bills, operators and keys: no row.
+    # Without a budget, with two days, without a cache, compression, rules, operators and keys: no row.
     empty = {"budget_run_rate", "cost_elasticity", "cache_per_day", "semantic_cache_per_day", "compression_per_day"}
-    empty |= {"batch_costs", "cost_per_label_day", "operator_actions", "routing_per_day"}
+    empty |= {"cost_per_label_day", "operator_actions", "routing_per_day"}
     assert {name for name in VIEWS if name in MADE and not view(f"SELECT * FROM {name}")} == empty
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from headrace.config import LaneSettings, OverflowSettings, Price, Settings
 from headrace.config.rules import RuleSettings
-from headrace.domain.batches import LineOf
 from headrace.domain.ids import new_id
 from headrace.domain.jobs import JobSpec
 from headrace.domain.limits import Budget, NoBudget, Shortfall
@@ -282,20 +281,10 @@ def test_a_job_whose_only_way_is_closed_is_refused_by_the_field_that_closes_it(
     assert raised.value.param == param
 
 
-@pytest.mark.parametrize(
-    ("line", "remedy"),
-    [
-        (None, "leave 'overflow' out,"),
-        (LineOf(new_id(), "row-1", new_id()), "make the batch with job.overflow 'only' or 'allow',"),
-    ],
-    ids=["single", "line"],
-)
-def test_a_job_that_may_not_leave_a_pool_without_workers_learns_where_to_allow_it(
-    line: LineOf | None, remedy: str
-) -> None:
+def test_a_job_that_may_not_leave_a_pool_without_workers_learns_where_to_allow_it() -> None:
     now = Conditions(ahead_cap_tokens=AHEAD.get, free_until=len, api_is_open=True, has_workers=False)
-    with pytest.raises(InvalidRequest, match=remedy):
-        candidates(spec(overflow=Overflow.NEVER, line=line), LANE, PRICED, now)
+    with pytest.raises(InvalidRequest, match="leave 'overflow' out,"):
+        candidates(spec(overflow=Overflow.NEVER), LANE, PRICED, now)
 
 
 # Within how long a job must start, and when no start is soon enough.
